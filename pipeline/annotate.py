@@ -1,0 +1,168 @@
+"""Draws detections on the YUV planes of a frame, so that no other pixel changes."""
+
+from __future__ import annotations
+
+import colorsys
+from functools import lru_cache
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from pipeline.detections import Detections
+from pipeline.frames import ColorTags, VideoInfo
+
+Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_GOLDEN_RATIO = 0.618033988749895
+_BT709, _BT2020_NCL, _FULL_RANGE = 1, 9, 2
+
+
+class _Color(NamedTuple):
+    y: int
+    u: int
+    v: int
+
+
+class Annotator:
+    """Draws boxes with class names and confidences, sized to the frames of one clip."""
+
+    def __init__(self, info: VideoInfo, class_names: tuple[str, ...]) -> None:
+        self._class_names = class_names
+        self._color_tags = info.color
+        self._to_yuv420p = VideoReformatter()
+        shorter = min(info.size_wh)
+        # Even widths at even places: each chroma sample stands for 2x2 pixels.
+        self._line_px = max(2, 2 * round(shorter * 0.0015))
+        self._font_px = max(10, round(shorter * 0.022))
+        self._label = lru_cache(maxsize=1024)(self._render_label)
+
+    def __call__(self, image: av.VideoFrame, detections: Detections) -> av.VideoFrame:
+        """The image as 8-bit yuv420p with the detections on it.
+
+        A frame without detections is passed on as it is; one with them is copied first if the
+        decoder still refers to it.
+        """
+        image = self._drawable(image)
+        if not len(detections):
+            return image
+        image.make_writable()
+        planes = _planes(image)
+        # The most confident comes last, on top of the others.
+        for box, confidence, class_id in zip(
+            detections.xyxy[::-1].tolist(),
+            detections.confidence[::-1].tolist(),
+            detections.class_id[::-1].tolist(),
+            strict=True,
+        ):
+            text = f"{self._class_names[class_id]} {confidence:.2f}"
+            self._draw_box(planes, box, self._color(class_id))
+            self._draw_label(planes, box, self._label(text, class_id))
+        return image
+
+    def _drawable(self, image: av.VideoFrame) -> av.VideoFrame:
+        if image.format.name == "yuv420p":
+            return image
+        return self._to_yuv420p.reformat(
+            image,
+            format="yuv420p",
+            src_color_range=self._color_tags.range,
+            dst_color_range=self._color_tags.range,
+            threads=1,
+        )
+
+    def _draw_box(self, planes: Planes, box: list[float], color: _Color) -> None:
+        left, top, right, bottom = _even_corners(box)
+        line = self._line_px
+        _fill(planes, left, top, right, top + line, color)
+        _fill(planes, left, bottom - line, right, bottom, color)
+        _fill(planes, left, top, left + line, bottom, color)
+        _fill(planes, right - line, top, right, bottom, color)
+
+    def _draw_label(self, planes: Planes, box: list[float], label: Planes) -> None:
+        """Above the box where there is room, else inside it; always within the frame."""
+        height, width = planes[0].shape
+        label_height, label_width = label[0].shape
+        left, top, _, _ = _even_corners(box)
+        x = max(0, min(left, (width - label_width) // 2 * 2))
+        y = top - label_height if top >= label_height else top
+        y = max(0, min(y, (height - label_height) // 2 * 2))
+        for plane, patch, step in zip(planes, label, (1, 2, 2), strict=True):
+            target = plane[y // step :, x // step :][: patch.shape[0], : patch.shape[1]]
+            target[:] = patch[: target.shape[0], : target.shape[1]]
+
+    def _render_label(self, text: str, class_id: int) -> Planes:
+        """A filled tag with text on it, as planes of even height and width."""
+        scale = cv2.getFontScaleFromHeight(_FONT, self._font_px)
+        thickness = max(1, self._line_px // 2)
+        (width, height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
+        margin = max(2, self._font_px // 4)
+        width, height = (width + 2 * margin + 1) // 2 * 2, (height + baseline + margin + 1) // 2 * 2
+        ink = np.zeros((height, width), np.uint8)
+        origin = (margin, height - baseline - margin // 2)
+        cv2.putText(ink, text, origin, _FONT, scale, 255, thickness, cv2.LINE_AA)
+        tag = self._color(class_id)
+        text_color = self._gray(0.0 if tag.y > 120 else 1.0)
+        alpha = ink.astype(np.float32) / 255.0
+        alpha_2x2 = alpha.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+        y, u, v = (
+            (background + (foreground - background) * weight).round().astype(np.uint8)
+            for background, foreground, weight in zip(
+                tag, text_color, (alpha, alpha_2x2, alpha_2x2), strict=True
+            )
+        )
+        return y, u, v
+
+    def _color(self, class_id: int) -> _Color:
+        return class_color(class_id, self._color_tags)
+
+    def _gray(self, level: float) -> _Color:
+        return _to_yuv(level, level, level, self._color_tags)
+
+
+@lru_cache(maxsize=4096)
+def class_color(class_id: int, tags: ColorTags) -> _Color:
+    """The colour of a class, the same in every clip: hues a golden ratio apart."""
+    hue = (class_id * _GOLDEN_RATIO) % 1.0
+    saturation = (0.85, 0.65, 1.0)[class_id % 3]
+    return _to_yuv(*colorsys.hsv_to_rgb(hue, saturation, 0.95), tags)
+
+
+def _to_yuv(red: float, green: float, blue: float, tags: ColorTags) -> _Color:
+    """RGB in 0..1 -> 8-bit Y, U, V by the matrix and range of the clip (ITU-R BT.601/709/2020)."""
+    kr, kb = {_BT709: (0.2126, 0.0722), _BT2020_NCL: (0.2627, 0.0593)}.get(
+        tags.space, (0.299, 0.114)
+    )
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    cb, cr = (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
+    full = tags.range == _FULL_RANGE
+    y_scale, y_offset, c_scale = (255, 0, 255) if full else (219, 16, 224)
+    chroma = (min(255, round(128 + c_scale * value)) for value in (cb, cr))
+    return _Color(round(y_offset + y_scale * luma), *chroma)
+
+
+def _planes(image: av.VideoFrame) -> Planes:
+    """Writable views of the Y, U and V planes, without their line padding."""
+    y, u, v = (
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in image.planes
+    )
+    return y, u, v
+
+
+def _even_corners(box: list[float]) -> tuple[int, int, int, int]:
+    """The smallest rectangle on the 2x2 chroma grid that holds the box."""
+    left, top, right, bottom = box
+    return int(left) // 2 * 2, int(top) // 2 * 2, -(int(-right) // 2 * 2), -(int(-bottom) // 2 * 2)
+
+
+def _fill(planes: Planes, x0: int, y0: int, x1: int, y1: int, color: _Color) -> None:
+    """Paint a rectangle with corners on the chroma grid; what lies outside is left out."""
+    x0, y0, x1, y1 = (max(0, value) for value in (x0, y0, x1, y1))
+    planes[0][y0:y1, x0:x1] = color.y
+    planes[1][y0 // 2 : y1 // 2, x0 // 2 : x1 // 2] = color.u
+    planes[2][y0 // 2 : y1 // 2, x0 // 2 : x1 // 2] = color.v

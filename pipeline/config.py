@@ -1,0 +1,135 @@
+"""What a run is asked to do: validated once, then only read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from pipeline.errors import UsageError
+
+CODECS = ("h264", "hevc", "av1", "vp9")
+HINTS = ("THROUGHPUT", "LATENCY", "CUMULATIVE_THROUGHPUT", "NONE")
+PRECISIONS = ("auto", "f32", "bf16")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InferOptions:
+    """How the model runs.
+
+    device: an OpenVINO device name ("CPU", "GPU.0", "AUTO", ...).
+    hint: OpenVINO's performance hint; "NONE" sets none.
+    precision: "auto" takes bf16 where the processor multiplies it natively, else f32.
+    num_streams, num_requests: None leaves the number to OpenVINO.
+    """
+
+    device: str = "CPU"
+    hint: str = "THROUGHPUT"
+    precision: str = "auto"
+    num_streams: int | None = None
+    num_requests: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.hint in HINTS, f"hint {self.hint!r} is not one of {', '.join(HINTS)}")
+        _require(
+            self.precision in PRECISIONS,
+            f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}",
+        )
+        for name, value in (("streams", self.num_streams), ("requests", self.num_requests)):
+            _require(value is None or value >= 1, f"{name} must be 1 or more, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectOptions:
+    """Which boxes are kept; the defaults are those of YOLOv5's detect.py.
+
+    classes: class names or numbers to keep; None keeps all.
+    """
+
+    confidence_threshold: float = 0.25
+    iou_threshold: float = 0.45
+    classes: tuple[str, ...] | None = None
+    max_detections: int = 1000
+
+    def __post_init__(self) -> None:
+        _require(
+            0.0 < self.confidence_threshold < 1.0,
+            f"confidence must lie between 0 and 1, not {self.confidence_threshold}",
+        )
+        _require(
+            0.0 < self.iou_threshold <= 1.0,
+            f"IoU threshold must lie between 0 and 1, not {self.iou_threshold}",
+        )
+        _require(
+            self.max_detections >= 1,
+            f"max-det must be 1 or more, not {self.max_detections}",
+        )
+        _require(self.classes != (), "classes is empty: name at least one class")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeOptions:
+    """How the annotated clip is encoded; None takes the default of the codec."""
+
+    codec: str = "h264"
+    crf: int | None = None
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.codec in CODECS, f"codec {self.codec!r} is not one of {', '.join(CODECS)}"
+        )
+        _require(
+            self.crf is None or 0 <= self.crf <= 63,
+            f"crf must lie between 0 and 63, not {self.crf}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyntheticOptions:
+    """A clip that is made up instead of read.
+
+    image: repeat this picture instead of drawing moving shapes.
+    """
+
+    num_frames: int = 1024
+    size_wh: tuple[int, int] = (640, 480)
+    frame_rate: Fraction = Fraction(30)
+    seed: int = 0
+    image: Path | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.num_frames >= 1, f"frames must be 1 or more, not {self.num_frames}")
+        _require(min(self.size_wh) >= 16, f"size must be at least 16x16, not {self.size_wh}")
+        _require(self.frame_rate > 0, f"frame rate must be positive, not {self.frame_rate}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessConfig:
+    """One run: a source, a place for the results, and how each step works.
+
+    source: a clip's path, or the description of a synthetic one.
+    output_dir: the folder that receives annotated.mp4, detections.jsonl and the report.
+    weights: a checkpoint (.pt), an exported .onnx or an IR .xml; None looks for yolov5n.pt.
+    imgsz: the longer side of the model input in pixels; a multiple of 32.
+    """
+
+    source: Path | SyntheticOptions
+    output_dir: Path
+    overwrite: bool = False
+    weights: Path | None = None
+    imgsz: int = 640
+    infer: InferOptions = field(default_factory=InferOptions)
+    detect: DetectOptions = field(default_factory=DetectOptions)
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.imgsz >= 32 and self.imgsz % 32 == 0,
+            f"imgsz must be a multiple of 32, not {self.imgsz}",
+        )

@@ -1,0 +1,230 @@
+"""A file -> its frames: every one, upright, in presentation order, on the source's timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.filter import Graph
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from pipeline.errors import InputError
+from pipeline.frames import ColorTags, Frame, SourceFaults, VideoInfo
+
+# FFmpeg recognises a format by content, so that a playlist under any name could make it open
+# other files or the network: only containers that hold their media themselves are allowed.
+_ALLOWED_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,nut,ivf,h264,hevc,"
+    "m4v,mpegvideo,obu,av1,yuv4mpegpipe,gif,mjpeg,dv,wtv,rm"
+)
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _ALLOWED_FORMATS}
+
+# The rotation part (a, b, c, d) of a display matrix, by sign, and the filters that obey it.
+_UPRIGHT_FILTERS = {
+    (1, 0, 0, 1): (),
+    (0, -1, 1, 0): (("transpose", "cclock"),),
+    (0, 1, -1, 0): (("transpose", "clock"),),
+    (0, 1, 1, 0): (("transpose", "cclock_flip"),),
+    (0, -1, -1, 0): (("transpose", "clock_flip"),),
+    (-1, 0, 0, 1): (("hflip", None),),
+    # vflip alone only turns the line order around in place; what follows it makes real rows.
+    (1, 0, 0, -1): (("vflip", None), ("copy", None)),
+    (-1, 0, 0, -1): (("vflip", None), ("hflip", None)),
+}
+
+
+def open_input(path: Path) -> InputContainer:
+    """Open a media file that stands for itself alone. Raises InputError."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path}: not a regular file")
+    try:
+        return av.open(f"file:{path}", options=dict(_OPEN_OPTIONS))
+    except av.FFmpegError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{path}: not a video that can be read ({reason})") from error
+
+
+class VideoReader:
+    """The frames of a clip's best video stream; a FrameSource. Iterate once, then close.
+
+    Raises InputError if the file cannot be opened or not one frame of it can be decoded. What
+    is broken further in is skipped and counted in `faults`.
+    """
+
+    def __init__(self, path: Path, *, num_threads: int = 1) -> None:
+        self.faults = SourceFaults()
+        self._container = open_input(path)
+        try:
+            self._stream = self._best_stream(path)
+            self._stream.thread_type = "AUTO"  # type: ignore[assignment]
+            self._stream.codec_context.thread_count = num_threads
+            self._images = self._decode()
+            self._first_image = next(self._images, None)
+            if self._first_image is None:
+                reason = self.faults.first_error or "no frame in its video stream"
+                raise InputError(f"{path}: cannot decode any frame ({reason})")
+            self._filters = _upright_filters(self._first_image)
+            self.info = self._describe(path, self._first_image)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def __iter__(self) -> Iterator[Frame]:
+        upright = _Upright(self._filters)
+        assert self._first_image is not None
+        expected_wh = (self._first_image.width, self._first_image.height)
+        resize = VideoReformatter()
+        timeline = _Timeline(self._time_base, self._stream.average_rate, self.faults)
+        index = 0
+        image: av.VideoFrame | None = self._first_image
+        self._first_image = None
+        while image is not None:
+            pts, duration = timeline.place(image)
+            self.faults.corrupt_frames += image.is_corrupt
+            if (image.width, image.height) != expected_wh:
+                self.faults.resized_frames += 1
+                image = resize.reformat(image, *expected_wh, threads=1)
+            yield Frame(index, pts, duration, self._time_base, upright(image))
+            index += 1
+            image = next(self._images, None)
+
+    def close(self) -> None:
+        self._container.close()
+
+    @property
+    def _time_base(self) -> Fraction:
+        assert self._stream.time_base is not None
+        return self._stream.time_base
+
+    def _best_stream(self, path: Path) -> VideoStream:
+        stream = cast("VideoStream | None", self._container.streams.best("video"))
+        if stream is None:
+            raise InputError(f"{path}: has no video stream")
+        if stream.codec_context is None:
+            raise InputError(f"{path}: FFmpeg has no decoder for its video stream")
+        return stream
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Images in presentation order; broken packets are counted and left out."""
+        for packet in self._packets():
+            try:
+                yield from self._stream.codec_context.decode(packet)
+            except av.FFmpegError as error:
+                self.faults.note_broken_packet(error.strerror or str(error))
+
+    def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
+        """The stream's packets, then None, which makes the decoder give up what it holds."""
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    self.faults.broken_packets += packet.is_corrupt
+                    yield packet
+        except av.FFmpegError as error:
+            self.faults.note_broken_packet(f"reading stopped: {error.strerror or error}")
+        yield None
+
+    def _describe(self, path: Path, image: av.VideoFrame) -> VideoInfo:
+        stream, container = self._stream, self._container
+        turned = any(name == "transpose" for name, _ in self._filters)
+        aspect = stream.sample_aspect_ratio
+        if turned and aspect:
+            aspect = 1 / aspect
+        if stream.duration is not None:
+            duration = float(stream.duration * self._time_base)
+        else:
+            duration = container.duration / av.time_base if container.duration else None
+        return VideoInfo(
+            name=path.name,
+            container=container.format.name,
+            codec=stream.codec_context.name,
+            size_wh=(image.height, image.width) if turned else (image.width, image.height),
+            pix_fmt=image.format.name,
+            time_base=self._time_base,
+            frame_rate=stream.average_rate or stream.guessed_rate,
+            sample_aspect_ratio=aspect,
+            color=ColorTags(
+                range=int(image.color_range),
+                primaries=int(image.color_primaries),
+                trc=int(image.color_trc),
+                space=int(image.colorspace),
+            ),
+            rotation_degrees=image.rotation % 360 if self._filters else 0,
+            duration_seconds=duration,
+            num_frames_header=stream.frames or None,
+            bit_rate=stream.bit_rate or container.bit_rate or None,
+            num_audio_streams=len(container.streams.audio),
+            num_subtitle_streams=len(container.streams.subtitles),
+        )
+
+
+class _Timeline:
+    """Takes each frame's place from the source, and mends what the muxer could not take."""
+
+    def __init__(
+        self, time_base: Fraction, frame_rate: Fraction | None, faults: SourceFaults
+    ) -> None:
+        self._usual_duration = (
+            max(1, round(1 / (frame_rate * time_base))) if frame_rate else 1
+        )
+        self._faults = faults
+        self._last_pts: int | None = None
+        self._last_duration = self._usual_duration
+
+    def place(self, image: av.VideoFrame) -> tuple[int, int]:
+        """The frame's pts and duration in ticks; pts always grow."""
+        pts = image.pts if image.pts is not None else image.dts
+        if self._last_pts is None:
+            repaired = pts is None
+            pts = pts if pts is not None else 0
+        else:
+            repaired = pts is None or pts <= self._last_pts
+            if pts is None:
+                pts = self._last_pts + self._last_duration
+            elif repaired:
+                pts = self._last_pts + 1
+        self._faults.repaired_timestamps += repaired
+        self._last_pts, self._last_duration = pts, image.duration or self._usual_duration
+        return pts, self._last_duration
+
+
+class _Upright:
+    """Turns images the way their display matrix asks; once, because it then forgets it."""
+
+    def __init__(self, filters: tuple[tuple[str, str | None], ...]) -> None:
+        self._filters = filters
+        self._graph: Graph | None = None
+
+    def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
+        if not self._filters:
+            return image
+        if self._graph is None:
+            self._graph = self._build(image)
+        self._graph.vpush(image)
+        return self._graph.vpull()
+
+    def _build(self, image: av.VideoFrame) -> Graph:
+        graph = Graph()
+        graph.threads = 1
+        source = graph.add_buffer(
+            width=image.width, height=image.height, format=image.format, time_base=image.time_base
+        )
+        steps = [graph.add(name, argument) for name, argument in self._filters]
+        graph.link_nodes(source, *steps, graph.add("buffersink")).configure()
+        return graph
+
+
+def _upright_filters(image: av.VideoFrame) -> tuple[tuple[str, str | None], ...]:
+    side_data = image.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return ()
+    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5]  # type: ignore[call-overload]
+    signs = tuple(int(np.sign(value)) for value in (a, b, c, d))
+    return _UPRIGHT_FILTERS.get(signs, ())

@@ -1,0 +1,147 @@
+"""Annotated frames -> a video track that keeps the source's timeline, shape and colours."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.context import Flags
+from av.video.stream import VideoStream
+
+from pipeline.config import EncodeOptions
+from pipeline.errors import EncodeError
+from pipeline.frames import VideoInfo
+
+# SVT-AV1 writes to the terminal on its own unless told to keep to errors.
+os.environ.setdefault("SVT_LOG", "1")
+
+_FALLBACK_FRAME_RATE = Fraction(25)
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """An encoder of FFmpeg and what it is told by default.
+
+    tag: the name of the codec in MP4 that players look for.
+    preset_option: the option that takes --preset.
+    """
+
+    encoder: str
+    tag: str
+    crf: int
+    preset: str
+    preset_option: str = "preset"
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+_CODECS = {
+    "h264": _Codec("libx264", "avc1", crf=23, preset="veryfast"),
+    "hevc": _Codec(
+        "libx265", "hvc1", crf=28, preset="veryfast", extra={"x265-params": "log-level=error"}
+    ),
+    "av1": _Codec("libsvtav1", "av01", crf=35, preset="12"),
+    "vp9": _Codec(
+        "libvpx-vp9",
+        "vp09",
+        crf=33,
+        preset="8",
+        preset_option="cpu-used",
+        extra={"deadline": "realtime", "row-mt": "1", "b": "0"},
+    ),
+}
+
+
+class VideoEncoder:
+    """Writes one video track to an MP4 file of its own; for one thread at a time.
+
+    Raises EncodeError if the encoder refuses the options, the size or a frame.
+    """
+
+    def __init__(
+        self, path: Path, info: VideoInfo, options: EncodeOptions, *, num_threads: int = 1
+    ) -> None:
+        codec = _CODECS[options.codec]
+        self.num_frames = 0
+        self._last_end: Fraction | None = None
+        self._container = av.open(f"file:{path}", "w", format="mp4")
+        try:
+            self._stream = self._add_stream(info, codec, options)
+            self._stream.codec_context.thread_count = num_threads
+            self._stream.codec_context.open()
+        except (av.FFmpegError, ValueError) as error:
+            self._container.close()
+            raise EncodeError(
+                f"{codec.encoder} does not take crf {self._crf(codec, options)}, preset "
+                f"{options.preset or codec.preset} and {info.size_wh[0]}x{info.size_wh[1]} "
+                f"({error}): choose other --crf or --preset"
+            ) from error
+        self.settings = {
+            "encoder": codec.encoder,
+            "crf": self._crf(codec, options),
+            "preset": options.preset or codec.preset,
+            "threads": num_threads,
+        }
+
+    def encode(self, image: av.VideoFrame, pts: int, duration: int, time_base: Fraction) -> None:
+        """Take the next frame: 8-bit yuv420p, pts and duration in ticks of time_base."""
+        image.pts, image.dts, image.duration, image.time_base = pts, None, duration, time_base
+        # The encoder chooses its own frame types; the source's would force them.
+        image.pict_type = 0
+        try:
+            self._container.mux(self._stream.encode(image))
+        except (av.FFmpegError, ValueError) as error:
+            raise EncodeError(f"frame {self.num_frames} could not be encoded ({error})") from error
+        self.num_frames += 1
+
+    def flush(self) -> None:
+        """Write what the encoder still holds; no frame may follow."""
+        try:
+            self._container.mux(self._stream.encode(None))
+        except (av.FFmpegError, ValueError) as error:
+            raise EncodeError(f"the last frames could not be encoded ({error})") from error
+
+    def close(self) -> None:
+        """Finish the file."""
+        try:
+            self._container.close()
+        except (av.FFmpegError, ValueError) as error:
+            raise EncodeError(f"the video track could not be finished ({error})") from error
+
+    def abandon(self) -> None:
+        """Let go of the file without finishing it; safe after close."""
+        try:
+            self._container.close()
+        except av.FFmpegError:
+            return  # The file is thrown away and the error that led here is already on its way.
+
+    def _add_stream(self, info: VideoInfo, codec: _Codec, options: EncodeOptions) -> VideoStream:
+        stream = self._container.add_stream(
+            codec.encoder,
+            rate=info.frame_rate or _FALLBACK_FRAME_RATE,
+            options={
+                "crf": str(self._crf(codec, options)),
+                codec.preset_option: options.preset or codec.preset,
+                **codec.extra,
+            },
+        )
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        stream.width, stream.height = info.size_wh
+        stream.pix_fmt = "yuv420p"
+        context.time_base = info.time_base
+        context.codec_tag = codec.tag
+        context.flags |= Flags.frame_duration
+        if info.sample_aspect_ratio:
+            context.sample_aspect_ratio = info.sample_aspect_ratio
+        context.color_range = info.color.range
+        context.color_primaries = info.color.primaries
+        context.color_trc = info.color.trc
+        context.colorspace = info.color.space
+        return stream
+
+    @staticmethod
+    def _crf(codec: _Codec, options: EncodeOptions) -> int:
+        return codec.crf if options.crf is None else options.crf

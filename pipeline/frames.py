@@ -1,0 +1,98 @@
+"""What travels down the pipeline: a frame, and the facts of the clip it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import av
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture, upright, with its place on the source's timeline.
+
+    index: 0 for the first frame in presentation order.
+    pts, duration: in units of time_base (seconds per tick).
+    image: the decoded planes in the source's own pixel format.
+    """
+
+    index: int
+    pts: int
+    duration: int
+    time_base: Fraction
+    image: av.VideoFrame
+
+    @property
+    def pts_seconds(self) -> float:
+        return float(self.pts * self.time_base)
+
+
+@dataclass(frozen=True, slots=True)
+class ColorTags:
+    """The numbers of ISO/IEC 23091-2 that say how planes become light; 2 is "unspecified".
+
+    range is FFmpeg's: 0 unspecified, 1 limited (16 to 235), 2 full (0 to 255).
+    """
+
+    range: int = 0
+    primaries: int = 2
+    trc: int = 2
+    space: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """The facts of a clip, as displayed (after rotation).
+
+    rotation_degrees: counter-clockwise turn that the source asked for and that was applied.
+    num_frames_header: what the container claims; None where it claims nothing.
+    duration_seconds: likewise a claim.
+    """
+
+    name: str
+    container: str
+    codec: str
+    size_wh: tuple[int, int]
+    pix_fmt: str
+    time_base: Fraction
+    frame_rate: Fraction | None
+    sample_aspect_ratio: Fraction | None
+    color: ColorTags
+    rotation_degrees: int
+    duration_seconds: float | None
+    num_frames_header: int | None
+    bit_rate: int | None
+    num_audio_streams: int
+    num_subtitle_streams: int
+
+
+@dataclass(slots=True)
+class SourceFaults:
+    """What had to be mended or skipped while reading, so that the report can say it."""
+
+    broken_packets: int = 0
+    corrupt_frames: int = 0
+    repaired_timestamps: int = 0
+    resized_frames: int = 0
+    first_error: str | None = None
+
+    def note_broken_packet(self, reason: str) -> None:
+        self.broken_packets += 1
+        self.first_error = self.first_error or reason
+
+
+class FrameSource(Protocol):
+    """Where frames come from: a clip, or a synthetic scene."""
+
+    @property
+    def info(self) -> VideoInfo: ...
+
+    @property
+    def faults(self) -> SourceFaults: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,57 @@
+"""What the numbers of YOLOv5's raw heads stand for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLayout:
+    """The layout of the three raw heads.
+
+    Head i has a cell for each strides[i] pixels and, in every cell, one prediction per anchor:
+    x, y, w, h, objectness and one score per class, all before the sigmoid.
+
+    anchors_px: (width, height) in pixels of the model input, three per head.
+    """
+
+    class_names: tuple[str, ...]
+    anchors_px: tuple[tuple[tuple[float, float], ...], ...]
+    strides: tuple[int, ...] = STRIDES
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def num_anchors(self) -> int:
+        return len(self.anchors_px[0])
+
+    @property
+    def num_values(self) -> int:
+        """Values per prediction: box, objectness, classes."""
+        return 5 + self.num_classes
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "class_names": self.class_names,
+                "anchors_px": self.anchors_px,
+                "strides": self.strides,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> HeadLayout:
+        """Raises ValueError, KeyError or TypeError for what to_json did not write."""
+        values = json.loads(text)
+        return cls(
+            class_names=tuple(str(name) for name in values["class_names"]),
+            anchors_px=tuple(
+                tuple((float(w), float(h)) for w, h in head) for head in values["anchors_px"]
+            ),
+            strides=tuple(int(stride) for stride in values["strides"]),
+        )

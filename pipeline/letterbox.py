@@ -1,0 +1,52 @@
+"""Where a frame lies inside the model input, and the way back from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PADDING_VALUE = 114
+"""The grey that YOLOv5 was trained to see as "nothing here"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """A frame scaled to fit, centred on grey.
+
+    input_wh: the model input; content_wh: the scaled frame in it, from offset_xy. Pixels.
+    """
+
+    source_wh: tuple[int, int]
+    input_wh: tuple[int, int]
+    content_wh: tuple[int, int]
+    offset_xy: tuple[int, int]
+
+    def to_source(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (N, 4) in pixels of the model input -> pixels of the source, clipped to it."""
+        scale = np.divide(self.source_wh, self.content_wh, dtype=np.float32)
+        corners = (xyxy.reshape(-1, 2, 2) - np.float32(self.offset_xy)) * scale
+        clipped = corners.clip(0, np.float32(self.source_wh))
+        return clipped.reshape(-1, 4).astype(np.float32, copy=False)
+
+
+def input_size_wh(source_wh: tuple[int, int], imgsz: int, stride: int = 32) -> tuple[int, int]:
+    """The smallest rectangle with sides divisible by stride that holds the scaled frame."""
+    width, height = _scaled_to_fit(source_wh, (imgsz, imgsz))
+    return -(-width // stride) * stride, -(-height // stride) * stride
+
+
+def letterbox(source_wh: tuple[int, int], input_wh: tuple[int, int]) -> Letterbox:
+    """Fit a frame into a model input, keeping its proportions; odd padding goes below."""
+    content_wh = _scaled_to_fit(source_wh, input_wh)
+    offset_xy = (
+        (input_wh[0] - content_wh[0]) // 2,
+        (input_wh[1] - content_wh[1]) // 2,
+    )
+    return Letterbox(source_wh, input_wh, content_wh, offset_xy)
+
+
+def _scaled_to_fit(source_wh: tuple[int, int], bound_wh: tuple[int, int]) -> tuple[int, int]:
+    gain = min(bound_wh[0] / source_wh[0], bound_wh[1] / source_wh[1])
+    return max(1, round(source_wh[0] * gain)), max(1, round(source_wh[1] * gain))

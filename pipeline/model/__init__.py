@@ -1,0 +1,1 @@
+"""From a checkpoint somewhere to an OpenVINO IR of the right input shape."""

@@ -1,0 +1,142 @@
+"""A model file -> the IR for one input shape, converted once and then taken from the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import openvino as ov
+
+from pipeline.errors import ModelError
+from pipeline.heads import HeadLayout
+from pipeline.letterbox import input_size_wh
+from pipeline.model import graph
+from pipeline.model.weights import cache_dir, file_sha256
+from pipeline.progress import Progress, ProgressCallback
+
+_SUFFIXES = (".pt", ".onnx", ".xml")
+_CONVERTING = ("checkpoint.py", "export.py", "graph.py", "../heads.py")
+_SHAPING_PACKAGES = ("openvino", "torch", "ultralytics")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """A raw-head graph of fixed input shape, and what is known about it.
+
+    compiled_cache_dir: where OpenVINO may keep what it compiled from the graph.
+    """
+
+    model: ov.Model
+    layout: HeadLayout
+    input_wh: tuple[int, int]
+    weights: Path
+    weights_sha256: str
+    compiled_cache_dir: Path
+
+
+def prepare_model(
+    weights: Path, source_wh: tuple[int, int], imgsz: int, on_progress: ProgressCallback
+) -> PreparedModel:
+    """The model for frames of a size, from the cache if it was converted before.
+
+    A graph of fixed input size keeps it; every other takes the smallest rectangle that fits
+    the frames at imgsz. Raises ModelError for what is not a YOLOv5 detection model.
+    """
+    if weights.suffix not in _SUFFIXES:
+        raise ModelError(f"{weights}: expected a model file ending in {', '.join(_SUFFIXES)}")
+    sha256 = file_sha256(weights)
+    folder = cache_dir() / "models" / _conversion_key(weights, sha256)
+    input_wh = input_size_wh(source_wh, imgsz)
+    ir = folder / f"{input_wh[0]}x{input_wh[1]}.xml"
+    model = _read_cached(ir)
+    if model is None:
+        model, layout = _convert(weights, folder, on_progress)
+        input_wh = graph.fixed_input_wh(model) or input_wh
+        if graph.stored_layout(model) is None:
+            on_progress(Progress("convert", 2, 3, unit="step"))
+            try:
+                model = graph.finish(model, layout, input_wh)
+            except RuntimeError as error:
+                raise ModelError(f"{weights}: cannot take {input_wh} images ({error})") from error
+        _publish(ir, lambda path: ov.save_model(model, path, compress_to_fp16=False))
+        on_progress(Progress("convert", 3, 3, unit="step"))
+    layout = graph.stored_layout(model)
+    assert layout is not None
+    return PreparedModel(
+        model=model,
+        layout=layout,
+        input_wh=graph.fixed_input_wh(model) or input_wh,
+        weights=weights,
+        weights_sha256=sha256,
+        compiled_cache_dir=folder / "compiled",
+    )
+
+
+def _convert(
+    weights: Path, folder: Path, on_progress: ProgressCallback
+) -> tuple[ov.Model, HeadLayout]:
+    """A graph that ends at its raw heads."""
+    on_progress(Progress("convert", 0, 3, unit="step"))
+    if weights.suffix == ".pt":
+        onnx, layout_file = folder / "model.onnx", folder / "layout.json"
+        if not (onnx.is_file() and layout_file.is_file()):
+            # Only here: torch takes seconds to import, and a converted model needs none of it.
+            from pipeline.model.export import export_onnx
+
+            layouts: list[HeadLayout] = []
+            _publish(onnx, lambda path: layouts.append(export_onnx(weights, path)))
+            _publish(layout_file, lambda path: path.write_text(layouts[0].to_json()))
+        on_progress(Progress("convert", 1, 3, unit="step"))
+        return _read(onnx), HeadLayout.from_json(layout_file.read_text())
+    model = _read(weights)
+    layout = graph.stored_layout(model)
+    if layout is not None:
+        return model, layout
+    return graph.cut_at_heads(model, weights)
+
+
+def _read(path: Path) -> ov.Model:
+    try:
+        return ov.Core().read_model(path)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelError(f"{path}: not a model that OpenVINO reads ({reason})") from error
+
+
+def _read_cached(ir: Path) -> ov.Model | None:
+    """The cached IR, or None where there is none that is whole."""
+    if not ir.is_file():
+        return None
+    try:
+        model = ov.Core().read_model(ir)
+        return model if graph.stored_layout(model) is not None else None
+    except (RuntimeError, ModelError):
+        return None
+
+
+def _conversion_key(weights: Path, sha256: str) -> str:
+    """Everything that shapes the converted graph: the file, our code, and the libraries."""
+    digest = hashlib.sha256(f"{weights.suffix} {sha256}".encode())
+    for name in _CONVERTING:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    for package in _SHAPING_PACKAGES:
+        digest.update(f"{package} {version(package)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _publish(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a file, and what belongs to it, under its name only when it is whole.
+
+    An IR is two files of one stem: the weights take their place before the graph that names
+    them, so that whoever finds the graph finds both.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        write(Path(name) / target.name)
+        for part in sorted(Path(name).iterdir()):  # .bin before .xml
+            os.replace(part, target.parent / part.name)

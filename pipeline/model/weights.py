@@ -1,0 +1,99 @@
+"""Finds the checkpoint, or downloads the official one and verifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from pipeline.errors import ModelError
+from pipeline.progress import Progress, ProgressCallback
+
+OFFICIAL_NAME = "yolov5n.pt"
+OFFICIAL_URL = f"https://github.com/ultralytics/yolov5/releases/download/v7.0/{OFFICIAL_NAME}"
+OFFICIAL_SHA256 = "4f180cf23ba0717ada0badd6c685026d73d48f184d00fc159c2641284b2ac0a3"
+ENVIRONMENT_VARIABLE = "PIPELINE_WEIGHTS"
+
+_CHUNK_BYTES = 1 << 16
+_TIMEOUT_SECONDS = 20.0
+
+
+def cache_dir() -> Path:
+    """Where converted models and the downloaded checkpoint are kept for this user."""
+    return user_cache_path("pipeline")
+
+
+def find_weights(given: Path | None, on_progress: ProgressCallback) -> Path:
+    """The model file to use: what was asked for, else the first yolov5n.pt of the usual places.
+
+    Raises ModelError if it is nowhere and cannot be downloaded, with the places that were tried.
+    """
+    named = given or _from_environment()
+    if named is not None:
+        if not named.is_file():
+            raise ModelError(f"{named}: no such model file; give a .pt, .onnx or .xml")
+        return named
+    places = [Path("weights"), Path("../shared/weights"), cache_dir()]
+    for place in places:
+        if (place / OFFICIAL_NAME).is_file():
+            return place / OFFICIAL_NAME
+    try:
+        return download(OFFICIAL_URL, OFFICIAL_SHA256, cache_dir() / OFFICIAL_NAME, on_progress)
+    except ModelError as error:
+        tried = ", ".join(str(place) for place in places)
+        raise ModelError(
+            f"{OFFICIAL_NAME} is in none of {tried} and could not be downloaded: {error}; "
+            f"put the file into one of them, or name it with --weights or {ENVIRONMENT_VARIABLE}"
+        ) from error
+
+
+def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback) -> Path:
+    """Fetch a file; it appears under its name only when whole and its SHA-256 is right.
+
+    Raises ModelError if it cannot be fetched, stored, or is not the file that was expected.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = None
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,
+            tempfile.NamedTemporaryFile(
+                dir=target.parent, prefix=f"{target.name}.", delete=False
+            ) as file,
+        ):
+            part = Path(file.name)
+            length = response.headers.get("Content-Length")
+            total = int(length) if length else None
+            digest, done = hashlib.sha256(), 0
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                on_progress(Progress("download", done, total, unit="B"))
+        if digest.hexdigest() != sha256:
+            raise ModelError(f"{url} gave a file with another SHA-256: {digest.hexdigest()}")
+        part.replace(target)
+    except (OSError, urllib.error.URLError, ValueError) as error:
+        raise ModelError(f"{url}: {error}") from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+    return target
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _from_environment() -> Path | None:
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    return Path(named) if named else None

@@ -1,0 +1,137 @@
+"""Joins the encoded video with the source's other streams into the finished file."""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
+
+from pipeline.decode import open_input
+from pipeline.errors import EncodeError
+
+_CARRIED_TYPES = ("audio", "subtitle")
+_OWN_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}
+
+
+def mux(video: Path, source: Path | None, target: Path) -> list[str]:
+    """Copy the video track, and the source's audio and subtitles, into an MP4 file.
+
+    Packets are copied as they are. The index goes to the front, so that a player can start
+    before it has the whole file. Returns a note for every stream that MP4 cannot carry.
+    Raises EncodeError if the file cannot be written.
+    """
+    notes: list[str] = []
+    inputs: list[InputContainer] = []
+    try:
+        inputs.append(av.open(f"file:{video}"))
+        if source is not None:
+            inputs.append(open_input(source))
+        with av.open(f"file:{target}", "w", format="mp4", options={"movflags": "faststart"}) as out:
+            copies = [_add_copies(out, inputs[0], ("video",), notes)]
+            for container in inputs[1:]:
+                _copy_metadata(container, out)
+                copies.append(_add_copies(out, container, _CARRIED_TYPES, notes))
+            sources = [
+                _packets(container, streams)
+                for container, streams in zip(inputs, copies, strict=True)
+            ]
+            for _, packet, stream in heapq.merge(*sources, key=lambda item: item[0]):
+                packet.stream = stream
+                out.mux(packet)
+    except (av.FFmpegError, ValueError) as error:
+        raise EncodeError(f"{target.name} could not be written ({error})") from error
+    finally:
+        for container in inputs:
+            container.close()
+    return notes
+
+
+def verify(path: Path, num_frames: int, end_seconds: float) -> None:
+    """Reopen a finished file: it must hold every frame and last as long as the source.
+
+    end_seconds: where the last frame ends. Raises EncodeError for what is not right.
+    """
+    try:
+        with av.open(f"file:{path}") as container:
+            stream = container.streams.video[0]
+            assert stream.time_base is not None
+            found, end = 0, Fraction(0)
+            for packet in container.demux(stream):
+                if packet.size and packet.pts is not None:
+                    found += 1
+                    end = max(end, (packet.pts + (packet.duration or 0)) * stream.time_base)
+    except (av.FFmpegError, IndexError) as error:
+        raise EncodeError(f"{path.name} cannot be read back ({error})") from error
+    if found != num_frames:
+        raise EncodeError(f"{path.name} holds {found} frames where {num_frames} were encoded")
+    tolerance = 0.1
+    if abs(float(end) - end_seconds) > tolerance:
+        raise EncodeError(f"{path.name} ends at {float(end):.2f} s, its source at {end_seconds:.2f} s")
+
+
+def _add_copies(
+    out: OutputContainer, source: InputContainer, types: tuple[str, ...], notes: list[str]
+) -> dict[int, Stream]:
+    """Add a stream for each one that can be carried: source index -> stream of the output."""
+    copies: dict[int, Stream] = {}
+    for stream in source.streams:
+        if stream.type not in types:
+            if types == _CARRIED_TYPES and stream.type != "video":
+                notes.append(f"stream {stream.index} ({stream.type}) was left out")
+        elif not _mp4_carries(stream):
+            notes.append(
+                f"stream {stream.index} ({stream.type}, {_codec_name(stream)}) was left out: "
+                "MP4 cannot carry it"
+            )
+        else:
+            copy = out.add_stream_from_template(stream)
+            copy.metadata.update(stream.metadata)
+            copy.disposition = stream.disposition
+            copies[stream.index] = copy
+    return copies
+
+
+def _mp4_carries(stream: Stream) -> bool:
+    """Ask the muxer itself, by writing the header of a file with this stream alone."""
+    if stream.codec_context is None:
+        return False
+    try:
+        with av.open(io.BytesIO(), "w", format="mp4") as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _packets(
+    container: InputContainer, copies: dict[int, Stream]
+) -> Iterator[tuple[float, av.Packet[Stream], Stream]]:
+    """The packets to copy, each with its decoding time in seconds and its output stream."""
+    if not copies:
+        return
+    seconds = 0.0
+    try:
+        for packet in container.demux([container.streams[index] for index in copies]):
+            if packet.size:
+                if packet.dts is not None:
+                    seconds = float(packet.dts * packet.time_base)
+                yield seconds, packet, copies[packet.stream.index]
+    except av.FFmpegError:
+        return  # A damaged end: what came before it is kept, as with the video.
+
+
+def _copy_metadata(source: InputContainer, out: OutputContainer) -> None:
+    out.metadata.update(
+        {key: value for key, value in source.metadata.items() if key not in _OWN_METADATA}
+    )
+
+
+def _codec_name(stream: Stream) -> str:
+    return stream.codec_context.name if stream.codec_context else "unknown codec"

@@ -1,0 +1,45 @@
+"""Completion order -> frame order. Asynchronous requests finish as they please."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ReorderBuffer(Generic[T]):
+    """Holds what came early until everything before it has come.
+
+    It grows to the spread of the completions, which the bound on frames in flight limits.
+    """
+
+    def __init__(self) -> None:
+        self._early: dict[int, T] = {}
+        self._next_index = 0
+
+    def __len__(self) -> int:
+        """How many items wait for an earlier one."""
+        return len(self._early)
+
+    @property
+    def next_index(self) -> int:
+        """The index that everything else waits for."""
+        return self._next_index
+
+    def push(self, index: int, item: T) -> Iterator[T]:
+        """Take one item in; yield all that are now in turn, in order of their index.
+
+        The first index is 0 and none may be left out. Raises ValueError for an index that
+        came before.
+        """
+        if index < self._next_index or index in self._early:
+            raise ValueError(f"index {index} came twice")
+        self._early[index] = item
+        return self._in_turn()
+
+    def _in_turn(self) -> Iterator[T]:
+        while self._next_index in self._early:
+            item = self._early.pop(self._next_index)
+            self._next_index += 1
+            yield item

@@ -1,0 +1,326 @@
+"""What was measured -> report.json and report.html."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import jinja2
+import numpy as np
+import openvino as ov
+
+from pipeline.config import ProcessConfig
+from pipeline.frames import SourceFaults, VideoInfo
+from pipeline.machine import peak_memory_mb, processor_name, versions
+from pipeline.model.prepare import PreparedModel
+from pipeline.model.weights import OFFICIAL_SHA256
+from pipeline.stats import Occupancy, RunStats, StepClock
+
+SCHEMA_VERSION = 1
+JSON_NAME = "report.json"
+PAGE_NAME = "report.html"
+
+_NUM_PICTURES = 4
+_PICTURE_WIDTH_PX = 560
+_NUM_SPEED_POINTS = 120
+
+Report = dict[str, Any]
+"""Plain values, as they stand in report.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """The run's wall time, cut into what comes after each other."""
+
+    prepare_seconds: float
+    frames_seconds: float
+    finish_seconds: float
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.prepare_seconds + self.frames_seconds + self.finish_seconds
+
+
+def build_report(
+    *,
+    config: ProcessConfig,
+    info: VideoInfo,
+    faults: SourceFaults,
+    prepared: PreparedModel,
+    compiled: ov.CompiledModel,
+    num_requests: int,
+    max_in_flight: int,
+    cores: int,
+    codec_threads: int,
+    encoder_settings: dict[str, Any],
+    stats: RunStats,
+    notes: list[str],
+    phases: Phases,
+    annotated: Path,
+) -> Report:
+    """All facts and figures of a finished run."""
+    frames = stats.num_frames
+    steps = step_times(stats, cores, codec_threads)
+    cpu_ms = 1000 * stats.frames_cpu_seconds / frames
+    infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
+    frames_fps = frames / stats.frames_wall_seconds
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": {**_plain(asdict(info)), "faults": asdict(faults)},
+        "output": {
+            "file": annotated.name,
+            "num_frames": frames,
+            "size_bytes": annotated.stat().st_size,
+            "codec": config.encode.codec,
+            **encoder_settings,
+            "notes": notes,
+        },
+        "configuration": {
+            "device": config.infer.device,
+            "execution_devices": list(_property(compiled, "EXECUTION_DEVICES", [])),
+            "hint": config.infer.hint,
+            "precision": _element_type(compiled),
+            "num_streams": _property(compiled, "NUM_STREAMS", None),
+            "num_requests": num_requests,
+            "max_frames_in_flight": max_in_flight,
+            "batch": 1,
+            "input_shape": list(compiled.input().shape),
+            "cores": cores,
+            "codec_threads": codec_threads,
+            "detect": asdict(config.detect),
+        },
+        "model": {
+            "file": prepared.weights.name,
+            "sha256": prepared.weights_sha256,
+            "official": prepared.weights_sha256 == OFFICIAL_SHA256,
+            "num_classes": prepared.layout.num_classes,
+        },
+        "speed": {
+            "wall_seconds": phases.wall_seconds,
+            "file_to_file_fps": frames / phases.wall_seconds,
+            "times_real_time": _real_time(info, frames, phases.wall_seconds),
+            "frames_fps": frames_fps,
+            "model_alone_fps": 1000 * cores / infer_cpu_ms if infer_cpu_ms else None,
+            "cores_allow_fps": 1000 * cores / cpu_ms if cpu_ms else None,
+            "cores_busy": cpu_ms * frames_fps / (1000 * cores),
+            "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / frames,
+            "over_time": _speed_over_time(stats),
+        },
+        "phases": asdict(phases),
+        "threads": thread_times(stats),
+        "steps": steps,
+        "bottleneck": _bottleneck(steps),
+        "queues": {
+            name: _occupancy(queue)
+            for name, queue in (
+                ("requests_running", stats.requests_running),
+                ("inferred_waiting", stats.completed),
+                ("reorder_buffer", stats.reorder),
+            )
+        },
+        "detections": {
+            "total": sum(stats.detections_per_class.values()),
+            "frames_with_any": sum(1 for number in stats.detections_per_frame if number),
+            "per_class": {
+                prepared.layout.class_names[class_id]: number
+                for class_id, number in stats.detections_per_class.most_common()
+            },
+        },
+        "peak_memory_mb": peak_memory_mb(),
+        "machine": {"processor": processor_name(), "cores": cores},
+        "versions": versions(),
+    }
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write report.json and report.html beside the annotated clip."""
+    (folder / JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    pictures = annotated_pictures(folder / report["output"]["file"], report)
+    page = environment.get_template("report.html.jinja").render(r=report, pictures=pictures)
+    (folder / PAGE_NAME).write_text(page, encoding="utf-8")
+
+
+def step_times(stats: RunStats, cores: int, codec_threads: int) -> list[dict[str, Any]]:
+    """What each step costs, in the order of the flow, in milliseconds per frame.
+
+    alone_fps is what the step would allow if it had the machine for itself: a step on one
+    thread a core, the model all cores. CPU time of inference is what the process used and no
+    other step did.
+    """
+    producer, consumer, frames = stats.producer, stats.consumer, stats.num_frames
+    decode_cpu = producer.decode.cpu_ns / 1e9 + stats.decode_workers_cpu_seconds
+    encode_cpu = consumer.encode.cpu_ns / 1e9 + stats.encode_workers_cpu_seconds
+    postprocess_cpu = (consumer.postprocess.cpu_ns + stats.callback_cpu_ns) / 1e9
+    others_cpu = [
+        clock.cpu_ns / 1e9
+        for clock in (producer.preprocess, producer.submit, consumer.annotate, consumer.write)
+    ]
+    preprocess_cpu, submit_cpu, annotate_cpu, write_cpu = others_cpu
+    accounted = decode_cpu + encode_cpu + postprocess_cpu + sum(others_cpu)
+    infer_cpu = max(0.0, stats.frames_cpu_seconds - accounted) + submit_cpu
+    rows = (
+        ("decode", producer.decode.wall_ns, decode_cpu, 0, codec_threads),
+        (
+            "preprocess",
+            producer.preprocess.wall_ns,
+            preprocess_cpu,
+            producer.wait_in_flight.wall_ns + producer.wait_request.wall_ns,
+            1,
+        ),
+        ("infer", stats.latency_seconds_sum * 1e9, infer_cpu, 0, cores),
+        (
+            "postprocess",
+            consumer.postprocess.wall_ns + stats.callback_wall_ns,
+            postprocess_cpu,
+            consumer.wait_inference.wall_ns,
+            1,
+        ),
+        ("annotate", consumer.annotate.wall_ns, annotate_cpu, 0, 1),
+        ("encode", consumer.encode.wall_ns, encode_cpu, 0, codec_threads),
+        ("write", consumer.write.wall_ns, write_cpu, 0, 1),
+    )
+    return [
+        {
+            "step": name,
+            "busy_wall_ms": wall_ns / 1e6 / frames,
+            "cpu_ms": 1000 * cpu_seconds / frames,
+            "waited_ms": waited_ns / 1e6 / frames,
+            "alone_fps": threads * frames / cpu_seconds if cpu_seconds else None,
+        }
+        for name, wall_ns, cpu_seconds, waited_ns, threads in rows
+    ]
+
+
+def thread_times(stats: RunStats) -> dict[str, dict[str, float]]:
+    """Where the wall time of the two threads of the pipeline went, in seconds.
+
+    The parts of each add up to the time that the frames took.
+    """
+    producer, consumer = stats.producer, stats.consumer
+    named: dict[str, dict[str, StepClock]] = {
+        "decoding": {
+            "decode": producer.decode,
+            "preprocess": producer.preprocess,
+            "submit": producer.submit,
+            "waited for a request": producer.wait_request,
+            "waited for the encoding thread": producer.wait_in_flight,
+        },
+        "encoding": {
+            "postprocess": consumer.postprocess,
+            "annotate": consumer.annotate,
+            "encode": consumer.encode,
+            "write": consumer.write,
+            "waited for inference": consumer.wait_inference,
+        },
+    }
+    return {
+        thread: {part: clock.wall_ns / 1e9 for part, clock in parts.items()}
+        for thread, parts in named.items()
+    }
+
+
+def annotated_pictures(annotated: Path, report: Report) -> list[str]:
+    """A few frames of the finished clip, spread over it, as data: URLs of JPEG pictures."""
+    pictures: list[str] = []
+    with av.open(f"file:{annotated}") as container:
+        stream = container.streams.video[0]
+        assert stream.time_base is not None
+        seconds = float((stream.duration or 0) * stream.time_base)
+        for part in range(_NUM_PICTURES):
+            target = int((part + 0.5) / _NUM_PICTURES * seconds / stream.time_base)
+            container.seek(target, stream=stream)
+            image = next(
+                (image for image in container.decode(stream) if (image.pts or 0) >= target), None
+            )
+            if image is not None:
+                width = min(_PICTURE_WIDTH_PX, image.width)
+                height = max(1, round(image.height * width / image.width))
+                pixels = image.to_ndarray(format="bgr24", width=width, height=height)
+                _, jpeg = cv2.imencode(".jpg", pixels)
+                encoded = base64.b64encode(np.asarray(jpeg).tobytes()).decode("ascii")
+                pictures.append(f"data:image/jpeg;base64,{encoded}")
+    return pictures
+
+
+def _bottleneck(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The step that would stay the slowest if every one had the machine for itself."""
+    ranked = sorted(
+        (step for step in steps if step["alone_fps"] is not None),
+        key=lambda step: float(step["alone_fps"]),
+    )
+    first, second = ranked[0], ranked[1]
+    return {
+        "step": first["step"],
+        "alone_fps": first["alone_fps"],
+        "next_step": second["step"],
+        "next_alone_fps": second["alone_fps"],
+        "margin": second["alone_fps"] / first["alone_fps"],
+        "share_of_cpu": first["cpu_ms"] / sum(step["cpu_ms"] for step in steps),
+    }
+
+
+def _speed_over_time(stats: RunStats) -> list[dict[str, float]]:
+    """Frames per second and detections per frame, over equal slices of the frames."""
+    finished = np.asarray(stats.finished_seconds)
+    detections = np.asarray(stats.detections_per_frame)
+    edges = np.unique(np.linspace(0, len(finished), _NUM_SPEED_POINTS + 1, dtype=int))
+    points = []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        begin = float(finished[start - 1]) if start else 0.0
+        elapsed = max(1e-6, float(finished[stop - 1]) - begin)
+        points.append(
+            {
+                "seconds": round(float(finished[stop - 1]), 3),
+                "fps": round(float(stop - start) / elapsed, 2),
+                "detections_per_frame": round(float(detections[start:stop].mean()), 3),
+            }
+        )
+    return points
+
+
+def _occupancy(queue: Occupancy) -> dict[str, float | int | None]:
+    return {"mean": queue.mean, "max": queue.maximum, "limit": queue.limit}
+
+
+def _real_time(info: VideoInfo, frames: int, wall_seconds: float) -> float | None:
+    if not info.frame_rate:
+        return None
+    return float(frames / info.frame_rate) / wall_seconds
+
+
+def _element_type(compiled: ov.CompiledModel) -> str:
+    value = _property(compiled, "INFERENCE_PRECISION_HINT", None)
+    return {"f32": "f32", "float32": "f32", "bfloat16": "bf16"}.get(
+        value.to_string() if isinstance(value, ov.Type) else str(value), str(value)
+    )
+
+
+def _property(compiled: ov.CompiledModel, name: str, default: Any) -> Any:
+    """A property of the compiled model; not every device knows every one."""
+    try:
+        return compiled.get_property(name)
+    except RuntimeError:
+        return default
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Fractions as text, as FFmpeg writes them."""
+    return {
+        key: f"{value.numerator}/{value.denominator}" if isinstance(value, Fraction) else value
+        for key, value in values.items()
+    }

@@ -1,0 +1,381 @@
+"""Wires the steps together; owns every queue, thread and shutdown.
+
+    this thread's helper:  decode -> preprocess -> submit
+    OpenVINO's threads:                            infer -> pick candidates
+    this thread:                                            reorder -> postprocess
+                                                            -> annotate -> encode
+
+The frames between the two ends are bounded, so memory does not depend on the clip's length.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TextIO
+
+from pipeline.annotate import Annotator
+from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
+from pipeline.decode import VideoReader
+from pipeline.encode import VideoEncoder
+from pipeline.errors import InferenceError, InputError, Interrupted, UsageError
+from pipeline.frames import Frame, FrameSource
+from pipeline.heads import HeadLayout
+from pipeline.infer import Heads, InferPool, compile_model
+from pipeline.letterbox import Letterbox, letterbox
+from pipeline.machine import available_cores, process_cpu_seconds
+from pipeline.model.prepare import prepare_model
+from pipeline.model.weights import find_weights
+from pipeline.mux import mux, verify
+from pipeline.postprocess import Candidates, detections_from, select_candidates
+from pipeline.preprocess import Preprocessor
+from pipeline.progress import Progress, ProgressCallback, no_progress
+from pipeline.reorder import ReorderBuffer
+from pipeline.report import Phases, Report, build_report, write_report
+from pipeline.stats import RunStats, thread_ids, threads_cpu_seconds
+from pipeline.synthetic import SyntheticSource
+
+ANNOTATED_NAME = "annotated.mp4"
+DETECTIONS_NAME = "detections.jsonl"
+STALL_SECONDS = 8.0
+"""A request that runs longer than this has hung; the run then ends."""
+
+_EXTRA_IN_FLIGHT = 4
+_POLL_SECONDS = 0.5
+_JOIN_SECONDS = 5.0
+
+
+def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Report:
+    """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
+
+    Nothing appears under a final name before it is complete and was checked. Raises
+    PipelineError, and Interrupted for a KeyboardInterrupt; nothing of the run is left then.
+    """
+    started = time.perf_counter()
+    _require_free_output(config)
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+        scratch_name = tempfile.mkdtemp(dir=config.output_dir, prefix=".partial-")
+    except OSError as error:
+        raise InputError(f"{config.output_dir}: cannot write there ({error.strerror})") from error
+    try:
+        return _process(config, Path(scratch_name), started, on_progress)
+    except KeyboardInterrupt as error:
+        raise Interrupted("interrupted; no output was written") from error
+    except OSError as error:
+        raise InputError(f"{error.filename or config.output_dir}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(scratch_name, ignore_errors=True)
+
+
+def _process(
+    config: ProcessConfig, scratch: Path, started: float, on_progress: ProgressCallback
+) -> Report:
+    cores = available_cores()
+    before_reader = thread_ids()
+    source = _open_source(config, num_threads=_codec_threads(cores))
+    try:
+        reader_threads = thread_ids() - before_reader
+        weights = find_weights(config.weights, on_progress)
+        prepared = prepare_model(weights, source.info.size_wh, config.imgsz, on_progress)
+        class_ids = select_class_ids(config.detect, prepared.layout)
+        compiled = compile_model(prepared.model, config.infer, prepared.compiled_cache_dir)
+        before_encoder = thread_ids()
+        video, jsonl = scratch / "video.mp4", scratch / DETECTIONS_NAME
+        encoder = VideoEncoder(
+            video, source.info, config.encode, num_threads=_codec_threads(cores)
+        )
+        encoder_threads = thread_ids() - before_encoder
+        prepared_at = time.perf_counter()
+        stats = RunStats()
+        with jsonl.open("w", encoding="utf-8") as results:
+            loop = _FrameLoop(
+                source=source,
+                make_pool=functools.partial(InferPool, compiled, config.infer.num_requests),
+                encoder=encoder,
+                annotator=Annotator(source.info, prepared.layout.class_names),
+                results=results,
+                layout=prepared.layout,
+                box=letterbox(source.info.size_wh, prepared.input_wh),
+                detect=config.detect,
+                class_ids=class_ids,
+                stats=stats,
+                on_progress=on_progress,
+            )
+            cpu_before = process_cpu_seconds()
+            try:
+                loop.run()
+                stats.decode_workers_cpu_seconds = threads_cpu_seconds(reader_threads)
+                stats.encode_workers_cpu_seconds = threads_cpu_seconds(encoder_threads)
+                stats.frames_cpu_seconds = process_cpu_seconds() - cpu_before
+                stats.frames_wall_seconds = time.perf_counter() - prepared_at
+                encoder.close()
+            finally:
+                encoder.abandon()
+        frames_at = time.perf_counter()
+        annotated = scratch / ANNOTATED_NAME
+        source_path = config.source if isinstance(config.source, Path) else None
+        notes = mux(video, source_path, annotated)
+        verify(annotated, stats.num_frames, loop.end_seconds)
+        for finished in (annotated, jsonl):
+            _flush_to_disk(finished)
+            finished.replace(config.output_dir / finished.name)
+        finished_at = time.perf_counter()
+    finally:
+        source.close()
+    report = build_report(
+        config=config,
+        info=source.info,
+        faults=source.faults,
+        prepared=prepared,
+        compiled=compiled,
+        num_requests=loop.num_requests,
+        max_in_flight=loop.max_in_flight,
+        cores=cores,
+        codec_threads=_codec_threads(cores),
+        encoder_settings=encoder.settings,
+        stats=stats,
+        notes=notes,
+        phases=Phases(
+            prepare_seconds=prepared_at - started,
+            frames_seconds=frames_at - prepared_at,
+            finish_seconds=finished_at - frames_at,
+        ),
+        annotated=config.output_dir / ANNOTATED_NAME,
+    )
+    write_report(report, config.output_dir)
+    return report
+
+
+def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int] | None:
+    """The numbers of the classes to keep. Raises UsageError for one the model does not know."""
+    if detect.classes is None:
+        return None
+    numbers = {name: number for number, name in enumerate(layout.class_names)}
+    wanted = set()
+    for entry in detect.classes:
+        if entry in numbers:
+            wanted.add(numbers[entry])
+        elif entry.isdecimal() and int(entry) < layout.num_classes:
+            wanted.add(int(entry))
+        else:
+            raise UsageError(
+                f"class {entry!r} is unknown; this model has: {', '.join(layout.class_names)}"
+            )
+    return frozenset(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inferred:
+    frame: Frame
+    candidates: Candidates | None
+    latency_seconds: float
+    callback_wall_ns: int
+    callback_cpu_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+
+
+class _FrameLoop:
+    """The way of the frames: two threads and a pool of requests between them.
+
+    Whatever fails, on any thread, comes through the same queue as the results; `run` then stops
+    the producer, waits for the requests under way, and raises the first error.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: FrameSource,
+        make_pool: Callable[..., InferPool[Frame]],
+        encoder: VideoEncoder,
+        annotator: Annotator,
+        results: TextIO,
+        layout: HeadLayout,
+        box: Letterbox,
+        detect: DetectOptions,
+        class_ids: frozenset[int] | None,
+        stats: RunStats,
+        on_progress: ProgressCallback,
+    ) -> None:
+        self._source = source
+        self._encoder = encoder
+        self._annotator = annotator
+        self._results = results
+        self._layout = layout
+        self._box = box
+        self._detect = detect
+        self._class_ids = class_ids
+        self._stats = stats
+        self._on_progress = on_progress
+        self._arrived: SimpleQueue[_Inferred | _End | _Failure] = SimpleQueue()
+        self._stop = threading.Event()
+        self._pool = make_pool(on_done=self._inferred, on_error=self._failed)
+        self.num_requests = len(self._pool)
+        # More than there are requests: a failed request is found when its turn comes again.
+        self.max_in_flight = self.num_requests + _EXTRA_IN_FLIGHT
+        self._in_flight = threading.Semaphore(self.max_in_flight)
+        self.end_seconds = 0.0
+        stats.requests_running.limit = self.num_requests
+
+    def run(self) -> None:
+        """Take every frame through all steps; returns when the encoder has taken the last."""
+        producer = threading.Thread(target=self._produce, name="decode", daemon=True)
+        producer.start()
+        try:
+            self._consume()
+        finally:
+            self._stop.set()
+            self._in_flight.release()
+            producer.join(_JOIN_SECONDS)
+
+    def _produce(self) -> None:
+        clocks, num_frames = self._stats.producer, 0
+        try:
+            preprocess = Preprocessor(self._box)
+            frames = iter(self._source)
+            while True:
+                with clocks.decode:
+                    frame = next(frames, None)
+                with clocks.wait_in_flight:
+                    self._in_flight.acquire()
+                if frame is None or self._stop.is_set():
+                    break
+                with clocks.wait_request:
+                    request = self._pool.wait_for_request()
+                with clocks.preprocess:
+                    preprocess(frame, self._pool.input_of(request))
+                with clocks.submit:
+                    self._pool.submit(request, frame)
+                num_frames += 1
+            with clocks.wait_request:
+                self._pool.drain()
+        except BaseException as error:
+            self._failed(error)
+        finally:
+            self._arrived.put(_End(num_frames))
+
+    def _inferred(self, frame: Frame, heads: Heads, latency_seconds: float) -> None:
+        wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+        candidates = select_candidates(heads, self._layout, self._detect.confidence_threshold)
+        self._arrived.put(
+            _Inferred(
+                frame,
+                candidates,
+                latency_seconds,
+                time.perf_counter_ns() - wall,
+                time.thread_time_ns() - cpu,
+            )
+        )
+
+    def _failed(self, error: BaseException) -> None:
+        self._arrived.put(_Failure(error))
+
+    def _consume(self) -> None:
+        clocks, detect, started = self._stats.consumer, self._detect, time.perf_counter()
+        total = self._source.info.num_frames_header
+        for frame, candidates in self._in_order():
+            with clocks.postprocess:
+                detections = detections_from(
+                    candidates,
+                    self._box,
+                    confidence_threshold=detect.confidence_threshold,
+                    iou_threshold=detect.iou_threshold,
+                    max_detections=detect.max_detections,
+                    class_ids=self._class_ids,
+                )
+            with clocks.annotate:
+                image = self._annotator(frame.image, detections)
+            with clocks.encode:
+                self._encoder.encode(image, frame.pts, frame.duration, frame.time_base)
+            with clocks.write:
+                record = {
+                    "frame_index": frame.index,
+                    "pts_seconds": round(frame.pts_seconds, 6),
+                    "detections": detections.as_records(self._layout.class_names),
+                }
+                self._results.write(json.dumps(record, ensure_ascii=False) + "\n")
+                self.end_seconds = float((frame.pts + frame.duration) * frame.time_base)
+                self._stats.note_frame(detections.class_id, time.perf_counter() - started)
+                self._on_progress(Progress("frames", frame.index + 1, total))
+            self._in_flight.release()
+        with clocks.encode:
+            self._encoder.flush()
+
+    def _in_order(self) -> Iterator[tuple[Frame, Candidates | None]]:
+        """What was inferred, in the order of the frames, until all of them have come."""
+        stats, waiting = self._stats, self._stats.consumer.wait_inference
+        reorder: ReorderBuffer[_Inferred] = ReorderBuffer()
+        num_frames: int | None = None
+        while num_frames is None or reorder.next_index < num_frames:
+            with waiting:
+                arrived = self._next_arrival()
+            if isinstance(arrived, _Failure):
+                raise arrived.error
+            if isinstance(arrived, _End):
+                num_frames = arrived.num_frames
+                continue
+            stats.callback_wall_ns += arrived.callback_wall_ns
+            stats.callback_cpu_ns += arrived.callback_cpu_ns
+            stats.latency_seconds_sum += arrived.latency_seconds
+            for item in reorder.push(arrived.frame.index, arrived):
+                stats.requests_running.sample(self._pool.num_running)
+                stats.completed.sample(self._arrived.qsize())
+                stats.reorder.sample(len(reorder))
+                yield item.frame, item.candidates
+
+    def _next_arrival(self) -> _Inferred | _End | _Failure:
+        while True:
+            try:
+                return self._arrived.get(timeout=_POLL_SECONDS)
+            except Empty:
+                seconds = self._pool.oldest_running_seconds()
+                if seconds > STALL_SECONDS:
+                    raise InferenceError(
+                        f"the model did not answer within {STALL_SECONDS:.0f} s; "
+                        "try --device CPU, or fewer --streams and --requests"
+                    ) from None
+
+
+def _open_source(config: ProcessConfig, num_threads: int) -> FrameSource:
+    if isinstance(config.source, SyntheticOptions):
+        return SyntheticSource(config.source)
+    return VideoReader(config.source, num_threads=num_threads)
+
+
+def _require_free_output(config: ProcessConfig) -> None:
+    annotated = config.output_dir / ANNOTATED_NAME
+    if isinstance(config.source, Path) and config.source.resolve() == annotated.resolve():
+        raise UsageError(f"{config.source} is both the input and the output: choose another folder")
+    if annotated.exists() and not config.overwrite:
+        raise InputError(f"{annotated} exists already: --overwrite replaces it")
+
+
+def _codec_threads(cores: int) -> int:
+    """Threads for the decoder, and as many for the encoder.
+
+    One each while the model needs most of the cores anyway: more would only get in its way.
+    """
+    return max(1, cores // 2)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
