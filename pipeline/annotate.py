@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.detections import Detections
-from pipeline.frames import ColorTags, VideoInfo
+from pipeline.frames import ColorTags, VideoInfo, plane_rows
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -147,10 +147,7 @@ def _to_yuv(red: float, green: float, blue: float, tags: ColorTags) -> _Color:
 
 def _planes(image: av.VideoFrame) -> Planes:
     """Writable views of the Y, U and V planes, without their line padding."""
-    y, u, v = (
-        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-        for plane in image.planes
-    )
+    y, u, v = (plane_rows(plane)[:, : plane.width] for plane in image.planes)
     return y, u, v
 
 

@@ -30,7 +30,6 @@ EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
 SYNTHETIC = "synthetic"
 
 _LINE_INTERVAL_SECONDS = 5.0
-_UNITS_OF_PROGRESS = {"frame": "frame", "B": "B", "step": "step", "image": "image"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,7 +163,8 @@ class ProgressPrinter:
         self._on_terminal = sys.stderr.isatty()
         self._bar: Any = None
         self._stage = ""
-        self._stage_started = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        self._beginnings: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> ProgressPrinter:
         return self
@@ -175,7 +175,8 @@ class ProgressPrinter:
     def __call__(self, progress: Progress) -> None:
         if progress.stage != self._stage:
             self._close_bar()
-            self._stage, self._stage_started = progress.stage, time.monotonic()
+            self._stage = progress.stage
+            self._beginnings.setdefault(progress.stage, (time.monotonic(), progress.done))
         if self._on_terminal:
             self._update_bar(progress)
         elif time.monotonic() - self._last_line > _LINE_INTERVAL_SECONDS:
@@ -196,7 +197,8 @@ class ProgressPrinter:
         self._bar.update(progress.done - self._bar.n)
 
     def _print_line(self, progress: Progress) -> None:
-        rate = progress.done / max(1e-9, time.monotonic() - self._stage_started)
+        began, already_done = self._beginnings[progress.stage]
+        rate = (progress.done - already_done) / max(1e-9, time.monotonic() - began)
         line = f"{progress.stage}: {progress.done}"
         if progress.total:
             left = max(0, progress.total - progress.done) / rate if rate else 0
@@ -260,9 +262,7 @@ def _add_process(commands: Any) -> None:
     output.add_argument(
         "--crf", type=int, metavar="N", help="quality, lower is better (default: by codec)"
     )
-    output.add_argument(
-        "--preset", metavar="NAME", help="speed of the encoder (default: by codec)"
-    )
+    output.add_argument("--preset", metavar="NAME", help="speed of the encoder (default: by codec)")
 
     synthetic = command.add_argument_group("synthetic source")
     synthetic.add_argument("--frames", type=int, default=1024, metavar="N", help="length")
@@ -324,4 +324,5 @@ def _fraction(text: str) -> Fraction:
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a frame rate like 30 or 30000/1001") from None
+        reason = f"{text!r} is not a frame rate like 30 or 30000/1001"
+        raise argparse.ArgumentTypeError(reason) from None

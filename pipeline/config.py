@@ -81,9 +81,7 @@ class EncodeOptions:
     preset: str | None = None
 
     def __post_init__(self) -> None:
-        _require(
-            self.codec in CODECS, f"codec {self.codec!r} is not one of {', '.join(CODECS)}"
-        )
+        _require(self.codec in CODECS, f"codec {self.codec!r} is not one of {', '.join(CODECS)}")
         _require(
             self.crf is None or 0 <= self.crf <= 63,
             f"crf must lie between 0 and 63, not {self.crf}",

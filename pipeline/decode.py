@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -26,7 +26,8 @@ _ALLOWED_FORMATS = (
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _ALLOWED_FORMATS}
 
 # The rotation part (a, b, c, d) of a display matrix, by sign, and the filters that obey it.
-_UPRIGHT_FILTERS = {
+_Filters = tuple[tuple[str, str | None], ...]
+_UPRIGHT_FILTERS: dict[tuple[int, int, int, int], _Filters] = {
     (1, 0, 0, 1): (),
     (0, -1, 1, 0): (("transpose", "cclock"),),
     (0, 1, -1, 0): (("transpose", "clock"),),
@@ -64,7 +65,7 @@ class VideoReader:
         self._container = open_input(path)
         try:
             self._stream = self._best_stream(path)
-            self._stream.thread_type = "AUTO"  # type: ignore[assignment]
+            self._stream.thread_type = "AUTO"
             self._stream.codec_context.thread_count = num_threads
             self._images = self._decode()
             self._first_image = next(self._images, None)
@@ -137,6 +138,7 @@ class VideoReader:
         aspect = stream.sample_aspect_ratio
         if turned and aspect:
             aspect = 1 / aspect
+        duration: float | None
         if stream.duration is not None:
             duration = float(stream.duration * self._time_base)
         else:
@@ -171,9 +173,7 @@ class _Timeline:
     def __init__(
         self, time_base: Fraction, frame_rate: Fraction | None, faults: SourceFaults
     ) -> None:
-        self._usual_duration = (
-            max(1, round(1 / (frame_rate * time_base))) if frame_rate else 1
-        )
+        self._usual_duration = max(1, round(1 / (frame_rate * time_base))) if frame_rate else 1
         self._faults = faults
         self._last_pts: int | None = None
         self._last_duration = self._usual_duration
@@ -198,7 +198,7 @@ class _Timeline:
 class _Upright:
     """Turns images the way their display matrix asks; once, because it then forgets it."""
 
-    def __init__(self, filters: tuple[tuple[str, str | None], ...]) -> None:
+    def __init__(self, filters: _Filters) -> None:
         self._filters = filters
         self._graph: Graph | None = None
 
@@ -221,10 +221,10 @@ class _Upright:
         return graph
 
 
-def _upright_filters(image: av.VideoFrame) -> tuple[tuple[str, str | None], ...]:
-    side_data = image.side_data.get("DISPLAYMATRIX")
+def _upright_filters(image: av.VideoFrame) -> _Filters:
+    side_data: Any = image.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return ()
-    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5]  # type: ignore[call-overload]
-    signs = tuple(int(np.sign(value)) for value in (a, b, c, d))
-    return _UPRIGHT_FILTERS.get(signs, ())
+    matrix = np.frombuffer(bytes(side_data), np.int32)
+    a, b, _, c, d = np.sign(matrix[:5]).tolist()
+    return _UPRIGHT_FILTERS.get((a, b, c, d), ())

@@ -34,9 +34,7 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Detections:
-        return cls(
-            np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64)
-        )
+        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
 
     def as_records(self, class_names: tuple[str, ...]) -> list[dict[str, object]]:
         """The boxes as plain values: pixels to 2 decimals, confidence to 4."""

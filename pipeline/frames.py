@@ -8,6 +8,9 @@ from fractions import Fraction
 from typing import Protocol
 
 import av
+import numpy as np
+from av.video.plane import VideoPlane
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +99,11 @@ class FrameSource(Protocol):
     def __iter__(self) -> Iterator[Frame]: ...
 
     def close(self) -> None: ...
+
+
+def plane_rows(plane: VideoPlane) -> NDArray[np.uint8]:
+    """The bytes of a plane, as a writable view (height, line_size) that keeps it alive.
+
+    Rows end in padding. Only frames that are not shared may be written to.
+    """
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload,no-any-return]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import InferOptions
 from pipeline.errors import InferenceError, ModelError, UsageError
+from pipeline.letterbox import PADDING_VALUE
 from pipeline.machine import has_native_bf16
 from pipeline.preprocess import blank_input
 
@@ -117,7 +118,7 @@ class InferPool(Generic[Job]):
 
     def wait_for_request(self) -> int:
         """Wait until a request is free; its number. Raises InferenceError if one has failed."""
-        request_id = self._queue.get_idle_request_id()
+        request_id: int = self._queue.get_idle_request_id()
         self._raise_if_failed(request_id)
         return request_id
 
@@ -125,6 +126,10 @@ class InferPool(Generic[Job]):
         """The uint8 (height, width, 3) input buffer of a free request."""
         buffer: NDArray[np.uint8] = self._inputs[request_id][0]
         return buffer
+
+    def clear_input(self, request_id: int) -> None:
+        """Make a free request's input all padding, for a picture of another shape than the last."""
+        self._inputs[request_id].fill(PADDING_VALUE)
 
     def submit(self, request_id: int, job: Job) -> None:
         """Start the free request that `wait_for_request` gave, on what its input now holds."""

@@ -25,10 +25,12 @@ class Letterbox:
 
     def to_source(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) in pixels of the model input -> pixels of the source, clipped to it."""
-        scale = np.divide(self.source_wh, self.content_wh, dtype=np.float32)
-        corners = (xyxy.reshape(-1, 2, 2) - np.float32(self.offset_xy)) * scale
-        clipped = corners.clip(0, np.float32(self.source_wh))
-        return clipped.reshape(-1, 4).astype(np.float32, copy=False)
+        source, content, offset = (
+            np.asarray(values, np.float32)
+            for values in (self.source_wh, self.content_wh, self.offset_xy)
+        )
+        corners = (xyxy.reshape(-1, 2, 2) - offset) * (source / content)
+        return corners.clip(0, source).reshape(-1, 4)
 
 
 def input_size_wh(source_wh: tuple[int, int], imgsz: int, stride: int = 32) -> tuple[int, int]:

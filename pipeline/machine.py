@@ -61,6 +61,4 @@ def _cpuinfo(key: str) -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return ""
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), ""
-    )
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

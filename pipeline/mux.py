@@ -38,7 +38,7 @@ def mux(video: Path, source: Path | None, target: Path) -> list[str]:
                 _copy_metadata(container, out)
                 copies.append(_add_copies(out, container, _CARRIED_TYPES, notes))
             sources = [
-                _packets(container, streams)
+                _packets(container, streams, notes)
                 for container, streams in zip(inputs, copies, strict=True)
             ]
             for _, packet, stream in heapq.merge(*sources, key=lambda item: item[0]):
@@ -72,7 +72,9 @@ def verify(path: Path, num_frames: int, end_seconds: float) -> None:
         raise EncodeError(f"{path.name} holds {found} frames where {num_frames} were encoded")
     tolerance = 0.1
     if abs(float(end) - end_seconds) > tolerance:
-        raise EncodeError(f"{path.name} ends at {float(end):.2f} s, its source at {end_seconds:.2f} s")
+        raise EncodeError(
+            f"{path.name} ends at {float(end):.2f} s, its source at {end_seconds:.2f} s"
+        )
 
 
 def _add_copies(
@@ -99,19 +101,17 @@ def _add_copies(
 
 def _mp4_carries(stream: Stream) -> bool:
     """Ask the muxer itself, by writing the header of a file with this stream alone."""
-    if stream.codec_context is None:
-        return False
     try:
         with av.open(io.BytesIO(), "w", format="mp4") as trial:
             trial.add_stream_from_template(stream)
             trial.start_encoding()
-    except (av.FFmpegError, ValueError):
-        return False
+    except (av.FFmpegError, ValueError, AttributeError):
+        return False  # AttributeError: FFmpeg does not know the codec at all.
     return True
 
 
 def _packets(
-    container: InputContainer, copies: dict[int, Stream]
+    container: InputContainer, copies: dict[int, Stream], notes: list[str]
 ) -> Iterator[tuple[float, av.Packet[Stream], Stream]]:
     """The packets to copy, each with its decoding time in seconds and its output stream."""
     if not copies:
@@ -123,8 +123,9 @@ def _packets(
                 if packet.dts is not None:
                     seconds = float(packet.dts * packet.time_base)
                 yield seconds, packet, copies[packet.stream.index]
-    except av.FFmpegError:
-        return  # A damaged end: what came before it is kept, as with the video.
+    except av.FFmpegError as error:
+        # A damaged end: what came before it is kept, as with the video.
+        notes.append(f"copying the other streams stopped at {seconds:.2f} s ({error})")
 
 
 def _copy_metadata(source: InputContainer, out: OutputContainer) -> None:

@@ -132,9 +132,7 @@ def class_aware_nms(
     return np.asarray(kept, np.intp)
 
 
-def _decode_boxes(
-    candidates: Candidates, probability: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _decode_boxes(candidates: Candidates, probability: NDArray[np.float32]) -> NDArray[np.float32]:
     """YOLOv5's box equations: centre 2s - 0.5 cells from the cell, size (2s)^2 anchors."""
     centre = (probability[:, 0:2] * 2.0 - 0.5 + candidates.cell_xy) * candidates.stride
     half = (probability[:, 2:4] * 2.0) ** 2 * candidates.anchor_wh / 2.0
@@ -143,4 +141,5 @@ def _decode_boxes(
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     # exp overflows float32 below -88; a probability of e^-80 is nothing either way.
-    return 1.0 / (1.0 + np.exp(-logits.clip(min=-80.0)))
+    probability: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-logits.clip(min=-80.0)))
+    return probability

@@ -6,8 +6,12 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.frames import Frame
+from pipeline.frames import Frame, plane_rows
 from pipeline.letterbox import PADDING_VALUE, Letterbox
+
+# Samples as OpenCV's INTER_LINEAR does, with which YOLOv5 was trained and is run: swscale's
+# other filters smooth when they shrink, and then some boxes differ from the original's.
+_INTERPOLATION = Interpolation.FAST_BILINEAR
 
 
 def blank_input(input_wh: tuple[int, int]) -> NDArray[np.uint8]:
@@ -34,14 +38,11 @@ class Preprocessor:
         # threads=1 because swscale would otherwise start one per core on every call.
         if not image.format.is_rgb:
             image = self._scale.reformat(
-                image, width, height, "yuv420p", interpolation=Interpolation.BILINEAR, threads=1
+                image, width, height, "yuv420p", interpolation=_INTERPOLATION, threads=1
             )
         rgb = self._convert.reformat(
-            image, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
+            image, width, height, "rgb24", interpolation=_INTERPOLATION, threads=1
         )
-        plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        rows = plane_rows(rgb.planes[0])
         x, y = self._letterbox.offset_xy
-        model_input[y : y + height, x : x + width] = rows[:, : width * 3].reshape(
-            height, width, 3
-        )
+        model_input[y : y + height, x : x + width] = rows[:, : width * 3].reshape(height, width, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -280,7 +281,7 @@ def _speed_over_time(stats: RunStats) -> list[dict[str, float]]:
     detections = np.asarray(stats.detections_per_frame)
     edges = np.unique(np.linspace(0, len(finished), _NUM_SPEED_POINTS + 1, dtype=int))
     points = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges.tolist()):
         begin = float(finished[start - 1]) if start else 0.0
         elapsed = max(1e-6, float(finished[stop - 1]) - begin)
         points.append(

@@ -91,9 +91,7 @@ def _process(
         compiled = compile_model(prepared.model, config.infer, prepared.compiled_cache_dir)
         before_encoder = thread_ids()
         video, jsonl = scratch / "video.mp4", scratch / DETECTIONS_NAME
-        encoder = VideoEncoder(
-            video, source.info, config.encode, num_threads=_codec_threads(cores)
-        )
+        encoder = VideoEncoder(video, source.info, config.encode, num_threads=_codec_threads(cores))
         encoder_threads = thread_ids() - before_encoder
         prepared_at = time.perf_counter()
         stats = RunStats()

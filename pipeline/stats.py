@@ -118,7 +118,7 @@ class RunStats:
 def thread_ids() -> frozenset[int]:
     """The kernel's ids of this process's threads; empty where they cannot be listed."""
     try:
-        return frozenset(int(entry) for entry in os.listdir("/proc/self/task"))
+        return frozenset(int(entry.name) for entry in Path("/proc/self/task").iterdir())
     except OSError:
         return frozenset()
 

@@ -127,13 +127,12 @@ def _bounce(position: float, length: int) -> float:
     return abs((position + length) % (2 * length) - length)
 
 
-def _textured_ground(
-    random: np.random.Generator, width: int, height: int
-) -> NDArray[np.uint8]:
+def _textured_ground(random: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
     coarse = random.integers(60, 180, (height // 32 + 1, width // 32 + 1, 3), np.uint8)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     grain = random.integers(0, 24, (height, width, 1), np.uint8)
-    return np.clip(smooth.astype(np.int16) + grain - 12, 0, 255).astype(np.uint8)
+    ground: NDArray[np.uint8] = np.clip(smooth + (grain - 12.0), 0, 255).astype(np.uint8)
+    return ground
 
 
 def _read_picture(options: SyntheticOptions) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.errors import ModelError
 from pipeline.heads import STRIDES, HeadLayout
@@ -21,10 +21,10 @@ os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_dir()))
 os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: E402
-from ultralytics.nn.modules import C3, SPPF, Bottleneck, Concat, Conv  # noqa: E402
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from ultralytics.nn.modules import C3, SPPF, Bottleneck, Concat, Conv
 
 
 class Detect(nn.Module):
@@ -38,7 +38,7 @@ class Detect(nn.Module):
     nl: int
 
     def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        return tuple(conv(x) for conv, x in zip(self.m, features, strict=True))
+        return tuple(conv(x) for conv, x in zip(self.m.children(), features, strict=True))
 
 
 class YOLOv5(nn.Module):
@@ -54,12 +54,12 @@ class YOLOv5(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         outputs: list[Any] = []
         value: Any = x
-        for layer in self.model:
+        for layer in self.model.children():
             if layer.f != -1:
                 value = (
                     outputs[layer.f]
                     if isinstance(layer.f, int)
-                    else [value if j == -1 else outputs[j] for j in layer.f]
+                    else [value if j == -1 else outputs[j] for j in cast("list[int]", layer.f)]
                 )
             value = layer(value)
             outputs.append(value)
@@ -164,5 +164,5 @@ def _ready_to_run(model: YOLOv5) -> YOLOv5:
         if isinstance(module, Conv) and hasattr(module, "bn"):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             del module.bn
-            module.forward = module.forward_fuse
+            module.forward = module.forward_fuse  # type: ignore[method-assign]
     return model

@@ -19,14 +19,16 @@ _RT_INFO_KEY = ["pipeline", "head_layout"]
 _NUM_ANCHORS = 3
 
 
-def stored_layout(model: ov.Model) -> HeadLayout | None:
-    """The head layout that `finish` left in an IR; None in a graph from elsewhere."""
-    if not model.has_rt_info(_RT_INFO_KEY):
-        return None
-    text = model.get_rt_info(_RT_INFO_KEY).astype(str)
+def has_stored_layout(model: ov.Model) -> bool:
+    """Whether this is a graph that `finish` made."""
+    return bool(model.has_rt_info(_RT_INFO_KEY))
+
+
+def stored_layout(model: ov.Model) -> HeadLayout:
+    """The head layout that `finish` left in a graph. Raises ModelError if it is not there."""
     try:
-        return HeadLayout.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
+        return HeadLayout.from_json(model.get_rt_info(_RT_INFO_KEY).astype(str))
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the IR's head layout cannot be read ({error})") from error
 
 
@@ -141,9 +143,11 @@ def _last_convolutions(result: Output) -> list[Output]:
 def _is_convolution(node: Node) -> bool:
     if node.get_type_name() == "Convolution":
         return True
-    return node.get_type_name() == "Add" and any(
-        value.get_node().get_type_name() == "Convolution" for value in node.input_values()
-    ) and any(value.get_node().get_type_name() == "Constant" for value in node.input_values())
+    return (
+        node.get_type_name() == "Add"
+        and any(value.get_node().get_type_name() == "Convolution" for value in node.input_values())
+        and any(value.get_node().get_type_name() == "Constant" for value in node.input_values())
+    )
 
 
 def _infer_anchors(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,21 +54,12 @@ def prepare_model(
     ir = folder / f"{input_wh[0]}x{input_wh[1]}.xml"
     model = _read_cached(ir)
     if model is None:
-        model, layout = _convert(weights, folder, on_progress)
-        input_wh = graph.fixed_input_wh(model) or input_wh
-        if graph.stored_layout(model) is None:
-            on_progress(Progress("convert", 2, 3, unit="step"))
-            try:
-                model = graph.finish(model, layout, input_wh)
-            except RuntimeError as error:
-                raise ModelError(f"{weights}: cannot take {input_wh} images ({error})") from error
+        model = _convert(weights, folder, input_wh, on_progress)
         _publish(ir, lambda path: ov.save_model(model, path, compress_to_fp16=False))
         on_progress(Progress("convert", 3, 3, unit="step"))
-    layout = graph.stored_layout(model)
-    assert layout is not None
     return PreparedModel(
         model=model,
-        layout=layout,
+        layout=graph.stored_layout(model),
         input_wh=graph.fixed_input_wh(model) or input_wh,
         weights=weights,
         weights_sha256=sha256,
@@ -78,26 +68,38 @@ def prepare_model(
 
 
 def _convert(
+    weights: Path, folder: Path, input_wh: tuple[int, int], on_progress: ProgressCallback
+) -> ov.Model:
+    """The finished graph; of its own input size if that is fixed, else of input_wh."""
+    if weights.suffix == ".pt":
+        model, layout = _export(weights, folder, on_progress)
+    else:
+        model = _read(weights)
+        if graph.has_stored_layout(model):
+            return model
+        model, layout = graph.cut_at_heads(model, weights)
+    on_progress(Progress("convert", 2, 3, unit="step"))
+    try:
+        return graph.finish(model, layout, graph.fixed_input_wh(model) or input_wh)
+    except RuntimeError as error:
+        raise ModelError(f"{weights}: cannot be made to take {input_wh} ({error})") from error
+
+
+def _export(
     weights: Path, folder: Path, on_progress: ProgressCallback
 ) -> tuple[ov.Model, HeadLayout]:
-    """A graph that ends at its raw heads."""
+    """A checkpoint's graph of any input size, ending at its raw heads."""
+    onnx, layout_file = folder / "model.onnx", folder / "layout.json"
     on_progress(Progress("convert", 0, 3, unit="step"))
-    if weights.suffix == ".pt":
-        onnx, layout_file = folder / "model.onnx", folder / "layout.json"
-        if not (onnx.is_file() and layout_file.is_file()):
-            # Only here: torch takes seconds to import, and a converted model needs none of it.
-            from pipeline.model.export import export_onnx
+    if not (onnx.is_file() and layout_file.is_file()):
+        # Only here: torch takes seconds to import, and a converted model needs none of it.
+        from pipeline.model.export import export_onnx
 
-            layouts: list[HeadLayout] = []
-            _publish(onnx, lambda path: layouts.append(export_onnx(weights, path)))
-            _publish(layout_file, lambda path: path.write_text(layouts[0].to_json()))
-        on_progress(Progress("convert", 1, 3, unit="step"))
-        return _read(onnx), HeadLayout.from_json(layout_file.read_text())
-    model = _read(weights)
-    layout = graph.stored_layout(model)
-    if layout is not None:
-        return model, layout
-    return graph.cut_at_heads(model, weights)
+        layouts: list[HeadLayout] = []
+        _publish(onnx, lambda path: layouts.append(export_onnx(weights, path)))
+        _publish(layout_file, lambda path: path.write_text(layouts[0].to_json()))
+    on_progress(Progress("convert", 1, 3, unit="step"))
+    return _read(onnx), HeadLayout.from_json(layout_file.read_text())
 
 
 def _read(path: Path) -> ov.Model:
@@ -114,7 +116,8 @@ def _read_cached(ir: Path) -> ov.Model | None:
         return None
     try:
         model = ov.Core().read_model(ir)
-        return model if graph.stored_layout(model) is not None else None
+        graph.stored_layout(model)
+        return model
     except (RuntimeError, ModelError):
         return None
 
@@ -139,4 +142,4 @@ def _publish(target: Path, write: Callable[[Path], object]) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         write(Path(name) / target.name)
         for part in sorted(Path(name).iterdir()):  # .bin before .xml
-            os.replace(part, target.parent / part.name)
+            part.replace(target.parent / part.name)

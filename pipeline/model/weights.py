@@ -61,7 +61,7 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
     part = None
     try:
         with (
-            urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,
+            urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,  # noqa: S310
             tempfile.NamedTemporaryFile(
                 dir=target.parent, prefix=f"{target.name}.", delete=False
             ) as file,
