@@ -1,0 +1,147 @@
+"""What the tests share: a model made on the spot, clips written on the spot, and shared data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import openvino as ov
+import pytest
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from pipeline.config import ProcessConfig
+from pipeline.heads import HeadLayout
+from pipeline.report import Report
+from pipeline.run import process_video
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+CHECKPOINT = SHARED / "weights" / "yolov5n.pt"
+
+needs_checkpoint = pytest.mark.skipif(
+    not CHECKPOINT.is_file(), reason="needs the official checkpoint in ../shared/weights"
+)
+needs_shared_media = pytest.mark.skipif(
+    not (SHARED / "videos").is_dir(), reason="needs the clips in ../shared/videos"
+)
+
+TINY_INPUT_WH = (128, 96)
+TINY_LAYOUT = HeadLayout(
+    class_names=("light", "shade"),
+    anchors_px=(((8.0, 8.0),) * 3, ((16.0, 16.0),) * 3, ((32.0, 32.0),) * 3),
+)
+
+
+def light_detector(input_wh: tuple[int, int] = TINY_INPUT_WH) -> ov.Model:
+    """A raw-head model that needs no checkpoint: it sees a "light" in every bright 8x8 cell.
+
+    The first anchor of head 8 has objectness 40 (mean brightness - 0.5); its box is the cell
+    itself, because all box logits are 0. Nothing else ever passes a threshold.
+    """
+    width, height = input_wh
+    image = ops.parameter([1, height, width, 3], np.uint8, name="images")
+    scaled = ops.multiply(ops.convert(image, "f32"), np.float32(1 / 255))
+    nchw = ops.transpose(scaled, np.array([0, 3, 1, 2]))
+    heads = []
+    values = TINY_LAYOUT.num_values
+    for stride in TINY_LAYOUT.strides:
+        kernel = np.zeros((3 * values, 3, stride, stride), np.float32)
+        bias = np.full((1, 3 * values, 1, 1), -20.0, np.float32)
+        bias[0, [a * values + i for a in range(3) for i in range(4)]] = 0.0
+        if stride == 8:
+            kernel[4] = 40.0 / (3 * stride * stride)
+            bias[0, 4], bias[0, 5] = -20.0, 10.0
+        conv = ops.convolution(nchw, kernel, [stride, stride], [0, 0], [0, 0], [1, 1])
+        heads.append(ops.transpose(ops.add(conv, bias), np.array([0, 2, 3, 1])))
+    model = ov.Model(heads, [image], "light_detector")
+    model.set_rt_info(TINY_LAYOUT.to_json(), ["pipeline", "head_layout"])
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The light detector as an IR file, to be given as --weights."""
+    path = tmp_path_factory.mktemp("tiny") / "light.xml"
+    ov.save_model(light_detector(), path, compress_to_fp16=False)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Keep the user's cache out of the tests, and the tests out of the user's cache."""
+    cache = request.config.stash.setdefault(_CACHE, tmp_path_factory.mktemp("cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.delenv("PIPELINE_WEIGHTS", raising=False)
+
+
+_CACHE = pytest.StashKey[Path]()
+
+
+def write_clip(
+    path: Path,
+    images: list[NDArray[np.uint8]],
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    rate: int = 25,
+    pts: list[int] | None = None,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Encode RGB pictures (height, width, 3) into a clip; pts are in ticks of 1/rate."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        for index, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = pts[index] if pts else index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def gray(level: int, size_wh: tuple[int, int] = TINY_INPUT_WH) -> NDArray[np.uint8]:
+    """A plain picture."""
+    return np.full((size_wh[1], size_wh[0], 3), level, np.uint8)
+
+
+def with_light(
+    cell_xy: tuple[int, int], size_wh: tuple[int, int] = TINY_INPUT_WH
+) -> NDArray[np.uint8]:
+    """A dark picture with one bright 8x8 cell, which the light detector finds."""
+    image = gray(20, size_wh)
+    x, y = cell_xy[0] * 8, cell_xy[1] * 8
+    image[y : y + 8, x : x + 8] = 255
+    return image
+
+
+def process(source: Path, output_dir: Path, weights: Path, **options: Any) -> Report:
+    """Run the whole pipeline as a user of the library would."""
+    return process_video(
+        ProcessConfig(source=source, output_dir=output_dir, weights=weights, **options)
+    )
+
+
+def read_detections(output_dir: Path) -> list[dict[str, Any]]:
+    """The lines of detections.jsonl."""
+    lines = (output_dir / "detections.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def video_times(path: Path) -> list[tuple[Any, Any]]:
+    """(pts, duration) of every video packet, in seconds as exact fractions, sorted."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.time_base is not None
+        return sorted(
+            (packet.pts * stream.time_base, (packet.duration or 0) * stream.time_base)
+            for packet in container.demux(stream)
+            if packet.pts is not None and packet.size
+        )
