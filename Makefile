@@ -1,0 +1,45 @@
+# Everything is set up on first use, in .venv; remove that folder to start anew.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help process evaluate bench-e2e test lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+process: $(VENV)/.installed ## annotate VIDEO=clip.mp4 (else a synthetic clip); OUTPUT= WEIGHTS= CONFIG= ARGS=
+	@$(BIN)/pipeline process $(if $(VIDEO),"$(VIDEO)") $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
+		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
+
+evaluate: $(VENV)/.installed-dev ## accuracy on DATA=folder with images/ and labels/; WEIGHTS= ARGS=
+	@$(BIN)/pipeline evaluate --data "$(DATA)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+
+bench-e2e: $(VENV)/.installed ## how close VIDEO=clip.mp4 comes to what the cores allow; ROUNDS= ARGS=
+	@$(BIN)/python scripts/bench_e2e.py $(if $(VIDEO),"$(VIDEO)") $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+test: $(VENV)/.installed-dev ## run all tests, with coverage
+	$(BIN)/python -m pytest -m "" --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/.installed-dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove the set-up and the caches of the tools, not the output
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Setting up in $(VENV): a minute or two, this once"
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
