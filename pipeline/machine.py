@@ -31,15 +31,19 @@ def has_native_bf16() -> bool:
     AVX-512 has bf16 instructions too, and OpenVINO then takes bf16 by default, but without AMX
     it was measured to be slower than float32.
     """
-    return "amx_bf16" in _cpuinfo("flags").split()
+    return "amx_bf16" in _line_of("/proc/cpuinfo", "flags").split()
 
 
 def processor_name() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return _line_of("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
 def peak_memory_mb() -> float:
     """The most resident memory this process ever had, in 10^6 bytes."""
+    high_water = _line_of("/proc/self/status", "VmHWM")
+    if high_water:
+        return int(high_water.split()[0]) * 1024 / 1e6
+    # Elsewhere than on Linux; there, this would count what the parent had before exec too.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
@@ -56,9 +60,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "pipeline": version("pipeline"), **found}
 
 
-def _cpuinfo(key: str) -> str:
+def _line_of(path: str, key: str) -> str:
+    """What stands behind "key:" in a file of the kernel; empty where there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path(path).read_text().splitlines()
     except OSError:
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

@@ -10,18 +10,19 @@ The frames between the two ends are bounded, so memory does not depend on the cl
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TextIO
+
+import openvino as ov
 
 from pipeline.annotate import Annotator
 from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
@@ -31,9 +32,9 @@ from pipeline.errors import InferenceError, InputError, Interrupted, UsageError
 from pipeline.frames import Frame, FrameSource
 from pipeline.heads import HeadLayout
 from pipeline.infer import Heads, InferPool, compile_model
-from pipeline.letterbox import Letterbox, letterbox
+from pipeline.letterbox import letterbox
 from pipeline.machine import available_cores, process_cpu_seconds
-from pipeline.model.prepare import prepare_model
+from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
 from pipeline.postprocess import Candidates, detections_from, select_candidates
@@ -77,76 +78,95 @@ def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_prog
         shutil.rmtree(scratch_name, ignore_errors=True)
 
 
-def _process(
-    config: ProcessConfig, scratch: Path, started: float, on_progress: ProgressCallback
-) -> Report:
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What a run works with; the loop's decoding thread closes the source."""
+
+    source: FrameSource
+    prepared: PreparedModel
+    compiled: ov.CompiledModel
+    class_ids: frozenset[int] | None
+    encoder: VideoEncoder
+    cores: int
+    codec_threads: int
+    decode_workers: frozenset[int]
+    encode_workers: frozenset[int]
+
+
+def _set_up(config: ProcessConfig, video: Path, on_progress: ProgressCallback) -> _Setup:
     cores = available_cores()
-    before_reader = thread_ids()
-    source = _open_source(config, num_threads=_codec_threads(cores))
+    codec_threads = _codec_threads(cores)
+    threads_before = thread_ids()
+    source = _open_source(config, codec_threads)
+    decode_workers = thread_ids() - threads_before
     try:
-        reader_threads = thread_ids() - before_reader
         weights = find_weights(config.weights, on_progress)
         prepared = prepare_model(weights, source.info.size_wh, config.imgsz, on_progress)
         class_ids = select_class_ids(config.detect, prepared.layout)
         compiled = compile_model(prepared.model, config.infer, prepared.compiled_cache_dir)
-        before_encoder = thread_ids()
-        video, jsonl = scratch / "video.mp4", scratch / DETECTIONS_NAME
-        encoder = VideoEncoder(video, source.info, config.encode, num_threads=_codec_threads(cores))
-        encoder_threads = thread_ids() - before_encoder
-        prepared_at = time.perf_counter()
-        stats = RunStats()
-        with jsonl.open("w", encoding="utf-8") as results:
-            loop = _FrameLoop(
-                source=source,
-                make_pool=functools.partial(InferPool, compiled, config.infer.num_requests),
-                encoder=encoder,
-                annotator=Annotator(source.info, prepared.layout.class_names),
-                results=results,
-                layout=prepared.layout,
-                box=letterbox(source.info.size_wh, prepared.input_wh),
-                detect=config.detect,
-                class_ids=class_ids,
-                stats=stats,
-                on_progress=on_progress,
-            )
-            cpu_before = process_cpu_seconds()
-            try:
-                loop.run()
-                stats.decode_workers_cpu_seconds = threads_cpu_seconds(reader_threads)
-                stats.encode_workers_cpu_seconds = threads_cpu_seconds(encoder_threads)
-                stats.frames_cpu_seconds = process_cpu_seconds() - cpu_before
-                stats.frames_wall_seconds = time.perf_counter() - prepared_at
-                encoder.close()
-            finally:
-                encoder.abandon()
-        frames_at = time.perf_counter()
-        annotated = scratch / ANNOTATED_NAME
-        source_path = config.source if isinstance(config.source, Path) else None
-        notes = mux(video, source_path, annotated)
-        verify(annotated, stats.num_frames, loop.end_seconds)
-        for finished in (annotated, jsonl):
-            _flush_to_disk(finished)
-            finished.replace(config.output_dir / finished.name)
-        finished_at = time.perf_counter()
-    finally:
+        threads_before = thread_ids()
+        encoder = VideoEncoder(video, source.info, config.encode, num_threads=codec_threads)
+        encode_workers = thread_ids() - threads_before
+    except BaseException:
         source.close()
-    report = build_report(
-        config=config,
-        info=source.info,
-        faults=source.faults,
+        raise
+    return _Setup(
+        source=source,
         prepared=prepared,
         compiled=compiled,
+        class_ids=class_ids,
+        encoder=encoder,
+        cores=cores,
+        codec_threads=codec_threads,
+        decode_workers=decode_workers,
+        encode_workers=encode_workers,
+    )
+
+
+def _process(
+    config: ProcessConfig, scratch: Path, started: float, on_progress: ProgressCallback
+) -> Report:
+    video, jsonl, annotated = (
+        scratch / name for name in ("video.mp4", DETECTIONS_NAME, ANNOTATED_NAME)
+    )
+    setup = _set_up(config, video, on_progress)
+    stats, encoder = RunStats(), setup.encoder
+    prepared_at, cpu_before = time.perf_counter(), process_cpu_seconds()
+    with jsonl.open("w", encoding="utf-8") as results:
+        loop = _FrameLoop(setup, config, results, stats, on_progress)
+        try:
+            loop.run()
+            stats.decode_workers_cpu_seconds = threads_cpu_seconds(setup.decode_workers)
+            stats.encode_workers_cpu_seconds = threads_cpu_seconds(setup.encode_workers)
+            stats.frames_cpu_seconds = process_cpu_seconds() - cpu_before
+            stats.frames_wall_seconds = time.perf_counter() - prepared_at
+            encoder.close()
+        finally:
+            encoder.abandon()
+    frames_at = time.perf_counter()
+    source_path = config.source if isinstance(config.source, Path) else None
+    notes = mux(video, source_path, annotated)
+    verify(annotated, stats.num_frames, loop.end_seconds)
+    for finished in (annotated, jsonl):
+        _flush_to_disk(finished)
+        finished.replace(config.output_dir / finished.name)
+    report = build_report(
+        config=config,
+        info=setup.source.info,
+        faults=setup.source.faults,
+        prepared=setup.prepared,
+        compiled=setup.compiled,
         num_requests=loop.num_requests,
         max_in_flight=loop.max_in_flight,
-        cores=cores,
-        codec_threads=_codec_threads(cores),
+        cores=setup.cores,
+        codec_threads=setup.codec_threads,
         encoder_settings=encoder.settings,
         stats=stats,
         notes=notes,
         phases=Phases(
             prepare_seconds=prepared_at - started,
             frames_seconds=frames_at - prepared_at,
-            finish_seconds=finished_at - frames_at,
+            finish_seconds=time.perf_counter() - frames_at,
         ),
         annotated=config.output_dir / ANNOTATED_NAME,
     )
@@ -200,32 +220,27 @@ class _FrameLoop:
 
     def __init__(
         self,
-        *,
-        source: FrameSource,
-        make_pool: Callable[..., InferPool[Frame]],
-        encoder: VideoEncoder,
-        annotator: Annotator,
+        setup: _Setup,
+        config: ProcessConfig,
         results: TextIO,
-        layout: HeadLayout,
-        box: Letterbox,
-        detect: DetectOptions,
-        class_ids: frozenset[int] | None,
         stats: RunStats,
         on_progress: ProgressCallback,
     ) -> None:
-        self._source = source
-        self._encoder = encoder
-        self._annotator = annotator
+        self._source = setup.source
+        self._encoder = setup.encoder
+        self._layout = setup.prepared.layout
+        self._class_ids = setup.class_ids
+        self._box = letterbox(setup.source.info.size_wh, setup.prepared.input_wh)
+        self._annotator = Annotator(setup.source.info, setup.prepared.layout.class_names)
+        self._detect = config.detect
         self._results = results
-        self._layout = layout
-        self._box = box
-        self._detect = detect
-        self._class_ids = class_ids
         self._stats = stats
         self._on_progress = on_progress
         self._arrived: SimpleQueue[_Inferred | _End | _Failure] = SimpleQueue()
         self._stop = threading.Event()
-        self._pool = make_pool(on_done=self._inferred, on_error=self._failed)
+        self._pool: InferPool[Frame] = InferPool(
+            setup.compiled, config.infer.num_requests, self._inferred, self._failed
+        )
         self.num_requests = len(self._pool)
         # More than there are requests: a failed request is found when its turn comes again.
         self.max_in_flight = self.num_requests + _EXTRA_IN_FLIGHT
@@ -249,7 +264,7 @@ class _FrameLoop:
         try:
             preprocess = Preprocessor(self._box)
             frames = iter(self._source)
-            while True:
+            while not self._stop.is_set():
                 with clocks.decode:
                     frame = next(frames, None)
                 with clocks.wait_in_flight:
@@ -268,6 +283,8 @@ class _FrameLoop:
         except BaseException as error:
             self._failed(error)
         finally:
+            # Closed here: only this thread knows when it no longer reads.
+            self._source.close()
             self._arrived.put(_End(num_frames))
 
     def _inferred(self, frame: Frame, heads: Heads, latency_seconds: float) -> None:

@@ -27,8 +27,10 @@ class StepClock:
         self.cpu_ns = 0
 
     def __enter__(self) -> None:
-        self._cpu_start = time.thread_time_ns()
+        # Wall time is taken outside of CPU time: the kernel likes to take the core away when
+        # the clock of a thread is read, and that wait must not get lost.
         self._wall_start = time.perf_counter_ns()
+        self._cpu_start = time.thread_time_ns()
 
     def __exit__(
         self,
@@ -36,8 +38,8 @@ class StepClock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.wall_ns += time.perf_counter_ns() - self._wall_start
         self.cpu_ns += time.thread_time_ns() - self._cpu_start
+        self.wall_ns += time.perf_counter_ns() - self._wall_start
 
 
 @dataclass(slots=True)
