@@ -128,8 +128,9 @@ def _bounce(position: float, length: int) -> float:
 
 
 def _textured_ground(random: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
-    coarse = random.integers(60, 180, (height // 32 + 1, width // 32 + 1, 3), np.uint8)
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    cells = (height // 32 + 1, width // 32 + 1)
+    coarse = random.integers(80, 140, (*cells, 1)) + random.integers(-12, 13, (*cells, 3))
+    smooth = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     grain = random.integers(0, 24, (height, width, 1), np.uint8)
     ground: NDArray[np.uint8] = np.clip(smooth + (grain - 12.0), 0, 255).astype(np.uint8)
     return ground
