@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from functools import lru_cache
+from math import ceil, floor
 from typing import NamedTuple
 
 import av
@@ -71,17 +72,20 @@ class Annotator:
             image,
             format="yuv420p",
             src_color_range=self._color_tags.range,
-            dst_color_range=self._color_tags.range,
+            # swscale takes every grey source as full range: then it must not convert.
+            dst_color_range=_FULL_RANGE
+            if image.format.name.startswith("gray")
+            else self._color_tags.range,
             threads=1,
         )
 
     def _draw_box(self, planes: Planes, box: list[float], color: _Color) -> None:
         left, top, right, bottom = _even_corners(box)
         line = self._line_px
-        _fill(planes, left, top, right, top + line, color)
-        _fill(planes, left, bottom - line, right, bottom, color)
-        _fill(planes, left, top, left + line, bottom, color)
-        _fill(planes, right - line, top, right, bottom, color)
+        _fill(planes, left, top, right, min(top + line, bottom), color)
+        _fill(planes, left, max(top, bottom - line), right, bottom, color)
+        _fill(planes, left, top, min(left + line, right), bottom, color)
+        _fill(planes, max(left, right - line), top, right, bottom, color)
 
     def _draw_label(self, planes: Planes, box: list[float], label: Planes) -> None:
         """Above the box where there is room, else inside it; always within the frame."""
@@ -154,7 +158,12 @@ def _planes(image: av.VideoFrame) -> Planes:
 def _even_corners(box: list[float]) -> tuple[int, int, int, int]:
     """The smallest rectangle on the 2x2 chroma grid that holds the box."""
     left, top, right, bottom = box
-    return int(left) // 2 * 2, int(top) // 2 * 2, -(int(-right) // 2 * 2), -(int(-bottom) // 2 * 2)
+    return (
+        floor(left / 2) * 2,
+        floor(top / 2) * 2,
+        ceil(right / 2) * 2,
+        ceil(bottom / 2) * 2,
+    )
 
 
 def _fill(planes: Planes, x0: int, y0: int, x1: int, y1: int, color: _Color) -> None:

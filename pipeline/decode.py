@@ -25,6 +25,9 @@ _ALLOWED_FORMATS = (
 )
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _ALLOWED_FORMATS}
 
+_JUMP_SECONDS = 0.5
+"""Time stamps that fall back by more than this begin a new recording in the same file."""
+
 # The rotation part (a, b, c, d) of a display matrix, by sign, and the filters that obey it.
 _Filters = tuple[tuple[str, str | None], ...]
 _UPRIGHT_FILTERS: dict[tuple[int, int, int, int], _Filters] = {
@@ -65,7 +68,9 @@ class VideoReader:
         self._container = open_input(path)
         try:
             self._stream = self._best_stream(path)
-            self._stream.thread_type = "AUTO"
+            # Slices only: a decoder of whole frames in parallel, when it is drained, silently
+            # drops every frame behind the first broken one.
+            self._stream.thread_type = "SLICE"
             self._stream.codec_context.thread_count = num_threads
             self._images = self._decode()
             self._first_image = next(self._images, None)
@@ -115,11 +120,19 @@ class VideoReader:
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Images in presentation order; broken packets are counted and left out."""
+        context = self._stream.codec_context
+        num_packets = num_images = 0
         for packet in self._packets():
+            num_packets += packet is not None and not packet.is_discard
             try:
-                yield from self._stream.codec_context.decode(packet)
+                for image in context.decode(packet):
+                    num_images += 1
+                    yield image
             except av.FFmpegError as error:
                 self.faults.note_broken_packet(error.strerror or str(error))
+        if context.name == "libdav1d":
+            # It says nothing of packets that it cannot decode, and makes one image of each other.
+            self.faults.broken_packets += max(0, num_packets - num_images)
 
     def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
         """The stream's packets, then None, which makes the decoder give up what it holds."""
@@ -175,12 +188,20 @@ class _Timeline:
     ) -> None:
         self._usual_duration = max(1, round(1 / (frame_rate * time_base))) if frame_rate else 1
         self._faults = faults
+        self._time_base = time_base
+        self._offset = 0
         self._last_pts: int | None = None
         self._last_duration = self._usual_duration
 
     def place(self, image: av.VideoFrame) -> tuple[int, int]:
         """The frame's pts and duration in ticks; pts always grow."""
         pts = image.pts if image.pts is not None else image.dts
+        if pts is not None and self._last_pts is not None:
+            pts += self._offset
+            if (self._last_pts - pts) * self._time_base > _JUMP_SECONDS:
+                # A recording that another was joined to: it goes on where that one ended.
+                self._offset += self._last_pts + self._last_duration - pts
+                pts = self._last_pts + self._last_duration
         if self._last_pts is None:
             repaired = pts is None
             pts = pts if pts is not None else 0

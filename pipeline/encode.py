@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from pipeline.config import EncodeOptions
 from pipeline.errors import EncodeError
-from pipeline.frames import VideoInfo
+from pipeline.frames import VideoInfo, plane_rows
 
 # SVT-AV1 writes to the terminal on its own unless told to keep to errors.
 os.environ.setdefault("SVT_LOG", "1")
@@ -27,6 +27,7 @@ class _Codec:
 
     tag: the name of the codec in MP4 that players look for.
     preset_option: the option that takes --preset.
+    even_sizes: whether an odd width or height must be made even.
     """
 
     encoder: str
@@ -34,15 +35,28 @@ class _Codec:
     crf: int
     preset: str
     preset_option: str = "preset"
+    even_sizes: bool = False
+    max_crf: int = 63
     extra: dict[str, str] = field(default_factory=dict)
 
 
+# No B-frames: MP4 keeps durations as differences of decoding times, so that only packets in the
+# order of the frames keep theirs exactly. It also takes a fifth of x264's time off, for files
+# that are a fifth larger at the same quality.
 _CODECS = {
-    "h264": _Codec("libx264", "avc1", crf=23, preset="veryfast"),
-    "hevc": _Codec(
-        "libx265", "hvc1", crf=28, preset="veryfast", extra={"x265-params": "log-level=error"}
+    "h264": _Codec(
+        "libx264", "avc1", crf=23, preset="veryfast", even_sizes=True, max_crf=51, extra={"bf": "0"}
     ),
-    "av1": _Codec("libsvtav1", "av01", crf=35, preset="12"),
+    "hevc": _Codec(
+        "libx265",
+        "hvc1",
+        crf=28,
+        preset="veryfast",
+        even_sizes=True,
+        max_crf=51,
+        extra={"x265-params": "log-level=error:bframes=0"},
+    ),
+    "av1": _Codec("libsvtav1", "av01", crf=35, preset="12", even_sizes=True),
     "vp9": _Codec(
         "libvpx-vp9",
         "vp09",
@@ -65,18 +79,28 @@ class VideoEncoder:
     ) -> None:
         codec = _CODECS[options.codec]
         self.num_frames = 0
-        self._last_end: Fraction | None = None
-        self._container = av.open(f"file:{path}", "w", format="mp4")
+        step = 2 if codec.even_sizes else 1
+        self._size_wh = _rounded_up(info.size_wh, step)
+        self._durations: dict[int, int] = {}
+        # Edit lists count in ticks of the movie: by default milliseconds.
+        self._container = av.open(
+            f"file:{path}",
+            "w",
+            format="mp4",
+            options={"movie_timescale": str(info.time_base.denominator)},
+        )
         try:
+            if self._crf(codec, options) > codec.max_crf:
+                raise ValueError(f"crf ends at {codec.max_crf}")
             self._stream = self._add_stream(info, codec, options)
             self._stream.codec_context.thread_count = num_threads
             self._stream.codec_context.open()
         except (av.FFmpegError, ValueError) as error:
             self._container.close()
             raise EncodeError(
-                f"{codec.encoder} does not take crf {self._crf(codec, options)}, preset "
-                f"{options.preset or codec.preset} and {info.size_wh[0]}x{info.size_wh[1]} "
-                f"({error}): choose other --crf or --preset"
+                f"{codec.encoder} refuses crf {self._crf(codec, options)}, preset "
+                f"{options.preset or codec.preset}, {info.size_wh[0]}x{info.size_wh[1]} at "
+                f"{info.frame_rate} fps ({error}): choose another --crf, --preset or --codec"
             ) from error
         self.settings = {
             "encoder": codec.encoder,
@@ -87,11 +111,14 @@ class VideoEncoder:
 
     def encode(self, image: av.VideoFrame, pts: int, duration: int, time_base: Fraction) -> None:
         """Take the next frame: 8-bit yuv420p, pts and duration in ticks of time_base."""
-        image.pts, image.dts, image.duration, image.time_base = pts, None, duration, time_base
-        # The encoder chooses its own frame types; the source's would force them.
-        image.pict_type = 0
         try:
-            self._container.mux(self._stream.encode(image))
+            if (image.width, image.height) != self._size_wh:
+                image = _padded(image, *self._size_wh)
+            image.pts, image.dts, image.duration, image.time_base = pts, None, duration, time_base
+            # The encoder chooses its own frame types; the source's would force them.
+            image.pict_type = 0
+            self._durations[pts] = duration
+            self._write(self._stream.encode(image))
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"frame {self.num_frames} could not be encoded ({error})") from error
         self.num_frames += 1
@@ -99,9 +126,16 @@ class VideoEncoder:
     def flush(self) -> None:
         """Write what the encoder still holds; no frame may follow."""
         try:
-            self._container.mux(self._stream.encode(None))
+            self._write(self._stream.encode(None))
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"the last frames could not be encoded ({error})") from error
+
+    def _write(self, packets: list[av.Packet[VideoStream]]) -> None:
+        for packet in packets:
+            assert packet.pts is not None
+            # Not every encoder passes durations on.
+            packet.duration = self._durations.pop(packet.pts)
+            self._container.mux(packet)
 
     def close(self) -> None:
         """Finish the file."""
@@ -129,7 +163,7 @@ class VideoEncoder:
         )
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
-        stream.width, stream.height = info.size_wh
+        stream.width, stream.height = self._size_wh
         stream.pix_fmt = "yuv420p"
         context.time_base = info.time_base
         context.codec_tag = codec.tag
@@ -145,3 +179,19 @@ class VideoEncoder:
     @staticmethod
     def _crf(codec: _Codec, options: EncodeOptions) -> int:
         return codec.crf if options.crf is None else options.crf
+
+
+def _rounded_up(size_wh: tuple[int, int], step: int) -> tuple[int, int]:
+    width, height = size_wh
+    return -(-width // step) * step, -(-height // step) * step
+
+
+def _padded(image: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """The image with its last row and column repeated up to a size."""
+    padded = av.VideoFrame(width, height, image.format.name)
+    for source, target in zip(image.planes, padded.planes, strict=True):
+        rows, out = plane_rows(source)[:, : source.width], plane_rows(target)
+        out[: source.height, : source.width] = rows
+        out[source.height :, : source.width] = rows[-1]
+        out[:, source.width : target.width] = out[:, source.width - 1 : source.width]
+    return padded

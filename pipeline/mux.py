@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from pipeline.decode import open_input
 from pipeline.errors import EncodeError
@@ -32,8 +33,17 @@ def mux(video: Path, source: Path | None, target: Path) -> list[str]:
         inputs.append(av.open(f"file:{video}"))
         if source is not None:
             inputs.append(open_input(source))
-        with av.open(f"file:{target}", "w", format="mp4", options={"movflags": "faststart"}) as out:
+        video_stream = inputs[0].streams.video[0]
+        assert video_stream.time_base is not None
+        video_end = (video_stream.start_time or 0) + (video_stream.duration or 0)
+        options = {
+            "movflags": "faststart",
+            "movie_timescale": str(video_stream.time_base.denominator),
+        }
+        with av.open(f"file:{target}", "w", format="mp4", options=options) as out:
             copies = [_add_copies(out, inputs[0], ("video",), notes)]
+            if not copies[0]:
+                raise EncodeError(f"{target.name}: MP4 does not take the encoded video ({notes})")
             for container in inputs[1:]:
                 _copy_metadata(container, out)
                 copies.append(_add_copies(out, container, _CARRIED_TYPES, notes))
@@ -42,6 +52,9 @@ def mux(video: Path, source: Path | None, target: Path) -> list[str]:
                 for container, streams in zip(inputs, copies, strict=True)
             ]
             for _, packet, stream in heapq.merge(*sources, key=lambda item: item[0]):
+                if packet.stream is video_stream:
+                    # What libavformat makes up while reading VP9 must not reach the last frame.
+                    packet.duration = video_end - (packet.pts or 0)
                 packet.stream = stream
                 out.mux(packet)
     except (av.FFmpegError, ValueError) as error:
@@ -61,11 +74,11 @@ def verify(path: Path, num_frames: int, end_seconds: float) -> None:
         with av.open(f"file:{path}") as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None
-            found, end = 0, Fraction(0)
+            found = 0
+            end = ((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base
             for packet in container.demux(stream):
                 if packet.size and packet.pts is not None:
                     found += 1
-                    end = max(end, (packet.pts + (packet.duration or 0)) * stream.time_base)
     except (av.FFmpegError, IndexError) as error:
         raise EncodeError(f"{path.name} cannot be read back ({error})") from error
     if found != num_frames:
@@ -92,7 +105,11 @@ def _add_copies(
                 "MP4 cannot carry it"
             )
         else:
-            copy = out.add_stream_from_template(stream)
+            copy = out.add_stream_from_template(stream, opaque=True)
+            if isinstance(stream, VideoStream) and isinstance(copy, VideoStream):
+                # A template gives neither.
+                copy.codec_context.codec_tag = stream.codec_context.codec_tag
+                copy.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(0)
             copy.metadata.update(stream.metadata)
             copy.disposition = stream.disposition
             copies[stream.index] = copy
@@ -103,7 +120,7 @@ def _mp4_carries(stream: Stream) -> bool:
     """Ask the muxer itself, by writing the header of a file with this stream alone."""
     try:
         with av.open(io.BytesIO(), "w", format="mp4") as trial:
-            trial.add_stream_from_template(stream)
+            trial.add_stream_from_template(stream, opaque=True)
             trial.start_encoding()
     except (av.FFmpegError, ValueError, AttributeError):
         return False  # AttributeError: FFmpeg does not know the codec at all.
@@ -117,10 +134,21 @@ def _packets(
     if not copies:
         return
     seconds = 0.0
+    last_dts: dict[int, int] = {}
+    offsets = dict.fromkeys(copies, 0)
     try:
         for packet in container.demux([container.streams[index] for index in copies]):
             if packet.size:
+                index = packet.stream.index
                 if packet.dts is not None:
+                    # Joined recordings begin anew; MP4 takes only times that grow.
+                    last = last_dts.get(index)
+                    if last is not None and packet.dts + offsets[index] <= last:
+                        offsets[index] = last + max(1, packet.duration or 0) - packet.dts
+                    packet.dts += offsets[index]
+                    if packet.pts is not None:
+                        packet.pts += offsets[index]
+                    last_dts[index] = packet.dts
                     seconds = float(packet.dts * packet.time_base)
                 yield seconds, packet, copies[packet.stream.index]
     except av.FFmpegError as error:

@@ -114,6 +114,8 @@ def class_aware_nms(
 
     Boxes come most confident first. Returns at most max_detections indices, in that order.
     """
+    if not len(xyxy):
+        return np.empty(0, np.intp)
     # Classes are moved so far apart that boxes of two of them never overlap.
     spacing = xyxy.max() - xyxy.min() + 1.0
     boxes = xyxy.astype(np.float64) + (class_id * spacing)[:, None]

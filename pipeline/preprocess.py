@@ -1,17 +1,17 @@
-"""A decoded frame -> the model's input, letterboxed, by swscale."""
+"""A decoded frame -> the model's input: converted by swscale, letterboxed by OpenCV."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.frames import Frame, plane_rows
 from pipeline.letterbox import PADDING_VALUE, Letterbox
 
-# Samples as OpenCV's INTER_LINEAR does, with which YOLOv5 was trained and is run: swscale's
-# other filters smooth when they shrink, and then some boxes differ from the original's.
-_INTERPOLATION = Interpolation.FAST_BILINEAR
+# All cores are busy with frames already: OpenCV must not start threads for one of them.
+cv2.setNumThreads(1)
 
 
 def blank_input(input_wh: tuple[int, int]) -> NDArray[np.uint8]:
@@ -24,25 +24,21 @@ class Preprocessor:
 
     def __init__(self, letterbox: Letterbox) -> None:
         self._letterbox = letterbox
-        self._scale = VideoReformatter()
-        self._convert = VideoReformatter()
+        self._to_rgb = VideoReformatter()
 
     def __call__(self, frame: Frame, model_input: NDArray[np.uint8]) -> None:
         """Write the frame, as RGB, into its place in a padded uint8 (height, width, 3).
 
-        The padding is not touched, so that a reused buffer keeps it.
+        The padding is not touched, so that a reused buffer keeps it. Pixels are those that
+        YOLOv5's own preprocessing gives: swscale could scale as well, and faster, but each of
+        its filters moves or blurs edges enough for some boxes to differ from the original's.
         """
-        width, height = self._letterbox.content_wh
-        image = frame.image
-        # Scaling planes and converting the small result costs a third of doing both at once;
         # threads=1 because swscale would otherwise start one per core on every call.
-        if not image.format.is_rgb:
-            image = self._scale.reformat(
-                image, width, height, "yuv420p", interpolation=_INTERPOLATION, threads=1
-            )
-        rgb = self._convert.reformat(
-            image, width, height, "rgb24", interpolation=_INTERPOLATION, threads=1
-        )
-        rows = plane_rows(rgb.planes[0])
-        x, y = self._letterbox.offset_xy
-        model_input[y : y + height, x : x + width] = rows[:, : width * 3].reshape(height, width, 3)
+        rgb = self._to_rgb.reformat(frame.image, format="rgb24", threads=1)
+        pixels = plane_rows(rgb.planes[0])[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
+        (x, y), (width, height) = self._letterbox.offset_xy, self._letterbox.content_wh
+        content = model_input[y : y + height, x : x + width]
+        if content.shape == pixels.shape:
+            content[:] = pixels
+        else:
+            cv2.resize(pixels, (width, height), dst=content, interpolation=cv2.INTER_LINEAR)

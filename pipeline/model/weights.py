@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -57,9 +57,9 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
 
     Raises ModelError if it cannot be fetched, stored, or is not the file that was expected.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with (
             urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,  # noqa: S310
             tempfile.NamedTemporaryFile(
@@ -78,7 +78,7 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
         if digest.hexdigest() != sha256:
             raise ModelError(f"{url} gave a file with another SHA-256: {digest.hexdigest()}")
         part.replace(target)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise ModelError(f"{url}: {error}") from error
     finally:
         if part is not None:

@@ -1,0 +1,322 @@
+"""What is drawn on a frame, where, and that nothing else changes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.annotate import Annotator, class_color
+from pipeline.detections import Detections
+from pipeline.frames import ColorTags, VideoInfo, plane_rows
+from tests.conftest import gray, write_clip
+
+Planes = list[NDArray[np.uint8]]
+Box = tuple[float, float, float, float]
+
+NAMES = ("person", "bicycle", "car")
+SIZES = [(32, 24), (33, 25), (127, 95), (640, 480), (1920, 1080), (3840, 2160), (1080, 1920)]
+
+
+def info_of(size_wh: tuple[int, int], tags: ColorTags | None = None) -> VideoInfo:
+    return VideoInfo(
+        name="clip.mp4",
+        container="mp4",
+        codec="h264",
+        size_wh=size_wh,
+        pix_fmt="yuv420p",
+        time_base=Fraction(1, 25),
+        frame_rate=Fraction(25),
+        sample_aspect_ratio=None,
+        color=tags or ColorTags(),
+        rotation_degrees=0,
+        duration_seconds=None,
+        num_frames_header=None,
+        bit_rate=None,
+        num_audio_streams=0,
+        num_subtitle_streams=0,
+    )
+
+
+def plain(size_wh: tuple[int, int], pix_fmt: str = "yuv420p") -> av.VideoFrame:
+    """A frame of one colour, unlike any that is drawn."""
+    frame = av.VideoFrame(*size_wh, pix_fmt)
+    for plane in frame.planes:
+        plane_rows(plane)[:] = 77
+    return frame
+
+
+def planes_of(frame: av.VideoFrame) -> Planes:
+    return [plane_rows(plane)[:, : plane.width].copy() for plane in frame.planes]
+
+
+def found(*boxes: Box, class_id: int = 0) -> Detections:
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.full(len(boxes), 0.5, np.float32),
+        np.full(len(boxes), class_id, np.int64),
+    )
+
+
+def drawn_on(size_wh: tuple[int, int], detections: Detections) -> Planes:
+    return planes_of(Annotator(info_of(size_wh), NAMES)(plain(size_wh), detections))
+
+
+def touched(planes: Planes) -> NDArray[np.bool_]:
+    """Which pixels of a plain frame were drawn on, by brightness or by colour."""
+    height, width = planes[0].shape
+    color = (planes[1] != 77) | (planes[2] != 77)
+    return np.asarray(color.repeat(2, 0).repeat(2, 1)[:height, :width] | (planes[0] != 77))
+
+
+def tag_wh(size_wh: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a class tag: what a box without any area leaves."""
+    x, y = size_wh[0] // 4 * 2, size_wh[1] // 4 * 2
+    rows, columns = np.nonzero(touched(drawn_on(size_wh, found((x, y, x, y)))))
+    return int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1
+
+
+def box_in(size_wh: tuple[int, int]) -> st.SearchStrategy[Box]:
+    """Any box of a frame: also without area, and up to the borders."""
+    xs = st.floats(0, size_wh[0], width=32)
+    ys = st.floats(0, size_wh[1], width=32)
+    return st.tuples(xs, ys, xs, ys).map(
+        lambda v: (min(v[0], v[2]), min(v[1], v[3]), max(v[0], v[2]), max(v[1], v[3]))
+    )
+
+
+sizes_and_boxes = st.sampled_from([(33, 25), (127, 95), (640, 480), (1081, 1921)]).flatmap(
+    lambda size: st.tuples(st.just(size), box_in(size))
+)
+
+
+def test_a_frame_without_detections_is_left_as_it_is() -> None:
+    frame = plain((640, 480))
+    annotated = Annotator(info_of((640, 480)), NAMES)(frame, Detections.empty())
+    assert all((plane == 77).all() for plane in planes_of(annotated))
+
+
+@settings(max_examples=150, deadline=None)
+@given(sizes_and_boxes)
+def test_nothing_changes_but_the_box_and_its_tag(case: tuple[tuple[int, int], Box]) -> None:
+    size_wh, box = case
+    left, top, right, bottom = box
+    rows, columns = np.nonzero(touched(drawn_on(size_wh, found(box))))
+    tag_width, tag_height = tag_wh(size_wh)
+    # The grid of chroma samples widens a box by at most one pixel on each side.
+    assert columns.min() >= min(left - 2, size_wh[0] - tag_width - 1)
+    assert columns.max() <= max(right + 1, left + tag_width)
+    assert rows.min() >= min(top - tag_height - 2, size_wh[1] - tag_height - 1)
+    assert rows.max() <= max(bottom + 1, top + tag_height)
+
+
+@settings(max_examples=150, deadline=None)
+@given(sizes_and_boxes)
+def test_a_drawn_box_holds_the_whole_object(case: tuple[tuple[int, int], Box]) -> None:
+    size_wh, (left, top, right, bottom) = case
+    rows, columns = np.nonzero(touched(drawn_on(size_wh, found((left, top, right, bottom)))))
+    if right - left >= 1 and bottom - top >= 1:
+        assert columns.min() <= left
+        assert columns.max() + 1 >= right
+        assert rows.min() <= top
+        assert rows.max() + 1 >= bottom
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes_and_boxes)
+def test_a_box_is_never_drawn_beyond_what_its_tag_leaves_open(
+    case: tuple[tuple[int, int], Box],
+) -> None:
+    size_wh, (left, top, right, bottom) = case
+    marked = touched(drawn_on(size_wh, found((left, top, right, bottom))))
+    _, tag_height = tag_wh(size_wh)
+    below = int(top) + tag_height + 2
+    inside = marked[below : int(bottom) - 8, int(left) + 9 : max(0, int(right) - 8)]
+    assert not inside.any()
+
+
+@pytest.mark.parametrize("size_wh", SIZES, ids=str)
+@pytest.mark.parametrize(
+    "share",
+    [
+        (0.0, 0.0, 1.0, 1.0),
+        (0.0, 0.0, 0.1, 0.1),
+        (0.9, 0.9, 1.0, 1.0),
+        (0.99, 0.0, 1.0, 0.01),
+        (0.0, 0.99, 0.01, 1.0),
+        (-0.5, -0.5, 0.5, 0.5),
+        (0.5, 0.5, 1.5, 1.5),
+        (-0.5, 0.3, 1.5, 0.6),
+        (-1.0, -1.0, -0.5, -0.5),
+        (1.5, 1.5, 2.0, 2.0),
+        (1.0, 1.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0, 0.0),
+    ],
+    ids=str,
+)
+def test_a_box_at_or_beyond_a_border_is_drawn_as_far_as_it_is_seen(
+    size_wh: tuple[int, int], share: Box
+) -> None:
+    width, height = size_wh
+    box = (share[0] * width, share[1] * height, share[2] * width, share[3] * height)
+    frame = plain(size_wh)
+    before = [plane_rows(plane)[:, plane.width :].copy() for plane in frame.planes]
+    annotated = Annotator(info_of(size_wh), NAMES)(frame, found(box))
+    after = [plane_rows(plane)[:, plane.width :] for plane in annotated.planes]
+    assert (annotated.width, annotated.height) == size_wh
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("size_wh", SIZES, ids=str)
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)], ids=str)
+def test_a_tag_is_whole_wherever_its_box_is(
+    size_wh: tuple[int, int], corner: tuple[float, float]
+) -> None:
+    x, y = corner[0] * size_wh[0], corner[1] * size_wh[1]
+    rows, columns = np.nonzero(touched(drawn_on(size_wh, found((x, y, x, y)))))
+    width, height = tag_wh(size_wh)
+    assert np.ptp(columns) + 1 >= min(width, size_wh[0] - 1)
+    assert np.ptp(rows) + 1 >= min(height, size_wh[1] - 1)
+
+
+def test_lines_and_tags_grow_with_the_frame() -> None:
+    def line_px(size_wh: tuple[int, int]) -> int:
+        width, height = size_wh
+        box = (0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height)
+        across = touched(drawn_on(size_wh, found(box)))[height * 5 // 8]
+        return int(across[: width // 2].sum())
+
+    widths = [
+        line_px(size_wh) for size_wh in [(320, 240), (1920, 1080), (3840, 2160), (7680, 4320)]
+    ]
+    assert widths == sorted(set(widths))
+    heights = [tag_wh(size_wh)[1] for size_wh in [(320, 240), (1920, 1080), (3840, 2160)]]
+    assert heights == sorted(set(heights))
+
+
+def test_a_class_has_one_colour_and_other_classes_have_others() -> None:
+    colors = [class_color(class_id, ColorTags()) for class_id in range(80)]
+    assert colors == [class_color(class_id, ColorTags()) for class_id in range(80)]
+    assert len(set(colors)) == 80
+
+
+@pytest.mark.parametrize("class_id", range(3))
+def test_a_box_has_the_colour_of_its_class_in_every_clip(class_id: int) -> None:
+    for size_wh in [(128, 96), (640, 480)]:
+        planes = drawn_on(size_wh, found((20, 40, 100, 90), class_id=class_id))
+        seen = planes[0][80, 20], planes[1][40, 10], planes[2][40, 10]
+        assert seen == class_color(class_id, ColorTags())
+
+
+@pytest.mark.parametrize("space", [1, 5, 6, 9])
+@pytest.mark.parametrize("range_", [1, 2])
+def test_a_class_looks_alike_whatever_the_matrix_and_range_of_the_clip(
+    space: int, range_: int
+) -> None:
+    tags = ColorTags(range=range_, space=space)
+    kr, kb = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}.get(space, (0.299, 0.114))
+    y_scale, y_offset, c_scale = (255, 0, 255) if range_ == 2 else (219, 16, 224)
+
+    def to_rgb(color: tuple[int, int, int]) -> tuple[float, float, float]:
+        luma = (color[0] - y_offset) / y_scale
+        blue = luma + 2 * (1 - kb) * (color[1] - 128) / c_scale
+        red = luma + 2 * (1 - kr) * (color[2] - 128) / c_scale
+        return red, (luma - kr * red - kb * blue) / (1 - kr - kb), blue
+
+    for class_id in range(20):
+        reference = class_color(class_id, ColorTags(range=1, space=6))
+        kr_kb, scales = (kr, kb), (y_scale, y_offset, c_scale)
+        shown = to_rgb(class_color(class_id, tags))
+        (kr, kb), (y_scale, y_offset, c_scale) = (0.299, 0.114), (219, 16, 224)
+        assert shown == pytest.approx(to_rgb(reference), abs=0.03)
+        (kr, kb), (y_scale, y_offset, c_scale) = kr_kb, scales
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "level"), [("yuv422p", 77), ("yuv444p", 77), ("yuvj420p", 77), ("gray", 77)]
+)
+@pytest.mark.parametrize("range_", [0, 1, 2])
+def test_any_pixel_format_becomes_8_bit_planar_without_a_change_of_brightness(
+    pix_fmt: str, level: int, range_: int
+) -> None:
+    full = pix_fmt == "yuvj420p" or range_ == 2
+    frame = plain((128, 96), pix_fmt)
+    frame.color_range = 2 if full else range_
+    annotator = Annotator(info_of((128, 96), ColorTags(range=2 if full else range_)), NAMES)
+    annotated = annotator(frame, found((20, 40, 100, 90)))
+    assert annotated.format.name == "yuv420p"
+    assert abs(int(planes_of(annotated)[0][95, 127]) - level) <= 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"qp": "5", "bf": "3", "g": "40"}),
+        ("mpeg4", {"bf": "2", "g": "40"}),
+        ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+    ],
+)
+def test_what_is_drawn_on_a_frame_never_shows_in_the_frames_decoded_after_it(
+    tmp_path: Path, codec: str, options: dict[str, str]
+) -> None:
+    random = np.random.default_rng(3)
+    ground = random.integers(0, 255, (96, 128, 3), np.uint8)
+    images = [np.roll(ground, shift, axis=1) for shift in range(30)]
+    clip = write_clip(tmp_path / "clip.mkv", images, codec=codec, options=options)
+    annotator = Annotator(info_of((128, 96)), NAMES)
+    with av.open(str(clip)) as container:
+        untouched = [planes_of(frame) for frame in container.decode(video=0)]
+    boxes = found((0, 0, 128, 96), (10, 10, 60, 60), (40, 30, 120, 90), (0, 50, 128, 96))
+    with av.open(str(clip)) as container:
+        for frame, expected in zip(container.decode(video=0), untouched, strict=True):
+            assert all(map(np.array_equal, planes_of(frame), expected))
+            assert not np.array_equal(planes_of(annotator(frame, boxes))[0], expected[0])
+
+
+def test_pixels_beside_boxes_and_tags_are_those_of_the_decoder(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    images = [random.integers(0, 255, (96, 128, 3), np.uint8) for _ in range(5)]
+    clip = write_clip(tmp_path / "clip.mp4", images)
+    marked = touched(drawn_on((128, 96), found((30, 40, 90, 80))))
+    annotator = Annotator(info_of((128, 96)), NAMES)
+    with av.open(str(clip)) as container:
+        for frame in container.decode(video=0):
+            before = planes_of(frame)
+            after = planes_of(annotator(frame, found((30, 40, 90, 80))))
+            assert np.array_equal(before[0][~marked], after[0][~marked])
+            for plane in (1, 2):
+                assert np.array_equal(
+                    before[plane][~marked[::2, ::2]], after[plane][~marked[::2, ::2]]
+                )
+
+
+def test_the_surest_box_lies_on_top() -> None:
+    both = Detections(
+        np.array([(40, 40, 100, 80), (40, 40, 100, 80)], np.float32),
+        np.array([0.9, 0.5], np.float32),
+        np.array([1, 2], np.int64),
+    )
+    planes = drawn_on((128, 96), both)
+    assert (planes[0][60, 40], planes[1][30, 20], planes[2][30, 20]) == class_color(1, ColorTags())
+
+
+def test_a_thousand_boxes_can_be_drawn_on_one_frame() -> None:
+    random = np.random.default_rng(2)
+    corners = random.uniform(0, 600, (1000, 2))
+    boxes = np.hstack([corners, corners + random.uniform(0, 300, (1000, 2))]).astype(np.float32)
+    many = Detections(boxes, np.full(1000, 0.5, np.float32), random.integers(0, 3, 1000))
+    assert touched(drawn_on((640, 480), many)).any()
+
+
+def test_a_plain_picture_stays_plain_in_a_frame_from_a_file(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(50)] * 2)
+    annotator = Annotator(info_of((128, 96)), NAMES)
+    with av.open(str(clip)) as container:
+        frames = [annotator(frame, Detections.empty()) for frame in container.decode(video=0)]
+    assert [len(np.unique(planes_of(frame)[0])) for frame in frames] == [1, 1]

@@ -1,0 +1,395 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import functools
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.cli import ProgressPrinter, main
+from pipeline.progress import Progress
+from pipeline.throughput.configurations import CONFIGURATIONS
+from tests.conftest import TINY_INPUT_WH, with_light, write_clip
+
+COMMAND = [sys.executable, "-m", "pipeline"]
+SMALL = ["--size", "128x96", "--frames", "12"]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_clip(tmp_path / "clip.mp4", [with_light((i, 3)) for i in range(8)])
+
+
+@pytest.fixture
+def usual(tiny_weights: Path, tmp_path: Path) -> list[str]:
+    """Options that make `process` quick and keep it in its place."""
+    return ["--weights", str(tiny_weights), "--output-dir", str(tmp_path / "out")]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=90, check=False
+    )
+
+
+def exit_code_of(arguments: list[str]) -> int:
+    """argparse leaves by SystemExit, everything else by the exit code of main."""
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return int(str(left.code))
+
+
+def test_a_run_prints_five_lines_and_nothing_on_stderr(
+    clip: Path, usual: list[str], tmp_path: Path
+) -> None:
+    done = run("process", str(clip), *usual, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5
+    assert re.match(
+        r"8 frames in \d+\.\d+ s: \d+\.\d fps from file to file, \d+\.\d times real", lines[0]
+    )
+    assert re.match(
+        r"model alone \d+\.\d fps \(CPU, hint THROUGHPUT, (f32|bf16), \d+ streams, "
+        r"\d+ requests\); cores \d+% busy",
+        lines[1],
+    )
+    assert re.match(
+        r"bottleneck \w+: \d+% of the CPU time; next \w+, \d+\.\d times faster", lines[2]
+    )
+    assert lines[3] == "8 boxes in 8 frames"
+    assert lines[4] == (
+        f"{tmp_path / 'out' / 'annotated.mp4'}, report in {tmp_path / 'out' / 'report.html'}"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "annotated.mp4",
+        "detections.jsonl",
+        "report.html",
+        "report.json",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["synthetic"], []], ids=["by name", "by default"])
+def test_a_synthetic_clip_needs_no_file(
+    arguments: list[str], usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["process", *arguments, *SMALL, *usual]) == 0
+    assert capsys.readouterr().out.startswith("12 frames in")
+
+
+def test_results_go_to_a_folder_named_after_the_clip(
+    clip: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["process", str(clip), "--weights", str(tiny_weights)]) == 0
+    assert (tmp_path / "output" / "clip" / "annotated.mp4").is_file()
+
+
+WRONG_USE = [
+    (["process", "--classes", "horse"], ["'horse'", "light, shade"]),
+    (["process", "--classes", "2"], ["'2'", "light, shade"]),
+    (["process", "--device", "NPU.9"], ["NPU.9", "it has: CPU"]),
+    (["process", "--device", "MULTI:CPU,NPU.9"], ["NPU.9", "it has: CPU"]),
+    (["process", "--config", "fastest"], ["'fastest'", ", ".join(CONFIGURATIONS)]),
+    (["evaluate", "--data", ".", "--config", "fastest"], ["'fastest'", ", ".join(CONFIGURATIONS)]),
+    (["process", "--hint", "QUICK"], ["QUICK", "THROUGHPUT", "LATENCY", "CUMULATIVE", "NONE"]),
+    (["process", "--precision", "int4"], ["int4", "auto", "f32", "bf16"]),
+    (["process", "--codec", "mpeg2"], ["mpeg2", "h264", "hevc", "av1", "vp9"]),
+    (["process", "--conf", "1.5"], ["confidence", "1.5"]),
+    (["process", "--conf", "0"], ["confidence", "0.0"]),
+    (["process", "--conf", "nan"], ["confidence", "nan"]),
+    (["process", "--iou", "0"], ["IoU", "0.0"]),
+    (["process", "--max-det", "0"], ["max-det", "0"]),
+    (["process", "--imgsz", "100"], ["imgsz", "multiple of 32", "100"]),
+    (["process", "--imgsz", "0"], ["imgsz", "0"]),
+    (["process", "--crf", "64"], ["crf", "64"]),
+    (["process", "--streams", "0"], ["streams", "0"]),
+    (["process", "--requests", "-1"], ["requests", "-1"]),
+    (["process", "--frames", "0"], ["frames", "0"]),
+    (["process", "--size", "8x8"], ["size", "16x16"]),
+    (["process", "--size", "big"], ["'big'", "WIDTHxHEIGHT"]),
+    (["process", "--frame-rate", "1/0"], ["'1/0'", "30000/1001"]),
+    (["process", "--frame-rate", "-5"], ["-5"]),
+    (["evaluate", "--data", ".", "--imgsz", "100"], ["imgsz", "multiple of 32", "100"]),
+    (["evaluate", "--data", ".", "--imgsz", "-32"], ["imgsz", "-32"]),
+    (["evaluate"], ["--data"]),
+    (["nonsense"], ["nonsense", "process", "evaluate", "configs"]),
+    ([], ["COMMAND"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), WRONG_USE, ids=[" ".join(arguments) for arguments, _ in WRONG_USE]
+)
+def test_wrong_use_is_exit_code_2_and_says_what_there_is(
+    arguments: list[str],
+    named: list[str],
+    usual: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if arguments and arguments[0] == "process":
+        arguments = [*arguments, *usual]
+        if not {"--size", "--frames"} & set(arguments):
+            arguments += SMALL
+    assert exit_code_of(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert all(name in printed.err for name in named)
+    out = tmp_path / "out"
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.pt", "no such model file"),
+        ("broken.onnx", "not a model that OpenVINO reads"),
+        ("broken.xml", "not a model that OpenVINO reads"),
+        ("broken.pt", "not a PyTorch checkpoint|refused"),
+        ("broken.txt", r"expected a model file ending in \.pt, \.onnx, \.xml"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_exit_code_1_and_one_line(
+    tmp_path: Path, clip: Path, name: str, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    if name.startswith("broken"):
+        path.write_bytes(b"\x08\x07\x12garbage" * 50)
+    out = tmp_path / "out"
+    options = ["--weights", str(path), "--output-dir", str(out)]
+    assert main(["process", str(clip), *options]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    # Of the whole process: libraries that talk behind Python's back count too.
+    assert re.fullmatch(rf"pipeline: {re.escape(str(path))}: .*({message}).*\n", printed.err)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "a text", "a folder", "empty", "truncated"])
+def test_a_clip_that_cannot_be_read_is_exit_code_1_and_one_line(
+    tmp_path: Path, usual: list[str], kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.mp4"
+    if kind == "a text":
+        path.write_text("no video\n" * 50)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        write_clip(path, [with_light((1, 1))] * 4)
+        path.write_bytes(path.read_bytes()[:200])
+    assert main(["process", str(path), *usual]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"pipeline: {re.escape(str(path))}: .+\n", printed.err)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_existing_output_is_only_replaced_when_asked(
+    clip: Path, usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["process", str(clip), *usual]) == 0
+    annotated = tmp_path / "out" / "annotated.mp4"
+    first = annotated.stat()
+    capsys.readouterr()
+    assert main(["process", str(clip), *usual]) == 1
+    error = capsys.readouterr().err
+    assert str(annotated) in error
+    assert "--overwrite" in error
+    assert annotated.stat() == first
+    assert main(["process", str(clip), *usual, "--overwrite"]) == 0
+    assert annotated.stat().st_ino != first.st_ino
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_clip_never_overwrites_itself(
+    tmp_path: Path, tiny_weights: Path, linked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    clip = write_clip(folder / "annotated.mp4", [with_light((1, 1))] * 3)
+    before = clip.read_bytes()
+    source = clip
+    if linked:
+        source = tmp_path / "link.mp4"
+        source.symlink_to(clip)
+    options = ["--weights", str(tiny_weights), "--output-dir", str(folder), "--overwrite"]
+    assert main(["process", str(source), *options]) == 2
+    assert "both the input and the output" in capsys.readouterr().err
+    assert clip.read_bytes() == before
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, clip: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    options = ["--weights", str(tiny_weights), "--output-dir", str(in_the_way / "out")]
+    assert main(["process", str(clip), *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("pipeline: ")
+    assert error.count("\n") == 1
+    assert str(in_the_way) in error
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_traceback_is_shown_only_for_debugging(
+    tmp_path: Path, usual: list[str], debug: bool
+) -> None:
+    done = run("process", "missing.mp4", *usual, *(["--debug"] if debug else []), cwd=tmp_path)
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) == debug
+    assert done.stderr.splitlines()[-1].startswith("pipeline: missing.mp4: no such file")
+    assert debug or done.stderr.count("\n") == 1
+
+
+def test_what_nobody_expected_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr("pipeline.run.process_video", fail)
+    assert main(["process", *SMALL, *usual]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("pipeline: unexpected ZeroDivisionError: first line second line")
+    assert "--debug" in error
+    assert error.count("\n") == 1
+
+
+def test_stopping_a_run_is_exit_code_130_and_leaves_nothing(
+    tmp_path: Path, usual: list[str]
+) -> None:
+    endless = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
+    with subprocess.Popen(
+        [*COMMAND, *endless, *usual],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background makes its children deaf to SIGINT.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        progress = running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        last_words = running.stderr.read()
+        printed = running.stdout.read()
+        exit_code = running.wait(30)
+    assert re.match(r"frames: \d+ of 10000000, \d+\.\d frame/s, \d+ s left", progress)
+    assert exit_code == 130
+    assert printed == ""
+    assert re.fullmatch(r"(frames: .*\n)?pipeline: interrupted.*\n", last_words)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_away_from_a_terminal_progress_is_a_line_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("pipeline.cli.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    with ProgressPrinter() as progress:
+        for done in range(1, 6001):
+            now.seconds += 0.01
+            progress(Progress("frames", done, 6000))
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.splitlines()
+    assert 6 <= len(lines) <= 20
+    assert all(
+        re.fullmatch(r"frames: \d+ of 6000, (99|100)\.\d frame/s, \d+ s left", line)
+        for line in lines
+    )
+
+
+def test_work_of_unknown_length_tells_what_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("pipeline.cli.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    with ProgressPrinter() as progress:
+        progress(Progress("frames", 1, None))
+        now.seconds += 60
+        progress(Progress("frames", 70, None))
+    assert capsys.readouterr().err == "frames: 70\n"
+
+
+@pytest.mark.parametrize("command", [[], ["process"], ["evaluate"], ["configs"]], ids=str)
+def test_every_command_explains_itself(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of([*command, "--help"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("usage: pipeline")
+    assert printed.err == ""
+    assert "default: None" not in printed.out
+    assert printed.out.count("(default: ") == len(re.findall(r"\(default: [^()]+\)", printed.out))
+    assert not re.search(r"\(default:[^)]*\)\s*\(default:", printed.out)
+
+
+def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code_of(["process", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for option, default in [
+        ("--conf P", "0.25"),
+        ("--iou P", "0.45"),
+        ("--max-det N", "1000"),
+        ("--imgsz PX", "640"),
+        ("--config NAME", "throughput"),
+        ("--frames N", "1024"),
+    ]:
+        assert re.search(rf"{option} [^-]*\(default: {re.escape(default)}\)", text)
+    assert "640x480" in text
+
+
+def test_configs_lists_every_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["configs"]) == 0
+    printed = capsys.readouterr()
+    names = [line.split()[0] for line in printed.out.splitlines()]
+    assert names == list(CONFIGURATIONS)
+    assert all(len(line.split()) > 1 for line in printed.out.splitlines())
+    assert printed.err == ""
+
+
+def test_an_option_given_by_itself_goes_over_the_configuration(
+    usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--config", "latency", "--precision", "f32", "--requests", "3", "--streams", "1"]
+    assert main(["process", *SMALL, *usual, *chosen]) == 0
+    assert "hint LATENCY, f32, 1 streams, 3 requests" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "boxes"), [(["light"], 8), (["0"], 8), (["shade"], 0), (["light", "shade"], 8)]
+)
+def test_only_the_classes_asked_for_are_counted(
+    clip: Path,
+    usual: list[str],
+    classes: list[str],
+    boxes: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["process", str(clip), *usual, "--classes", *classes]) == 0
+    assert f"{boxes} boxes in {boxes} frames" in capsys.readouterr().out
+
+
+def test_a_picture_can_be_repeated(
+    tmp_path: Path, usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), with_light((4, 4), TINY_INPUT_WH))
+    assert main(["process", *SMALL, *usual, "--image", str(picture)]) == 0
+    assert "12 boxes in 12 frames" in capsys.readouterr().out

@@ -1,0 +1,184 @@
+"""The encoder refuses what it cannot do, and a finished file is checked for what it holds."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from pipeline.config import CODECS, EncodeOptions
+from pipeline.encode import VideoEncoder
+from pipeline.errors import EncodeError, InputError
+from pipeline.frames import ColorTags, VideoInfo
+from pipeline.mux import mux, verify
+from tests.conftest import gray, process, write_clip
+
+TIME_BASE = Fraction(1, 25)
+
+
+def info_of(size_wh: tuple[int, int] = (128, 96)) -> VideoInfo:
+    return VideoInfo(
+        name="clip.mp4",
+        container="mp4",
+        codec="h264",
+        size_wh=size_wh,
+        pix_fmt="yuv420p",
+        time_base=TIME_BASE,
+        frame_rate=Fraction(25),
+        sample_aspect_ratio=None,
+        color=ColorTags(),
+        rotation_degrees=0,
+        duration_seconds=None,
+        num_frames_header=None,
+        bit_rate=None,
+        num_audio_streams=0,
+        num_subtitle_streams=0,
+    )
+
+
+def image(level: int = 60, size_wh: tuple[int, int] = (128, 96)) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(gray(level, size_wh), format="rgb24")
+    return frame.reformat(format="yuv420p")
+
+
+def clip_of(path: Path, num_frames: int) -> Path:
+    return write_clip(path, [gray(60)] * num_frames)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("num_frames", [1, 2, 30])
+def test_every_frame_that_goes_in_is_in_the_file(
+    tmp_path: Path, codec: str, num_frames: int
+) -> None:
+    path = tmp_path / "video.mp4"
+    encoder = VideoEncoder(path, info_of(), EncodeOptions(codec=codec))
+    for index in range(num_frames):
+        encoder.encode(image(), index, 1, TIME_BASE)
+    encoder.flush()
+    encoder.close()
+    assert encoder.num_frames == num_frames
+    verify(path, num_frames, num_frames / 25)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_preset_that_does_not_exist_is_named(tmp_path: Path, codec: str) -> None:
+    options = EncodeOptions(codec=codec, preset="hurried")
+    with pytest.raises(EncodeError, match=r"hurried.*--preset") as caught:
+        VideoEncoder(tmp_path / "video.mp4", info_of(), options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_crf_that_the_codec_does_not_have_is_named(tmp_path: Path, codec: str) -> None:
+    options = EncodeOptions(codec=codec, crf=63)
+    with pytest.raises(EncodeError, match=r"crf 63.*--crf"):
+        VideoEncoder(tmp_path / "video.mp4", info_of(), options)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_finer_crf_makes_a_larger_file(tmp_path: Path, codec: str) -> None:
+    sizes = []
+    for crf in (10, 45):
+        path = tmp_path / f"{crf}.mp4"
+        encoder = VideoEncoder(path, info_of(), EncodeOptions(codec=codec, crf=crf))
+        for index in range(10):
+            encoder.encode(image(20 * index), index, 1, TIME_BASE)
+        encoder.flush()
+        encoder.close()
+        assert encoder.settings["crf"] == crf
+        sizes.append(path.stat().st_size)
+    assert sizes[0] > sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("codec", "preset"), [("h264", "slow"), ("hevc", "ultrafast"), ("av1", "10"), ("vp9", "5")]
+)
+def test_the_settings_tell_what_was_asked_for(tmp_path: Path, codec: str, preset: str) -> None:
+    options = EncodeOptions(codec=codec, crf=30, preset=preset)
+    encoder = VideoEncoder(tmp_path / "video.mp4", info_of(), options, num_threads=2)
+    encoder.abandon()
+    assert (encoder.settings["crf"], encoder.settings["preset"]) == (30, preset)
+    assert encoder.settings["threads"] == 2
+
+
+def test_a_wrong_preset_ends_a_whole_run_without_leaving_anything(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = clip_of(tmp_path / "clip.mp4", 5)
+    with pytest.raises(EncodeError, match="hurried"):
+        process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(preset="hurried"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_encoder_can_be_abandoned_at_any_time(tmp_path: Path) -> None:
+    encoder = VideoEncoder(tmp_path / "video.mp4", info_of(), EncodeOptions())
+    encoder.encode(image(), 0, 1, TIME_BASE)
+    encoder.abandon()
+    encoder.abandon()
+    finished = VideoEncoder(tmp_path / "other.mp4", info_of(), EncodeOptions())
+    finished.encode(image(), 0, 1, TIME_BASE)
+    finished.flush()
+    finished.close()
+    finished.abandon()
+    verify(tmp_path / "other.mp4", 1, 0.04)
+
+
+def test_a_whole_file_passes_the_check(tmp_path: Path) -> None:
+    verify(clip_of(tmp_path / "clip.mp4", 25), 25, 1.0)
+
+
+@pytest.mark.parametrize("expected", [24, 26, 0])
+def test_the_check_finds_a_wrong_number_of_frames(tmp_path: Path, expected: int) -> None:
+    clip = clip_of(tmp_path / "clip.mp4", 25)
+    with pytest.raises(EncodeError, match=f"holds 25 frames where {expected} were encoded"):
+        verify(clip, expected, 1.0)
+
+
+@pytest.mark.parametrize("end_seconds", [0.8, 1.2, 60.0])
+def test_the_check_finds_a_wrong_duration(tmp_path: Path, end_seconds: float) -> None:
+    clip = clip_of(tmp_path / "clip.mp4", 25)
+    with pytest.raises(EncodeError, match=r"ends at 1\.00 s, its source at"):
+        verify(clip, 25, end_seconds)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video" * 100, None])
+def test_the_check_finds_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "clip.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(EncodeError, match=r"clip\.mp4 cannot be read back"):
+        verify(path, 1, 1.0)
+
+
+def test_the_check_finds_a_file_that_lost_its_end(tmp_path: Path) -> None:
+    clip = clip_of(tmp_path / "clip.mp4", 25)
+    clip.write_bytes(clip.read_bytes()[:-200])
+    with pytest.raises(EncodeError, match="cannot be read back"):
+        verify(clip, 25, 1.0)
+
+
+def test_the_check_finds_a_file_without_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48000)
+        sound = av.AudioFrame(format="fltp", layout="stereo", samples=1024)
+        sound.sample_rate = 48000
+        for plane in sound.planes:
+            plane.update(bytes(plane.buffer_size))
+        container.mux([*stream.encode(sound), *stream.encode(None)])
+    with pytest.raises(EncodeError, match="cannot be read back"):
+        verify(path, 1, 1.0)
+
+
+def test_joining_with_a_source_that_is_gone_says_so(tmp_path: Path) -> None:
+    video = clip_of(tmp_path / "video.mp4", 5)
+    with pytest.raises(InputError, match=r"gone\.mp4: no such file"):
+        mux(video, tmp_path / "gone.mp4", tmp_path / "target.mp4")
+
+
+def test_joining_into_a_folder_that_is_gone_is_an_encode_error(tmp_path: Path) -> None:
+    video = clip_of(tmp_path / "video.mp4", 5)
+    with pytest.raises(EncodeError, match=r"target\.mp4 could not be written"):
+        mux(video, None, tmp_path / "gone" / "target.mp4")

@@ -1,0 +1,232 @@
+"""Accuracy on labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+
+from pipeline.cli import main
+from pipeline.config import InferOptions
+from pipeline.errors import InputError, PipelineError, UsageError
+from pipeline.evaluate import evaluate, read_picture
+from pipeline.progress import Progress
+from tests.conftest import CHECKPOINT, SHARED, TINY_INPUT_WH, needs_checkpoint, with_light
+
+IMGSZ = 128
+Label = Callable[[int, int], str]
+
+
+def exact(x: int, y: int) -> str:
+    """The box of a bright cell, as YOLO writes it."""
+    width, height = TINY_INPUT_WH
+    return f"0 {(x + 0.5) * 8 / width} {(y + 0.5) * 8 / height} {8 / width} {8 / height}\n"
+
+
+def shifted_by_two_pixels(x: int, y: int) -> str:
+    width, height = TINY_INPUT_WH
+    return f"0 {((x + 0.5) * 8 + 2) / width} {(y + 0.5) * 8 / height} {8 / width} {8 / height}\n"
+
+
+def of_the_other_class(x: int, y: int) -> str:
+    return "1" + exact(x, y)[1:]
+
+
+def two_where_one_is(x: int, y: int) -> str:
+    return exact(x, y) + exact((x + 5) % 16, (y + 5) % 12)
+
+
+def make_data(folder: Path, label: Label = exact, num_pictures: int = 10) -> Path:
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for i in range(num_pictures):
+        x, y = i % 16, i * 5 % 12
+        cv2.imwrite(str(folder / "images" / f"{i:02}.png"), with_light((x, y)))
+        (folder / "labels" / f"{i:02}.txt").write_text(label(x, y))
+    return folder
+
+
+def test_perfect_labels_give_a_precision_of_one(tmp_path: Path, tiny_weights: Path) -> None:
+    seen: list[Progress] = []
+    result = evaluate(
+        make_data(tmp_path / "data"),
+        weights=tiny_weights,
+        imgsz=IMGSZ,
+        infer=InferOptions(precision="f32"),
+        on_progress=seen.append,
+    )
+    assert result.map_50 == pytest.approx(1.0)
+    assert result.map_50_95 == pytest.approx(1.0)
+    assert (result.num_images, result.num_boxes, result.precision) == (10, 10, "f32")
+    last = seen[-1]
+    assert (last.stage, last.done, last.total, last.unit) == ("evaluate", 10, 10, "image")
+
+
+@pytest.mark.parametrize(
+    ("label", "map_50", "map_50_95"),
+    [
+        # Two of eight pixels: an overlap of 0.6, right at three of the ten thresholds.
+        (shifted_by_two_pixels, 1.0, 0.2),
+        (of_the_other_class, 0.0, 0.0),
+        # Half of the boxes are found, so precision is 1 up to a recall of 0.5.
+        (two_where_one_is, 51 / 101, 51 / 101),
+    ],
+)
+def test_wrong_labels_give_less(
+    tmp_path: Path, tiny_weights: Path, label: Label, map_50: float, map_50_95: float
+) -> None:
+    result = evaluate(make_data(tmp_path / "data", label), weights=tiny_weights, imgsz=IMGSZ)
+    assert result.map_50 == pytest.approx(map_50, abs=1e-6)
+    assert result.map_50_95 == pytest.approx(map_50_95, abs=0.11 if 0 < map_50_95 < 0.3 else 1e-6)
+
+
+def test_a_picture_without_labels_counts_as_one_with_nothing_on_it(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    data = make_data(tmp_path / "data")
+    (data / "labels" / "03.txt").unlink()
+    result = evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
+    assert (result.num_images, result.num_boxes) == (10, 9)
+    assert 0.8 < result.map_50 < 1.0
+
+
+def test_pictures_of_several_shapes_go_together(tmp_path: Path, tiny_weights: Path) -> None:
+    data = make_data(tmp_path / "data")
+    upright = with_light((3, 4), (96, 96))
+    cv2.imwrite(str(data / "images" / "upright.png"), upright)
+    box = f"0 {3.5 * 8 / 96} {4.5 * 8 / 96} {8 / 96} {8 / 96}\n"
+    (data / "labels" / "upright.txt").write_text(box)
+    result = evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
+    assert result.num_images == 11
+    assert result.map_50 == pytest.approx(1.0)
+
+
+def test_a_model_that_finds_nothing_scores_nothing(tmp_path: Path, tiny_weights: Path) -> None:
+    data = make_data(tmp_path / "data")
+    for path in (data / "images").iterdir():
+        cv2.imwrite(str(path), with_light((0, 0))[:, ::-1] * 0)
+    result = evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
+    assert (result.map_50, result.map_50_95) == (0.0, 0.0)
+
+
+def no_folder(data: Path) -> None:
+    data.rename(data.with_name("elsewhere"))
+
+
+def no_images(data: Path) -> None:
+    (data / "images").rename(data / "pictures")
+
+
+def empty_images(data: Path) -> None:
+    for path in (data / "images").iterdir():
+        path.unlink()
+
+
+def no_labels(data: Path) -> None:
+    (data / "labels").rename(data / "annotations")
+
+
+def empty_labels(data: Path) -> None:
+    for path in (data / "labels").iterdir():
+        path.write_text("\n")
+
+
+def a_picture_that_is_none(data: Path) -> None:
+    (data / "images" / "05.png").write_bytes(b"no picture")
+
+
+def a_label_that_is_none(data: Path) -> None:
+    (data / "labels" / "05.txt").write_text("0 0.5 0.5\n")
+
+
+def a_label_of_words(data: Path) -> None:
+    (data / "labels" / "05.txt").write_text("light 0.5 0.5 0.1 0.1\n")
+
+
+def a_label_that_is_no_text(data: Path) -> None:
+    (data / "labels" / "05.txt").write_bytes(b"\xff\xfe\x00\x81")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (no_folder, "images/"),
+        (no_images, "images/"),
+        (empty_images, "holds no picture"),
+        (no_labels, "no label"),
+        (empty_labels, "no label"),
+        (a_picture_that_is_none, r"05\.png: not a picture"),
+        (a_label_that_is_none, r"05\.txt: expected 'class cx cy w h'"),
+        (a_label_of_words, r"05\.txt: expected 'class cx cy w h'"),
+        (a_label_that_is_no_text, r"05\.txt"),
+    ],
+)
+def test_data_that_cannot_be_judged_on_is_one_clear_error(
+    tmp_path: Path, tiny_weights: Path, spoil: Callable[[Path], None], named: str
+) -> None:
+    data = make_data(tmp_path / "data")
+    spoil(data)
+    with pytest.raises(InputError, match=named) as caught:
+        evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("imgsz", [100, 0, -32])
+def test_an_input_size_that_cannot_work_is_refused(
+    tmp_path: Path, tiny_weights: Path, imgsz: int
+) -> None:
+    with pytest.raises(UsageError, match=rf"imgsz must be a multiple of 32, not {imgsz}"):
+        evaluate(make_data(tmp_path / "data"), weights=tiny_weights, imgsz=imgsz)
+
+
+def test_an_error_while_looking_at_pictures_comes_out(tmp_path: Path, tiny_weights: Path) -> None:
+    data = make_data(tmp_path / "data")
+    with pytest.raises(PipelineError):
+        evaluate(data, weights=tiny_weights.with_name("missing.xml"), imgsz=IMGSZ)
+
+
+def test_the_command_prints_one_line(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data(tmp_path / "data")
+    options = ["--weights", str(tiny_weights), "--imgsz", str(IMGSZ), "--precision", "f32"]
+    assert main(["evaluate", "--data", str(data), *options]) == 0
+    assert capsys.readouterr().out == (
+        "10 images, 10 boxes, f32: mAP@0.5 1.0000, mAP@0.5:0.95 1.0000\n"
+    )
+
+
+def test_the_command_says_in_one_line_what_is_missing(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing"
+    assert main(["evaluate", "--data", str(missing), "--weights", str(tiny_weights)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"pipeline: {missing}: ")
+    assert error.count("\n") == 1
+
+
+def test_a_picture_becomes_a_frame_with_its_colours(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    pixels = with_light((1, 1))
+    pixels[:] = (30, 20, 200)
+    cv2.imwrite(str(path), pixels)
+    frame = read_picture(path, 7)
+    assert frame.index == 7
+    assert isinstance(frame.image, av.VideoFrame)
+    assert frame.image.to_ndarray(format="rgb24")[0, 0].tolist() == [200, 20, 30]
+
+
+@pytest.mark.slow
+@needs_checkpoint
+@pytest.mark.skipif(
+    not (SHARED / "coco128").is_dir(), reason="needs the pictures in ../shared/coco128"
+)
+def test_on_coco128_the_precision_is_that_of_the_original() -> None:
+    result = evaluate(SHARED / "coco128", weights=CHECKPOINT, infer=InferOptions(precision="f32"))
+    assert (result.num_images, result.num_boxes) == (128, 929)
+    assert result.map_50 == pytest.approx(0.558, abs=0.01)
+    assert result.map_50_95 == pytest.approx(0.363, abs=0.01)

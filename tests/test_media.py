@@ -1,0 +1,1003 @@
+"""Whole runs on clips of many kinds: what becomes of the picture, the clock and the sound."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.codec.context import Flags
+from numpy.typing import NDArray
+
+from pipeline.config import EncodeOptions
+from pipeline.decode import VideoReader
+from pipeline.errors import InputError
+from pipeline.frames import plane_rows
+from tests.conftest import gray, process, read_detections, video_times, with_light
+
+Image = NDArray[np.uint8]
+Configure = Callable[[Any], None]
+
+LOSSLESS = {
+    "libx264": {"qp": "0", "preset": "ultrafast"},
+    "libx264rgb": {"qp": "0", "preset": "ultrafast"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=error:lossless=1"},
+    "libvpx-vp9": {"lossless": "1", "deadline": "realtime", "cpu-used": "8"},
+    "libsvtav1": {"crf": "5", "preset": "12"},
+    "mpeg4": {"qmin": "1", "qmax": "2"},
+}
+LIMITED, FULL = 1, 2
+BT709 = (LIMITED, 1, 1, 1)
+UNTAGGED = (0, 2, 2, 2)
+
+
+def record(
+    path: Path,
+    images: list[Image],
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    rate: Fraction = Fraction(25),
+    time_base: Fraction | None = None,
+    pts: list[int] | None = None,
+    last_duration: int = 1,
+    options: dict[str, str] | None = None,
+    container_format: str | None = None,
+    tags: tuple[int, int, int, int] = UNTAGGED,
+    configure: Configure = lambda stream: None,
+) -> Path:
+    """Encode RGB pictures, losslessly where the codec can; pts are in ticks of time_base."""
+    time_base = time_base or 1 / rate
+    pts = pts or list(range(len(images)))
+    ends = [*pts[1:], pts[-1] + last_duration]
+    full = FULL if tags[0] == FULL else LIMITED
+    with av.open(str(path), "w", format=container_format) as container:
+        settings = {**LOSSLESS.get(codec, {}), **(options or {})}
+        stream: Any = container.add_stream(codec, rate=rate, options=settings)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        context = stream.codec_context
+        context.time_base = time_base
+        context.flags |= Flags.frame_duration
+        context.color_range, context.color_primaries = tags[:2]
+        context.color_trc, context.colorspace = tags[2:]
+        configure(stream)
+        for image, start, end in zip(images, pts, ends, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = frame.reformat(format=pix_fmt, dst_color_range=full)
+            frame.pts, frame.duration, frame.time_base = start, end - start, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def moving_lights(count: int) -> list[Image]:
+    """A light that is elsewhere in every picture."""
+    return [with_light((index % 16, index // 16 % 12)) for index in range(count)]
+
+
+def noise(count: int, size_wh: tuple[int, int] = (128, 96)) -> list[Image]:
+    """Pictures full of detail, too dark for the light detector."""
+    random = np.random.default_rng(5)
+    return [random.integers(0, 100, (size_wh[1], size_wh[0], 3), np.uint8) for _ in range(count)]
+
+
+def frames_of(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def luma(frame: av.VideoFrame) -> Image:
+    return plane_rows(frame.planes[0])[:, : frame.width]
+
+
+def times_of(path: Path) -> list[Fraction]:
+    """When each frame is shown, by FFmpeg's own account, in exact seconds."""
+    return [
+        frame.pts * frame.time_base
+        for frame in frames_of(path)
+        if frame.pts is not None and frame.time_base is not None
+    ]
+
+
+def tags_of(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Range, primaries, transfer and matrix; a range that is not given means limited."""
+    range_ = max(LIMITED, frame.color_range)
+    return range_, frame.color_primaries, frame.color_trc, frame.colorspace
+
+
+def faults_of(report: Any) -> int:
+    faults = report["source"]["faults"]
+    return int(faults["broken_packets"] + faults["corrupt_frames"])
+
+
+@dataclass(frozen=True)
+class Track:
+    """A sound or subtitle track to be recorded with a clip."""
+
+    codec: str
+    language: str = "eng"
+
+
+def record_with_tracks(
+    path: Path, before: list[Track], after: list[Track], *, num_frames: int = 20
+) -> Path:
+    """A clip with other tracks before and after its video track."""
+    with av.open(str(path), "w") as container:
+        muxed: list[Any] = []
+        for track in before:
+            muxed += _track_packets(container, track)
+        video: Any = container.add_stream("libx264", rate=25, options=LOSSLESS["libx264"])
+        video.width, video.height, video.pix_fmt = 128, 96, "yuv420p"
+        for image in moving_lights(num_frames):
+            muxed += video.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+        muxed += video.encode(None)
+        for track in after:
+            muxed += _track_packets(container, track)
+        for packet in sorted(muxed, key=lambda packet: float(packet.dts * packet.time_base)):
+            container.mux(packet)
+    return path
+
+
+def _track_packets(container: Any, track: Track) -> list[Any]:
+    if track.codec in ("mov_text", "subrip"):
+        stream = container.add_mux_stream(track.codec)
+        stream.metadata["language"] = track.language
+        return list(_subtitle_packets(stream, track.codec))
+    stream = container.add_stream(track.codec, rate=48000)
+    stream.bit_rate = 96000
+    stream.metadata["language"] = track.language
+    seed = sum(track.language.encode())
+    samples = np.random.default_rng(seed).normal(0, 0.1, (1, 38400)).astype(np.float32)
+    sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+    sound.sample_rate, sound.pts, sound.time_base = 48000, 0, Fraction(1, 48000)
+    return [*stream.encode(sound), *stream.encode(None)]
+
+
+def _subtitle_packets(stream: Any, codec: str) -> Iterator[Any]:
+    for index, text in enumerate((b"first", b"second")):
+        length = len(text).to_bytes(2, "big") if codec == "mov_text" else b""
+        packet: Any = av.Packet(length + text)
+        packet.stream, packet.time_base = stream, Fraction(1, 1000)
+        packet.pts = packet.dts = 400 * index
+        packet.duration = 300
+        yield packet
+
+
+def tracks_of(path: Path, kind: str) -> list[list[tuple[Fraction, bytes]]]:
+    """Of each track of a kind: its packets, as time in exact seconds and content."""
+    with av.open(str(path)) as container:
+        wanted = [stream for stream in container.streams if stream.type == kind]
+        tracks: dict[int, list[tuple[Fraction, bytes]]] = {stream.index: [] for stream in wanted}
+        for packet in container.demux(wanted) if wanted else ():
+            if packet.size and packet.pts is not None:
+                content = (packet.pts * packet.time_base, bytes(packet))
+                tracks[packet.stream.index].append(content)
+        return list(tracks.values())
+
+
+def languages_of(path: Path, kind: str) -> list[str | None]:
+    with av.open(str(path)) as container:
+        return [stream.language for stream in container.streams if stream.type == kind]
+
+
+def damage_packets(path: Path, indices: list[int]) -> Path:
+    """Replace what some video packets hold by noise; the container around them stays whole."""
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    random = np.random.default_rng(1)
+    for index in indices:
+        assert content.count(packets[index]) == 1
+        content = content.replace(packets[index], random.bytes(len(packets[index])))
+    path.write_bytes(content)
+    return path
+
+
+def remux_with_times(clip: Path, path: Path, pts: list[int]) -> Path:
+    """The same packets in a file that shows them at other times, in milliseconds."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        packets = (packet for packet in source.demux(video=0) if packet.size)
+        for packet, time in zip(packets, pts, strict=True):
+            packet.stream, packet.time_base = stream, Fraction(1, 1000)
+            packet.pts = packet.dts = time
+            container.mux(packet)
+    return path
+
+
+# Rotation
+
+
+def corner_levels(image: Image) -> list[float]:
+    """Mean brightness of the four corners, row by row."""
+    rows, columns = (slice(0, 4), slice(-4, None)), (slice(0, 4), slice(-4, None))
+    return [float(image[row, column].mean()) for row in rows for column in columns]
+
+
+def picture_with_four_corners() -> Image:
+    """A light in the top left corner, and another shade of dark in each of the others."""
+    image = gray(20)
+    image[:32, :32], image[:24, -24:], image[-24:, :24], image[-24:, -24:] = 255, 50, 80, 110
+    return image
+
+
+def displayed(image: Image, degrees: int, hflip: bool, vflip: bool) -> Image:
+    """What a viewer sees: turned counter-clockwise, then mirrored."""
+    turned = np.rot90(image, degrees // 90)
+    return turned[:: -1 if vflip else 1, :: -1 if hflip else 1]
+
+
+every_rotation = pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+every_mirroring = pytest.mark.parametrize(
+    ("hflip", "vflip"), [(False, False), (True, False), (False, True)]
+)
+
+
+@every_rotation
+@every_mirroring
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_turned_clip_comes_out_upright_with_detections_in_displayed_pixels(
+    tmp_path: Path, tiny_weights: Path, degrees: int, hflip: bool, vflip: bool, suffix: str
+) -> None:
+    clip = record(
+        tmp_path / f"clip.{suffix}",
+        [picture_with_four_corners()] * 3,
+        configure=lambda s: s.set_display_rotation(degrees, hflip=hflip, vflip=vflip),
+    )
+    stored = luma(frames_of(clip)[0])
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(crf=1))
+    frames = frames_of(tmp_path / "out" / "annotated.mp4")
+    seen = displayed(stored, degrees, hflip, vflip)
+    light_y, light_x = np.nonzero(seen > 200)
+
+    assert [luma(frame).shape for frame in frames] == [seen.shape] * 3
+    assert {frame.rotation for frame in frames} == {0}
+    dark = [level < 200 for level in corner_levels(seen)]
+    for frame in frames:
+        found = np.array(corner_levels(luma(frame)))[dark]
+        assert found == pytest.approx(np.array(corner_levels(seen))[dark], abs=4)
+    for line in read_detections(tmp_path / "out"):
+        assert line["detections"]
+        for detection in line["detections"]:
+            left, top, right, bottom = detection["xyxy"]
+            assert light_x.min() <= (left + right) / 2 <= light_x.max() + 1
+            assert light_y.min() <= (top + bottom) / 2 <= light_y.max() + 1
+
+
+@every_rotation
+def test_the_shape_of_pixels_turns_with_the_picture(
+    tmp_path: Path, tiny_weights: Path, degrees: int
+) -> None:
+    def configure(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        stream.set_display_rotation(degrees)
+
+    clip = record(tmp_path / "clip.mp4", moving_lights(3), configure=configure)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    expected = Fraction(3, 4) if degrees in (90, 270) else Fraction(4, 3)
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == expected
+    assert report["source"]["rotation_degrees"] == degrees
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le"])
+def test_a_turned_clip_of_any_pixel_format_keeps_its_brightness_and_tags(
+    tmp_path: Path, tiny_weights: Path, pix_fmt: str
+) -> None:
+    clip = record(
+        tmp_path / "clip.mp4",
+        [gray(100)] * 3,
+        pix_fmt=pix_fmt,
+        tags=BT709,
+        configure=lambda s: s.set_display_rotation(90),
+    )
+    process(clip, tmp_path / "out", tiny_weights)
+    frame = frames_of(tmp_path / "out" / "annotated.mp4")[0]
+    assert tags_of(frame) == BT709
+    assert luma(frame).shape == (128, 96)
+    assert luma(frame).mean() == pytest.approx(16 + 100 * 219 / 255, abs=2)
+
+
+def test_a_turned_full_range_clip_keeps_its_brightness(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = record(
+        tmp_path / "clip.mp4",
+        [gray(100)] * 3,
+        pix_fmt="yuvj420p",
+        tags=(FULL, 1, 1, 1),
+        configure=lambda s: s.set_display_rotation(270),
+    )
+    process(clip, tmp_path / "out", tiny_weights)
+    frame = frames_of(tmp_path / "out" / "annotated.mp4")[0]
+    assert tags_of(frame) == (FULL, 1, 1, 1)
+    assert luma(frame).mean() == pytest.approx(100, abs=2)
+
+
+# The clock
+
+
+@pytest.mark.parametrize(
+    ("time_base", "step"),
+    [
+        (Fraction(1, 1000), 10),
+        (Fraction(1, 600), 7),
+        (Fraction(1001, 30000), 1),
+        (Fraction(1, 90000), 901),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_uneven_frame_times_are_kept_to_the_tick(
+    tmp_path: Path, tiny_weights: Path, time_base: Fraction, step: int, codec: str
+) -> None:
+    ticks = [step * index for index in (0, 1, 3, 10, 11, 50, 51, 80)]
+    clip = record(tmp_path / "clip.mp4", moving_lights(8), time_base=time_base, pts=ticks)
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
+    output = tmp_path / "out" / "annotated.mp4"
+    assert times_of(clip) == [tick * time_base for tick in ticks]
+    assert times_of(output) == times_of(clip)
+    assert [time for time, _ in video_times(output)] == times_of(clip)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "mov"])
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(50)])
+def test_frame_times_of_every_rate_are_kept_to_the_tick(
+    tmp_path: Path, tiny_weights: Path, suffix: str, rate: Fraction
+) -> None:
+    clip = record(tmp_path / f"clip.{suffix}", moving_lights(20), rate=rate)
+    process(clip, tmp_path / "out", tiny_weights)
+    assert times_of(tmp_path / "out" / "annotated.mp4") == times_of(clip)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mp4", "mkv"])
+@pytest.mark.parametrize("start", [180_000, 123_457])
+def test_a_clip_that_starts_late_starts_as_late_afterwards(
+    tmp_path: Path, tiny_weights: Path, suffix: str, start: int
+) -> None:
+    clip = record(
+        tmp_path / f"clip.{suffix}",
+        moving_lights(10),
+        time_base=Fraction(1, 90000),
+        pts=[start + 3600 * index for index in range(10)],
+    )
+    process(clip, tmp_path / "out", tiny_weights)
+    assert times_of(clip)[0] > 1
+    assert times_of(tmp_path / "out" / "annotated.mp4") == times_of(clip)
+
+
+def test_results_carry_the_times_of_the_source(tmp_path: Path, tiny_weights: Path) -> None:
+    ticks = [0, 40, 75, 180]
+    clip = record(tmp_path / "clip.mp4", moving_lights(4), time_base=Fraction(1, 1000), pts=ticks)
+    process(clip, tmp_path / "out", tiny_weights)
+    lines = read_detections(tmp_path / "out")
+    assert [line["pts_seconds"] for line in lines] == [0.0, 0.04, 0.075, 0.18]
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+@pytest.mark.parametrize("last_duration", [40, 97, 1920])
+def test_a_long_last_frame_stays_as_long(
+    tmp_path: Path, tiny_weights: Path, codec: str, last_duration: int
+) -> None:
+    clip = record(
+        tmp_path / "clip.mp4",
+        moving_lights(10),
+        time_base=Fraction(1, 1000),
+        pts=[40 * index for index in range(10)],
+        last_duration=last_duration,
+    )
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as container:
+        assert container.duration == 1000 * (360 + last_duration)
+
+
+@pytest.mark.parametrize("container_format", ["h264", "hevc"])
+@pytest.mark.parametrize("bframes", [0, 2])
+def test_an_elementary_stream_without_times_gets_times_that_grow(
+    tmp_path: Path, tiny_weights: Path, container_format: str, bframes: int
+) -> None:
+    codec = {"h264": "libx264", "hevc": "libx265"}[container_format]
+    clip = record(
+        tmp_path / f"clip.{container_format}",
+        moving_lights(30),
+        codec=codec,
+        container_format=container_format,
+        options={"bf": str(bframes)},
+    )
+    process(clip, tmp_path / "out", tiny_weights)
+    times = times_of(tmp_path / "out" / "annotated.mp4")
+    assert len(times) == 30
+    assert all(later - earlier == Fraction(1, 25) for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize(
+    ("written", "repaired"),
+    [([0, 40, 40, 120], 1), ([0, 40, 80, 80], 1), ([0, 40, 40, 40], 2)],
+)
+def test_times_that_do_not_grow_are_mended_and_counted(
+    tmp_path: Path, tiny_weights: Path, written: list[int], repaired: int
+) -> None:
+    images = moving_lights(4)
+    intact = record(tmp_path / "intact.mkv", images, options={"g": "1"})
+    clip = remux_with_times(intact, tmp_path / "clip.mkv", written)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    times = times_of(tmp_path / "out" / "annotated.mp4")
+    assert len(times) == 4
+    assert all(earlier < later for earlier, later in pairwise(times))
+    assert report["source"]["faults"]["repaired_timestamps"] == repaired
+
+
+def test_joined_recordings_play_one_after_the_other(tmp_path: Path, tiny_weights: Path) -> None:
+    first = record(tmp_path / "first.ts", moving_lights(20))
+    clip = tmp_path / "clip.ts"
+    clip.write_bytes(first.read_bytes() * 2)
+    process(clip, tmp_path / "out", tiny_weights)
+    times = times_of(tmp_path / "out" / "annotated.mp4")
+    assert len(times) == 40
+    assert times[-1] - times[0] > 1.5
+    assert max(later - earlier for earlier, later in pairwise(times)) < 0.2
+
+
+def test_sound_of_joined_recordings_goes_on_with_the_picture(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    first = record_with_tracks(tmp_path / "first.ts", [], [Track("aac")])
+    clip = tmp_path / "clip.ts"
+    clip.write_bytes(first.read_bytes() * 2)
+    process(clip, tmp_path / "out", tiny_weights)
+    times = times_of(tmp_path / "out" / "annotated.mp4")
+    [sound] = tracks_of(tmp_path / "out" / "annotated.mp4", "audio")
+    assert len(times) == 40
+    assert len(sound) >= 2 * len(tracks_of(first, "audio")[0]) - 1
+    assert all(earlier[0] < later[0] for earlier, later in pairwise(sound))
+    assert float(sound[-1][0]) == pytest.approx(float(times[-1]), abs=0.2)
+
+
+# Containers and codecs
+
+
+@dataclass(frozen=True)
+class Kind:
+    codec: str
+    suffix: str
+    pix_fmt: str = "yuv420p"
+
+
+KINDS = [
+    Kind("mpeg4", "avi"),
+    Kind("mjpeg", "avi", "yuvj420p"),
+    Kind("rawvideo", "avi"),
+    Kind("libvpx-vp9", "webm"),
+    Kind("libx265", "mp4"),
+    Kind("libsvtav1", "mkv"),
+    Kind("libsvtav1", "mp4"),
+    Kind("libx264", "mov"),
+    Kind("libx264", "mkv"),
+    Kind("libx264", "ts"),
+    Kind("libx264", "flv"),
+    Kind("prores_ks", "mov", "yuv422p10le"),
+    Kind("mpeg2video", "mpg"),
+    Kind("mpeg2video", "ts"),
+    Kind("ffv1", "mkv"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.codec}-{kind.suffix}")
+def test_every_container_and_codec_gives_every_frame_at_its_time(
+    tmp_path: Path, tiny_weights: Path, kind: Kind
+) -> None:
+    clip = record(
+        tmp_path / f"clip.{kind.suffix}",
+        moving_lights(30),
+        codec=kind.codec,
+        pix_fmt=kind.pix_fmt,
+        tags=(FULL, 2, 2, 2) if kind.codec == "mjpeg" else UNTAGGED,
+    )
+    process(clip, tmp_path / "out", tiny_weights)
+    times = times_of(tmp_path / "out" / "annotated.mp4")
+    assert times == times_of(clip)
+    since_start = [float(time - times[0]) for time in times]
+    assert since_start == pytest.approx([index / 25 for index in range(30)], abs=1e-3)
+    cells = [
+        {tuple(int(value / 8) for value in found["xyxy"][:2]) for found in line["detections"]}
+        for line in read_detections(tmp_path / "out")
+    ]
+    assert cells == [{(index % 16, index // 16)} for index in range(30)]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_b_frames_come_in_the_order_in_which_they_are_seen(
+    tmp_path: Path, tiny_weights: Path, codec: str, suffix: str
+) -> None:
+    def configure(stream: Any) -> None:
+        stream.codec_context.max_b_frames = 3
+
+    options = {"libx264": {"qp": "1", "preset": "fast"}, "libx265": {"preset": "fast"}}
+    clip = record(
+        tmp_path / f"clip.{suffix}",
+        moving_lights(30),
+        codec=codec,
+        options=options.get(codec),
+        configure=configure,
+    )
+    with av.open(str(clip)) as container:
+        shown = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+    process(clip, tmp_path / "out", tiny_weights)
+    assert shown != sorted(shown)
+    assert times_of(tmp_path / "out" / "annotated.mp4") == times_of(clip)
+    lines = read_detections(tmp_path / "out")
+    columns = [int(line["detections"][0]["xyxy"][0] / 8) for line in lines]
+    assert columns == [index % 16 for index in range(30)]
+
+
+def test_b_frames_of_an_avi_all_come_in_order(tmp_path: Path, tiny_weights: Path) -> None:
+    def configure(stream: Any) -> None:
+        stream.codec_context.max_b_frames = 2
+
+    clip = record(tmp_path / "clip.avi", moving_lights(30), codec="mpeg4", configure=configure)
+    process(clip, tmp_path / "out", tiny_weights)
+    times = times_of(tmp_path / "out" / "annotated.mp4")
+    assert [later - earlier for earlier, later in pairwise(times)] == [Fraction(1, 25)] * 29
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+@pytest.mark.parametrize("num_frames", [1, 2, 3])
+def test_a_clip_of_one_or_a_few_frames_is_enough(
+    tmp_path: Path, tiny_weights: Path, codec: str, num_frames: int
+) -> None:
+    clip = record(tmp_path / "clip.mp4", moving_lights(num_frames))
+    report = process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
+    assert report["output"]["num_frames"] == num_frames
+    assert times_of(tmp_path / "out" / "annotated.mp4") == times_of(clip)
+
+
+@pytest.mark.parametrize(
+    ("codec", "tag"), [("h264", "avc1"), ("hevc", "hvc1"), ("av1", "av01"), ("vp9", "vp09")]
+)
+def test_every_output_codec_opens_under_the_tag_that_players_know(
+    tmp_path: Path, tiny_weights: Path, codec: str, tag: str
+) -> None:
+    clip = record(tmp_path / "clip.mp4", moving_lights(30))
+    report = process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
+    output = tmp_path / "out" / "annotated.mp4"
+    with av.open(str(output)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.codec.canonical_name, context.codec_tag) == (codec, tag)
+    assert [(frame.width, frame.height) for frame in frames_of(output)] == [(128, 96)] * 30
+    assert times_of(output) == times_of(clip)
+    assert report["output"]["codec"] == codec
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_a_player_can_start_before_it_has_the_whole_file(
+    tmp_path: Path, tiny_weights: Path, codec: str
+) -> None:
+    clip = record(tmp_path / "clip.mp4", moving_lights(10))
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
+    content = (tmp_path / "out" / "annotated.mp4").read_bytes()
+    names, start = [], 0
+    while start < len(content):
+        names.append(content[start + 4 : start + 8])
+        start += int.from_bytes(content[start : start + 4], "big")
+    assert names.index(b"moov") < names.index(b"mdat")
+
+
+# Pixel formats, sizes and colours
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+@pytest.mark.parametrize("size_wh", [(127, 95), (128, 95), (127, 96)])
+def test_a_clip_of_odd_size_loses_no_pixel(
+    tmp_path: Path, tiny_weights: Path, codec: str, size_wh: tuple[int, int]
+) -> None:
+    width, height = size_wh
+    picture = gray(40, size_wh)
+    picture[-8:, -8:] = 90
+    clip = record(tmp_path / "clip.webm", [picture] * 5, codec="libvpx-vp9")
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec, crf=10))
+    frames = frames_of(tmp_path / "out" / "annotated.mp4")
+    assert len(frames) == 5
+    # H.264 and HEVC have no odd sizes in 4:2:0: one more row or column is the closest.
+    assert width <= frames[0].width <= width + width % 2
+    assert height <= frames[0].height <= height + height % 2
+    before, after = luma(frames_of(clip)[0]), luma(frames[0])[:height, :width]
+    assert np.abs(after.astype(int) - before).max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt"),
+    [
+        ("libx264", "yuv420p"),
+        ("libx264", "yuv420p10le"),
+        ("libx265", "yuv420p10le"),
+        ("libx264", "yuv422p"),
+        ("libx264", "yuv444p"),
+        ("libx264", "nv12"),
+        ("libx265", "yuv422p10le"),
+    ],
+)
+@pytest.mark.parametrize("tags", [UNTAGGED, BT709, (LIMITED, 9, 16, 9)], ids=str)
+def test_every_pixel_format_becomes_8_bit_with_its_brightness_and_colour_tags(
+    tmp_path: Path,
+    tiny_weights: Path,
+    codec: str,
+    pix_fmt: str,
+    tags: tuple[int, int, int, int],
+) -> None:
+    clip = record(tmp_path / "clip.mp4", [gray(100)] * 5, codec=codec, pix_fmt=pix_fmt, tags=tags)
+    process(clip, tmp_path / "out", tiny_weights)
+    source, frame = frames_of(clip)[0], frames_of(tmp_path / "out" / "annotated.mp4")[0]
+    assert frame.format.name == "yuv420p"
+    assert (frame.width, frame.height) == (128, 96)
+    assert tags_of(frame) == tags_of(source)
+    assert luma(frame).mean() == pytest.approx(16 + 100 * 219 / 255, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pix_fmt"),
+    [("libx264", "mp4", "yuvj420p"), ("libx264", "mp4", "yuvj444p"), ("mjpeg", "avi", "yuvj422p")],
+)
+def test_full_range_stays_full_range(
+    tmp_path: Path, tiny_weights: Path, codec: str, suffix: str, pix_fmt: str
+) -> None:
+    clip = record(
+        tmp_path / f"clip.{suffix}",
+        [gray(level) for level in (0, 60, 120)],
+        codec=codec,
+        pix_fmt=pix_fmt,
+        tags=(FULL, 2, 2, 2),
+    )
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(crf=5))
+    frames = frames_of(tmp_path / "out" / "annotated.mp4")
+    assert {frame.format.name for frame in frames} <= {"yuv420p", "yuvj420p"}
+    assert {frame.color_range for frame in frames} == {FULL}
+    assert [luma(frame).mean() for frame in frames] == pytest.approx([0, 60, 120], abs=2)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pix_fmt"),
+    [("libx264rgb", "mp4", "rgb24"), ("ffv1", "mkv", "bgr0"), ("png", "mov", "rgb24")],
+)
+def test_colours_of_an_rgb_recording_look_the_same(
+    tmp_path: Path, tiny_weights: Path, codec: str, suffix: str, pix_fmt: str
+) -> None:
+    orange = gray(0)
+    orange[:] = (150, 70, 20)
+    clip = record(tmp_path / f"clip.{suffix}", [orange] * 3, codec=codec, pix_fmt=pix_fmt)
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(crf=5))
+    frame = frames_of(tmp_path / "out" / "annotated.mp4")[0]
+    assert frame.format.name in ("yuv420p", "yuvj420p")
+    seen = frame.to_ndarray(format="rgb24").reshape(-1, 3).mean(axis=0)
+    assert seen == pytest.approx([150, 70, 20], abs=6)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_colour_tags_reach_every_output_codec(
+    tmp_path: Path, tiny_weights: Path, codec: str
+) -> None:
+    clip = record(tmp_path / "clip.mp4", moving_lights(3), tags=BT709)
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
+    assert {tags_of(frame) for frame in frames_of(tmp_path / "out" / "annotated.mp4")} == {BT709}
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+@pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(10, 11)])
+def test_the_shape_of_pixels_is_kept(
+    tmp_path: Path, tiny_weights: Path, codec: str, aspect: Fraction
+) -> None:
+    def configure(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = aspect
+
+    clip = record(tmp_path / "clip.mp4", moving_lights(3), configure=configure)
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == aspect
+
+
+def test_without_loss_in_the_encoder_only_boxes_and_tags_differ(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    images = noise(6)
+    images[3][80:88, 64:72] = 255
+    clip = record(tmp_path / "clip.mp4", images)
+    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(crf=0))
+    before = [frame.to_ndarray() for frame in frames_of(clip)]
+    after = [frame.to_ndarray() for frame in frames_of(tmp_path / "out" / "annotated.mp4")]
+    same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert same == [True, True, True, False, True, True]
+    rows, _ = np.nonzero(before[3][:96] != after[3][:96])
+    assert rows.min() >= 56
+    assert rows.max() < 88
+
+
+def test_a_change_of_size_in_mid_stream_keeps_every_frame(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    small = record(tmp_path / "small.ts", [gray(60, (64, 48))] * 10)
+    large = record(tmp_path / "large.ts", [gray(60)] * 10, pts=list(range(10, 20)))
+    clip = tmp_path / "clip.ts"
+    clip.write_bytes(large.read_bytes() + small.read_bytes())
+    report = process(clip, tmp_path / "out", tiny_weights)
+    frames = frames_of(tmp_path / "out" / "annotated.mp4")
+    assert [(frame.width, frame.height) for frame in frames] == [(128, 96)] * 20
+    assert report["source"]["faults"]["resized_frames"] == 10
+
+
+# Sound and subtitles
+
+
+@pytest.mark.parametrize(
+    ("suffix", "before", "after"),
+    [
+        ("mp4", [], [Track("aac")]),
+        ("mp4", [Track("aac", "deu")], []),
+        ("mp4", [Track("aac", "fra")], [Track("aac", "jpn")]),
+        ("mkv", [], [Track("libopus"), Track("flac", "deu")]),
+        ("mkv", [Track("ac3")], [Track("libmp3lame", "spa")]),
+        ("mov", [], [Track("aac")]),
+        ("mp4", [], []),
+    ],
+    ids=["after", "first", "both-sides", "opus-flac", "ac3-mp3", "mov", "none"],
+)
+def test_sound_is_copied_as_it_is_at_its_time(
+    tmp_path: Path, tiny_weights: Path, suffix: str, before: list[Track], after: list[Track]
+) -> None:
+    clip = record_with_tracks(tmp_path / f"clip.{suffix}", before, after)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    output = tmp_path / "out" / "annotated.mp4"
+    assert len(tracks_of(output, "audio")) == len(before) + len(after)
+    assert tracks_of(output, "audio") == tracks_of(clip, "audio")
+    assert languages_of(output, "audio") == [track.language for track in before + after]
+    assert times_of(output) == times_of(clip)
+    assert report["output"]["notes"] == []
+
+
+def test_sound_of_a_transport_stream_stays_in_step(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = record_with_tracks(tmp_path / "clip.ts", [], [Track("aac")])
+    process(clip, tmp_path / "out", tiny_weights)
+    output = tmp_path / "out" / "annotated.mp4"
+    [source], [copied] = tracks_of(clip, "audio"), tracks_of(output, "audio")
+    assert len(copied) == len(source)
+    # MP4 counts sound in samples, a transport stream in 1/90000 s.
+    assert [float(time) for time, _ in copied] == pytest.approx(
+        [float(time) for time, _ in source], abs=1e-4
+    )
+    assert times_of(output) == times_of(clip)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("wmav2", "asf"), ("wavpack", "mkv"), ("adpcm_ima_wav", "avi")]
+)
+def test_sound_that_mp4_cannot_carry_is_named_in_the_notes(
+    tmp_path: Path, tiny_weights: Path, codec: str, suffix: str
+) -> None:
+    clip = record_with_tracks(tmp_path / f"clip.{suffix}", [], [Track(codec)])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    [note] = report["output"]["notes"]
+    assert codec in note
+    assert "MP4 cannot carry it" in note
+    assert tracks_of(tmp_path / "out" / "annotated.mp4", "audio") == []
+    assert len(frames_of(tmp_path / "out" / "annotated.mp4")) == 20
+
+
+def test_one_track_that_cannot_be_carried_does_not_cost_the_others(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = record_with_tracks(tmp_path / "clip.mkv", [Track("wavpack")], [Track("libopus", "deu")])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    assert len(report["output"]["notes"]) == 1
+    output = tmp_path / "out" / "annotated.mp4"
+    assert tracks_of(output, "audio") == tracks_of(clip, "audio")[1:]
+    assert languages_of(output, "audio") == ["deu"]
+
+
+def test_subtitles_of_an_mp4_are_copied(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = record_with_tracks(tmp_path / "clip.mp4", [], [Track("mov_text", "fra")])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    output = tmp_path / "out" / "annotated.mp4"
+    assert Counter(tracks_of(output, "subtitle")[0]) == Counter(tracks_of(clip, "subtitle")[0])
+    assert languages_of(output, "subtitle") == ["fra"]
+    assert report["output"]["notes"] == []
+
+
+def test_subtitles_that_mp4_cannot_carry_are_named_in_the_notes(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = record_with_tracks(tmp_path / "clip.mkv", [], [Track("subrip")])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    [note] = report["output"]["notes"]
+    assert "srt" in note
+    assert tracks_of(tmp_path / "out" / "annotated.mp4", "subtitle") == []
+
+
+# Broken clips and what is no clip
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize("part", [0.3, 0.7])
+def test_a_truncated_clip_gives_what_is_left_of_it(
+    tmp_path: Path, tiny_weights: Path, suffix: str, part: float
+) -> None:
+    whole = record(
+        tmp_path / f"whole.{suffix}",
+        noise(40),
+        codec="mpeg4" if suffix == "avi" else "libx264",
+        options={"g": "1"},
+        configure=lambda s: (
+            s.container.options.update(movflags="faststart") if suffix == "mp4" else None
+        ),
+    )
+    clip = tmp_path / f"clip.{suffix}"
+    clip.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    times = times_of(tmp_path / "out" / "annotated.mp4")
+    assert 40 * part - 4 <= len(times) <= 40 * part + 2
+    assert times == times_of(whole)[: len(times)]
+    assert report["output"]["num_frames"] == len(times)
+
+
+def test_a_truncated_mp4_counts_the_packet_that_was_cut(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = record(
+        tmp_path / "clip.mp4",
+        noise(20),
+        options={"g": "1"},
+        configure=lambda s: s.container.options.update(movflags="faststart"),
+    )
+    with av.open(str(clip)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        cut = (packets[12].pos or 0) + packets[12].size // 2
+    clip.write_bytes(clip.read_bytes()[:cut])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    assert faults_of(report) >= 1
+    assert report["output"]["num_frames"] in (12, 13)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [
+        ("libx264", "mp4"),
+        ("libx264", "mkv"),
+        ("libx265", "mp4"),
+        ("libvpx-vp9", "webm"),
+        ("libsvtav1", "mkv"),
+        ("mpeg4", "avi"),
+    ],
+)
+def test_damaged_packets_are_counted_and_the_other_frames_keep_their_times(
+    tmp_path: Path, tiny_weights: Path, codec: str, suffix: str
+) -> None:
+    options = {"libx265": {"x265-params": "log-level=error:lossless=1:keyint=1"}}
+    clip = record(
+        tmp_path / f"clip.{suffix}",
+        noise(30),
+        codec=codec,
+        options=options.get(codec, {"g": "1"}),
+    )
+    times = times_of(clip)
+    damage_packets(clip, [5, 6, 20])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    left = times_of(tmp_path / "out" / "annotated.mp4")
+    assert faults_of(report) >= 1
+    assert set(times) - set(left) <= {times[5], times[6], times[20]}
+    assert set(left) <= set(times)
+
+
+@pytest.mark.parametrize("num_threads", [1, 8])
+@pytest.mark.parametrize("damaged", [[5, 6, 20], [27], [29]], ids=str)
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "libvpx-vp9"])
+def test_a_damaged_packet_costs_no_other_frame_however_many_threads_decode(
+    tmp_path: Path, codec: str, damaged: list[int], num_threads: int
+) -> None:
+    clip = record(tmp_path / "clip.mkv", noise(30), codec=codec, options={"g": "1"})
+    intact = {time for index, time in enumerate(times_of(clip)) if index not in damaged}
+    reader = VideoReader(damage_packets(clip, damaged), num_threads=num_threads)
+    found = {frame.pts * frame.time_base for frame in reader}
+    reader.close()
+    assert intact <= found
+    assert reader.faults.broken_packets + reader.faults.corrupt_frames >= 1
+
+
+def test_a_clip_whose_first_packets_are_damaged_begins_with_the_first_whole_frame(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = record(tmp_path / "clip.mkv", noise(20), options={"g": "1"})
+    times = times_of(clip)
+    damage_packets(clip, [0, 1])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    assert faults_of(report) >= 1
+    assert set(times[2:]) <= set(times_of(tmp_path / "out" / "annotated.mp4")) <= set(times)
+
+
+def empty_file(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text_file(path: Path) -> None:
+    path.write_text("not a clip\n" * 1000, encoding="utf-8")
+
+
+def sound_alone(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        for packet in _track_packets(container, Track("aac")):
+            container.mux(packet)
+
+
+def half_without_index(path: Path) -> None:
+    record(path, noise(20))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def all_packets_damaged(path: Path) -> None:
+    damage_packets(record(path, noise(10)), list(range(10)))
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def missing_file(path: Path) -> None:
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (empty_file, "not a video that can be read"),
+        (text_file, "not a video that can be read"),
+        (sound_alone, "has no video stream"),
+        (half_without_index, "not a video that can be read"),
+        (all_packets_damaged, "cannot decode any frame"),
+        (a_folder, "not a regular file"),
+        (missing_file, "no such file"),
+    ],
+)
+def test_what_is_no_clip_is_refused_in_one_line_that_says_why(
+    tmp_path: Path, tiny_weights: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    make(clip)
+    with pytest.raises(InputError) as caught:
+        process(clip, tmp_path / "out", tiny_weights)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(clip) in message
+    assert reason in message
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+CONCAT = "ffconcat version 1.0\nfile {}\n"
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\n{}\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize("playlist", [CONCAT, HLS], ids=["concat", "hls"])
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.m3u8", "clip.ffconcat"])
+def test_a_playlist_is_no_clip_though_its_target_is_one(
+    tmp_path: Path, tiny_weights: Path, playlist: str, name: str
+) -> None:
+    record(tmp_path / "listed.ts", moving_lights(5))
+    (tmp_path / name).write_text(playlist.format("listed.ts"), encoding="utf-8")
+    with pytest.raises(InputError, match="not a video that can be read"):
+        process(tmp_path / name, tmp_path / "out", tiny_weights)
+
+
+@pytest.mark.parametrize("playlist", [CONCAT, HLS], ids=["concat", "hls"])
+def test_a_playlist_cannot_make_the_run_call_another_machine(
+    tmp_path: Path, tiny_weights: Path, playlist: str
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/listed.ts"
+        clip.write_text(playlist.format(url), encoding="utf-8")
+        with pytest.raises(InputError, match="not a video that can be read"):
+            process(clip, tmp_path / "out", tiny_weights)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()

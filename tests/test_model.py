@@ -1,0 +1,477 @@
+"""A model file -> the graph for one input shape, converted once."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import openvino as ov
+import pytest
+import torch
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+from torch import Tensor, nn
+
+from pipeline.config import InferOptions
+from pipeline.detections import Detections
+from pipeline.errors import ModelError
+from pipeline.infer import compile_model
+from pipeline.letterbox import letterbox
+from pipeline.model.prepare import PreparedModel, prepare_model
+from pipeline.postprocess import detections_from, select_candidates
+from pipeline.progress import Progress, no_progress
+from tests.conftest import TINY_INPUT_WH, TINY_LAYOUT, light_detector
+from tests.test_checkpoint import (
+    ANCHORS_PX,
+    DetectionModel,
+    class_names,
+    save,
+    three_convolutions,
+)
+
+WIDE, UPRIGHT = (768, 432), (432, 768)
+IMGSZ = 160
+
+CONVERT_IN_A_FRESH_PROCESS = """
+import sys
+from pathlib import Path
+from pipeline.infer import compile_model
+from pipeline.config import InferOptions
+from pipeline.model.prepare import prepare_model
+stages = []
+prepared = prepare_model(
+    Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3])), 160, lambda p: stages.append(p.stage)
+)
+compile_model(prepared.model, InferOptions(), prepared.compiled_cache_dir)
+print("imported:", *sorted({"torch", "onnx", "ultralytics"} & set(sys.modules)))
+print("stages:", *sorted(set(stages)))
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return save(tmp_path / "model.pt", three_convolutions(3))
+
+
+class Decoded(nn.Module):
+    """YOLOv5's Detect.forward in its inference form, as export.py writes it."""
+
+    def __init__(self, raw: DetectionModel, sizes_by: str = "yolov5") -> None:
+        super().__init__()
+        self.raw = raw
+        self.sizes_by = sizes_by
+
+    def forward(self, image: Tensor) -> Tensor:
+        boxes = []
+        for head, stride, anchors in zip(self.raw(image), (8, 16, 32), ANCHORS_PX, strict=True):
+            batch, channels, ny, nx = head.shape
+            values = channels // 3
+            x = head.view(batch, 3, values, ny, nx).permute(0, 1, 3, 4, 2).contiguous()
+            rows = torch.arange(ny, dtype=torch.float32).view(1, 1, ny, 1).expand(1, 3, ny, nx)
+            columns = torch.arange(nx, dtype=torch.float32).view(1, 1, 1, nx).expand(1, 3, ny, nx)
+            grid = torch.stack((columns, rows), 4) - 0.5
+            anchor_wh = torch.tensor(anchors).view(1, 3, 1, 1, 2)
+            xy, wh, confidence = x.sigmoid().split((2, 2, values - 4), 4)
+            xy = (xy * 2 + grid) * stride
+            wh = (wh * 2) ** 2 * anchor_wh if self.sizes_by == "yolov5" else wh.exp() * anchor_wh
+            y = torch.cat((xy, wh, confidence), 4)
+            boxes.append(y.view(batch, 3 * nx * ny, values))
+        return torch.cat(boxes, 1)
+
+
+class Convolution(nn.Module):
+    """One convolution, and then whatever makes the output."""
+
+    def __init__(self, channels: int, then: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 8, 8)
+        self.then = then
+
+    def forward(self, image: Tensor) -> Any:
+        return self.then(self.conv(image))
+
+
+class LikeYOLOv8(nn.Module):
+    """(1, 4 + classes, boxes), without objectness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 84, s, s) for s in (8, 16, 32))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([conv(image).flatten(2) for conv in self.convs], 2)
+
+
+class WithMasks(nn.Module):
+    """YOLOv5's segmentation: 32 mask coefficients after the classes, and a second output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boxes = Decoded(three_convolutions(3 + 32))
+        self.masks = nn.Conv2d(3, 32, 4, 4)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.boxes(image), self.masks(image)
+
+
+def write_onnx(
+    path: Path,
+    module: nn.Module,
+    *,
+    side: int = 320,
+    dynamic: bool = False,
+    names: dict[int, str] | None = None,
+) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            (torch.zeros(1, 3, side, side),),
+            str(path),
+            input_names=["images"],
+            dynamic_axes={"images": {0: "batch", 2: "height", 3: "width"}} if dynamic else None,
+            opset_version=17,
+            dynamo=False,
+        )
+    if names is not None:
+        model = onnx.load(path)
+        for key, value in (("stride", "32"), ("names", str(names))):
+            entry = model.metadata_props.add()
+            entry.key, entry.value = key, value
+        onnx.save(model, path)
+    return path
+
+
+def picture(size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 256, (1, size_wh[1], size_wh[0], 3), np.uint8)
+
+
+def heads_of(prepared: PreparedModel) -> list[NDArray[np.float32]]:
+    options = InferOptions(precision="f32")
+    compiled = compile_model(prepared.model, options, prepared.compiled_cache_dir)
+    return [np.array(head[0]) for head in compiled([picture(prepared.input_wh)]).values()]
+
+
+def detections_of(prepared: PreparedModel) -> Detections:
+    return detections_from(
+        select_candidates(heads_of(prepared), prepared.layout, 0.3),
+        letterbox(WIDE, prepared.input_wh),
+        confidence_threshold=0.3,
+        iou_threshold=0.45,
+        max_detections=40,
+    )
+
+
+def stages(weights: Path, source_wh: tuple[int, int] = WIDE) -> list[str]:
+    seen: list[Progress] = []
+    prepare_model(weights, source_wh, IMGSZ, seen.append)
+    return [step.stage for step in seen]
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.rglob(pattern)
+    return found
+
+
+def prepare_in_a_fresh_process(weights: Path, source_wh: tuple[int, int]) -> str:
+    command = [sys.executable, "-c", CONVERT_IN_A_FRESH_PROCESS, str(weights)]
+    command += [str(side) for side in source_wh]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_graph_takes_bytes_and_gives_the_heads_of_the_checkpoint(
+    cache: Path, checkpoint: Path
+) -> None:
+    prepared = prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    assert prepared.input_wh == (160, 96)
+    assert list(prepared.model.input().shape) == [1, 96, 160, 3]
+    assert prepared.model.input().element_type == ov.Type.u8
+    assert prepared.layout.class_names == tuple(class_names(3).values())
+    image = torch.from_numpy(picture((160, 96))).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        expected = [head[0].permute(1, 2, 0) for head in three_convolutions(3)(image)]
+    for found, right in zip(heads_of(prepared), expected, strict=True):
+        np.testing.assert_allclose(found, right.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_conversion_is_done_once_and_tells_how_far_it_is(cache: Path, checkpoint: Path) -> None:
+    seen: list[Progress] = []
+    first = prepare_model(checkpoint, WIDE, IMGSZ, seen.append)
+    assert {(step.stage, step.total) for step in seen} == {("convert", 3)}
+    assert [step.done for step in seen] == [0, 1, 2, 3]
+    assert stages(checkpoint) == []
+    second = prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    assert second.layout == first.layout
+    assert second.input_wh == first.input_wh
+    assert second.weights_sha256 == first.weights_sha256
+    for a, b in zip(heads_of(first), heads_of(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_converted_model_needs_neither_torch_nor_onnx(cache: Path, checkpoint: Path) -> None:
+    assert "imported: onnx torch ultralytics" in prepare_in_a_fresh_process(checkpoint, WIDE)
+    warm = prepare_in_a_fresh_process(checkpoint, WIDE)
+    assert warm.splitlines() == ["imported:", "stages:"]
+
+
+def test_another_input_size_is_made_from_what_was_exported_before(
+    cache: Path, checkpoint: Path
+) -> None:
+    assert stages(checkpoint, WIDE)
+    exported = only(cache, "model.onnx")
+    written = exported.stat().st_mtime_ns
+    assert "imported:\n" in prepare_in_a_fresh_process(checkpoint, UPRIGHT)
+    assert only(cache, "model.onnx").stat().st_mtime_ns == written
+    upright = prepare_model(checkpoint, UPRIGHT, IMGSZ, no_progress)
+    assert upright.input_wh == (96, 160)
+    assert [head.shape[:2] for head in heads_of(upright)] == [(20, 12), (10, 6), (5, 3)]
+
+
+def test_another_checkpoint_under_the_same_name_is_converted_anew(
+    cache: Path, checkpoint: Path
+) -> None:
+    prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    save(checkpoint, three_convolutions(7))
+    assert prepare_model(checkpoint, WIDE, IMGSZ, no_progress).layout.num_classes == 7
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def scribble(path: Path) -> None:
+    path.write_bytes(b"\x00\xff" * 200)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, scribble, Path.unlink])
+@pytest.mark.parametrize("pattern", ["160x96.xml", "160x96.bin"])
+def test_a_damaged_converted_model_is_rebuilt(
+    cache: Path, checkpoint: Path, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    expected = heads_of(prepare_model(checkpoint, WIDE, IMGSZ, no_progress))
+    damage(only(cache, pattern))
+    assert stages(checkpoint)
+    assert stages(checkpoint) == []
+    found = heads_of(prepare_model(checkpoint, WIDE, IMGSZ, no_progress))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, scribble, Path.unlink])
+@pytest.mark.parametrize("pattern", ["model.onnx", "layout.json"])
+def test_a_damaged_export_is_made_again_for_the_next_input_size(
+    cache: Path, checkpoint: Path, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    damage(only(cache, pattern))
+    prepared = prepare_model(checkpoint, UPRIGHT, IMGSZ, no_progress)
+    assert prepared.input_wh == (96, 160)
+    assert prepared.layout.num_classes == 3
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, scribble])
+def test_a_damaged_compiled_model_is_compiled_again(
+    cache: Path, checkpoint: Path, damage: Callable[[Path], None]
+) -> None:
+    prepared = prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    expected = heads_of(prepared)
+    for blob in prepared.compiled_cache_dir.iterdir():
+        damage(blob)
+    for a, b in zip(heads_of(prepared), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nothing_half_written_is_left_in_the_cache(cache: Path, checkpoint: Path) -> None:
+    prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    assert sorted(path.name for path in only(cache, "model.onnx").parent.iterdir()) == [
+        "160x96.bin",
+        "160x96.xml",
+        "layout.json",
+        "model.onnx",
+    ]
+
+
+def test_an_onnx_of_yolov5s_export_gives_the_same_detections_as_its_checkpoint(
+    cache: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    raw = three_convolutions(3)
+    exported = write_onnx(tmp_path / "yolo.onnx", Decoded(raw), dynamic=True, names=class_names(3))
+    from_onnx = prepare_model(exported, WIDE, IMGSZ, no_progress)
+    from_checkpoint = prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    assert from_onnx.input_wh == (160, 96)
+    assert from_onnx.layout.class_names == from_checkpoint.layout.class_names
+    np.testing.assert_allclose(from_onnx.layout.anchors_px, ANCHORS_PX, rtol=1e-3)
+    found, expected = detections_of(from_onnx), detections_of(from_checkpoint)
+    assert len(expected) > 5
+    np.testing.assert_array_equal(found.class_id, expected.class_id)
+    np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-4)
+    np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=0.2)
+    assert stages(exported) == []
+
+
+def test_an_onnx_of_fixed_input_size_keeps_it(cache: Path, tmp_path: Path) -> None:
+    exported = write_onnx(
+        tmp_path / "yolo.onnx", Decoded(three_convolutions(3)), names=class_names(3)
+    )
+    for source_wh in (WIDE, UPRIGHT):
+        prepared = prepare_model(exported, source_wh, 640, no_progress)
+        assert prepared.input_wh == (320, 320)
+        assert list(prepared.model.input().shape) == [1, 320, 320, 3]
+        assert [head.shape for head in heads_of(prepared)] == [
+            (40, 40, 24),
+            (20, 20, 24),
+            (10, 10, 24),
+        ]
+    again = prepare_model(exported, WIDE, 640, no_progress)
+    assert again.input_wh == (320, 320)
+
+
+def test_an_onnx_without_class_names_counts_its_classes(cache: Path, tmp_path: Path) -> None:
+    exported = write_onnx(tmp_path / "yolo.onnx", Decoded(three_convolutions(3)))
+    assert prepare_model(exported, WIDE, 640, no_progress).layout.class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("names", ["not a dict", "{0: 'a'", "['a', 'b', 'c']", "{0: 'a', 1: 'b'}"])
+def test_class_names_that_cannot_be_read_are_replaced_by_numbers(
+    cache: Path, tmp_path: Path, names: str
+) -> None:
+    exported = write_onnx(tmp_path / "yolo.onnx", Decoded(three_convolutions(3)), names={})
+    model = onnx.load(exported)
+    model.metadata_props[1].value = names
+    onnx.save(model, exported)
+    layout = prepare_model(exported, WIDE, 640, no_progress).layout
+    assert layout.class_names in (("0", "1", "2"), ("a", "b", "c"))
+
+
+def test_an_ir_made_here_is_taken_as_it_is(cache: Path, tiny_weights: Path) -> None:
+    prepared = prepare_model(tiny_weights, WIDE, 640, no_progress)
+    assert prepared.input_wh == TINY_INPUT_WH
+    assert prepared.layout == TINY_LAYOUT
+
+
+def save_ir(path: Path, model: ov.Model) -> None:
+    ov.save_model(model, path, compress_to_fp16=False)
+
+
+def unrelated_ir(path: Path) -> None:
+    image = ops.parameter([1, 3, 64, 64], np.float32)
+    save_ir(path, ov.Model([ops.relu(image)], [image], "unrelated"))
+
+
+def ir_without_layout(path: Path) -> None:
+    model = light_detector()
+    save_ir(path, ov.Model(model.outputs, model.get_parameters(), "heads"))
+
+
+def ir_with_a_broken_layout(path: Path) -> None:
+    model = light_detector()
+    model.set_rt_info("{broken", ["pipeline", "head_layout"])
+    save_ir(path, model)
+
+
+def ir_without_its_weights(path: Path) -> None:
+    save_ir(path, light_detector())
+    path.with_suffix(".bin").unlink()
+
+
+def ir_of_any_rank(path: Path) -> None:
+    image = ops.parameter(ov.PartialShape.dynamic(), np.float32)
+    save_ir(path, ov.Model([ops.relu(image)], [image], "any"))
+
+
+def two_inputs(path: Path) -> None:
+    a, b = (ops.parameter([1, 3, 64, 64], np.float32) for _ in range(2))
+    save_ir(path, ov.Model([ops.add(a, b)], [a, b], "two"))
+
+
+def like_yolov8(path: Path) -> None:
+    write_onnx(path, LikeYOLOv8(), side=640)
+
+
+def classifier(path: Path) -> None:
+    write_onnx(path, Convolution(1000, lambda x: x.mean((2, 3))))
+
+
+def picture_to_picture(path: Path) -> None:
+    write_onnx(path, Convolution(3, lambda x: x))
+
+
+def a_list_of_boxes_of_unknown_width(path: Path) -> None:
+    write_onnx(path, Convolution(24, lambda x: x.flatten(2)), dynamic=True)
+
+
+def box_equations_of_another(path: Path) -> None:
+    write_onnx(path, Decoded(three_convolutions(3), sizes_by="exp"))
+
+
+def with_masks(path: Path) -> None:
+    write_onnx(path, WithMasks(), names=class_names(3))
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"\x08\x07\x12garbage" * 50)
+
+
+def nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+WRONG_MODELS: list[tuple[str, Callable[[Path], None]]] = [
+    (".xml", unrelated_ir),
+    (".xml", ir_without_layout),
+    (".xml", ir_with_a_broken_layout),
+    (".xml", ir_without_its_weights),
+    (".xml", ir_of_any_rank),
+    (".xml", two_inputs),
+    (".onnx", like_yolov8),
+    (".onnx", classifier),
+    (".onnx", picture_to_picture),
+    (".onnx", a_list_of_boxes_of_unknown_width),
+    (".onnx", box_equations_of_another),
+    (".onnx", with_masks),
+    (".onnx", garbage),
+    (".onnx", nothing),
+    (".xml", garbage),
+    (".pt", garbage),
+]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "make"), WRONG_MODELS, ids=[f"{make.__name__}{end}" for end, make in WRONG_MODELS]
+)
+def test_what_is_no_yolov5_detection_model_is_refused_in_one_line(
+    cache: Path, tmp_path: Path, suffix: str, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / f"model{suffix}"
+    make(path)
+    for _ in range(2):
+        with pytest.raises(ModelError, match=re.escape(path.name)) as caught:
+            prepare_model(path, WIDE, 640, no_progress)
+        assert "\n" not in str(caught.value)
+    assert list(cache.rglob("*.xml")) == []
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.engine", "model"])
+def test_a_suffix_that_is_not_known_is_refused_with_those_that_are(
+    cache: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ModelError, match=re.escape(f"{name}: expected a model file ending in .pt")):
+        prepare_model(tmp_path / name, WIDE, 640, no_progress)

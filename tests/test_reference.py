@@ -1,0 +1,177 @@
+"""The same boxes as the original YOLOv5 finds on the same footage."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import InferOptions, SyntheticOptions
+from pipeline.detections import Detections
+from pipeline.evaluate import read_picture
+from pipeline.frames import Frame
+from pipeline.infer import Heads, InferPool, compile_model
+from pipeline.letterbox import input_size_wh, letterbox
+from pipeline.model.prepare import prepare_model
+from pipeline.postprocess import detections_from, select_candidates
+from pipeline.preprocess import Preprocessor
+from pipeline.progress import no_progress
+from tests.conftest import (
+    CHECKPOINT,
+    SHARED,
+    needs_checkpoint,
+    needs_shared_media,
+    process,
+    read_detections,
+)
+
+pytestmark = [pytest.mark.slow, needs_checkpoint, needs_shared_media]
+
+FLOAT32 = InferOptions(precision="f32")
+SURE = 0.35
+
+Box = tuple[int, float, tuple[float, ...]]
+"""Class, confidence, corners in pixels of the source."""
+
+
+def reference(name: str) -> Any:
+    return json.loads((SHARED / "reference" / f"{name}.json").read_text())
+
+
+def referred(rows: list[list[float]]) -> list[Box]:
+    return [(int(row[0]), row[1], tuple(row[2:])) for row in rows]
+
+
+def found_in(output_dir: Path) -> dict[str, list[Box]]:
+    return {
+        str(line["frame_index"]): [
+            (box["class_id"], box["confidence"], tuple(box["xyxy"])) for box in line["detections"]
+        ]
+        for line in read_detections(output_dir)
+    }
+
+
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return width * height / (areas - width * height)
+
+
+def pairs(ours: list[Box], theirs: list[Box]) -> Iterator[tuple[Box, Box]]:
+    """Boxes of one frame that belong together: of one class, the best overlap first."""
+    candidates = sorted(
+        (
+            (overlap(a[2], b[2]), i, j)
+            for i, a in enumerate(ours)
+            for j, b in enumerate(theirs)
+            if a[0] == b[0]
+        ),
+        reverse=True,
+    )
+    taken: tuple[set[int], set[int]] = (set(), set())
+    for similarity, i, j in candidates:
+        if similarity >= 0.9 and i not in taken[0] and j not in taken[1]:
+            taken[0].add(i)
+            taken[1].add(j)
+            yield ours[i], theirs[j]
+
+
+def assert_same_boxes(
+    ours: Mapping[str, list[Box]],
+    theirs: Mapping[str, list[Box]],
+    *,
+    least: int,
+    confidence_within: float,
+) -> None:
+    """99% of the sure boxes, of which there are some, have a partner, both ways."""
+    sure, partnered = [0, 0], [0, 0]
+    for key in {*ours, *theirs}:
+        mine, original = ours.get(key, []), theirs.get(key, [])
+        matched = list(pairs(mine, original))
+        for side, boxes in enumerate((mine, original)):
+            sure[side] += sum(box[1] >= SURE for box in boxes)
+            partnered[side] += sum(pair[side][1] >= SURE for pair in matched)
+        for a, b in matched:
+            assert a[1] == pytest.approx(b[1], abs=confidence_within)
+    assert min(sure) >= least
+    assert partnered[0] >= 0.99 * sure[0]
+    assert partnered[1] >= 0.99 * sure[1]
+
+
+@pytest.mark.parametrize(("name", "least"), [("car-detection", 50), ("bottle-detection", 1000)])
+def test_a_clip_gives_the_boxes_of_the_original(tmp_path: Path, name: str, least: int) -> None:
+    clip = SHARED / "videos" / f"{name}.mp4"
+    process(clip, tmp_path / "out", CHECKPOINT, infer=FLOAT32)
+    theirs = {key: referred(rows) for key, rows in reference(name)["frames"].items()}
+    assert_same_boxes(found_in(tmp_path / "out"), theirs, least=least, confidence_within=0.1)
+
+
+def test_the_picture_of_the_tutorial_gives_the_boxes_of_the_original(tmp_path: Path) -> None:
+    source = SyntheticOptions(
+        num_frames=3,
+        size_wh=(640, 480),
+        frame_rate=Fraction(30),
+        image=SHARED / "images" / "coco_bike.jpg",
+    )
+    process(source, tmp_path / "out", CHECKPOINT, infer=FLOAT32)  # type: ignore[arg-type]
+    theirs = referred(reference("coco_bike")["detections"])
+    found = found_in(tmp_path / "out")
+    assert list(found) == ["0", "1", "2"]
+    assert_same_boxes(found, dict.fromkeys(found, theirs), least=6, confidence_within=0.1)
+
+
+def detect(pictures: list[Path]) -> dict[str, list[Box]]:
+    """Pictures of one input size, with the settings of detect.py."""
+    frames = [read_picture(path, index) for index, path in enumerate(pictures)]
+    sizes_wh = [(frame.image.width, frame.image.height) for frame in frames]
+    prepared = prepare_model(CHECKPOINT, sizes_wh[0], 640, no_progress)
+    boxes = [letterbox(size_wh, prepared.input_wh) for size_wh in sizes_wh]
+    found: dict[str, Detections] = {}
+    errors: list[BaseException] = []
+
+    def done(frame: Frame, heads: Heads, _: float) -> None:
+        found[pictures[frame.index].name] = detections_from(
+            select_candidates(heads, prepared.layout, 0.25),
+            boxes[frame.index],
+            confidence_threshold=0.25,
+            iou_threshold=0.45,
+            max_detections=1000,
+        )
+
+    compiled = compile_model(prepared.model, FLOAT32, prepared.compiled_cache_dir)
+    pool: InferPool[Frame] = InferPool(compiled, None, done, errors.append)
+    for frame in frames:
+        request = pool.wait_for_request()
+        pool.clear_input(request)
+        Preprocessor(boxes[frame.index])(frame, pool.input_of(request))
+        pool.submit(request, frame)
+    pool.drain()
+    assert errors == []
+    return {
+        name: [
+            (class_id, confidence, tuple(xyxy))
+            for class_id, confidence, xyxy in zip(
+                some.class_id.tolist(), some.confidence.tolist(), some.xyxy.tolist(), strict=True
+            )
+        ]
+        for name, some in found.items()
+    }
+
+
+def test_the_pictures_of_coco128_give_the_boxes_of_the_original() -> None:
+    groups: dict[tuple[int, int], list[Path]] = defaultdict(list)
+    for path in sorted((SHARED / "coco128" / "images").iterdir()):
+        image = read_picture(path).image
+        groups[input_size_wh((image.width, image.height), 640)].append(path)
+    found = {name: boxes for group in groups.values() for name, boxes in detect(group).items()}
+    assert len(found) == 128
+    theirs = {name: referred(rows) for name, rows in reference("coco128")["images"].items()}
+    assert_same_boxes(found, theirs, least=300, confidence_within=0.02)

@@ -1,0 +1,151 @@
+"""Frames made up from a seed: always the same, and treated like those of a file."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.config import ProcessConfig, SyntheticOptions
+from pipeline.errors import InputError
+from pipeline.frames import Frame, plane_rows
+from pipeline.run import process_video
+from pipeline.synthetic import SyntheticSource
+from tests.conftest import read_detections, video_times, with_light
+
+
+def frames_of(options: SyntheticOptions) -> list[Frame]:
+    return list(SyntheticSource(options))
+
+
+def content(frame: Frame) -> bytes:
+    """The pixels, without the padding of the rows."""
+    return b"".join(plane_rows(plane)[:, : plane.width].tobytes() for plane in frame.image.planes)
+
+
+def contents(options: SyntheticOptions) -> list[bytes]:
+    return [content(frame) for frame in frames_of(options)]
+
+
+def write_picture(path: Path, picture: NDArray[np.uint8]) -> Path:
+    assert cv2.imwrite(str(path), picture)
+    return path
+
+
+@pytest.mark.parametrize("size_wh", [(128, 96), (127, 95), (640, 480), (96, 128)])
+def test_the_same_seed_gives_the_same_frames(size_wh: tuple[int, int]) -> None:
+    options = SyntheticOptions(num_frames=8, size_wh=size_wh, seed=3)
+    assert contents(options) == contents(options)
+
+
+def test_a_source_can_be_read_again_from_its_start() -> None:
+    source = SyntheticSource(SyntheticOptions(num_frames=5, size_wh=(128, 96)))
+    assert [content(frame) for frame in source] == [content(frame) for frame in source]
+
+
+def test_another_seed_gives_another_scene() -> None:
+    one, other = (
+        contents(SyntheticOptions(num_frames=3, size_wh=(128, 96), seed=seed)) for seed in (0, 1)
+    )
+    assert set(one).isdisjoint(other)
+
+
+def test_a_scene_moves() -> None:
+    frames = contents(SyntheticOptions(num_frames=30, size_wh=(320, 240)))
+    assert len(set(frames)) == 30
+
+
+def test_a_longer_scene_begins_like_a_shorter_one() -> None:
+    short, long = (
+        contents(SyntheticOptions(num_frames=count, size_wh=(128, 96))) for count in (5, 10)
+    )
+    assert long[:5] == short
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(1, 2)])
+def test_frames_follow_each_other_at_the_asked_rate(rate: Fraction) -> None:
+    source = SyntheticSource(SyntheticOptions(num_frames=6, size_wh=(64, 48), frame_rate=rate))
+    frames = list(source)
+    assert [frame.index for frame in frames] == list(range(6))
+    assert [frame.pts * frame.time_base for frame in frames] == [index / rate for index in range(6)]
+    assert {frame.duration * frame.time_base for frame in frames} == {1 / rate}
+    assert source.info.frame_rate == rate
+    assert source.info.num_frames_header == 6
+    assert source.info.duration_seconds == pytest.approx(float(6 / rate))
+
+
+@pytest.mark.parametrize("size_wh", [(16, 16), (17, 19), (127, 95), (641, 359), (33, 480)])
+def test_frames_have_the_asked_size(size_wh: tuple[int, int]) -> None:
+    source = SyntheticSource(SyntheticOptions(num_frames=2, size_wh=size_wh))
+    assert [(frame.image.width, frame.image.height) for frame in source] == [size_wh] * 2
+    assert source.info.size_wh == size_wh
+    assert {frame.image.format.name for frame in source} == {"yuv420p"}
+
+
+def test_a_long_scene_stays_within_its_size() -> None:
+    frames = frames_of(SyntheticOptions(num_frames=600, size_wh=(32, 24)))
+    assert len(frames) == 600
+
+
+def test_a_picture_is_repeated_unchanged(tmp_path: Path) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+    path = write_picture(tmp_path / "picture.png", picture)
+    frames = frames_of(SyntheticOptions(num_frames=4, size_wh=(64, 48), image=path))
+    assert len({content(frame) for frame in frames}) == 1
+    assert len(frames) == 4
+
+
+def test_a_picture_keeps_its_colours(tmp_path: Path) -> None:
+    picture = np.full((48, 64, 3), (20, 90, 200), np.uint8)
+    path = write_picture(tmp_path / "picture.png", picture)
+    [frame] = frames_of(SyntheticOptions(num_frames=1, size_wh=(64, 48), image=path))
+    seen = frame.image.to_ndarray(format="bgr24").reshape(-1, 3).mean(axis=0)
+    assert seen == pytest.approx([20, 90, 200], abs=3)
+
+
+def test_a_picture_is_scaled_to_the_asked_size(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "picture.png", np.full((48, 64, 3), 90, np.uint8))
+    [frame] = frames_of(SyntheticOptions(num_frames=1, size_wh=(127, 95), image=path))
+    assert (frame.image.width, frame.image.height) == (127, 95)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", None])
+def test_a_picture_that_cannot_be_read_is_refused_by_name(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "picture.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="picture that can be read") as caught:
+        SyntheticSource(SyntheticOptions(image=path))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("size_wh", [(128, 96), (127, 95)])
+def test_a_whole_run_takes_a_made_up_clip(
+    tmp_path: Path, tiny_weights: Path, size_wh: tuple[int, int]
+) -> None:
+    source = SyntheticOptions(num_frames=20, size_wh=size_wh, frame_rate=Fraction(30000, 1001))
+    report = process_video(
+        ProcessConfig(source=source, output_dir=tmp_path / "out", weights=tiny_weights)
+    )
+    times = [time for time, _ in video_times(tmp_path / "out" / "annotated.mp4")]
+    assert times == [Fraction(1001 * index, 30000) for index in range(20)]
+    assert report["output"]["num_frames"] == 20
+    assert report["source"]["name"] == "synthetic"
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["output"]["num_frames"] == 20
+
+
+def test_a_whole_run_finds_what_a_repeated_picture_shows(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    path = write_picture(tmp_path / "picture.png", with_light((5, 4)))
+    source = SyntheticOptions(num_frames=5, size_wh=(128, 96), image=path)
+    process_video(ProcessConfig(source=source, output_dir=tmp_path / "out", weights=tiny_weights))
+    lines = read_detections(tmp_path / "out")
+    assert [line["detections"][0]["xyxy"] for line in lines] == [[40.0, 32.0, 48.0, 40.0]] * 5
