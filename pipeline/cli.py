@@ -211,6 +211,15 @@ class ProgressPrinter:
             self._bar = None
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pipeline",
@@ -231,7 +240,7 @@ def _add_process(commands: Any) -> None:
         help="annotate a clip",
         description="Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and "
         "report.html.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     command.add_argument(
         "video",
@@ -267,10 +276,10 @@ def _add_process(commands: Any) -> None:
     synthetic = command.add_argument_group("synthetic source")
     synthetic.add_argument("--frames", type=int, default=1024, metavar="N", help="length")
     synthetic.add_argument(
-        "--size", type=_size, default=(640, 480), metavar="WxH", help="frame size"
+        "--size", type=_size, default="640x480", metavar="WxH", help="frame size"
     )
     synthetic.add_argument(
-        "--frame-rate", type=_fraction, default=Fraction(30), metavar="R", help="frames per second"
+        "--frame-rate", type=_fraction, default="30", metavar="R", help="frames per second"
     )
     synthetic.add_argument("--seed", type=int, default=0, help="of the scene")
     synthetic.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
@@ -283,7 +292,7 @@ def _add_evaluate(commands: Any) -> None:
         help="measure the accuracy on labelled pictures",
         description="Mean average precision, as COCO defines it, on a folder with images/ and "
         "labels/ in YOLO format (class cx cy w h, normalised).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     command.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the pictures")
     _add_model_options(command)
@@ -298,7 +307,7 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YOLOv5 .pt, exported .onnx or IR .xml (default: look for yolov5n.pt)",
     )
-    model.add_argument("--imgsz", type=int, default=640, metavar="PX", help="longer input side")
+    model.add_argument("--imgsz", type=_imgsz, default=640, metavar="PX", help="longer input side")
     model.add_argument(
         "--config", default=DEFAULT, metavar="NAME", help="throughput configuration, see 'configs'"
     )
@@ -310,6 +319,12 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
     model.add_argument("--streams", type=int, metavar="N", help="inference streams")
     model.add_argument("--requests", type=int, metavar="N", help="inference requests")
     command.add_argument("--debug", action="store_true", help="show where an error came from")
+
+
+def _imgsz(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0 or int(text) % 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 32")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:

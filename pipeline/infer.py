@@ -30,7 +30,10 @@ def require_device(device: str, available: Sequence[str]) -> None:
     "AUTO:GPU,CPU" stands for two devices, "GPU" also for "GPU.0", "AUTO" for what there is.
     """
     name, _, members = device.partition(":")
-    wanted = [part.partition("(")[0].lstrip("-") for part in members.split(",") if part]
+    # "-GPU" leaves a device out, which it need not be there for; "(4)" is a batch size.
+    wanted = [
+        part.partition("(")[0] for part in members.split(",") if part and not part.startswith("-")
+    ]
     if name not in _VIRTUAL_DEVICES:
         wanted = [device]
     present = {*available, *(entry.partition(".")[0] for entry in available)}
@@ -118,7 +121,10 @@ class InferPool(Generic[Job]):
 
     def wait_for_request(self) -> int:
         """Wait until a request is free; its number. Raises InferenceError if one has failed."""
-        request_id: int = self._queue.get_idle_request_id()
+        try:
+            request_id: int = self._queue.get_idle_request_id()
+        except RuntimeError as error:
+            raise InferenceError(f"inference failed: {_reason(error)}") from error
         self._raise_if_failed(request_id)
         return request_id
 
@@ -137,11 +143,15 @@ class InferPool(Generic[Job]):
         self._queue.start_async(userdata=request_id)
 
     def drain(self) -> None:
-        """Wait until everything submitted is done. Raises InferenceError if a request failed."""
-        try:
-            self._queue.wait_all()
-        except RuntimeError as error:
-            raise InferenceError(f"inference failed: {_reason(error)}") from error
+        """Wait until nothing runs any more. Raises InferenceError if a request failed."""
+        failures = []
+        for request in self._requests:
+            try:
+                request.wait()
+            except RuntimeError as error:
+                failures.append(error)
+        if failures:
+            raise InferenceError(f"inference failed: {_reason(failures[0])}") from failures[0]
         for request_id in list(self._running):
             self._raise_if_failed(request_id)
 

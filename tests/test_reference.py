@@ -111,7 +111,7 @@ def test_a_clip_gives_the_boxes_of_the_original(tmp_path: Path, name: str, least
     clip = SHARED / "videos" / f"{name}.mp4"
     process(clip, tmp_path / "out", CHECKPOINT, infer=FLOAT32)
     theirs = {key: referred(rows) for key, rows in reference(name)["frames"].items()}
-    assert_same_boxes(found_in(tmp_path / "out"), theirs, least=least, confidence_within=0.1)
+    assert_same_boxes(found_in(tmp_path / "out"), theirs, least=least, confidence_within=0.02)
 
 
 def test_the_picture_of_the_tutorial_gives_the_boxes_of_the_original(tmp_path: Path) -> None:

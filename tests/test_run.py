@@ -240,7 +240,7 @@ def test_the_times_in_the_report_add_up_to_the_wall_time(
     elapsed = time.perf_counter() - started
     assert sum(report["phases"].values()) == pytest.approx(report["speed"]["wall_seconds"])
     # What is missing from the outside's view is the writing of the report itself.
-    assert report["speed"]["wall_seconds"] == pytest.approx(elapsed, rel=0.05, abs=0.3)
+    assert 0 < elapsed - report["speed"]["wall_seconds"] < 1
     for parts in report["threads"].values():
         assert sum(parts.values()) == pytest.approx(report["phases"]["frames_seconds"], rel=0.05)
     cpu_ms = sum(step["cpu_ms"] for step in report["steps"])

@@ -125,11 +125,15 @@ def read_checkpoint(path: Path) -> tuple[YOLOv5, HeadLayout]:
         raise ModelError(f"{path}: not a PyTorch checkpoint ({error})") from error
     model = None
     if isinstance(content, dict):
-        model = content.get("ema") or content.get("model")
+        model = content.get("ema")
+        model = content.get("model") if model is None else model
     if not isinstance(model, YOLOv5):
         raise ModelError(f"{path}: holds no YOLOv5 detection model")
     layout = _head_layout(path, model)
-    return _ready_to_run(model), layout
+    try:
+        return _ready_to_run(model), layout
+    except (AttributeError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{path}: one of its layers is incomplete ({error})") from error
 
 
 def _head_layout(path: Path, model: YOLOv5) -> HeadLayout:

@@ -24,12 +24,12 @@ def has_stored_layout(model: ov.Model) -> bool:
     return bool(model.has_rt_info(_RT_INFO_KEY))
 
 
-def stored_layout(model: ov.Model) -> HeadLayout:
+def stored_layout(model: ov.Model, origin: Path) -> HeadLayout:
     """The head layout that `finish` left in a graph. Raises ModelError if it is not there."""
     try:
         return HeadLayout.from_json(model.get_rt_info(_RT_INFO_KEY).astype(str))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"the IR's head layout cannot be read ({error})") from error
+        raise ModelError(f"{origin}: its head layout cannot be read ({error})") from error
 
 
 def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, HeadLayout]:
@@ -39,14 +39,16 @@ def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, HeadLayout]:
     but its boxes are made from them: they are read off one inference, which at the same time
     proves that this is a YOLOv5 head. Raises ModelError if it is not.
     """
-    if len(model.inputs) != 1 or model.input().partial_shape.rank.get_length() != 4:
+    if len(model.inputs) != 1 or model.input().partial_shape.rank != ov.Dimension(4):
         raise ModelError(f"{origin}: expected one image input (1, 3, height, width)")
     decoded = model.outputs[0]
-    if decoded.partial_shape.rank.get_length() != 3:
+    if decoded.partial_shape.rank != ov.Dimension(3):
         raise ModelError(
             f"{origin}: expected YOLOv5's output (1, boxes, 5 + classes), found "
             f"{decoded.partial_shape}; export it with YOLOv5's export.py, or give the .pt"
         )
+    if any(output.partial_shape.rank == ov.Dimension(4) for output in model.outputs[1:]):
+        raise ModelError(f"{origin}: has a second output, as a segmentation model; not supported")
     num_values = decoded.partial_shape[2]
     heads = _last_convolutions(decoded)
     if (
@@ -60,7 +62,7 @@ def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, HeadLayout]:
             f"(5 + classes) channels expected before its output {decoded.partial_shape}"
         )
     probe = ov.Model([*heads, decoded.get_node().input_value(0)], model.get_parameters(), "probe")
-    order, anchors = _infer_anchors(probe, origin)
+    order, anchors = _infer_anchors(probe.clone(), origin)
     names = _class_names(model, num_values.get_length() - 5)
     layout = HeadLayout(class_names=names, anchors_px=anchors)
     return ov.Model([heads[i] for i in order], model.get_parameters(), "yolov5"), layout
@@ -86,7 +88,7 @@ def finish(model: ov.Model, layout: HeadLayout, input_wh: tuple[int, int]) -> ov
         builder.output(i).tensor().set_layout(Layout("NHWC")).set_element_type(Type.f32)
     model = builder.build()
     _fuse_swish(model)
-    _check_heads(model, layout, input_wh)
+    check_heads(model, layout, input_wh)
     model.set_rt_info(layout.to_json(), _RT_INFO_KEY)
     return model
 
@@ -100,12 +102,13 @@ def fixed_input_wh(model: ov.Model) -> tuple[int, int] | None:
     return int(hw[-1]), int(hw[-2])
 
 
-def _check_heads(model: ov.Model, layout: HeadLayout, input_wh: tuple[int, int]) -> None:
+def check_heads(model: ov.Model, layout: HeadLayout, input_wh: tuple[int, int]) -> None:
+    """Raise ModelError unless a finished graph's outputs are the heads of the layout."""
     channels = layout.num_anchors * layout.num_values
     expected = [
         [1, input_wh[1] // stride, input_wh[0] // stride, channels] for stride in layout.strides
     ]
-    found = [list(output.shape) for output in model.outputs]
+    found = [list(output.partial_shape.get_max_shape()) for output in model.outputs]
     if found != expected:
         raise ModelError(f"not YOLOv5's heads: expected shapes {expected}, found {found}")
 
@@ -143,11 +146,19 @@ def _last_convolutions(result: Output) -> list[Output]:
 def _is_convolution(node: Node) -> bool:
     if node.get_type_name() == "Convolution":
         return True
+    inputs = [value.get_node() for value in node.input_values()]
     return (
         node.get_type_name() == "Add"
-        and any(value.get_node().get_type_name() == "Convolution" for value in node.input_values())
-        and any(value.get_node().get_type_name() == "Constant" for value in node.input_values())
+        and any(entry.get_type_name() == "Convolution" for entry in inputs)
+        and any(_is_made_of_a_constant(entry) for entry in inputs)
     )
+
+
+def _is_made_of_a_constant(node: Node) -> bool:
+    """A constant, or one that was reshaped or converted."""
+    while node.get_type_name() in ("Reshape", "Convert", "Unsqueeze"):
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")
 
 
 def _infer_anchors(
@@ -193,7 +204,10 @@ def _class_names(model: ov.Model, num_classes: int) -> tuple[str, ...]:
     """The names that YOLOv5's export leaves as metadata; numbers where it left none."""
     key = ["framework", "names"]
     if model.has_rt_info(key):
-        names = ast.literal_eval(model.get_rt_info(key).astype(str))
+        try:
+            names = ast.literal_eval(model.get_rt_info(key).astype(str))
+        except (ValueError, SyntaxError):
+            names = None
         if isinstance(names, dict) and len(names) == num_classes:
-            return tuple(str(names[i]) for i in sorted(names))
+            return tuple(str(name) for name in names.values())
     return tuple(str(i) for i in range(num_classes))

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import openvino as ov
+from openvino.frontend import FrontEndManager
 
 from pipeline.errors import ModelError
 from pipeline.heads import HeadLayout
@@ -19,6 +20,8 @@ from pipeline.model.weights import cache_dir, file_sha256
 from pipeline.progress import Progress, ProgressCallback
 
 _SUFFIXES = (".pt", ".onnx", ".xml")
+_FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
+_ONNX_NAME, _LAYOUT_NAME = "model.onnx", "layout.json"
 _CONVERTING = ("checkpoint.py", "export.py", "graph.py", "../heads.py")
 _SHAPING_PACKAGES = ("openvino", "torch", "ultralytics")
 
@@ -59,7 +62,7 @@ def prepare_model(
         on_progress(Progress("convert", 3, 3, unit="step"))
     return PreparedModel(
         model=model,
-        layout=graph.stored_layout(model),
+        layout=graph.stored_layout(model, weights),
         input_wh=graph.fixed_input_wh(model) or input_wh,
         weights=weights,
         weights_sha256=sha256,
@@ -76,6 +79,10 @@ def _convert(
     else:
         model = _read(weights)
         if graph.has_stored_layout(model):
+            layout, fixed_wh = graph.stored_layout(model, weights), graph.fixed_input_wh(model)
+            if fixed_wh is None:
+                raise ModelError(f"{weights}: its input has no fixed size")
+            graph.check_heads(model, layout, fixed_wh)
             return model
         model, layout = graph.cut_at_heads(model, weights)
     on_progress(Progress("convert", 2, 3, unit="step"))
@@ -89,25 +96,36 @@ def _export(
     weights: Path, folder: Path, on_progress: ProgressCallback
 ) -> tuple[ov.Model, HeadLayout]:
     """A checkpoint's graph of any input size, ending at its raw heads."""
-    onnx, layout_file = folder / "model.onnx", folder / "layout.json"
     on_progress(Progress("convert", 0, 3, unit="step"))
-    if not (onnx.is_file() and layout_file.is_file()):
-        # Only here: torch takes seconds to import, and a converted model needs none of it.
+    try:
+        return _read_export(folder)
+    except (ModelError, OSError, ValueError, KeyError, TypeError):
+        # Not exported yet, or damaged. Only here: torch takes seconds to import.
         from pipeline.model.export import export_onnx
 
-        layouts: list[HeadLayout] = []
-        _publish(onnx, lambda path: layouts.append(export_onnx(weights, path)))
-        _publish(layout_file, lambda path: path.write_text(layouts[0].to_json()))
+    layouts: list[HeadLayout] = []
+    _publish(folder / _ONNX_NAME, lambda path: layouts.append(export_onnx(weights, path)))
+    _publish(folder / _LAYOUT_NAME, lambda path: path.write_text(layouts[0].to_json()))
     on_progress(Progress("convert", 1, 3, unit="step"))
-    return _read(onnx), HeadLayout.from_json(layout_file.read_text())
+    return _read_export(folder)
+
+
+def _read_export(folder: Path) -> tuple[ov.Model, HeadLayout]:
+    layout = HeadLayout.from_json((folder / _LAYOUT_NAME).read_text(encoding="utf-8"))
+    return _read(folder / _ONNX_NAME), layout
 
 
 def _read(path: Path) -> ov.Model:
+    """Read a graph with the reader of its format; OpenVINO's own choice tries them all, aloud."""
     try:
-        return ov.Core().read_model(path)
-    except RuntimeError as error:
+        frontend = FrontEndManager().load_by_framework(_FRAMEWORKS[path.suffix])
+        model = ov.Model(frontend.convert(frontend.load(str(path))))
+    except Exception as error:  # Garbage makes the readers fail in any way they like.
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(f"{path}: not a model that OpenVINO reads ({reason})") from error
+    if not model.inputs:
+        raise ModelError(f"{path}: not a model that OpenVINO reads (it is empty)")
+    return model
 
 
 def _read_cached(ir: Path) -> ov.Model | None:
@@ -116,7 +134,7 @@ def _read_cached(ir: Path) -> ov.Model | None:
         return None
     try:
         model = ov.Core().read_model(ir)
-        graph.stored_layout(model)
+        graph.stored_layout(model, ir)
         return model
     except (RuntimeError, ModelError):
         return None
