@@ -58,6 +58,8 @@ def evaluate(
     Raises InputError if there is nothing to judge on, UsageError if the package that computes
     the precision is not installed, ModelError.
     """
+    if imgsz < 32 or imgsz % 32:
+        raise UsageError(f"imgsz must be a multiple of 32, not {imgsz}")
     infer = infer or InferOptions()
     pictures = _pictures(data)
     truth = {path: _read_labels(data / "labels" / f"{path.stem}.txt") for path in pictures}
@@ -101,8 +103,12 @@ def _pictures(data: Path) -> list[Path]:
 def _read_labels(path: Path) -> list[tuple[int, float, float, float, float]]:
     if not path.is_file():
         return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text") from error
     labels = []
-    for line in path.read_text().splitlines():
+    for line in lines:
         if line.strip():
             try:
                 class_id, cx, cy, w, h = line.split()[:5]

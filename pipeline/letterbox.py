@@ -50,5 +50,12 @@ def letterbox(source_wh: tuple[int, int], input_wh: tuple[int, int]) -> Letterbo
 
 
 def _scaled_to_fit(source_wh: tuple[int, int], bound_wh: tuple[int, int]) -> tuple[int, int]:
-    gain = min(bound_wh[0] / source_wh[0], bound_wh[1] / source_wh[1])
-    return max(1, round(source_wh[0] * gain)), max(1, round(source_wh[1] * gain))
+    # The larger gain first: where it fits after rounding, rounding alone made it too large, and
+    # the smaller one would shrink the other side for nothing.
+    gains = sorted((bound_wh[0] / source_wh[0], bound_wh[1] / source_wh[1]), reverse=True)
+    width, height = bound_wh
+    for gain in gains:
+        width, height = round(source_wh[0] * gain), round(source_wh[1] * gain)
+        if width <= bound_wh[0] and height <= bound_wh[1]:
+            break
+    return max(1, width), max(1, height)

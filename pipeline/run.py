@@ -10,6 +10,7 @@ The frames between the two ends are bounded, so memory does not depend on the cl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -282,6 +283,9 @@ class _FrameLoop:
                 self._pool.drain()
         except BaseException as error:
             self._failed(error)
+            # OpenVINO aborts the process if requests are let go while they run.
+            with contextlib.suppress(InferenceError):
+                self._pool.drain()
         finally:
             # Closed here: only this thread knows when it no longer reads.
             self._source.close()
