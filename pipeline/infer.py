@@ -105,6 +105,7 @@ class InferPool(Generic[Job]):
         for request, buffer in zip(self._requests, self._inputs, strict=True):
             request.set_input_tensor(ov.Tensor(buffer, shared_memory=True))
         self._running: dict[int, _Running[Job]] = {}
+        self._last_done_seconds = 0.0
         self._queue.set_callback(self._callback)
 
     def __len__(self) -> int:
@@ -114,10 +115,12 @@ class InferPool(Generic[Job]):
     def num_running(self) -> int:
         return len(self._running)
 
-    def oldest_running_seconds(self) -> float:
-        """How long the request that waits longest has been running; 0 if none does."""
+    def stalled_seconds(self) -> float:
+        """How long requests have been running without one of them finishing; 0 if none runs."""
         starts = [running.started_seconds for running in list(self._running.values())]
-        return time.perf_counter() - min(starts) if starts else 0.0
+        if not starts:
+            return 0.0
+        return time.perf_counter() - max(min(starts), self._last_done_seconds)
 
     def wait_for_request(self) -> int:
         """Wait until a request is free; its number. Raises InferenceError if one has failed."""
@@ -158,7 +161,8 @@ class InferPool(Generic[Job]):
     def _callback(self, request: ov.InferRequest, request_id: int) -> None:
         try:
             running = self._running.pop(request_id)
-            latency = time.perf_counter() - running.started_seconds
+            self._last_done_seconds = time.perf_counter()
+            latency = self._last_done_seconds - running.started_seconds
             heads = [tensor.data[0] for tensor in request.output_tensors]
             self._on_done(running.job, heads, latency)
         except BaseException as error:

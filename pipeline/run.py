@@ -48,12 +48,12 @@ from pipeline.synthetic import SyntheticSource
 
 ANNOTATED_NAME = "annotated.mp4"
 DETECTIONS_NAME = "detections.jsonl"
-STALL_SECONDS = 8.0
-"""A request that runs longer than this has hung; the run then ends."""
+STALL_SECONDS = 6.0
+"""When no running request has finished for this long, they have hung; the run then ends."""
 
 _EXTRA_IN_FLIGHT = 4
 _POLL_SECONDS = 0.5
-_JOIN_SECONDS = 5.0
+_JOIN_SECONDS = 2.0
 
 
 def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Report:
@@ -365,8 +365,7 @@ class _FrameLoop:
             try:
                 return self._arrived.get(timeout=_POLL_SECONDS)
             except Empty:
-                seconds = self._pool.oldest_running_seconds()
-                if seconds > STALL_SECONDS:
+                if self._pool.stalled_seconds() > STALL_SECONDS:
                     raise InferenceError(
                         f"the model did not answer within {STALL_SECONDS:.0f} s; "
                         "try --device CPU, or fewer --streams and --requests"
