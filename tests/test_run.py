@@ -77,7 +77,7 @@ def test_every_frame_comes_out_in_order_though_requests_finish_out_of_order(
         time.sleep(slowness.choice((0, 0, 0.001, 0.004)))
         return select_candidates(*arguments)
 
-    monkeypatch.setattr("pipeline.run.select_candidates", slow_at_random)
+    monkeypatch.setattr("pipeline.loop.select_candidates", slow_at_random)
     report = process(
         clip, tmp_path / "out", tiny_weights, infer=InferOptions(num_streams=4, num_requests=4)
     )
@@ -151,10 +151,10 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
         Preprocessor, "__call__", failing_at(at, Preprocessor.__call__)
     ),
     "callback": lambda patch, at: patch.setattr(
-        "pipeline.run.select_candidates", failing_at(at, select_candidates)
+        "pipeline.loop.select_candidates", failing_at(at, select_candidates)
     ),
     "postprocess": lambda patch, at: patch.setattr(
-        "pipeline.run.detections_from", failing_at(at, detections_from)
+        "pipeline.loop.detections_from", failing_at(at, detections_from)
     ),
     "annotate": lambda patch, at: patch.setattr(
         Annotator, "__call__", failing_at(at, Annotator.__call__)
@@ -186,8 +186,8 @@ def test_a_request_that_never_answers_ends_the_run(
 ) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 50)
     released = threading.Event()
-    monkeypatch.setattr("pipeline.run.select_candidates", lambda *_: released.wait(60) and None)
-    monkeypatch.setattr("pipeline.run.STALL_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.loop.select_candidates", lambda *_: released.wait(60) and None)
+    monkeypatch.setattr("pipeline.loop.STALL_SECONDS", 1.0)
     started = time.monotonic()
     try:
         with pytest.raises(InferenceError, match="did not answer within 1 s"):
