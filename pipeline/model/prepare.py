@@ -156,8 +156,14 @@ def _publish(target: Path, write: Callable[[Path], object]) -> None:
     An IR is two files of one stem: the weights take their place before the graph that names
     them, so that whoever finds the graph finds both.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        write(Path(name) / target.name)
-        for part in sorted(Path(name).iterdir()):  # .bin before .xml
-            part.replace(target.parent / part.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as name:
+            write(Path(name) / target.name)
+            for part in sorted(Path(name).iterdir()):  # .bin before .xml
+                part.replace(target.parent / part.name)
+    except OSError as error:
+        raise ModelError(
+            f"{target.parent}: the converted model cannot be kept there ({error.strerror}); "
+            "make it writable, or name another cache folder with XDG_CACHE_HOME"
+        ) from error
