@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 import time
 import traceback
@@ -27,6 +28,7 @@ from pipeline.progress import Progress
 from pipeline.throughput.configurations import CONFIGURATIONS, DEFAULT, configuration
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_TERMINATED = 143
 SYNTHETIC = "synthetic"
 
 _LINE_INTERVAL_SECONDS = 5.0
@@ -35,6 +37,8 @@ _LINE_INTERVAL_SECONDS = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    # As an exception, so that a run that is told to end cleans up after itself.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         arguments.run(arguments)
     except Interrupted as error:
@@ -48,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         reason = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
         return _fail(arguments, reason, EXIT_FAILED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return EXIT_DONE
 
 
@@ -311,7 +317,9 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--config", default=DEFAULT, metavar="NAME", help="throughput configuration, see 'configs'"
     )
-    model.add_argument("--device", metavar="NAME", help="OpenVINO device, over the configuration's")
+    model.add_argument(
+        "--device", type=str.upper, metavar="NAME", help="OpenVINO device, over the configuration's"
+    )
     model.add_argument("--hint", choices=HINTS, help="performance hint, over the configuration's")
     model.add_argument(
         "--precision", choices=PRECISIONS, help="of the inference, over the configuration's"

@@ -11,6 +11,7 @@ from pipeline.errors import UsageError
 CODECS = ("h264", "hevc", "av1", "vp9")
 HINTS = ("THROUGHPUT", "LATENCY", "CUMULATIVE_THROUGHPUT", "NONE")
 PRECISIONS = ("auto", "f32", "bf16")
+_MOST_REQUESTS = 1024
 
 
 def _require(condition: bool, message: str) -> None:
@@ -41,7 +42,10 @@ class InferOptions:
             f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}",
         )
         for name, value in (("streams", self.num_streams), ("requests", self.num_requests)):
-            _require(value is None or value >= 1, f"{name} must be 1 or more, not {value}")
+            _require(
+                value is None or 1 <= value <= _MOST_REQUESTS,
+                f"{name} must lie between 1 and {_MOST_REQUESTS}, not {value}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +108,11 @@ class SyntheticOptions:
     def __post_init__(self) -> None:
         _require(self.num_frames >= 1, f"frames must be 1 or more, not {self.num_frames}")
         _require(min(self.size_wh) >= 16, f"size must be at least 16x16, not {self.size_wh}")
-        _require(self.frame_rate > 0, f"frame rate must be positive, not {self.frame_rate}")
+        _require(
+            Fraction(1, 1000) <= self.frame_rate <= 1000,
+            f"frame rate must lie between 1/1000 and 1000, not {self.frame_rate}",
+        )
+        _require(self.seed >= 0, f"seed must be 0 or more, not {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

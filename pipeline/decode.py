@@ -25,6 +25,7 @@ _ALLOWED_FORMATS = (
 )
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _ALLOWED_FORMATS}
 
+_BT601 = 6
 _JUMP_SECONDS = 0.5
 """Time stamps that fall back by more than this begin a new recording in the same file."""
 
@@ -157,7 +158,7 @@ class VideoReader:
         else:
             duration = container.duration / av.time_base if container.duration else None
         return VideoInfo(
-            name=path.name,
+            name=path.name.encode("utf-8", "replace").decode("utf-8"),
             container=container.format.name,
             codec=stream.codec_context.name,
             size_wh=(image.height, image.width) if turned else (image.width, image.height),
@@ -169,7 +170,8 @@ class VideoReader:
                 range=int(image.color_range),
                 primaries=int(image.color_primaries),
                 trc=int(image.color_trc),
-                space=int(image.colorspace),
+                # What swscale makes of RGB is BT.601; the matrix of RGB itself is not for 4:2:0.
+                space=_BT601 if image.format.is_rgb else int(image.colorspace),
             ),
             rotation_degrees=image.rotation % 360 if self._filters else 0,
             duration_seconds=duration,

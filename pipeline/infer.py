@@ -67,6 +67,10 @@ def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.Com
         config["PERFORMANCE_HINT_NUM_REQUESTS"] = str(options.num_requests)
     try:
         return core.compile_model(model, options.device, config)
+    except RuntimeError:
+        del config["CACHE_DIR"]  # Another process may be writing there, or nobody can.
+    try:
+        return core.compile_model(model, options.device, config)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(
@@ -160,13 +164,16 @@ class InferPool(Generic[Job]):
 
     def _callback(self, request: ov.InferRequest, request_id: int) -> None:
         try:
-            running = self._running.pop(request_id)
+            running = self._running[request_id]
             self._last_done_seconds = time.perf_counter()
             latency = self._last_done_seconds - running.started_seconds
             heads = [tensor.data[0] for tensor in request.output_tensors]
             self._on_done(running.job, heads, latency)
         except BaseException as error:
             self._on_error(error)
+        finally:
+            # Last, so that a callback that hangs looks like the request that it holds up.
+            self._running.pop(request_id, None)
 
     def _raise_if_failed(self, request_id: int) -> None:
         """A request that is idle again without its callback having run is one that failed."""

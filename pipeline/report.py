@@ -243,7 +243,8 @@ def annotated_pictures(annotated: Path, report: Report) -> list[str]:
         assert stream.time_base is not None
         seconds = float((stream.duration or 0) * stream.time_base)
         for part in range(_NUM_PICTURES):
-            target = int((part + 0.5) / _NUM_PICTURES * seconds / stream.time_base)
+            offset = int((part + 0.5) / _NUM_PICTURES * seconds / stream.time_base)
+            target = (stream.start_time or 0) + offset
             container.seek(target, stream=stream)
             image = next(
                 (image for image in container.decode(stream) if (image.pts or 0) >= target), None
@@ -306,9 +307,7 @@ def _real_time(info: VideoInfo, frames: int, wall_seconds: float) -> float | Non
 
 def _element_type(compiled: ov.CompiledModel) -> str:
     value = _property(compiled, "INFERENCE_PRECISION_HINT", None)
-    return {"f32": "f32", "float32": "f32", "bfloat16": "bf16"}.get(
-        value.to_string() if isinstance(value, ov.Type) else str(value), str(value)
-    )
+    return str(value.to_string() if isinstance(value, ov.Type) else value)
 
 
 def _property(compiled: ov.CompiledModel, name: str, default: Any) -> Any:

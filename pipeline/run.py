@@ -15,7 +15,7 @@ from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
 from pipeline.errors import InputError, Interrupted, UsageError
-from pipeline.frames import FrameSource
+from pipeline.frames import FrameSource, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.infer import compile_model
 from pipeline.letterbox import letterbox
@@ -25,12 +25,13 @@ from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
 from pipeline.progress import ProgressCallback, no_progress
-from pipeline.report import Phases, Report, build_report, write_report
+from pipeline.report import JSON_NAME, PAGE_NAME, Phases, Report, build_report, write_report
 from pipeline.stats import RunStats, thread_ids, threads_cpu_seconds
 from pipeline.synthetic import SyntheticSource
 
 ANNOTATED_NAME = "annotated.mp4"
 DETECTIONS_NAME = "detections.jsonl"
+_OUTPUT_NAMES = (DETECTIONS_NAME, JSON_NAME, PAGE_NAME, ANNOTATED_NAME)
 
 
 def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Report:
@@ -111,20 +112,20 @@ def _process(
     stats, encoder = RunStats(), setup.encoder
     prepared_at, cpu_before = time.perf_counter(), process_cpu_seconds()
     with jsonl.open("w", encoding="utf-8") as results:
-        loop = FrameLoop(
-            source=setup.source,
-            compiled=setup.compiled,
-            num_requests=config.infer.num_requests,
-            layout=setup.prepared.layout,
-            box=letterbox(setup.source.info.size_wh, setup.prepared.input_wh),
-            detect=config.detect,
-            class_ids=setup.class_ids,
-            encoder=encoder,
-            results=results,
-            stats=stats,
-            on_progress=on_progress,
-        )
         try:
+            loop = FrameLoop(
+                source=setup.source,
+                compiled=setup.compiled,
+                num_requests=config.infer.num_requests,
+                layout=setup.prepared.layout,
+                box=letterbox(setup.source.info.size_wh, setup.prepared.input_wh),
+                detect=config.detect,
+                class_ids=setup.class_ids,
+                encoder=encoder,
+                results=results,
+                stats=stats,
+                on_progress=on_progress,
+            )
             loop.run()
             stats.decode_workers_cpu_seconds = threads_cpu_seconds(setup.decode_workers)
             stats.encode_workers_cpu_seconds = threads_cpu_seconds(setup.encode_workers)
@@ -137,9 +138,9 @@ def _process(
     source_path = config.source if isinstance(config.source, Path) else None
     notes = mux(video, source_path, annotated)
     verify(annotated, stats.num_frames, loop.end_seconds)
+    notes += _notes_on_length(setup.source.info, stats.num_frames)
     for finished in (annotated, jsonl):
         _flush_to_disk(finished)
-        finished.replace(config.output_dir / finished.name)
     report = build_report(
         config=config,
         info=setup.source.info,
@@ -158,9 +159,11 @@ def _process(
             frames_seconds=frames_at - prepared_at,
             finish_seconds=time.perf_counter() - frames_at,
         ),
-        annotated=config.output_dir / ANNOTATED_NAME,
+        annotated=annotated,
     )
-    write_report(report, config.output_dir)
+    write_report(report, scratch)
+    for name in _OUTPUT_NAMES:
+        (scratch / name).replace(config.output_dir / name)
     return report
 
 
@@ -189,11 +192,23 @@ def _open_source(config: ProcessConfig, num_threads: int) -> FrameSource:
 
 
 def _require_free_output(config: ProcessConfig) -> None:
-    annotated = config.output_dir / ANNOTATED_NAME
-    if isinstance(config.source, Path) and config.source.resolve() == annotated.resolve():
-        raise UsageError(f"{config.source} is both the input and the output: choose another folder")
-    if annotated.exists() and not config.overwrite:
-        raise InputError(f"{annotated} exists already: --overwrite replaces it")
+    for name in reversed(_OUTPUT_NAMES):
+        target = config.output_dir / name
+        if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
+            raise UsageError(
+                f"{config.source} is both the input and the output: choose another folder"
+            )
+        if target.exists() and not config.overwrite:
+            raise InputError(f"{target} exists already: --overwrite replaces it")
+        if target.is_dir():
+            raise InputError(f"{target} is a folder: it cannot be replaced")
+
+
+def _notes_on_length(info: VideoInfo, num_frames: int) -> list[str]:
+    """What a clip that was cut off claims to hold beyond what could be read."""
+    if info.num_frames_header and info.num_frames_header > num_frames:
+        return [f"the clip claims {info.num_frames_header} frames, {num_frames} could be read"]
+    return []
 
 
 def _codec_threads(cores: int) -> int:

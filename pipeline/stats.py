@@ -88,7 +88,7 @@ class RunStats:
     """Everything measured while the frames went through; memory use grows 6 bytes a frame.
 
     callback_cpu_ns: spent on inference threads picking candidates out of the heads.
-    *_thread_cpu_seconds: of the worker threads that the libraries started themselves.
+    *_workers_cpu_seconds: of the worker threads that the libraries started themselves.
     """
 
     producer: ProducerClocks = field(default_factory=ProducerClocks)

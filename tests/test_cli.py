@@ -267,8 +267,12 @@ def test_what_nobody_expected_is_one_line_too(
     assert error.count("\n") == 1
 
 
-def test_stopping_a_run_is_exit_code_130_and_leaves_nothing(
-    tmp_path: Path, usual: list[str]
+@pytest.mark.parametrize(
+    ("stop", "code", "words"),
+    [(signal.SIGINT, 130, "pipeline: interrupted.*\n"), (signal.SIGTERM, 143, "")],
+)
+def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
+    tmp_path: Path, usual: list[str], stop: signal.Signals, code: int, words: str
 ) -> None:
     endless = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
     with subprocess.Popen(
@@ -283,14 +287,14 @@ def test_stopping_a_run_is_exit_code_130_and_leaves_nothing(
         assert running.stdout is not None
         assert running.stderr is not None
         progress = running.stderr.readline()
-        running.send_signal(signal.SIGINT)
+        running.send_signal(stop)
         last_words = running.stderr.read()
         printed = running.stdout.read()
         exit_code = running.wait(30)
     assert re.match(r"frames: \d+ of 10000000, \d+\.\d frame/s, \d+ s left", progress)
-    assert exit_code == 130
+    assert exit_code == code
     assert printed == ""
-    assert re.fullmatch(r"(frames: .*\n)?pipeline: interrupted.*\n", last_words)
+    assert re.fullmatch(rf"(frames: .*\n)?{words}", last_words)
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -204,7 +204,7 @@ def test_a_picture_of_the_wrong_shape_never_costs_a_request(
     assert results.brightest == {job: cell(job) for job in range(30)}
 
 
-def test_the_age_of_the_oldest_request_grows_until_it_is_answered(tmp_path: Path) -> None:
+def test_the_time_without_an_answer_grows_until_there_is_one(tmp_path: Path) -> None:
     reached, looked = threading.Event(), threading.Event()
 
     def hold_the_first(job: int) -> None:
@@ -220,7 +220,7 @@ def test_the_age_of_the_oldest_request_grows_until_it_is_answered(tmp_path: Path
     # OpenVINO's CPU device calls back on one thread: the second cannot be answered meanwhile.
     run(pool, 1, gray(20))
     ages = [pool.stalled_seconds() for _ in range(2)]
-    assert pool.num_running == 1
+    assert pool.num_running == 2
     looked.set()
     pool.drain()
     assert 0 < ages[0] < ages[1]

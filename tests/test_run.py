@@ -23,7 +23,7 @@ from pipeline.annotate import Annotator
 from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
-from pipeline.errors import InferenceError, InputError, UsageError
+from pipeline.errors import InferenceError, InputError, Interrupted, UsageError
 from pipeline.postprocess import detections_from, select_candidates
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import Progress
@@ -181,9 +181,11 @@ def test_a_failure_in_any_step_ends_the_run_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("num_requests", [1, 4])
 def test_a_request_that_never_answers_ends_the_run(
-    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    num_requests: int, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    infer = InferOptions(num_requests=num_requests)
     clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 50)
     released = threading.Event()
     monkeypatch.setattr("pipeline.loop.select_candidates", lambda *_: released.wait(60) and None)
@@ -191,7 +193,7 @@ def test_a_request_that_never_answers_ends_the_run(
     started = time.monotonic()
     try:
         with pytest.raises(InferenceError, match="did not answer within 1 s"):
-            process(clip, tmp_path / "out", tiny_weights)
+            process(clip, tmp_path / "out", tiny_weights, infer=infer)
         assert time.monotonic() - started < 10
     finally:
         released.set()
@@ -212,8 +214,51 @@ def test_nothing_is_overwritten_unless_asked_for(tmp_path: Path, tiny_weights: P
     assert (tmp_path / "out" / "annotated.mp4").stat().st_ino != before.st_ino
 
 
-def test_the_input_is_never_the_output(tmp_path: Path, tiny_weights: Path) -> None:
-    clip = write_clip(tmp_path / "annotated.mp4", [gray(20)] * 3)
+@pytest.mark.parametrize("name", ["detections.jsonl", "report.json", "report.html"])
+def test_no_file_of_the_output_is_overwritten_unasked(
+    name: str, tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 3)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("of somebody else")
+    with pytest.raises(InputError, match="--overwrite"):
+        process(clip, tmp_path / "out", tiny_weights)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_text() == "of somebody else"
+
+
+def test_a_run_stopped_while_its_report_is_written_leaves_nothing(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 3)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.run.write_report", stop)
+    with pytest.raises(Interrupted):
+        process(clip, tmp_path / "out", tiny_weights)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_clip_that_was_cut_off_is_noted(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = write_clip(
+        tmp_path / "clip.mp4",
+        [numbered(i) for i in range(60)],
+        options={"g": "10", "bf": "0", "tune": "zerolatency"},
+        container_options={"movflags": "faststart"},
+    )
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
+    report = process(clip, tmp_path / "out", tiny_weights)
+    assert 0 < report["output"]["num_frames"] < 60
+    assert any("claims 60 frames" in note for note in report["output"]["notes"])
+
+
+@pytest.mark.parametrize(
+    "name", ["annotated.mp4", "detections.jsonl", "report.json", "report.html"]
+)
+def test_the_input_is_never_the_output(name: str, tmp_path: Path, tiny_weights: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 3).rename(tmp_path / name)
     content = clip.read_bytes()
     with pytest.raises(UsageError, match="both the input and the output"):
         process(clip, tmp_path, tiny_weights, overwrite=True)
