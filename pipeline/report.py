@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -31,6 +30,7 @@ PAGE_NAME = "report.html"
 _NUM_PICTURES = 4
 _PICTURE_WIDTH_PX = 560
 _NUM_SPEED_POINTS = 120
+_LEAST_SLICE_SECONDS = 0.5
 
 Report = dict[str, Any]
 """Plain values, as they stand in report.json."""
@@ -277,22 +277,22 @@ def _bottleneck(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _speed_over_time(stats: RunStats) -> list[dict[str, float]]:
-    """Frames per second and detections per frame, over equal slices of the frames."""
-    finished = np.asarray(stats.finished_seconds)
-    detections = np.asarray(stats.detections_per_frame)
-    edges = np.unique(np.linspace(0, len(finished), _NUM_SPEED_POINTS + 1, dtype=int))
-    points = []
-    for start, stop in itertools.pairwise(edges.tolist()):
-        begin = float(finished[start - 1]) if start else 0.0
-        elapsed = max(1e-6, float(finished[stop - 1]) - begin)
-        points.append(
-            {
-                "seconds": round(float(finished[stop - 1]), 3),
-                "fps": round(float(stop - start) / elapsed, 2),
-                "detections_per_frame": round(float(detections[start:stop].mean()), 3),
-            }
+    """Frames per second and detections per frame, over equal slices of the time."""
+    finished, detections = np.asarray(stats.finished_seconds), stats.detections_per_frame
+    end = float(finished[-1])
+    num_points = min(_NUM_SPEED_POINTS, max(1, int(end / _LEAST_SLICE_SECONDS)))
+    frames, edges = np.histogram(finished, num_points, (0.0, end))
+    boxes, _ = np.histogram(finished, num_points, (0.0, end), weights=detections)
+    return [
+        {
+            "seconds": round(edge, 3),
+            "fps": round(number * num_points / end, 2),
+            "detections_per_frame": round(found / number, 3) if number else 0.0,
+        }
+        for edge, number, found in zip(
+            edges[1:].tolist(), frames.tolist(), boxes.tolist(), strict=True
         )
-    return points
+    ]
 
 
 def _occupancy(queue: Occupancy) -> dict[str, float | int | None]:

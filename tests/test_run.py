@@ -293,6 +293,20 @@ def test_the_times_in_the_report_add_up_to_the_wall_time(
     assert cores_used <= report["configuration"]["cores"] * 1.05
 
 
+def test_the_speed_over_the_run_counts_every_frame_once(tmp_path: Path, tiny_weights: Path) -> None:
+    source = SyntheticOptions(num_frames=600, size_wh=(320, 240))
+    report = process_video(
+        ProcessConfig(source=source, output_dir=tmp_path / "out", weights=tiny_weights)
+    )
+    points = report["speed"]["over_time"]
+    ends = [0.0, *(point["seconds"] for point in points)]
+    frames = sum(
+        point["fps"] * (end - start)
+        for point, start, end in zip(points, ends[:-1], ends[1:], strict=True)
+    )
+    assert frames == pytest.approx(600, rel=0.01)
+
+
 def test_the_report_names_the_slowest_step(tmp_path: Path, tiny_weights: Path) -> None:
     source = SyntheticOptions(num_frames=100, size_wh=(640, 480))
     report = process_video(
