@@ -38,3 +38,8 @@ class EncodeError(PipelineError):
 
 class Interrupted(PipelineError):
     """The user asked to stop."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The last line of a library's message: where OpenVINO says what was wrong."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -13,7 +13,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from pipeline.config import InferOptions
-from pipeline.errors import InferenceError, ModelError, UsageError
+from pipeline.errors import InferenceError, ModelError, UsageError, reason_of
 from pipeline.letterbox import PADDING_VALUE
 from pipeline.machine import has_native_bf16
 from pipeline.preprocess import blank_input
@@ -72,9 +72,9 @@ def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.Com
     try:
         return core.compile_model(model, options.device, config)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
         raise ModelError(
-            f"OpenVINO cannot compile the model for {options.device} with {config} ({reason})"
+            f"OpenVINO cannot compile the model for {options.device} with {config} "
+            f"({reason_of(error)})"
         ) from error
 
 
@@ -131,7 +131,7 @@ class InferPool(Generic[Job]):
         try:
             request_id: int = self._queue.get_idle_request_id()
         except RuntimeError as error:
-            raise InferenceError(f"inference failed: {_reason(error)}") from error
+            raise InferenceError(f"inference failed: {reason_of(error)}") from error
         self._raise_if_failed(request_id)
         return request_id
 
@@ -158,7 +158,7 @@ class InferPool(Generic[Job]):
             except RuntimeError as error:
                 failures.append(error)
         if failures:
-            raise InferenceError(f"inference failed: {_reason(failures[0])}") from failures[0]
+            raise InferenceError(f"inference failed: {reason_of(failures[0])}") from failures[0]
         for request_id in list(self._running):
             self._raise_if_failed(request_id)
 
@@ -183,9 +183,5 @@ class InferPool(Generic[Job]):
         try:
             self._requests[request_id].wait()
         except RuntimeError as error:
-            raise InferenceError(f"inference failed on {failed.job}: {_reason(error)}") from error
+            raise InferenceError(f"inference failed on {failed.job}: {reason_of(error)}") from error
         raise InferenceError(f"inference gave no result for {failed.job}")
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from pipeline.config import ProcessConfig
+from pipeline.frames import ColorTags, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.report import Report
 from pipeline.run import process_video
@@ -121,6 +123,27 @@ def with_light(
     x, y = cell_xy[0] * 8, cell_xy[1] * 8
     image[y : y + 8, x : x + 8] = 255
     return image
+
+
+def info_of(size_wh: tuple[int, int] = TINY_INPUT_WH, tags: ColorTags | None = None) -> VideoInfo:
+    """The facts of a plain 25 fps clip."""
+    return VideoInfo(
+        name="clip.mp4",
+        container="mp4",
+        codec="h264",
+        size_wh=size_wh,
+        pix_fmt="yuv420p",
+        time_base=Fraction(1, 25),
+        frame_rate=Fraction(25),
+        sample_aspect_ratio=None,
+        color=tags or ColorTags(),
+        rotation_degrees=0,
+        duration_seconds=None,
+        num_frames_header=None,
+        bit_rate=None,
+        num_audio_streams=0,
+        num_subtitle_streams=0,
+    )
 
 
 def process(source: Path, output_dir: Path, weights: Path, **options: Any) -> Report:

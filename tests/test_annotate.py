@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,34 +13,14 @@ from numpy.typing import NDArray
 
 from pipeline.annotate import Annotator, class_color
 from pipeline.detections import Detections
-from pipeline.frames import ColorTags, VideoInfo, plane_rows
-from tests.conftest import gray, write_clip
+from pipeline.frames import ColorTags, plane_rows
+from tests.conftest import gray, info_of, write_clip
 
 Planes = list[NDArray[np.uint8]]
 Box = tuple[float, float, float, float]
 
 NAMES = ("person", "bicycle", "car")
 SIZES = [(32, 24), (33, 25), (127, 95), (640, 480), (1920, 1080), (3840, 2160), (1080, 1920)]
-
-
-def info_of(size_wh: tuple[int, int], tags: ColorTags | None = None) -> VideoInfo:
-    return VideoInfo(
-        name="clip.mp4",
-        container="mp4",
-        codec="h264",
-        size_wh=size_wh,
-        pix_fmt="yuv420p",
-        time_base=Fraction(1, 25),
-        frame_rate=Fraction(25),
-        sample_aspect_ratio=None,
-        color=tags or ColorTags(),
-        rotation_degrees=0,
-        duration_seconds=None,
-        num_frames_header=None,
-        bit_rate=None,
-        num_audio_streams=0,
-        num_subtitle_streams=0,
-    )
 
 
 def plain(size_wh: tuple[int, int], pix_fmt: str = "yuv420p") -> av.VideoFrame:

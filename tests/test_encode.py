@@ -11,31 +11,10 @@ import pytest
 from pipeline.config import CODECS, EncodeOptions
 from pipeline.encode import VideoEncoder
 from pipeline.errors import EncodeError, InputError
-from pipeline.frames import ColorTags, VideoInfo
 from pipeline.mux import mux, verify
-from tests.conftest import gray, process, write_clip
+from tests.conftest import gray, info_of, process, write_clip
 
 TIME_BASE = Fraction(1, 25)
-
-
-def info_of(size_wh: tuple[int, int] = (128, 96)) -> VideoInfo:
-    return VideoInfo(
-        name="clip.mp4",
-        container="mp4",
-        codec="h264",
-        size_wh=size_wh,
-        pix_fmt="yuv420p",
-        time_base=TIME_BASE,
-        frame_rate=Fraction(25),
-        sample_aspect_ratio=None,
-        color=ColorTags(),
-        rotation_degrees=0,
-        duration_seconds=None,
-        num_frames_header=None,
-        bit_rate=None,
-        num_audio_streams=0,
-        num_subtitle_streams=0,
-    )
 
 
 def image(level: int = 60, size_wh: tuple[int, int] = (128, 96)) -> av.VideoFrame:

@@ -12,7 +12,7 @@ from pathlib import Path
 import openvino as ov
 from openvino.frontend import FrontEndManager
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, reason_of
 from pipeline.heads import HeadLayout
 from pipeline.letterbox import input_size_wh
 from pipeline.model import graph
@@ -121,7 +121,7 @@ def _read(path: Path) -> ov.Model:
         frontend = FrontEndManager().load_by_framework(_FRAMEWORKS[path.suffix])
         model = ov.Model(frontend.convert(frontend.load(str(path))))
     except Exception as error:  # Garbage makes the readers fail in any way they like.
-        reason = str(error).strip().splitlines()[-1]
+        reason = reason_of(error)
         raise ModelError(f"{path}: not a model that OpenVINO reads ({reason})") from error
     if not model.inputs:
         raise ModelError(f"{path}: not a model that OpenVINO reads (it is empty)")
