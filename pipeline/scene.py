@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.scenery import Scenery
 from pipeline.sprites import CLASS_NAMES, NUM_POSES, Sprite, bounding_box, draw_thing
 
-MIN_VISIBLE_SHARE = 0.3
+MIN_VISIBLE_SHARE = 0.25
 """A thing counts when at least this share of its silhouette is in view and not covered."""
 
 MIN_BOX_PX = 8
