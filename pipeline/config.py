@@ -96,7 +96,7 @@ class EncodeOptions:
 class SyntheticOptions:
     """A clip that is made up instead of read.
 
-    image: repeat this picture instead of drawing moving shapes.
+    image: repeat this picture instead of drawing a scene.
     """
 
     num_frames: int = 1024
