@@ -104,7 +104,7 @@ def main() -> None:
         partial.replace(arguments.state)
         save_checkpoint(arguments.output, averaged)
 
-    parts = torch.zeros(3)
+    parts, num_summed = torch.zeros(3), 0
     saved = logged = time.monotonic()
     with batches(seed, first, arguments.steps) as coming:
         for step in range(first, arguments.steps):
@@ -112,19 +112,20 @@ def main() -> None:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             parts += train_step(model, optimizer, next(coming))
+            num_summed += 1
             _average(averaged, model, step)
             now = time.monotonic()
             if (step + 1) % _LOG_STEPS == 0:
                 seconds += now - logged
-                box, objectness, classes = (parts / _LOG_STEPS).tolist()
+                box, objectness, classes = (parts / num_summed).tolist()
                 print(
                     f"step {step + 1}/{arguments.steps}  box {box:.4f}  "
                     f"objectness {objectness:.5f}  classes {classes:.4f}  rate {rate:.5f}  "
-                    f"{(now - logged) / _LOG_STEPS:.3f} s/step  {seconds / 60:.1f} min",
+                    f"{(now - logged) / num_summed:.3f} s/step  {seconds / 60:.1f} min",
                     flush=True,
                 )
                 parts.zero_()
-                logged = now
+                num_summed, logged = 0, now
             if now - saved > _SAVE_SECONDS:
                 save(step + 1)
                 saved = now
@@ -137,7 +138,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("samples/demo.pt"))
     parser.add_argument("--state", type=Path, required=True, help="file to resume from")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--steps", type=int, default=10_000, help="length of the whole training")
+    parser.add_argument("--steps", type=int, default=6_000, help="length of the whole training")
     parser.add_argument("--seed", type=int, default=0, help="of weights and scenes")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()

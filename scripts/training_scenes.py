@@ -16,8 +16,8 @@ FIRST_TRAINING_SEED = 1 << 40
 _SIZES_WH = ((640, 480), (640, 480), (640, 480), (640, 360), (480, 360), (800, 600), (480, 640))
 _SCALES = (0.7, 1.6)
 _SCALED_SHARE = 0.3
-_FRAMES_PER_SCENE = 24
-_STRIDE_FRAMES = 9
+_FRAMES_PER_SCENE = 60
+_STRIDE_FRAMES = 4
 
 
 @dataclass(frozen=True, slots=True)
