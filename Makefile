@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help process evaluate bench-e2e test lint clean
+.PHONY: help process tune bench bench-e2e evaluate test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,14 @@ help: ## list the targets
 process: $(VENV)/.installed ## annotate VIDEO=clip.mp4 (else a synthetic clip); OUTPUT= WEIGHTS= CONFIG= ARGS=
 	@$(BIN)/pipeline process $(if $(VIDEO),"$(VIDEO)") $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
 		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
+
+tune: $(VENV)/.installed ## find what is fastest here for clips like VIDEO=clip.mp4; WEIGHTS= ARGS=
+	@$(BIN)/pipeline tune $(if $(VIDEO),"$(VIDEO)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+
+bench: IMAGE ?= $(wildcard ../shared/images/coco_bike.jpg)
+bench: $(VENV)/.installed ## compare the throughput configurations; FRAMES= ROUNDS= IMAGE= WEIGHTS= ARGS=
+	@$(BIN)/pipeline bench $(if $(FRAMES),--frames $(FRAMES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(IMAGE),--image "$(IMAGE)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
 
 evaluate: $(VENV)/.installed-dev ## accuracy on DATA=folder with images/ and labels/; WEIGHTS= ARGS=
 	@$(BIN)/pipeline evaluate --data "$(DATA)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)

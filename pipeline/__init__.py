@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from pipeline.config import (
@@ -27,6 +28,9 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.progress import Progress
+
+# OpenVINO tells its makers of every import, over the network, unless this module is not there.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
     from pipeline.run import process_video

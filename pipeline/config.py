@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +10,11 @@ from pipeline.errors import UsageError
 
 CODECS = ("h264", "hevc", "av1", "vp9")
 HINTS = ("THROUGHPUT", "LATENCY", "CUMULATIVE_THROUGHPUT", "NONE")
-PRECISIONS = ("auto", "f32", "bf16")
+PRECISIONS = ("auto", "f32", "bf16", "int8")
+ENGINES = ("openvino", "pytorch")
 _MOST_REQUESTS = 1024
+_MOST_BATCH = 64
+_MOST_EVERY = 60
 
 
 def _require(condition: bool, message: str) -> None:
@@ -23,17 +26,26 @@ def _require(condition: bool, message: str) -> None:
 class InferOptions:
     """How the model runs.
 
+    engine: "pytorch" runs the checkpoint itself, one frame at a time; the rest is OpenVINO's.
     device: an OpenVINO device name ("CPU", "GPU.0", "AUTO", ...).
     hint: OpenVINO's performance hint; "NONE" sets none.
-    precision: "auto" takes bf16 where the processor multiplies it natively, else f32.
-    num_streams, num_requests: None leaves the number to OpenVINO.
+    precision: "auto" takes bf16 where this processor is faster in it, else f32; "int8" is the
+        quantised model.
+    batch: frames that one request takes.
+    num_streams, num_threads: None leaves the number to OpenVINO.
+    num_requests: None takes enough for every stream to find one waiting.
+    pinning: whether threads stay on their cores; None leaves that to OpenVINO.
     """
 
+    engine: str = "openvino"
     device: str = "CPU"
     hint: str = "THROUGHPUT"
     precision: str = "auto"
+    batch: int = 1
     num_streams: int | None = None
     num_requests: int | None = None
+    num_threads: int | None = None
+    pinning: bool | None = None
 
     def __post_init__(self) -> None:
         _require(self.hint in HINTS, f"hint {self.hint!r} is not one of {', '.join(HINTS)}")
@@ -41,11 +53,48 @@ class InferOptions:
             self.precision in PRECISIONS,
             f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}",
         )
-        for name, value in (("streams", self.num_streams), ("requests", self.num_requests)):
+        _require(
+            self.engine in ENGINES, f"engine {self.engine!r} is not one of {', '.join(ENGINES)}"
+        )
+        _require(
+            1 <= self.batch <= _MOST_BATCH,
+            f"batch must lie between 1 and {_MOST_BATCH}, not {self.batch}",
+        )
+        _require(
+            self.engine == "openvino" or (self.batch == 1 and self.precision in ("auto", "f32")),
+            "PyTorch runs one frame at a time, in f32",
+        )
+        for name, value in (
+            ("streams", self.num_streams),
+            ("requests", self.num_requests),
+            ("threads", self.num_threads),
+        ):
             _require(
                 value is None or 1 <= value <= _MOST_REQUESTS,
                 f"{name} must lie between 1 and {_MOST_REQUESTS}, not {value}",
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutoOptions:
+    """Let what was tuned on this machine decide, else a rule; what is not None is asked for."""
+
+    device: str | None = None
+    hint: str | None = None
+    precision: str | None = None
+    batch: int | None = None
+    num_streams: int | None = None
+    num_requests: int | None = None
+
+    def __post_init__(self) -> None:
+        self.over(InferOptions())  # Validates.
+
+    def over(self, selected: InferOptions) -> InferOptions:
+        """The selected options, with what was asked for in their place."""
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            selected, **{key: value for key, value in asked.items() if value is not None}
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,17 +127,25 @@ class DetectOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodeOptions:
-    """How the annotated clip is encoded; None takes the default of the codec."""
+    """How the annotated clip is encoded; None takes the default of the codec.
+
+    threads: of the encoder; None takes what is selected for the machine.
+    """
 
     codec: str = "h264"
     crf: int | None = None
     preset: str | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.codec in CODECS, f"codec {self.codec!r} is not one of {', '.join(CODECS)}")
         _require(
             self.crf is None or 0 <= self.crf <= 63,
             f"crf must lie between 0 and 63, not {self.crf}",
+        )
+        _require(
+            self.threads is None or self.threads >= 1,
+            f"encoder threads must be 1 or more, not {self.threads}",
         )
 
 
@@ -123,6 +180,10 @@ class ProcessConfig:
     output_dir: the folder that receives annotated.mp4, detections.jsonl and the report.
     weights: a checkpoint (.pt), an exported .onnx or an IR .xml; None looks for yolov5n.pt.
     imgsz: the longer side of the model input in pixels; a multiple of 32.
+    calibration: a folder of pictures to calibrate INT8 on; None takes frames of the source.
+    num_frames: take the first so many frames only; None takes all. The synthetic clip has its own.
+    every: infer each Nth frame only, and carry its boxes over to those between.
+    reuse_duplicates: take the boxes of the frame before for one that shows the very same.
     """
 
     source: Path | SyntheticOptions
@@ -130,12 +191,28 @@ class ProcessConfig:
     overwrite: bool = False
     weights: Path | None = None
     imgsz: int = 640
-    infer: InferOptions = field(default_factory=InferOptions)
+    infer: InferOptions | AutoOptions = field(default_factory=AutoOptions)
     detect: DetectOptions = field(default_factory=DetectOptions)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    calibration: Path | None = None
+    num_frames: int | None = None
+    every: int = 1
+    reuse_duplicates: bool = True
 
     def __post_init__(self) -> None:
         _require(
             self.imgsz >= 32 and self.imgsz % 32 == 0,
             f"imgsz must be a multiple of 32, not {self.imgsz}",
+        )
+        _require(
+            self.num_frames is None or self.num_frames >= 1,
+            f"frames must be 1 or more, not {self.num_frames}",
+        )
+        _require(
+            1 <= self.every <= _MOST_EVERY,
+            f"every must lie between 1 and {_MOST_EVERY}, not {self.every}",
+        )
+        _require(
+            self.calibration is None or self.infer.precision == "int8",
+            "a calibration folder is for --precision int8",
         )

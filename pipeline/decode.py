@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,8 @@ _ALLOWED_FORMATS = (
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _ALLOWED_FORMATS}
 
 _BT601 = 6
+_FEW_FRAMES = 3000
+"""So many are read one after the other where only some of them are needed."""
 _JUMP_SECONDS = 0.5
 """Time stamps that fall back by more than this begin a new recording in the same file."""
 
@@ -102,6 +105,26 @@ class VideoReader:
             yield Frame(index, pts, duration, self._time_base, upright(image))
             index += 1
             image = next(self._images, None)
+
+    def sample(self, count: int) -> Iterator[Frame]:
+        """At most `count` frames, spread over the clip; instead of iterating over all.
+
+        In a long clip these are key frames, which can be had without those between them.
+        """
+        total = self.info.num_frames_header or 0
+        if not self.info.duration_seconds or total <= _FEW_FRAMES:
+            step = max(1, -(-total // count))
+            yield from itertools.islice((f for f in self if f.index % step == 0), count)
+            return
+        upright, seen = _Upright(self._filters), set()
+        start = self._stream.start_time or 0
+        for part in range(count):
+            seconds = (part + 0.5) / count * self.info.duration_seconds
+            self._container.seek(start + int(seconds / self._time_base), stream=self._stream)
+            image = next(self._images, None)
+            if image is not None and image.pts is not None and image.pts not in seen:
+                seen.add(image.pts)
+                yield Frame(len(seen) - 1, image.pts, 1, self._time_base, upright(image))
 
     def close(self) -> None:
         self._container.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +16,7 @@ from av.video.stream import VideoStream
 from pipeline.config import EncodeOptions
 from pipeline.errors import EncodeError
 from pipeline.frames import VideoInfo, plane_rows
+from pipeline.stats import thread_ids
 
 # SVT-AV1 writes to the terminal on its own unless told to keep to errors.
 os.environ.setdefault("SVT_LOG", "1")
@@ -38,14 +41,24 @@ class _Codec:
     even_sizes: bool = False
     max_crf: int = 63
     extra: dict[str, str] = field(default_factory=dict)
+    default_preset_extra: dict[str, str] = field(default_factory=dict)
 
 
 # No B-frames: MP4 keeps durations as differences of decoding times, so that only packets in the
 # order of the frames keep theirs exactly. It also takes a fifth of x264's time off, for files
 # that are a fifth larger at the same quality.
+# x264 spends a quarter of its time on partitions of P frames that take 0.5 to 2.3% off the size
+# at equal quality; who names a preset gets all that belongs to it.
 _CODECS = {
     "h264": _Codec(
-        "libx264", "avc1", crf=23, preset="veryfast", even_sizes=True, max_crf=51, extra={"bf": "0"}
+        "libx264",
+        "avc1",
+        crf=23,
+        preset="veryfast",
+        even_sizes=True,
+        max_crf=51,
+        extra={"bf": "0"},
+        default_preset_extra={"partitions": "i4x4"},
     ),
     "hevc": _Codec(
         "libx265",
@@ -66,6 +79,25 @@ _CODECS = {
         extra={"deadline": "realtime", "row-mt": "1", "b": "0"},
     ),
 }
+
+
+@contextlib.contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """Keep the scheduling of this thread, and give it to those that start meanwhile.
+
+    Run by root, SVT-AV1 makes its caller and its own threads real-time, ahead of inference and of
+    everything else on the machine.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # Elsewhere than on Linux.
+        yield
+        return
+    before, policy, parameters = thread_ids(), os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread_id in {0, *(thread_ids() - before)}:  # 0 is the calling thread.
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(thread_id, policy, parameters)
 
 
 class VideoEncoder:
@@ -94,7 +126,8 @@ class VideoEncoder:
                 raise ValueError(f"crf ends at {codec.max_crf}")
             self._stream = self._add_stream(info, codec, options)
             self._stream.codec_context.thread_count = num_threads
-            self._stream.codec_context.open()
+            with ordinary_priority():
+                self._stream.codec_context.open()
         except (av.FFmpegError, ValueError) as error:
             self._container.close()
             raise EncodeError(
@@ -102,11 +135,12 @@ class VideoEncoder:
                 f"{options.preset or codec.preset}, {info.size_wh[0]}x{info.size_wh[1]} at "
                 f"{info.frame_rate} fps ({error}): choose another --crf, --preset or --codec"
             ) from error
-        self.settings = {
+        self.settings: dict[str, object] = {
             "encoder": codec.encoder,
             "crf": self._crf(codec, options),
             "preset": options.preset or codec.preset,
             "threads": num_threads,
+            **(codec.default_preset_extra if options.preset is None else {}),
         }
 
     def encode(self, image: av.VideoFrame, pts: int, duration: int, time_base: Fraction) -> None:
@@ -159,6 +193,7 @@ class VideoEncoder:
                 "crf": str(self._crf(codec, options)),
                 codec.preset_option: options.preset or codec.preset,
                 **codec.extra,
+                **(codec.default_preset_extra if options.preset is None else {}),
             },
         )
         assert isinstance(stream, VideoStream)

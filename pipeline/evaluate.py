@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 from collections import defaultdict
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 
 from pipeline.config import InferOptions
 from pipeline.detections import Detections
-from pipeline.errors import InputError, UsageError
-from pipeline.frames import Frame
-from pipeline.infer import Heads, InferPool, compile_model, resolved_precision
-from pipeline.letterbox import input_size_wh, letterbox
+from pipeline.engine import Heads, Pool
+from pipeline.errors import InputError, ModelError, UsageError
+from pipeline.infer import load_engine, resolved_precision
+from pipeline.letterbox import PADDING_VALUE, input_size_wh, letterbox
 from pipeline.model.prepare import prepare_model
+from pipeline.model.quantize import (
+    Calibration,
+    calibration_of_folder,
+    prepare_int8,
+    record_accuracy,
+)
 from pipeline.model.weights import find_weights
-from pipeline.postprocess import detections_from, select_candidates
+from pipeline.pictures import list_pictures, read_picture
+from pipeline.postprocess import detections_from
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import Progress, ProgressCallback, no_progress
 
@@ -31,18 +36,25 @@ _CONFIDENCE_THRESHOLD = 0.001
 _IOU_THRESHOLD = 0.6
 _MAX_DETECTIONS = 300
 
-_PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+Label = tuple[int, float, float, float, float]
+"""Class, then centre, width and height as parts of the picture's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """COCO's mean average precision, over all classes that occur in the labels."""
+
+    map_50: float
+    map_50_95: float
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """COCO's average precision, over all classes that occur in the labels."""
+    """How good a model is, by the precision that it ran in."""
 
     num_images: int
     num_boxes: int
-    precision: str
-    map_50: float
-    map_50_95: float
+    accuracy: dict[str, Accuracy]
 
 
 def evaluate(
@@ -51,56 +63,55 @@ def evaluate(
     weights: Path | None = None,
     imgsz: int = 640,
     infer: InferOptions | None = None,
+    calibration: Path | None = None,
     on_progress: ProgressCallback = no_progress,
 ) -> Evaluation:
     """Judge a model on data/images and data/labels (class cx cy w h, normalised to 0..1).
 
-    Raises InputError if there is nothing to judge on, UsageError if the package that computes
-    the precision is not installed, ModelError.
+    INT8 is calibrated on the pictures of the folder `calibration` and judged beside float32 and
+    bf16; what was found is kept for the reports of later runs. Raises InputError if there is
+    nothing to judge on, UsageError for options that do not go together or if the package that
+    computes the precision is not installed, ModelError.
     """
     if imgsz < 32 or imgsz % 32:
         raise UsageError(f"imgsz must be a multiple of 32, not {imgsz}")
     infer = infer or InferOptions()
-    pictures = _pictures(data)
+    if (infer.precision == "int8") != (calibration is not None):
+        raise UsageError("--precision int8 and --calibration FOLDER go together here")
+    if not (data / "images").is_dir():
+        raise InputError(f"{data}: has no folder images/ (with labels/ beside it)")
+    pictures = list_pictures(data / "images")
     truth = {path: _read_labels(data / "labels" / f"{path.stem}.txt") for path in pictures}
     if not any(len(labels) for labels in truth.values()):
         raise InputError(f"{data / 'labels'}: no label for any of {len(pictures)} pictures")
-    sizes_wh: dict[Path, tuple[int, int]] = {}
-    found: dict[Path, Detections] = {}
-    model_file = find_weights(weights, on_progress)
-    for group in _by_input_size(pictures, imgsz):
-        found.update(_detect(group, model_file, imgsz, infer, sizes_wh, on_progress))
-        on_progress(Progress("evaluate", len(found), len(pictures), unit="image"))
-    map_50, map_50_95 = _average_precision(truth, found, sizes_wh)
-    return Evaluation(
+    judged = _Judged(pictures, truth, find_weights(weights, on_progress), imgsz, on_progress)
+    pictures_for_int8 = calibration_of_folder(calibration) if calibration else None
+    precisions = ("f32", "bf16", "int8") if pictures_for_int8 else (infer.precision,)
+    accuracy = {}
+    for precision in precisions:
+        if precision == "int8":
+            name = precision
+        else:
+            name = "f32" if infer.engine == "pytorch" else resolved_precision(precision)
+        options = dataclasses.replace(infer, precision=precision)
+        accuracy[name] = judged.accuracy(options, pictures_for_int8)
+    result = Evaluation(
         num_images=len(pictures),
         num_boxes=sum(len(labels) for labels in truth.values()),
-        precision=resolved_precision(infer.precision),
-        map_50=map_50,
-        map_50_95=map_50_95,
+        accuracy=accuracy,
     )
+    if pictures_for_int8:
+        prepared = prepare_int8(
+            judged.weights, (imgsz, imgsz), imgsz, pictures_for_int8, on_progress
+        )
+        assert prepared.quantization is not None
+        found = {"data": data.name, **dataclasses.asdict(result)}
+        with contextlib.suppress(ModelError):  # Not kept, then: the caller has it all the same.
+            record_accuracy(prepared.quantization, found)
+    return result
 
 
-def read_picture(path: Path, index: int = 0) -> Frame:
-    """A picture as a frame of RGB planes, upright. Raises InputError."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise InputError(f"{path}: not a picture that can be read")
-    image = av.VideoFrame.from_ndarray(pixels.astype(np.uint8, copy=False), format="bgr24")
-    return Frame(index=index, pts=index, duration=1, time_base=Fraction(1), image=image)
-
-
-def _pictures(data: Path) -> list[Path]:
-    folder = data / "images"
-    if not folder.is_dir():
-        raise InputError(f"{data}: has no folder images/ (with labels/ beside it)")
-    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICTURE_SUFFIXES)
-    if not pictures:
-        raise InputError(f"{folder}: holds no picture")
-    return pictures
-
-
-def _read_labels(path: Path) -> list[tuple[int, float, float, float, float]]:
+def _read_labels(path: Path) -> list[Label]:
     if not path.is_file():
         return []
     try:
@@ -118,56 +129,77 @@ def _read_labels(path: Path) -> list[tuple[int, float, float, float, float]]:
     return labels
 
 
-def _by_input_size(pictures: list[Path], imgsz: int) -> list[list[Path]]:
-    """Pictures that take the same model input together, so that each is compiled once."""
-    groups: dict[tuple[int, int], list[Path]] = defaultdict(list)
-    for path in pictures:
-        image = read_picture(path).image
-        groups[input_size_wh((image.width, image.height), imgsz)].append(path)
-    return list(groups.values())
+class _Judged:
+    """Labelled pictures, and what it takes to detect things on them."""
 
+    def __init__(
+        self,
+        pictures: list[Path],
+        truth: dict[Path, list[Label]],
+        weights: Path,
+        imgsz: int,
+        on_progress: ProgressCallback,
+    ) -> None:
+        self.weights = weights
+        self._truth = truth
+        self._imgsz = imgsz
+        self._on_progress = on_progress
+        self._sizes_wh: dict[Path, tuple[int, int]] = {}
+        # Those that take the same model input go together, so that each is compiled once.
+        self._groups: dict[tuple[int, int], list[Path]] = defaultdict(list)
+        for path in pictures:
+            image = read_picture(path).image
+            self._sizes_wh[path] = (image.width, image.height)
+            self._groups[input_size_wh(self._sizes_wh[path], imgsz)].append(path)
 
-def _detect(
-    group: list[Path],
-    weights: Path,
-    imgsz: int,
-    infer: InferOptions,
-    sizes_wh: dict[Path, tuple[int, int]],
-    on_progress: ProgressCallback,
-) -> dict[Path, Detections]:
-    first = read_picture(group[0]).image
-    prepared = prepare_model(weights, (first.width, first.height), imgsz, on_progress)
-    compiled = compile_model(prepared.model, infer, prepared.compiled_cache_dir)
-    found: dict[Path, Detections] = {}
-    errors: list[BaseException] = []
+    def accuracy(self, infer: InferOptions, calibration: Calibration | None) -> Accuracy:
+        found: dict[Path, Detections] = {}
+        for group in self._groups.values():
+            found.update(self._detect(group, infer, calibration))
+            self._on_progress(
+                Progress(f"evaluate {infer.precision}", len(found), len(self._truth), unit="image")
+            )
+        return Accuracy(*_average_precision(self._truth, found, self._sizes_wh))
 
-    def done(frame: Frame, heads: Heads, _: float) -> None:
-        path = group[frame.index]
-        found[path] = detections_from(
-            select_candidates(heads, prepared.layout, _CONFIDENCE_THRESHOLD),
-            letterbox(sizes_wh[path], prepared.input_wh),
-            confidence_threshold=_CONFIDENCE_THRESHOLD,
-            iou_threshold=_IOU_THRESHOLD,
-            max_detections=_MAX_DETECTIONS,
-            multi_label=True,
-        )
+    def _detect(
+        self, group: list[Path], infer: InferOptions, calibration: Calibration | None
+    ) -> dict[Path, Detections]:
+        size_wh = self._sizes_wh[group[0]]
+        if infer.precision == "int8":
+            assert calibration is not None
+            prepared = prepare_int8(
+                self.weights, size_wh, self._imgsz, calibration, self._on_progress
+            )
+        else:
+            prepared = prepare_model(self.weights, size_wh, self._imgsz, self._on_progress)
+        boxes = {path: letterbox(self._sizes_wh[path], prepared.input_wh) for path in group}
+        found: dict[Path, Detections] = {}
+        errors: list[BaseException] = []
 
-    pool: InferPool[Frame] = InferPool(compiled, infer.num_requests, done, errors.append)
-    for index, path in enumerate(group):
-        frame = read_picture(path, index)
-        sizes_wh[path] = (frame.image.width, frame.image.height)
-        request = pool.wait_for_request()
-        pool.clear_input(request)
-        Preprocessor(letterbox(sizes_wh[path], prepared.input_wh))(frame, pool.input_of(request))
-        pool.submit(request, frame)
-    pool.drain()
-    if errors:
-        raise errors[0]
-    return found
+        def done(path: Path, heads: Heads, _: float) -> None:
+            found[path] = detections_from(
+                prepared.select_candidates(heads, _CONFIDENCE_THRESHOLD),
+                boxes[path],
+                confidence_threshold=_CONFIDENCE_THRESHOLD,
+                iou_threshold=_IOU_THRESHOLD,
+                max_detections=_MAX_DETECTIONS,
+                multi_label=True,
+            )
+
+        pool: Pool[Path] = load_engine(prepared, infer).open_pool(done, errors.append)
+        for path in group:
+            model_input = pool.next_input()
+            model_input.fill(PADDING_VALUE)  # The picture before was perhaps of another shape.
+            Preprocessor(boxes[path])(read_picture(path), model_input)
+            pool.submit(path)
+        pool.drain()
+        if errors:
+            raise errors[0]
+        return found
 
 
 def _average_precision(
-    truth: dict[Path, list[tuple[int, float, float, float, float]]],
+    truth: dict[Path, list[Label]],
     found: dict[Path, Detections],
     sizes_wh: dict[Path, tuple[int, int]],
 ) -> tuple[float, float]:

@@ -71,6 +71,13 @@ class VideoInfo:
     num_audio_streams: int
     num_subtitle_streams: int
 
+    @property
+    def num_frames_expected(self) -> int | None:
+        """What the container claims, else what its duration makes likely."""
+        if self.num_frames_header is None and self.duration_seconds and self.frame_rate:
+            return round(self.duration_seconds * self.frame_rate)
+        return self.num_frames_header
+
 
 @dataclass(slots=True)
 class SourceFaults:

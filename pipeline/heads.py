@@ -5,7 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadConvolution:
+    """The 1x1 convolution of one head, taken out of the graph to be done for candidates alone.
+
+    weight: float32 (anchors, values, channels); bias: float32 (anchors, values).
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

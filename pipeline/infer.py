@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
 from pipeline.config import InferOptions
+from pipeline.engine import Engine, Heads, Job
 from pipeline.errors import InferenceError, ModelError, UsageError, reason_of
 from pipeline.letterbox import PADDING_VALUE
-from pipeline.machine import has_native_bf16
-from pipeline.preprocess import blank_input
+from pipeline.machine import available_cores, has_core_quota
+from pipeline.model.graph import with_batch
+from pipeline.model.prepare import PreparedModel
+from pipeline.throughput.configurations import missing_devices
+from pipeline.throughput.float_precision import fastest_float_precision
 
-_VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 
-Job = TypeVar("Job")
-Heads = Sequence[NDArray[np.float32]]
+def load_engine(prepared: PreparedModel, options: InferOptions) -> Engine:
+    """Make the model ready to run as asked. Raises UsageError, ModelError."""
+    if options.engine == "pytorch":
+        from pipeline.infer_pytorch import PyTorchEngine
+
+        return PyTorchEngine(prepared)
+    return OpenVinoEngine(prepared, options)
 
 
 def require_device(device: str, available: Sequence[str]) -> None:
-    """Raise UsageError unless every device that the name stands for is there.
-
-    "AUTO:GPU,CPU" stands for two devices, "GPU" also for "GPU.0", "AUTO" for what there is.
-    """
-    name, _, members = device.partition(":")
-    # "-GPU" leaves a device out, which it need not be there for; "(4)" is a batch size.
-    wanted = [
-        part.partition("(")[0] for part in members.split(",") if part and not part.startswith("-")
-    ]
-    if name not in _VIRTUAL_DEVICES:
-        wanted = [device]
-    present = {*available, *(entry.partition(".")[0] for entry in available)}
-    missing = [entry for entry in wanted if entry not in present]
+    """Raise UsageError unless every device that the name stands for is there."""
+    missing = missing_devices(device, available)
     if missing:
         raise UsageError(
             f"device {', '.join(missing)} is not on this machine; it has: {', '.join(available)}"
@@ -45,26 +44,15 @@ def require_device(device: str, available: Sequence[str]) -> None:
 
 
 def resolved_precision(precision: str) -> str:
-    """The element type that inference runs in: "auto" is bf16 only where that is fast."""
-    if precision == "auto":
-        return "bf16" if has_native_bf16() else "f32"
-    return precision
+    """The element type of float inference: "auto", and what INT8 leaves in float, the fastest."""
+    return fastest_float_precision() if precision in ("auto", "int8") else precision
 
 
 def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.CompiledModel:
     """Compile for a device, or take it from OpenVINO's cache. Raises UsageError, ModelError."""
     core = ov.Core()
     require_device(options.device, core.available_devices)
-    config: dict[str, object] = {
-        "CACHE_DIR": str(cache),
-        "INFERENCE_PRECISION_HINT": resolved_precision(options.precision),
-    }
-    if options.hint != "NONE":
-        config["PERFORMANCE_HINT"] = options.hint
-    if options.num_streams is not None:
-        config["NUM_STREAMS"] = str(options.num_streams)
-    if options.num_requests is not None:
-        config["PERFORMANCE_HINT_NUM_REQUESTS"] = str(options.num_requests)
+    config = {"CACHE_DIR": str(cache), **compile_config(options)}
     try:
         return core.compile_model(model, options.device, config)
     except RuntimeError:
@@ -78,79 +66,164 @@ def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.Com
         ) from error
 
 
+def compile_config(options: InferOptions) -> dict[str, str]:
+    """OpenVINO's properties for the options, within the cores that this process may use."""
+    config = {"INFERENCE_PRECISION_HINT": resolved_precision(options.precision)}
+    if options.hint != "NONE":
+        config["PERFORMANCE_HINT"] = options.hint
+    if options.num_streams is not None:
+        config["NUM_STREAMS"] = str(options.num_streams)
+    if options.num_requests is not None:
+        config["PERFORMANCE_HINT_NUM_REQUESTS"] = str(options.num_requests)
+    on_cores = options.device.startswith("AUTO") or "CPU" in options.device
+    if options.num_threads is not None and on_cores:
+        config["INFERENCE_NUM_THREADS"] = str(options.num_threads)
+    elif has_core_quota() and on_cores:
+        # OpenVINO minds the affinity of the process, but not the quota of its cgroup.
+        config["INFERENCE_NUM_THREADS"] = str(available_cores())
+    if options.pinning is not None and "CPU" in options.device:
+        config["ENABLE_CPU_PINNING"] = "YES" if options.pinning else "NO"
+    return config
+
+
+class OpenVinoEngine:
+    """The model compiled by OpenVINO. Raises UsageError, ModelError."""
+
+    def __init__(self, prepared: PreparedModel, options: InferOptions) -> None:
+        self._options = options
+        self._quantized = prepared.quantization is not None
+        model = prepared.model
+        if options.batch > 1:
+            model = with_batch(model, options.batch)
+        self.compiled = compile_model(model, options, prepared.compiled_cache_dir)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.compiled.input().shape)
+
+    def facts(self) -> dict[str, Any]:
+        # AUTO does not tell; then it is what was asked for.
+        asked = resolved_precision(self._options.precision)
+        element_type = self._property("INFERENCE_PRECISION_HINT", asked)
+        name = element_type.to_string() if isinstance(element_type, ov.Type) else element_type
+        return {
+            "engine": "openvino",
+            "device": self._options.device,
+            "execution_devices": list(self._property("EXECUTION_DEVICES", [])),
+            "hint": self._options.hint,
+            "precision": "int8" if self._quantized else str(name),
+            "float_precision": str(name),
+            "num_streams": self._property("NUM_STREAMS", None),
+            "num_threads": self._property("INFERENCE_NUM_THREADS", None),
+            "pinning": self._property("ENABLE_CPU_PINNING", None),
+        }
+
+    def open_pool(
+        self,
+        on_done: Callable[[Job, Heads, float], None],
+        on_error: Callable[[BaseException], None],
+    ) -> InferPool[Job]:
+        return InferPool(self.compiled, self._num_requests(), on_done, on_error)
+
+    def _num_requests(self) -> int:
+        """Twice what OpenVINO finds enough to keep its streams busy.
+
+        While a request waits for the thread that prepares frames, another one is already there
+        for the stream: on a full machine that thread does not run at once.
+        """
+        if self._options.num_requests is not None:
+            return self._options.num_requests
+        return 2 * int(self._property("OPTIMAL_NUMBER_OF_INFER_REQUESTS", 1))
+
+    def _property(self, name: str, default: Any) -> Any:
+        """A property of the compiled model; not every device knows every one."""
+        try:
+            return self.compiled.get_property(name)
+        except RuntimeError:
+            return default
+
+
 @dataclass(frozen=True, slots=True)
 class _Running(Generic[Job]):
-    job: Job
+    jobs: tuple[Job, ...]
+    buffer: int
     started_seconds: float
 
 
 class InferPool(Generic[Job]):
-    """A pool of asynchronous requests, each with an input buffer that is written in place.
+    """Asynchronous requests of OpenVINO, each with an input buffer that is written in place.
 
-    One thread submits. `on_done(job, heads, latency_seconds)` is called on threads of OpenVINO
-    as requests finish, in any order; heads are views that are valid only during the call.
-    An exception of it is caught and handed to `on_error`: from OpenVINO's side a callback never
-    fails, because one that does makes a later call abort the process.
+    From OpenVINO's side a callback never fails, because one that does makes a later call abort
+    the process.
     """
 
     def __init__(
         self,
         compiled_model: ov.CompiledModel,
-        num_requests: int | None,
+        num_requests: int,
         on_done: Callable[[Job, Heads, float], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._queue = ov.AsyncInferQueue(compiled_model, num_requests or 0)
+        self._queue = ov.AsyncInferQueue(compiled_model, num_requests)
         self._requests = list(self._queue)
         self._on_done = on_done
         self._on_error = on_error
-        shape = compiled_model.input().shape
-        self._inputs = [blank_input((shape[2], shape[1])) for _ in self._requests]
-        for request, buffer in zip(self._requests, self._inputs, strict=True):
-            request.set_input_tensor(ov.Tensor(buffer, shared_memory=True))
+        shape = tuple(compiled_model.input().shape)
+        self.num_requests, self.batch = len(self._requests), shape[0]
+        # One more than there are requests, so that the one submitted last can rest.
+        self._buffers = [np.full(shape, PADDING_VALUE, np.uint8) for _ in range(num_requests + 1)]
+        self._free = deque(range(num_requests + 1))
+        self._tensors = [ov.Tensor(buffer, shared_memory=True) for buffer in self._buffers]
         self._running: dict[int, _Running[Job]] = {}
         self._last_done_seconds = 0.0
-        self._queue.set_callback(self._callback)
+        self._filling: tuple[int, int] | None = None
+        self._jobs: list[Job] = []
+        # Weakly: the queue's reference to its callback is out of sight of the garbage collector,
+        # and would keep this pool, and the model with it, for ever.
+        this = weakref.ref(self)
 
-    def __len__(self) -> int:
-        return len(self._requests)
+        def call_back(request: ov.InferRequest, request_id: int) -> None:
+            pool = this()
+            if pool is not None:
+                pool._callback(request, request_id)
+
+        self._queue.set_callback(call_back)
 
     @property
     def num_running(self) -> int:
         return len(self._running)
 
     def stalled_seconds(self) -> float:
-        """How long requests have been running without one of them finishing; 0 if none runs."""
         starts = [running.started_seconds for running in list(self._running.values())]
         if not starts:
             return 0.0
         return time.perf_counter() - max(min(starts), self._last_done_seconds)
 
-    def wait_for_request(self) -> int:
-        """Wait until a request is free; its number. Raises InferenceError if one has failed."""
-        try:
-            request_id: int = self._queue.get_idle_request_id()
-        except RuntimeError as error:
-            raise InferenceError(f"inference failed: {reason_of(error)}") from error
-        self._raise_if_failed(request_id)
-        return request_id
+    def next_input(self) -> NDArray[np.uint8]:
+        if self._filling is None:
+            request_id = self._wait_for_request()
+            self._filling = (request_id, self._free.popleft())
+        place: NDArray[np.uint8] = self._buffers[self._filling[1]][len(self._jobs)]
+        return place
 
-    def input_of(self, request_id: int) -> NDArray[np.uint8]:
-        """The uint8 (height, width, 3) input buffer of a free request."""
-        buffer: NDArray[np.uint8] = self._inputs[request_id][0]
-        return buffer
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+        if len(self._jobs) == self.batch:
+            self.flush()
 
-    def clear_input(self, request_id: int) -> None:
-        """Make a free request's input all padding, for a picture of another shape than the last."""
-        self._inputs[request_id].fill(PADDING_VALUE)
-
-    def submit(self, request_id: int, job: Job) -> None:
-        """Start the free request that `wait_for_request` gave, on what its input now holds."""
-        self._running[request_id] = _Running(job, time.perf_counter())
+    def flush(self) -> None:
+        if not self._jobs:
+            return
+        assert self._filling is not None
+        (request_id, buffer), self._filling = self._filling, None
+        # The rest of a batch that is not full is what an earlier one left: nobody looks at it.
+        jobs, self._jobs = tuple(self._jobs), []
+        self._requests[request_id].set_input_tensor(self._tensors[buffer])
+        self._running[request_id] = _Running(jobs, buffer, time.perf_counter())
         self._queue.start_async(userdata=request_id)
 
     def drain(self) -> None:
-        """Wait until nothing runs any more. Raises InferenceError if a request failed."""
+        self.flush()
         failures = []
         for request in self._requests:
             try:
@@ -162,26 +235,38 @@ class InferPool(Generic[Job]):
         for request_id in list(self._running):
             self._raise_if_failed(request_id)
 
+    def _wait_for_request(self) -> int:
+        try:
+            request_id: int = self._queue.get_idle_request_id()
+        except RuntimeError as error:
+            raise InferenceError(f"inference failed: {reason_of(error)}") from error
+        self._raise_if_failed(request_id)
+        return request_id
+
     def _callback(self, request: ov.InferRequest, request_id: int) -> None:
         try:
             running = self._running[request_id]
             self._last_done_seconds = time.perf_counter()
             latency = self._last_done_seconds - running.started_seconds
-            heads = [tensor.data[0] for tensor in request.output_tensors]
-            self._on_done(running.job, heads, latency)
+            heads = [tensor.data for tensor in request.output_tensors]
+            for i, job in enumerate(running.jobs):
+                self._on_done(job, [head[i] for head in heads], latency)
         except BaseException as error:
             self._on_error(error)
         finally:
             # Last, so that a callback that hangs looks like the request that it holds up.
-            self._running.pop(request_id, None)
+            finished = self._running.pop(request_id, None)
+            if finished is not None:
+                self._free.append(finished.buffer)
 
     def _raise_if_failed(self, request_id: int) -> None:
         """A request that is idle again without its callback having run is one that failed."""
         failed = self._running.get(request_id)
         if failed is None:
             return
+        first = failed.jobs[0]
         try:
             self._requests[request_id].wait()
         except RuntimeError as error:
-            raise InferenceError(f"inference failed on {failed.job}: {reason_of(error)}") from error
-        raise InferenceError(f"inference gave no result for {failed.job}")
+            raise InferenceError(f"inference failed on {first}: {reason_of(error)}") from error
+        raise InferenceError(f"inference gave no result for {first}")

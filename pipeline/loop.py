@@ -11,6 +11,7 @@ The frames between the two ends are bounded, so memory does not depend on the cl
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import threading
 import time
@@ -19,26 +20,32 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TextIO
 
-import openvino as ov
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.annotate import Annotator
 from pipeline.config import DetectOptions
+from pipeline.detections import Detections
 from pipeline.encode import VideoEncoder
+from pipeline.engine import Engine, Heads, Pool
 from pipeline.errors import InferenceError
 from pipeline.frames import Frame, FrameSource
-from pipeline.heads import HeadLayout
-from pipeline.infer import Heads, InferPool
+from pipeline.interpolate import fill_in
 from pipeline.letterbox import Letterbox
-from pipeline.postprocess import Candidates, detections_from, select_candidates
+from pipeline.model.prepare import PreparedModel
+from pipeline.postprocess import Candidates, detections_from
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.reorder import ReorderBuffer
+from pipeline.snapshots import Snapshots
 from pipeline.stats import RunStats
 
 STALL_SECONDS = 6.0
-"""When no running request has finished for this long, they have hung; the run then ends."""
+"""When no running request has finished for this long for each frame of its batch, they have hung;
+the run then ends."""
 
 _EXTRA_IN_FLIGHT = 4
+_SAMPLED_ROWS = 16
 _POLL_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
 
@@ -50,6 +57,14 @@ class _Inferred:
     latency_seconds: float
     callback_wall_ns: int
     callback_cpu_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _NotInferred:
+    """A frame that repeats the last inferred one, or one whose turn to be inferred it is not."""
+
+    frame: Frame
+    repeats: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,37 +88,45 @@ class FrameLoop:
         self,
         *,
         source: FrameSource,
-        compiled: ov.CompiledModel,
-        num_requests: int | None,
-        layout: HeadLayout,
+        engine: Engine,
+        prepared: PreparedModel,
         box: Letterbox,
         detect: DetectOptions,
         class_ids: frozenset[int] | None,
+        num_frames: int | None,
+        every: int,
+        reuse_duplicates: bool,
         encoder: VideoEncoder,
         results: TextIO,
         stats: RunStats,
         on_progress: ProgressCallback,
     ) -> None:
         self._source = source
-        self._layout = layout
+        self._prepared = prepared
         self._box = box
         self._detect = detect
         self._class_ids = class_ids
-        self._annotator = Annotator(source.info, layout.class_names)
+        self._num_frames = num_frames
+        self._every = every
+        self._reuse_duplicates = reuse_duplicates
+        self._annotator = Annotator(source.info, prepared.layout.class_names)
         self._encoder = encoder
         self._results = results
         self._stats = stats
         self._on_progress = on_progress
-        self._arrived: SimpleQueue[_Inferred | _End | _Failure] = SimpleQueue()
+        self._arrived: SimpleQueue[_Inferred | _NotInferred | _End | _Failure] = SimpleQueue()
         self._stop = threading.Event()
-        self._pool: InferPool[Frame] = InferPool(
-            compiled, num_requests, self._inferred, self._failed
-        )
-        self.num_requests = len(self._pool)
+        self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
+        self.num_requests = self._pool.num_requests
         # More than there are requests: a failed request is found when its turn comes again.
-        self.max_in_flight = self.num_requests + _EXTRA_IN_FLIGHT
+        self.max_in_flight = (
+            self.num_requests * self._pool.batch + _EXTRA_IN_FLIGHT + 2 * (every - 1)
+        )
         self._in_flight = threading.Semaphore(self.max_in_flight)
         self.end_seconds = 0.0
+        known = [n for n in (num_frames, source.info.num_frames_expected) if n is not None]
+        self._num_frames_expected = min(known, default=None)
+        self.snapshots = Snapshots(self._num_frames_expected)
         stats.requests_running.limit = self.num_requests
 
     def run(self) -> None:
@@ -121,21 +144,31 @@ class FrameLoop:
         clocks, num_frames = self._stats.producer, 0
         try:
             preprocess = Preprocessor(self._box)
-            frames = iter(self._source)
+            frames = itertools.islice(self._source, self._num_frames)
+            last_input: NDArray[np.uint8] | None = None
             while not self._stop.is_set():
                 with clocks.decode:
                     frame = next(frames, None)
                 with clocks.wait_in_flight:
-                    self._in_flight.acquire()
+                    self._wait_for_room()
                 if frame is None or self._stop.is_set():
                     break
-                with clocks.wait_request:
-                    request = self._pool.wait_for_request()
-                with clocks.preprocess:
-                    preprocess(frame, self._pool.input_of(request))
-                with clocks.submit:
-                    self._pool.submit(request, frame)
                 num_frames += 1
+                if frame.index % self._every:
+                    self._arrived.put(_NotInferred(frame, repeats=False))
+                    continue
+                with clocks.wait_request:
+                    model_input = self._pool.next_input()
+                with clocks.preprocess:
+                    preprocess(frame, model_input)
+                    repeats = last_input is not None and _equal(model_input, last_input)
+                if repeats:
+                    self._arrived.put(_NotInferred(frame, repeats=True))
+                    continue
+                with clocks.submit:
+                    self._pool.submit(frame)
+                if self._reuse_duplicates:
+                    last_input = model_input
             with clocks.wait_request:
                 self._pool.drain()
         except BaseException as error:
@@ -148,9 +181,21 @@ class FrameLoop:
             self._source.close()
             self._arrived.put(_End(num_frames))
 
+    def _wait_for_room(self) -> None:
+        """Wait until fewer frames than the bound are between the two ends."""
+        if self._in_flight.acquire(blocking=False):
+            return
+        while True:
+            if not self._pool.num_running:
+                # Those that wait for their batch to fill would wait for ever.
+                self._pool.flush()
+            # Looks again: a request counts as running until its results have long been taken.
+            if self._in_flight.acquire(timeout=_POLL_SECONDS):
+                return
+
     def _inferred(self, frame: Frame, heads: Heads, latency_seconds: float) -> None:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-        candidates = select_candidates(heads, self._layout, self._detect.confidence_threshold)
+        candidates = self._prepared.select_candidates(heads, self._detect.confidence_threshold)
         self._arrived.put(
             _Inferred(
                 frame,
@@ -165,40 +210,56 @@ class FrameLoop:
         self._arrived.put(_Failure(error))
 
     def _consume(self) -> None:
-        clocks, detect, started = self._stats.consumer, self._detect, time.perf_counter()
-        total = self._source.info.num_frames_header
-        for frame, candidates in self._in_order():
-            with clocks.postprocess:
-                detections = detections_from(
-                    candidates,
-                    self._box,
-                    confidence_threshold=detect.confidence_threshold,
-                    iou_threshold=detect.iou_threshold,
-                    max_detections=detect.max_detections,
-                    class_ids=self._class_ids,
-                )
+        clocks, started = self._stats.consumer, time.perf_counter()
+        for detected in fill_in(self._detected()):
+            frame, detections = detected.frame, detected.detections
             with clocks.annotate:
                 image = self._annotator(frame.image, detections)
+                self.snapshots.look(frame.index, image)
             with clocks.encode:
                 self._encoder.encode(image, frame.pts, frame.duration, frame.time_base)
             with clocks.write:
-                record = {
+                record: dict[str, object] = {
                     "frame_index": frame.index,
                     "pts_seconds": round(frame.pts_seconds, 6),
-                    "detections": detections.as_records(self._layout.class_names),
                 }
+                if self._every > 1:
+                    record["interpolated"] = not detected.inferred
+                record["detections"] = detections.as_records(self._prepared.layout.class_names)
                 self._results.write(json.dumps(record, ensure_ascii=False) + "\n")
                 self.end_seconds = float((frame.pts + frame.duration) * frame.time_base)
                 self._stats.note_frame(detections.class_id, time.perf_counter() - started)
-                self._on_progress(Progress("frames", frame.index + 1, total))
+                self._on_progress(Progress("frames", frame.index + 1, self._num_frames_expected))
             self._in_flight.release()
         with clocks.encode:
             self._encoder.flush()
 
-    def _in_order(self) -> Iterator[tuple[Frame, Candidates | None]]:
-        """What was inferred, in the order of the frames, until all of them have come."""
+    def _detected(self) -> Iterator[tuple[Frame, Detections | None]]:
+        """Every frame in order, with its detections if it was inferred or repeats such a one."""
+        stats, detect, last = self._stats, self._detect, Detections.empty()
+        for item in self._in_order():
+            if isinstance(item, _Inferred):
+                stats.inferred_frames += 1
+                with stats.consumer.postprocess:
+                    last = detections_from(
+                        item.candidates,
+                        self._box,
+                        confidence_threshold=detect.confidence_threshold,
+                        iou_threshold=detect.iou_threshold,
+                        max_detections=detect.max_detections,
+                        class_ids=self._class_ids,
+                    )
+                yield item.frame, last
+            elif item.repeats:
+                stats.reused_frames += 1
+                yield item.frame, last
+            else:
+                yield item.frame, None
+
+    def _in_order(self) -> Iterator[_Inferred | _NotInferred]:
+        """What arrives, in the order of the frames, until all of them have come."""
         stats, waiting = self._stats, self._stats.consumer.wait_inference
-        reorder: ReorderBuffer[_Inferred] = ReorderBuffer()
+        reorder: ReorderBuffer[_Inferred | _NotInferred] = ReorderBuffer()
         num_frames: int | None = None
         while num_frames is None or reorder.next_index < num_frames:
             with waiting:
@@ -208,22 +269,33 @@ class FrameLoop:
             if isinstance(arrived, _End):
                 num_frames = arrived.num_frames
                 continue
-            stats.callback_wall_ns += arrived.callback_wall_ns
-            stats.callback_cpu_ns += arrived.callback_cpu_ns
-            stats.latency_seconds_sum += arrived.latency_seconds
+            if isinstance(arrived, _Inferred):
+                stats.callback_wall_ns += arrived.callback_wall_ns
+                stats.callback_cpu_ns += arrived.callback_cpu_ns
+                stats.latency_seconds_sum += arrived.latency_seconds
             for item in reorder.push(arrived.frame.index, arrived):
                 stats.requests_running.sample(self._pool.num_running)
                 stats.completed.sample(self._arrived.qsize())
                 stats.reorder.sample(len(reorder))
-                yield item.frame, item.candidates
+                yield item
 
-    def _next_arrival(self) -> _Inferred | _End | _Failure:
+    def _next_arrival(self) -> _Inferred | _NotInferred | _End | _Failure:
+        waited_seconds = 0.0
         while True:
             try:
                 return self._arrived.get(timeout=_POLL_SECONDS)
             except Empty:
-                if self._pool.stalled_seconds() > STALL_SECONDS:
+                # Waited here as well: for a process that was stopped (Ctrl-Z), only time passed.
+                waited_seconds += _POLL_SECONDS
+                limit_seconds = STALL_SECONDS * self._pool.batch
+                if min(waited_seconds, self._pool.stalled_seconds()) > limit_seconds:
                     raise InferenceError(
-                        f"the model did not answer within {STALL_SECONDS:.0f} s; "
-                        "try --device CPU, or fewer --streams and --requests"
+                        f"the model did not answer within {limit_seconds:.0f} s; "
+                        "try --device CPU, or a smaller --batch, --streams and --requests"
                     ) from None
+
+
+def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+    """Whether two inputs are the same to the byte; told from a few rows for most that are not."""
+    step = -(-len(a) // _SAMPLED_ROWS)
+    return np.array_equal(a[::step], b[::step]) and np.array_equal(a, b)

@@ -6,32 +6,73 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 _REPORTED_PACKAGES = ("openvino", "av", "numpy", "opencv-python")
 
 
-def available_cores() -> int:
-    """Cores this process may use: its affinity, cut to the quota of its cgroup."""
+def available_cores(
+    cgroup_file: Path = Path("/proc/self/cgroup"), cgroup_root: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Cores this process may use: its affinity, cut to the quota of its control groups."""
+    quotas = [quota for quota in _cpu_quotas(cgroup_file, cgroup_root) if quota is not None]
+    return max(1, min([_cores_of_affinity(), *(int(quota) for quota in quotas)]))
+
+
+def has_core_quota() -> bool:
+    """Whether a control group allows less than the affinity does."""
+    return available_cores() < _cores_of_affinity()
+
+
+def _cores_of_affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def has_native_bf16() -> bool:
-    """Whether the processor multiplies bf16 matrices natively (AMX).
+def _cpu_quotas(cgroup_file: Path, cgroup_root: Path) -> Iterator[float | None]:
+    """The quota in cores of every group this process is in, up to the root; None for no limit.
 
-    AVX-512 has bf16 instructions too, and OpenVINO then takes bf16 by default, but without AMX
-    it was measured to be slower than float32.
+    Lines are "0::/path" for version 2, and "number:controllers:/path" for version 1.
     """
-    return "amx_bf16" in _line_of("/proc/cpuinfo", "flags").split()
+    try:
+        lines = cgroup_file.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            root = cgroup_root
+        elif "cpu" in controllers.split(","):
+            root = cgroup_root / "cpu"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        # A container may see its own group as the root, under the path that the host knows.
+        for folder in {group, *(p for p in group.parents if p.is_relative_to(root)), root}:
+            yield _quota_of(folder)
+
+
+def _quota_of(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):
+        return None  # No such group, or "max".
+
+
+def bf16_instructions() -> str | None:
+    """What multiplies bf16 here: "amx" (matrices), "avx512", or None."""
+    flags = _line_of("/proc/cpuinfo", "flags").split()
+    if "amx_bf16" in flags:
+        return "amx"
+    return "avx512" if "avx512_bf16" in flags else None
 
 
 def processor_name() -> str:

@@ -20,9 +20,12 @@ _CARRIED_TYPES = ("audio", "subtitle")
 _OWN_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 
 
-def mux(video: Path, source: Path | None, target: Path) -> list[str]:
+def mux(
+    video: Path, source: Path | None, target: Path, end_seconds: float | None = None
+) -> list[str]:
     """Copy the video track, and the source's audio and subtitles, into an MP4 file.
 
+    end_seconds: where the other streams are cut off too, if the video was; None takes all.
     Packets are copied as they are. The index goes to the front, so that a player can start
     before it has the whole file. Returns a note for every stream that MP4 cannot carry.
     Raises EncodeError if the file cannot be written.
@@ -48,8 +51,10 @@ def mux(video: Path, source: Path | None, target: Path) -> list[str]:
                 _copy_metadata(container, out)
                 copies.append(_add_copies(out, container, _CARRIED_TYPES, notes))
             sources = [
-                _packets(container, streams, notes)
-                for container, streams in zip(inputs, copies, strict=True)
+                _packets(container, streams, notes, end)
+                for container, streams, end in zip(
+                    inputs, copies, (None, end_seconds), strict=False
+                )
             ]
             for _, packet, stream in heapq.merge(*sources, key=lambda item: item[0]):
                 if packet.stream is video_stream:
@@ -128,7 +133,10 @@ def _mp4_carries(stream: Stream) -> bool:
 
 
 def _packets(
-    container: InputContainer, copies: dict[int, Stream], notes: list[str]
+    container: InputContainer,
+    copies: dict[int, Stream],
+    notes: list[str],
+    end_seconds: float | None,
 ) -> Iterator[tuple[float, av.Packet[Stream], Stream]]:
     """The packets to copy, each with its decoding time in seconds and its output stream."""
     if not copies:
@@ -150,6 +158,8 @@ def _packets(
                         packet.pts += offsets[index]
                     last_dts[index] = packet.dts
                     seconds = float(packet.dts * packet.time_base)
+                if end_seconds is not None and seconds >= end_seconds:
+                    return
                 yield seconds, packet, copies[packet.stream.index]
     except av.FFmpegError as error:
         # A damaged end: what came before it is kept, as with the video.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.detections import Detections
-from pipeline.heads import HeadLayout
+from pipeline.heads import HeadConvolution, HeadLayout
 from pipeline.letterbox import Letterbox
 
 MAX_CANDIDATES = 30_000
@@ -37,25 +37,41 @@ class Candidates:
 
 
 def select_candidates(
-    heads: Sequence[NDArray[np.float32]], layout: HeadLayout, confidence_threshold: float
+    heads: Sequence[NDArray[np.float32]],
+    layout: HeadLayout,
+    confidence_threshold: float,
+    convolutions: Sequence[HeadConvolution] = (),
 ) -> Candidates | None:
     """Copy out the predictions that can reach the threshold; None if there are none.
 
-    heads: one float32 array (rows, columns, anchors * (5 + classes)) per stride.
-    Confidence is objectness times class probability, so objectness alone must pass: its logit
-    is compared, and only what passes is touched again.
+    heads: one float32 array (rows, columns, anchors * (5 + classes)) per stride; or two, the
+    objectness (rows, columns, anchors) and the features (rows, columns, channels), from which
+    `convolutions` makes the rest. Confidence is objectness times class probability, so
+    objectness alone must pass: its logit is compared, and only what passes is touched again.
     """
     logit_threshold = math.log(confidence_threshold / (1.0 - confidence_threshold))
+    if len(heads) not in (len(layout.strides), 2 * len(convolutions)):
+        raise ValueError(
+            f"expected {len(layout.strides)} heads, or as many pairs with their convolutions, "
+            f"got {len(heads)} arrays and {len(convolutions)} convolutions"
+        )
+    split = len(heads) > len(layout.strides)
     parts = []
-    for head, stride, anchors in zip(heads, layout.strides, layout.anchors_px, strict=True):
-        predictions = head.reshape(-1, layout.num_values)
-        rows = np.flatnonzero(predictions[:, 4] > logit_threshold)
+    for i, (stride, anchors) in enumerate(zip(layout.strides, layout.anchors_px, strict=True)):
+        head = heads[2 * i] if split else heads[i]
+        predictions = head.reshape(-1, 1 if split else layout.num_values)
+        rows = np.flatnonzero(predictions[:, 0 if split else 4] > logit_threshold)
         if rows.size:
             cells, anchor = np.divmod(rows, layout.num_anchors)
             row, column = np.divmod(cells, head.shape[1])
+            if split:
+                features = heads[2 * i + 1]
+                logits = _convolve(convolutions[i], features[row, column], anchor)
+            else:
+                logits = predictions[rows]
             parts.append(
                 (
-                    predictions[rows],
+                    logits,
                     np.stack((column, row), axis=1).astype(np.float32),
                     np.full((rows.size, 1), stride, np.float32),
                     np.asarray(anchors, np.float32)[anchor],
@@ -64,6 +80,17 @@ def select_candidates(
     if not parts:
         return None
     return Candidates(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _convolve(
+    convolution: HeadConvolution, features: NDArray[np.float32], anchor: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """The predictions (N, values) of one anchor each from the features (N, channels) of a cell."""
+    logits = convolution.bias[anchor]
+    for number in np.unique(anchor):
+        chosen = anchor == number
+        logits[chosen] += features[chosen] @ convolution.weight[number].T
+    return logits
 
 
 def detections_from(

@@ -8,15 +8,10 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.frames import Frame, plane_rows
-from pipeline.letterbox import PADDING_VALUE, Letterbox
+from pipeline.letterbox import Letterbox
 
 # All cores are busy with frames already: OpenCV must not start threads for one of them.
 cv2.setNumThreads(1)
-
-
-def blank_input(input_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """A model input of nothing but padding: uint8 (1, height, width, 3)."""
-    return np.full((1, input_wh[1], input_wh[0], 3), PADDING_VALUE, np.uint8)
 
 
 class Preprocessor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -10,25 +9,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import jinja2
 import numpy as np
-import openvino as ov
 
 from pipeline.config import ProcessConfig
+from pipeline.engine import Engine
 from pipeline.frames import SourceFaults, VideoInfo
 from pipeline.machine import peak_memory_mb, processor_name, versions
-from pipeline.model.prepare import PreparedModel
+from pipeline.model.prepare import PreparedModel, Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
 from pipeline.stats import Occupancy, RunStats, StepClock
+from pipeline.throughput.selection import Selection
 
 SCHEMA_VERSION = 1
 JSON_NAME = "report.json"
 PAGE_NAME = "report.html"
 
-_NUM_PICTURES = 4
-_PICTURE_WIDTH_PX = 560
 _NUM_SPEED_POINTS = 120
 _LEAST_SLICE_SECONDS = 0.5
 
@@ -55,11 +51,11 @@ def build_report(
     info: VideoInfo,
     faults: SourceFaults,
     prepared: PreparedModel,
-    compiled: ov.CompiledModel,
+    selection: Selection,
+    engine: Engine,
     num_requests: int,
     max_in_flight: int,
     cores: int,
-    codec_threads: int,
     encoder_settings: dict[str, Any],
     stats: RunStats,
     notes: list[str],
@@ -68,7 +64,7 @@ def build_report(
 ) -> Report:
     """All facts and figures of a finished run."""
     frames = stats.num_frames
-    steps = step_times(stats, cores, codec_threads)
+    steps = step_times(stats, cores, encoder_settings["threads"])
     cpu_ms = 1000 * stats.frames_cpu_seconds / frames
     infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
     frames_fps = frames / stats.frames_wall_seconds
@@ -85,24 +81,31 @@ def build_report(
             "notes": notes,
         },
         "configuration": {
-            "device": config.infer.device,
-            "execution_devices": list(_property(compiled, "EXECUTION_DEVICES", [])),
-            "hint": config.infer.hint,
-            "precision": _element_type(compiled),
-            "num_streams": _property(compiled, "NUM_STREAMS", None),
+            **engine.facts(),
             "num_requests": num_requests,
             "max_frames_in_flight": max_in_flight,
-            "batch": 1,
-            "input_shape": list(compiled.input().shape),
+            "batch": engine.input_shape[0],
+            "input_shape": list(engine.input_shape),
             "cores": cores,
-            "codec_threads": codec_threads,
+            "every": config.every,
+            "reuse_duplicates": config.reuse_duplicates,
             "detect": asdict(config.detect),
+        },
+        "selection": {
+            "by": selection.by,
+            "reason": selection.reason,
+            "alternatives": [
+                {**asdict(entry), "median_fps": entry.median_fps}
+                for entry in selection.alternatives
+            ],
         },
         "model": {
             "file": prepared.weights.name,
             "sha256": prepared.weights_sha256,
             "official": prepared.weights_sha256 == OFFICIAL_SHA256,
             "num_classes": prepared.layout.num_classes,
+            "precision_note": precision_note(prepared.quantization),
+            "calibrated_on": prepared.quantization and prepared.quantization.calibrated_on,
         },
         "speed": {
             "wall_seconds": phases.wall_seconds,
@@ -112,7 +115,7 @@ def build_report(
             "model_alone_fps": 1000 * cores / infer_cpu_ms if infer_cpu_ms else None,
             "cores_allow_fps": 1000 * cores / cpu_ms if cpu_ms else None,
             "cores_busy": cpu_ms * frames_fps / (1000 * cores),
-            "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / frames,
+            "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_frames,
             "over_time": _speed_over_time(stats),
         },
         "phases": asdict(phases),
@@ -128,6 +131,9 @@ def build_report(
             )
         },
         "detections": {
+            "inferred_frames": stats.inferred_frames,
+            "reused_frames": stats.reused_frames,
+            "interpolated_frames": frames - stats.inferred_frames - stats.reused_frames,
             "total": sum(stats.detections_per_class.values()),
             "frames_with_any": sum(1 for number in stats.detections_per_frame if number),
             "per_class": {
@@ -141,8 +147,25 @@ def build_report(
     }
 
 
-def write_report(report: Report, folder: Path) -> None:
-    """Write report.json and report.html beside the annotated clip."""
+def precision_note(quantization: Quantization | None) -> str | None:
+    """What is known of the accuracy of a quantised model; None for one in float."""
+    if quantization is None:
+        return None
+    if quantization.accuracy is None:
+        return "INT8, accuracy not evaluated"
+    found = quantization.accuracy
+    scores = ", ".join(
+        f"{values['map_50_95']:.4f} in {precision}"
+        for precision, values in found["accuracy"].items()
+    )
+    return f"INT8, mAP@0.5:0.95 {scores}, on {found['num_images']} pictures of {found['data']}"
+
+
+def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
+    """Write report.json and report.html beside the annotated clip.
+
+    pictures: frames of the result, as data: URLs.
+    """
     (folder / JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline", "."),
@@ -151,12 +174,11 @@ def write_report(report: Report, folder: Path) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    pictures = annotated_pictures(folder / report["output"]["file"], report)
     page = environment.get_template("report.html.jinja").render(r=report, pictures=pictures)
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")
 
 
-def step_times(stats: RunStats, cores: int, codec_threads: int) -> list[dict[str, Any]]:
+def step_times(stats: RunStats, cores: int, encoder_threads: int) -> list[dict[str, Any]]:
     """What each step costs, in the order of the flow, in milliseconds per frame.
 
     alone_fps is what the step would allow if it had the machine for itself: a step on one
@@ -175,7 +197,7 @@ def step_times(stats: RunStats, cores: int, codec_threads: int) -> list[dict[str
     accounted = decode_cpu + encode_cpu + postprocess_cpu + sum(others_cpu)
     infer_cpu = max(0.0, stats.frames_cpu_seconds - accounted) + submit_cpu
     rows = (
-        ("decode", producer.decode.wall_ns, decode_cpu, 0, codec_threads),
+        ("decode", producer.decode.wall_ns, decode_cpu, 0, max(1, cores // 2)),
         (
             "preprocess",
             producer.preprocess.wall_ns,
@@ -192,7 +214,7 @@ def step_times(stats: RunStats, cores: int, codec_threads: int) -> list[dict[str
             1,
         ),
         ("annotate", consumer.annotate.wall_ns, annotate_cpu, 0, 1),
-        ("encode", consumer.encode.wall_ns, encode_cpu, 0, codec_threads),
+        ("encode", consumer.encode.wall_ns, encode_cpu, 0, encoder_threads),
         ("write", consumer.write.wall_ns, write_cpu, 0, 1),
     )
     return [
@@ -233,30 +255,6 @@ def thread_times(stats: RunStats) -> dict[str, dict[str, float]]:
         thread: {part: clock.wall_ns / 1e9 for part, clock in parts.items()}
         for thread, parts in named.items()
     }
-
-
-def annotated_pictures(annotated: Path, report: Report) -> list[str]:
-    """A few frames of the finished clip, spread over it, as data: URLs of JPEG pictures."""
-    pictures: list[str] = []
-    with av.open(f"file:{annotated}") as container:
-        stream = container.streams.video[0]
-        assert stream.time_base is not None
-        seconds = float((stream.duration or 0) * stream.time_base)
-        for part in range(_NUM_PICTURES):
-            offset = int((part + 0.5) / _NUM_PICTURES * seconds / stream.time_base)
-            target = (stream.start_time or 0) + offset
-            container.seek(target, stream=stream)
-            image = next(
-                (image for image in container.decode(stream) if (image.pts or 0) >= target), None
-            )
-            if image is not None:
-                width = min(_PICTURE_WIDTH_PX, image.width)
-                height = max(1, round(image.height * width / image.width))
-                pixels = image.to_ndarray(format="bgr24", width=width, height=height)
-                _, jpeg = cv2.imencode(".jpg", pixels)
-                encoded = base64.b64encode(np.asarray(jpeg).tobytes()).decode("ascii")
-                pictures.append(f"data:image/jpeg;base64,{encoded}")
-    return pictures
 
 
 def _bottleneck(steps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -303,19 +301,6 @@ def _real_time(info: VideoInfo, frames: int, wall_seconds: float) -> float | Non
     if not info.frame_rate:
         return None
     return float(frames / info.frame_rate) / wall_seconds
-
-
-def _element_type(compiled: ov.CompiledModel) -> str:
-    value = _property(compiled, "INFERENCE_PRECISION_HINT", None)
-    return str(value.to_string() if isinstance(value, ov.Type) else value)
-
-
-def _property(compiled: ov.CompiledModel, name: str, default: Any) -> Any:
-    """A property of the compiled model; not every device knows every one."""
-    try:
-        return compiled.get_property(name)
-    except RuntimeError:
-        return default
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,15 +9,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import openvino as ov
-
 from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
+from pipeline.engine import Engine
 from pipeline.errors import InputError, Interrupted, UsageError
 from pipeline.frames import FrameSource, VideoInfo
 from pipeline.heads import HeadLayout
-from pipeline.infer import compile_model
+from pipeline.infer import load_engine
 from pipeline.letterbox import letterbox
 from pipeline.loop import FrameLoop
 from pipeline.machine import available_cores, process_cpu_seconds
@@ -28,6 +27,7 @@ from pipeline.progress import ProgressCallback, no_progress
 from pipeline.report import JSON_NAME, PAGE_NAME, Phases, Report, build_report, write_report
 from pipeline.stats import RunStats, thread_ids, threads_cpu_seconds
 from pipeline.synthetic import SyntheticSource
+from pipeline.throughput.selection import Selection, select
 
 ANNOTATED_NAME = "annotated.mp4"
 DETECTIONS_NAME = "detections.jsonl"
@@ -63,28 +63,32 @@ class _Setup:
 
     source: FrameSource
     prepared: PreparedModel
-    compiled: ov.CompiledModel
+    selection: Selection
+    engine: Engine
     class_ids: frozenset[int] | None
     encoder: VideoEncoder
     cores: int
-    codec_threads: int
+    encoder_threads: int
     decode_workers: frozenset[int]
     encode_workers: frozenset[int]
 
 
 def _set_up(config: ProcessConfig, video: Path, on_progress: ProgressCallback) -> _Setup:
     cores = available_cores()
-    codec_threads = _codec_threads(cores)
     threads_before = thread_ids()
-    source = _open_source(config, codec_threads)
+    source = _open_source(config, num_threads=max(1, cores // 2))
     decode_workers = thread_ids() - threads_before
     try:
         weights = find_weights(config.weights, on_progress)
         prepared = prepare_model(weights, source.info.size_wh, config.imgsz, on_progress)
         class_ids = select_class_ids(config.detect, prepared.layout)
-        compiled = compile_model(prepared.model, config.infer, prepared.compiled_cache_dir)
+        selection = select(config.infer, prepared, config.encode)
+        if selection.plan.infer.precision == "int8":
+            prepared = _quantized(config, prepared, source, on_progress)
+        engine = load_engine(prepared, selection.plan.infer)
         threads_before = thread_ids()
-        encoder = VideoEncoder(video, source.info, config.encode, num_threads=codec_threads)
+        encoder_threads = config.encode.threads or selection.plan.encoder_threads
+        encoder = VideoEncoder(video, source.info, config.encode, num_threads=encoder_threads)
         encode_workers = thread_ids() - threads_before
     except BaseException:
         source.close()
@@ -92,11 +96,12 @@ def _set_up(config: ProcessConfig, video: Path, on_progress: ProgressCallback) -
     return _Setup(
         source=source,
         prepared=prepared,
-        compiled=compiled,
+        selection=selection,
+        engine=engine,
         class_ids=class_ids,
         encoder=encoder,
         cores=cores,
-        codec_threads=codec_threads,
+        encoder_threads=encoder_threads,
         decode_workers=decode_workers,
         encode_workers=encode_workers,
     )
@@ -115,12 +120,14 @@ def _process(
         try:
             loop = FrameLoop(
                 source=setup.source,
-                compiled=setup.compiled,
-                num_requests=config.infer.num_requests,
-                layout=setup.prepared.layout,
+                engine=setup.engine,
+                prepared=setup.prepared,
                 box=letterbox(setup.source.info.size_wh, setup.prepared.input_wh),
                 detect=config.detect,
                 class_ids=setup.class_ids,
+                num_frames=config.num_frames,
+                every=config.every,
+                reuse_duplicates=config.reuse_duplicates,
                 encoder=encoder,
                 results=results,
                 stats=stats,
@@ -136,9 +143,11 @@ def _process(
             encoder.abandon()
     frames_at = time.perf_counter()
     source_path = config.source if isinstance(config.source, Path) else None
-    notes = mux(video, source_path, annotated)
+    cut = config.num_frames is not None and stats.num_frames == config.num_frames
+    notes = mux(video, source_path, annotated, loop.end_seconds if cut else None)
     verify(annotated, stats.num_frames, loop.end_seconds)
-    notes += _notes_on_length(setup.source.info, stats.num_frames)
+    if not cut:
+        notes += _notes_on_length(setup.source.info, stats.num_frames)
     for finished in (annotated, jsonl):
         _flush_to_disk(finished)
     report = build_report(
@@ -146,11 +155,11 @@ def _process(
         info=setup.source.info,
         faults=setup.source.faults,
         prepared=setup.prepared,
-        compiled=setup.compiled,
+        selection=setup.selection,
+        engine=setup.engine,
         num_requests=loop.num_requests,
         max_in_flight=loop.max_in_flight,
         cores=setup.cores,
-        codec_threads=setup.codec_threads,
         encoder_settings=encoder.settings,
         stats=stats,
         notes=notes,
@@ -161,7 +170,7 @@ def _process(
         ),
         annotated=annotated,
     )
-    write_report(report, scratch)
+    write_report(report, scratch, loop.snapshots.pictures)
     for name in _OUTPUT_NAMES:
         (scratch / name).replace(config.output_dir / name)
     return report
@@ -191,6 +200,22 @@ def _open_source(config: ProcessConfig, num_threads: int) -> FrameSource:
     return VideoReader(config.source, num_threads=num_threads)
 
 
+def _quantized(
+    config: ProcessConfig,
+    prepared: PreparedModel,
+    source: FrameSource,
+    on_progress: ProgressCallback,
+) -> PreparedModel:
+    # Only here: a run in float need not load it.
+    from pipeline.model.quantize import calibration_of_folder, calibration_of_source, quantize
+
+    if config.calibration is not None:
+        calibration = calibration_of_folder(config.calibration)
+    else:
+        calibration = calibration_of_source(config.source, source.info.size_wh)
+    return quantize(prepared, config.imgsz, calibration, on_progress)
+
+
 def _require_free_output(config: ProcessConfig) -> None:
     for name in reversed(_OUTPUT_NAMES):
         target = config.output_dir / name
@@ -209,14 +234,6 @@ def _notes_on_length(info: VideoInfo, num_frames: int) -> list[str]:
     if info.num_frames_header and info.num_frames_header > num_frames:
         return [f"the clip claims {info.num_frames_header} frames, {num_frames} could be read"]
     return []
-
-
-def _codec_threads(cores: int) -> int:
-    """Threads for the decoder, and as many for the encoder.
-
-    One each while the model needs most of the cores anyway: more would only get in its way.
-    """
-    return max(1, cores // 2)
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -87,12 +87,15 @@ class ConsumerClocks:
 class RunStats:
     """Everything measured while the frames went through; memory use grows 6 bytes a frame.
 
+    reused_frames: how many repeat the frame that was inferred before them, to the byte.
     callback_cpu_ns: spent on inference threads picking candidates out of the heads.
     *_workers_cpu_seconds: of the worker threads that the libraries started themselves.
     """
 
     producer: ProducerClocks = field(default_factory=ProducerClocks)
     consumer: ConsumerClocks = field(default_factory=ConsumerClocks)
+    inferred_frames: int = 0
+    reused_frames: int = 0
     callback_wall_ns: int = 0
     callback_cpu_ns: int = 0
     latency_seconds_sum: float = 0.0

@@ -47,8 +47,15 @@ class SyntheticSource:
         )
 
     def __iter__(self) -> Iterator[Frame]:
+        return self._frames(1)
+
+    def sample(self, count: int) -> Iterator[Frame]:
+        """At most `count` frames, spread over the clip."""
+        return self._frames(-(-self._options.num_frames // count))
+
+    def _frames(self, step: int) -> Iterator[Frame]:
         scene = Scene(self._options.size_wh, self._options.seed) if self._picture is None else None
-        for index in range(self._options.num_frames):
+        for index in range(0, self._options.num_frames, step):
             bgr = self._picture if scene is None else scene.draw(index)
             assert bgr is not None
             yield Frame(index, index, 1, self.info.time_base, _to_yuv420p(bgr))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from pipeline.config import ProcessConfig
+from pipeline.encode import ordinary_priority
 from pipeline.frames import ColorTags, VideoInfo
 from pipeline.heads import HeadLayout
+from pipeline.model.prepare import PreparedModel
 from pipeline.report import Report
 from pipeline.run import process_video
 
@@ -37,11 +40,14 @@ TINY_LAYOUT = HeadLayout(
 )
 
 
-def light_detector(input_wh: tuple[int, int] = TINY_INPUT_WH) -> ov.Model:
+def light_detector(
+    input_wh: tuple[int, int] = TINY_INPUT_WH, *, wide_boxes: bool = False
+) -> ov.Model:
     """A raw-head model that needs no checkpoint: it sees a "light" in every bright 8x8 cell.
 
     The first anchor of head 8 has objectness 40 (mean brightness - 0.5); its box is the cell
-    itself, because all box logits are 0. Nothing else ever passes a threshold.
+    itself, because all box logits are 0; wide boxes are 32 pixels wide and high around it, and
+    so overlap those of its neighbours. Nothing else ever passes a threshold.
     """
     width, height = input_wh
     image = ops.parameter([1, height, width, 3], np.uint8, name="images")
@@ -56,11 +62,24 @@ def light_detector(input_wh: tuple[int, int] = TINY_INPUT_WH) -> ov.Model:
         if stride == 8:
             kernel[4] = 40.0 / (3 * stride * stride)
             bias[0, 4], bias[0, 5] = -20.0, 10.0
+            bias[0, 2:4] = 20.0 if wide_boxes else 0.0
         conv = ops.convolution(nchw, kernel, [stride, stride], [0, 0], [0, 0], [1, 1])
         heads.append(ops.transpose(ops.add(conv, bias), np.array([0, 2, 3, 1])))
     model = ov.Model(heads, [image], "light_detector")
     model.set_rt_info(TINY_LAYOUT.to_json(), ["pipeline", "head_layout"])
     return model
+
+
+def prepared_light_detector(folder: Path) -> PreparedModel:
+    """The light detector as `prepare_model` gives it."""
+    return PreparedModel(
+        model=light_detector(),
+        layout=TINY_LAYOUT,
+        input_wh=TINY_INPUT_WH,
+        weights=folder / "light.xml",
+        weights_sha256="0" * 64,
+        compiled_cache_dir=folder / "compiled",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +117,10 @@ def write_clip(
     container_options: dict[str, str] | None = None,
 ) -> Path:
     """Encode RGB pictures (height, width, 3) into a clip; pts are in ticks of 1/rate."""
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with (
+        ordinary_priority(),
+        av.open(str(path), "w", options=container_options or {}) as container,
+    ):
         stream: Any = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pix_fmt
@@ -108,6 +130,22 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def whole_heads(
+    prepared: PreparedModel, outputs: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """(rows, columns, anchors * values) per stride, from what a model gives for one picture."""
+    if not prepared.convolutions:
+        return list(outputs)
+    heads = []
+    for convolution, objectness, features in zip(
+        prepared.convolutions, outputs[::2], outputs[1::2], strict=True
+    ):
+        head = np.einsum("rcf,avf->rcav", features, convolution.weight) + convolution.bias
+        np.testing.assert_allclose(objectness, head[..., 4], rtol=1e-2, atol=0.1)
+        heads.append(head.reshape(*objectness.shape[:2], -1).astype(np.float32))
+    return heads
 
 
 def gray(level: int, size_wh: tuple[int, int] = TINY_INPUT_WH) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import signal
 import subprocess
@@ -10,14 +11,18 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import openvino
 import pytest
 
-from pipeline.cli import ProgressPrinter, main
+from pipeline.cli import main
 from pipeline.progress import Progress
-from pipeline.throughput.configurations import CONFIGURATIONS
+from pipeline.terminal import ProgressPrinter
+from pipeline.throughput.configurations import configurations
 from tests.conftest import TINY_INPUT_WH, with_light, write_clip
+from tests.test_checkpoint import save, three_convolutions
 
 COMMAND = [sys.executable, "-m", "pipeline"]
+CONFIGURATIONS = ["auto", *configurations(2)]
 SMALL = ["--size", "128x96", "--frames", "12"]
 
 
@@ -101,7 +106,7 @@ WRONG_USE = [
     (["process", "--config", "fastest"], ["'fastest'", ", ".join(CONFIGURATIONS)]),
     (["evaluate", "--data", ".", "--config", "fastest"], ["'fastest'", ", ".join(CONFIGURATIONS)]),
     (["process", "--hint", "QUICK"], ["QUICK", "THROUGHPUT", "LATENCY", "CUMULATIVE", "NONE"]),
-    (["process", "--precision", "int4"], ["int4", "auto", "f32", "bf16"]),
+    (["process", "--precision", "int4"], ["int4", "auto", "f32", "bf16", "int8"]),
     (["process", "--codec", "mpeg2"], ["mpeg2", "h264", "hevc", "av1", "vp9"]),
     (["process", "--conf", "1.5"], ["confidence", "1.5"]),
     (["process", "--conf", "0"], ["confidence", "0.0"]),
@@ -113,6 +118,16 @@ WRONG_USE = [
     (["process", "--crf", "64"], ["crf", "64"]),
     (["process", "--streams", "0"], ["streams", "0"]),
     (["process", "--requests", "-1"], ["requests", "-1"]),
+    (["process", "--batch", "0"], ["batch", "between 1 and 64", "0"]),
+    (["process", "--batch", "65"], ["batch", "between 1 and 64", "65"]),
+    (["process", "--every", "0"], ["every", "between 1 and 60", "0"]),
+    (["process", "--every", "61"], ["every", "between 1 and 60", "61"]),
+    (["process", "--config", "gpu", "--device", "gpu.7"], ["GPU.7", "it has: CPU"]),
+    (["process", "--config", "pytorch", "--batch", "2"], ["PyTorch", "one frame at a time"]),
+    (["process", "--config", "pytorch", "--precision", "int8"], ["PyTorch", "f32"]),
+    (["process", "--calibration", "."], ["calibration", "--precision int8"]),
+    (["evaluate", "--data", ".", "--precision", "int8"], ["--calibration FOLDER"]),
+    (["evaluate", "--data", ".", "--calibration", "."], ["--precision int8"]),
     (["process", "--frames", "0"], ["frames", "0"]),
     (["process", "--size", "8x8"], ["size", "16x16"]),
     (["process", "--size", "big"], ["'big'", "WIDTHxHEIGHT"]),
@@ -267,6 +282,7 @@ def test_what_nobody_expected_is_one_line_too(
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "code", "words"),
     [(signal.SIGINT, 130, "pipeline: interrupted.*\n"), (signal.SIGTERM, 143, "")],
@@ -302,7 +318,7 @@ def test_away_from_a_terminal_progress_is_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr("pipeline.cli.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr("pipeline.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds))
     with ProgressPrinter() as progress:
         for done in range(1, 6001):
             now.seconds += 0.01
@@ -321,7 +337,7 @@ def test_work_of_unknown_length_tells_what_is_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr("pipeline.cli.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr("pipeline.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds))
     with ProgressPrinter() as progress:
         progress(Progress("frames", 1, None))
         now.seconds += 60
@@ -350,7 +366,7 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
         ("--iou P", "0.45"),
         ("--max-det N", "1000"),
         ("--imgsz PX", "640"),
-        ("--config NAME", "throughput"),
+        ("--config NAME", "auto"),
         ("--frames N", "1024"),
     ]:
         assert re.search(rf"{option} [^-]*\(default: {re.escape(default)}\)", text)
@@ -360,10 +376,100 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
 def test_configs_lists_every_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["configs"]) == 0
     printed = capsys.readouterr()
-    names = [line.split()[0] for line in printed.out.splitlines()]
-    assert names == list(CONFIGURATIONS)
+    listed = [line for line in printed.out.splitlines() if not line.startswith(" ")]
+    assert [line.split()[0] for line in listed] == CONFIGURATIONS
     assert all(len(line.split()) > 1 for line in printed.out.splitlines())
     assert printed.err == ""
+
+
+def test_configs_says_which_cannot_run_here_and_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openvino.Core", lambda: SimpleNamespace(available_devices=["CPU"]))
+    assert main(["configs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    lacking = {
+        before.split()[0]: line.strip()
+        for before, line in itertools.pairwise(lines)
+        if line.startswith(" ")
+    }
+    assert lacking == {
+        "gpu": "not on this machine: no GPU, only CPU",
+        "npu": "not on this machine: no NPU, only CPU",
+    }
+    assert "default" in lines[0]
+
+
+def test_a_configuration_of_a_device_that_is_not_there_is_wrong_use(
+    usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, device in (("gpu", "GPU"), ("npu", "NPU")):
+        if device in " ".join(openvino.Core().available_devices):
+            continue
+        assert main(["process", *SMALL, *usual, "--config", name]) == 2
+        assert f"device {device} is not on this machine" in capsys.readouterr().err
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_pytorch_with_anything_but_a_checkpoint_is_one_line(
+    usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["process", *SMALL, *usual, "--config", "pytorch"]) == 1
+    printed = capsys.readouterr()
+    assert re.fullmatch(
+        r"pipeline: .*light\.xml: PyTorch runs \.pt checkpoints only\n", printed.err
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_pytorch_says_what_it_ran(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = save(tmp_path / "model.pt", three_convolutions(1))
+    options = ["--weights", str(weights), "--output-dir", str(tmp_path / "out"), "--imgsz", "128"]
+    assert main(["process", str(clip), *options, "--config", "pytorch"]) == 0
+    assert re.search(r"\(.*CPU.*f32, 1 streams, 1 requests\)", capsys.readouterr().out)
+
+
+def test_frames_that_were_not_inferred_are_counted(
+    tmp_path: Path, usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "still.mp4", [with_light((4, 4))] * 9, options={"qp": "0"})
+    command = ["process", str(clip), *usual, "--overwrite"]
+    assert main(command) == 0
+    assert "9 boxes in 9 frames; 8 frames repeat the one before" in capsys.readouterr().out
+    assert main([*command, "--no-reuse"]) == 0
+    assert "9 boxes in 9 frames\n" in capsys.readouterr().out
+    assert main([*command, "--no-reuse", "--every", "4", "--batch", "2"]) == 0
+    assert (
+        "9 boxes in 9 frames; 6 frames not inferred, their boxes interpolated"
+        in capsys.readouterr().out
+    )
+
+
+def test_int8_says_what_is_known_of_its_accuracy(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = save(tmp_path / "model.pt", three_convolutions(1))
+    options = ["--weights", str(weights), "--output-dir", str(tmp_path / "out"), "--imgsz", "128"]
+    assert main(["process", str(clip), *options, "--config", "int8"]) == 0
+    printed = capsys.readouterr().out
+    assert "int8" in printed
+    assert "INT8, accuracy not evaluated" in printed
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_a_calibration_folder_without_pictures_is_one_line(
+    tmp_path: Path, usual: list[str], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "calibration"
+    if kind == "empty":
+        folder.mkdir()
+    options = ["--precision", "int8", "--calibration", str(folder)]
+    assert main(["process", *SMALL, *usual, *options]) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"pipeline: {re.escape(str(folder))}: .+\n", error)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_option_given_by_itself_goes_over_the_configuration(

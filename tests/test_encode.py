@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipeline.config import CODECS, EncodeOptions
 from pipeline.encode import VideoEncoder
 from pipeline.errors import EncodeError, InputError
 from pipeline.mux import mux, verify
+from pipeline.stats import thread_ids
 from tests.conftest import gray, info_of, process, write_clip
 
 TIME_BASE = Fraction(1, 25)
@@ -39,6 +41,22 @@ def test_every_frame_that_goes_in_is_in_the_file(
     encoder.close()
     assert encoder.num_frames == num_frames
     verify(path, num_frames, num_frames / 25)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs the scheduler of Linux")
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_thread_becomes_a_real_time_one(tmp_path: Path, codec: str) -> None:
+    before = thread_ids()
+    encoder = VideoEncoder(
+        tmp_path / "video.mp4", info_of(), EncodeOptions(codec=codec), num_threads=2
+    )
+    encoder.encode(image(), 0, 1, TIME_BASE)
+    workers = thread_ids() - before
+    policies = {os.sched_getscheduler(thread_id) for thread_id in {0, *workers}}
+    encoder.flush()
+    encoder.close()
+    assert policies == {os.SCHED_OTHER}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -69,6 +87,22 @@ def test_a_finer_crf_makes_a_larger_file(tmp_path: Path, codec: str) -> None:
         assert encoder.settings["crf"] == crf
         sizes.append(path.stat().st_size)
     assert sizes[0] > sizes[1]
+
+
+def test_x264_leaves_partitions_out_that_pay_little_unless_a_preset_is_named(
+    tmp_path: Path,
+) -> None:
+    for preset, partitions in ((None, "i4x4"), ("veryfast", None)):
+        options = EncodeOptions(preset=preset)
+        encoder = VideoEncoder(tmp_path / "video.mp4", info_of(), options)
+        for i in range(3):
+            encoder.encode(image(40 * i), i, 1, Fraction(1, 25))
+        encoder.flush()
+        encoder.close()
+        assert encoder.settings.get("partitions") == partitions
+        # x264 leaves its settings in the stream: in P frames, 0x1 is i4x4 alone.
+        said = (tmp_path / "video.mp4").read_bytes()
+        assert (b"analyse=0x3:0x1 " in said) == (partitions is not None)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -12,9 +16,18 @@ import pytest
 from pipeline.cli import main
 from pipeline.config import InferOptions
 from pipeline.errors import InputError, PipelineError, UsageError
-from pipeline.evaluate import evaluate, read_picture
+from pipeline.evaluate import Accuracy, Evaluation, evaluate
+from pipeline.pictures import read_picture
 from pipeline.progress import Progress
-from tests.conftest import CHECKPOINT, SHARED, TINY_INPUT_WH, needs_checkpoint, with_light
+from tests.conftest import (
+    CHECKPOINT,
+    SHARED,
+    TINY_INPUT_WH,
+    needs_checkpoint,
+    with_light,
+    write_clip,
+)
+from tests.test_checkpoint import save, three_convolutions
 
 IMGSZ = 128
 Label = Callable[[int, int], str]
@@ -49,6 +62,12 @@ def make_data(folder: Path, label: Label = exact, num_pictures: int = 10) -> Pat
     return folder
 
 
+def only(result: Evaluation) -> Accuracy:
+    """The accuracy in the one precision that was asked for."""
+    (accuracy,) = result.accuracy.values()
+    return accuracy
+
+
 def test_perfect_labels_give_a_precision_of_one(tmp_path: Path, tiny_weights: Path) -> None:
     seen: list[Progress] = []
     result = evaluate(
@@ -58,11 +77,11 @@ def test_perfect_labels_give_a_precision_of_one(tmp_path: Path, tiny_weights: Pa
         infer=InferOptions(precision="f32"),
         on_progress=seen.append,
     )
-    assert result.map_50 == pytest.approx(1.0)
-    assert result.map_50_95 == pytest.approx(1.0)
-    assert (result.num_images, result.num_boxes, result.precision) == (10, 10, "f32")
+    assert only(result).map_50 == pytest.approx(1.0)
+    assert only(result).map_50_95 == pytest.approx(1.0)
+    assert (result.num_images, result.num_boxes, list(result.accuracy)) == (10, 10, ["f32"])
     last = seen[-1]
-    assert (last.stage, last.done, last.total, last.unit) == ("evaluate", 10, 10, "image")
+    assert (last.stage, last.done, last.total, last.unit) == ("evaluate f32", 10, 10, "image")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +98,10 @@ def test_wrong_labels_give_less(
     tmp_path: Path, tiny_weights: Path, label: Label, map_50: float, map_50_95: float
 ) -> None:
     result = evaluate(make_data(tmp_path / "data", label), weights=tiny_weights, imgsz=IMGSZ)
-    assert result.map_50 == pytest.approx(map_50, abs=1e-6)
-    assert result.map_50_95 == pytest.approx(map_50_95, abs=0.11 if 0 < map_50_95 < 0.3 else 1e-6)
+    assert only(result).map_50 == pytest.approx(map_50, abs=1e-6)
+    assert only(result).map_50_95 == pytest.approx(
+        map_50_95, abs=0.11 if 0 < map_50_95 < 0.3 else 1e-6
+    )
 
 
 def test_a_picture_without_labels_counts_as_one_with_nothing_on_it(
@@ -90,7 +111,7 @@ def test_a_picture_without_labels_counts_as_one_with_nothing_on_it(
     (data / "labels" / "03.txt").unlink()
     result = evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
     assert (result.num_images, result.num_boxes) == (10, 9)
-    assert 0.8 < result.map_50 < 1.0
+    assert 0.8 < only(result).map_50 < 1.0
 
 
 def test_pictures_of_several_shapes_go_together(tmp_path: Path, tiny_weights: Path) -> None:
@@ -101,7 +122,7 @@ def test_pictures_of_several_shapes_go_together(tmp_path: Path, tiny_weights: Pa
     (data / "labels" / "upright.txt").write_text(box)
     result = evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
     assert result.num_images == 11
-    assert result.map_50 == pytest.approx(1.0)
+    assert only(result).map_50 == pytest.approx(1.0)
 
 
 def test_a_model_that_finds_nothing_scores_nothing(tmp_path: Path, tiny_weights: Path) -> None:
@@ -109,7 +130,7 @@ def test_a_model_that_finds_nothing_scores_nothing(tmp_path: Path, tiny_weights:
     for path in (data / "images").iterdir():
         cv2.imwrite(str(path), with_light((0, 0))[:, ::-1] * 0)
     result = evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
-    assert (result.map_50, result.map_50_95) == (0.0, 0.0)
+    assert (only(result).map_50, only(result).map_50_95) == (0.0, 0.0)
 
 
 def no_folder(data: Path) -> None:
@@ -182,20 +203,130 @@ def test_an_input_size_that_cannot_work_is_refused(
         evaluate(make_data(tmp_path / "data"), weights=tiny_weights, imgsz=imgsz)
 
 
+def test_nothing_of_a_picture_is_seen_in_the_next(tmp_path: Path, tiny_weights: Path) -> None:
+    # Both take the same model input, but one has a border where the other has a light.
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    (data / "labels").mkdir()
+    for i in range(8):
+        cv2.imwrite(str(data / "images" / f"a{i}.png"), with_light((i, 0)))
+        (data / "labels" / f"a{i}.txt").write_text(exact(i, 0))
+        cv2.imwrite(str(data / "images" / f"b{i}.png"), with_light((1, 2), (128, 80)))
+        box = f"0 {1.5 * 8 / 128} {2.5 * 8 / 80} {8 / 128} {8 / 80}\n"
+        (data / "labels" / f"b{i}.txt").write_text(box)
+    options = InferOptions(precision="f32", num_requests=1)
+    result = evaluate(data, weights=tiny_weights, imgsz=IMGSZ, infer=options)
+    assert only(result).map_50 == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("batch", [2, 4, 8])
+def test_batches_are_judged_alike(tmp_path: Path, tiny_weights: Path, batch: int) -> None:
+    result = evaluate(
+        make_data(tmp_path / "data"),
+        weights=tiny_weights,
+        imgsz=IMGSZ,
+        infer=InferOptions(precision="f32", batch=batch),
+    )
+    assert (result.num_images, result.num_boxes) == (10, 10)
+    assert only(result).map_50_95 == pytest.approx(1.0)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return save(tmp_path / "model.pt", three_convolutions(2))
+
+
+def test_pytorch_is_judged_in_float32(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.infer.fastest_float_precision", lambda: "bf16")
+    data = make_data(tmp_path / "data", num_pictures=3)
+    by_pytorch = evaluate(
+        data, weights=checkpoint, imgsz=IMGSZ, infer=InferOptions(engine="pytorch")
+    )
+    by_openvino = evaluate(
+        data, weights=checkpoint, imgsz=IMGSZ, infer=InferOptions(precision="f32")
+    )
+    assert list(by_pytorch.accuracy) == list(by_openvino.accuracy) == ["f32"]
+    assert only(by_pytorch).map_50 == pytest.approx(only(by_openvino).map_50, abs=1e-3)
+
+
+INT8 = InferOptions(precision="int8")
+
+
+def test_int8_is_judged_beside_float(tmp_path: Path, tiny_weights: Path) -> None:
+    result = evaluate(
+        make_data(tmp_path / "data"),
+        weights=tiny_weights,
+        imgsz=IMGSZ,
+        infer=INT8,
+        calibration=make_data(tmp_path / "calibration"),
+    )
+    assert list(result.accuracy) == ["f32", "bf16", "int8"]
+    assert result.accuracy["f32"].map_50 == pytest.approx(1.0)
+    assert result.accuracy["int8"].map_50 == pytest.approx(1.0)
+
+
+def process_in_another_process(
+    clip: Path, checkpoint: Path, out: Path, *options: str
+) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-m", "pipeline", "process", clip, "--weights", checkpoint]
+    command += ["--output-dir", out, "--imgsz", str(IMGSZ), "--precision", "int8", *options]
+    done = subprocess.run(
+        [*map(str, command), "--overwrite"], capture_output=True, text=True, timeout=90, check=True
+    )
+    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return report, done.stdout
+
+
+@pytest.mark.slow
+def test_what_was_found_of_int8_stands_in_the_reports_of_later_runs(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    data, pictures = make_data(tmp_path / "data"), make_data(tmp_path / "calibration")
+    result = evaluate(
+        data, weights=checkpoint, imgsz=IMGSZ, infer=INT8, calibration=pictures
+    ).accuracy
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((i, 3)) for i in range(6)])
+    out = tmp_path / "out"
+    calibrated = ("--calibration", str(pictures))
+    report, printed = process_in_another_process(clip, checkpoint, out, *calibrated)
+    expected = (
+        f"INT8, mAP@0.5:0.95 {result['f32'].map_50_95:.4f} in f32, "
+        f"{result['bf16'].map_50_95:.4f} in bf16, {result['int8'].map_50_95:.4f} in int8, "
+        "on 10 pictures of data"
+    )
+    assert report["model"]["precision_note"] == expected
+    assert expected in printed
+    assert report["model"]["calibrated_on"] == "10 pictures of calibration"
+    # Calibrated on the clip itself, it is another model, which nobody has judged.
+    report, printed = process_in_another_process(clip, checkpoint, out)
+    assert report["model"]["precision_note"] == "INT8, accuracy not evaluated"
+    assert "INT8, accuracy not evaluated" in printed
+
+
+def test_int8_and_a_calibration_go_together(tmp_path: Path, tiny_weights: Path) -> None:
+    data = make_data(tmp_path / "data")
+    for infer, calibration in ((INT8, None), (InferOptions(), data)):
+        with pytest.raises(UsageError, match="--precision int8 and --calibration FOLDER"):
+            evaluate(data, weights=tiny_weights, infer=infer, calibration=calibration)
+
+
 def test_an_error_while_looking_at_pictures_comes_out(tmp_path: Path, tiny_weights: Path) -> None:
     data = make_data(tmp_path / "data")
     with pytest.raises(PipelineError):
         evaluate(data, weights=tiny_weights.with_name("missing.xml"), imgsz=IMGSZ)
 
 
-def test_the_command_prints_one_line(
+def test_the_command_prints_a_line_for_each_precision(
     tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = make_data(tmp_path / "data")
     options = ["--weights", str(tiny_weights), "--imgsz", str(IMGSZ), "--precision", "f32"]
     assert main(["evaluate", "--data", str(data), *options]) == 0
     assert capsys.readouterr().out == (
-        "10 images, 10 boxes, f32: mAP@0.5 1.0000, mAP@0.5:0.95 1.0000\n"
+        "10 images, 10 boxes\nf32   mAP@0.5 1.0000, mAP@0.5:0.95 1.0000\n"
     )
 
 
@@ -228,5 +359,5 @@ def test_a_picture_becomes_a_frame_with_its_colours(tmp_path: Path) -> None:
 def test_on_coco128_the_precision_is_that_of_the_original() -> None:
     result = evaluate(SHARED / "coco128", weights=CHECKPOINT, infer=InferOptions(precision="f32"))
     assert (result.num_images, result.num_boxes) == (128, 929)
-    assert result.map_50 == pytest.approx(0.558, abs=0.01)
-    assert result.map_50_95 == pytest.approx(0.363, abs=0.01)
+    assert only(result).map_50 == pytest.approx(0.558, abs=0.01)
+    assert only(result).map_50_95 == pytest.approx(0.363, abs=0.01)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,19 @@ import pytest
 from openvino import opset13 as ops
 
 from pipeline.config import InferOptions
+from pipeline.engine import Heads
 from pipeline.errors import InferenceError, ModelError, PipelineError, UsageError
-from pipeline.infer import Heads, InferPool, compile_model, require_device, resolved_precision
-from tests.conftest import gray, light_detector, with_light
+from pipeline.infer import (
+    InferPool,
+    OpenVinoEngine,
+    compile_config,
+    compile_model,
+    load_engine,
+    require_device,
+    resolved_precision,
+)
+from pipeline.model.graph import with_batch
+from tests.conftest import gray, light_detector, prepared_light_detector, with_light
 
 OPTIONS = InferOptions(precision="f32")
 GOOD_LEVEL, BAD_LEVEL = 192, 7
@@ -42,28 +55,27 @@ class Results:
 
 
 def pool_of(
-    model: ov.Model, results: Results, cache: Path, num_requests: int | None = 3
+    model: ov.Model, results: Results, cache: Path, num_requests: int = 3, batch: int = 1
 ) -> InferPool[int]:
-    compiled = compile_model(model, OPTIONS, cache)
+    compiled = compile_model(with_batch(model, batch), OPTIONS, cache)
     return InferPool(compiled, num_requests, results.done, results.failed)
 
 
 def run(pool: InferPool[int], job: int, pixels: Any) -> None:
-    request = pool.wait_for_request()
-    pool.input_of(request)[:] = pixels
-    pool.submit(request, job)
+    pool.next_input()[:] = pixels
+    pool.submit(job)
 
 
-def fails_unless_the_level_is_good() -> ov.Model:
+def fails_unless_the_level_is_good(batch: int = 1) -> ov.Model:
     """An inference that fails while it runs: it reshapes to as many values as pixels are bright."""
-    image = ops.parameter([1, 8, 8, 3], np.uint8, name="images")
+    image = ops.parameter([batch, 8, 8, 3], np.uint8, name="images")
     brightest = ops.reduce_max(ops.convert(image, "i64"), np.arange(4), keep_dims=False)
-    count = ops.reshape(brightest, np.array([1]), False)
-    one = ops.constant(np.array([1, 1, 1], np.int64))
+    darkest = ops.reduce_min(ops.convert(image, "i64"), np.arange(4), keep_dims=False)
+    worst = ops.select(ops.equal(darkest, np.int64(BAD_LEVEL)), darkest, brightest)
+    count = ops.reshape(worst, np.array([1]), False)
+    first = ops.constant(np.array([batch, 1, 1], np.int64))
     values = ops.convert(ops.reshape(image, np.array([-1]), False), "f32")
-    tiled = ops.concat([values] * 5, 0)
-    usual = ops.slice(tiled, np.array([0]), np.array([192]), np.array([1]), np.array([0]))
-    return ov.Model([ops.reshape(usual, ops.concat([one, count], 0), False)], [image], "fails")
+    return ov.Model([ops.reshape(values, ops.concat([first, count], 0), False)], [image], "fails")
 
 
 def cell(job: int) -> tuple[int, int]:
@@ -75,17 +87,115 @@ def test_every_job_gets_the_result_of_its_own_input(
     tmp_path: Path, num_requests: int | None
 ) -> None:
     results = Results()
-    pool = pool_of(light_detector(), results, tmp_path, num_requests)
-    assert len(pool) == num_requests or (num_requests is None and len(pool) >= 1)
+    options = InferOptions(precision="f32", num_requests=num_requests)
+    engine = OpenVinoEngine(prepared_light_detector(tmp_path), options)
+    pool = engine.open_pool(results.done, results.failed)
+    optimal = engine.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    assert pool.num_requests == (2 * optimal if num_requests is None else num_requests)
     for job in range(200):
         run(pool, job, with_light(cell(job)))
-        assert 0 <= pool.num_running <= len(pool)
+        assert 0 <= pool.num_running <= pool.num_requests
     pool.drain()
     assert results.brightest == {job: cell(job) for job in range(200)}
     assert results.errors == []
     assert min(results.latencies) > 0
     assert pool.num_running == 0
     assert pool.stalled_seconds() == 0
+
+
+BATCHES = [(1, 1), (1, 4), (2, 3), (3, 8)]
+
+
+@pytest.mark.parametrize("num_jobs", [1, 24, 50])
+@pytest.mark.parametrize(("num_requests", "batch"), BATCHES)
+def test_of_a_batch_every_job_gets_its_own_result_and_its_padding_is_dropped(
+    tmp_path: Path, num_requests: int, batch: int, num_jobs: int
+) -> None:
+    results = Results()
+    pool = pool_of(light_detector(), results, tmp_path, num_requests, batch)
+    assert (pool.num_requests, pool.batch) == (num_requests, batch)
+    for job in range(num_jobs):
+        run(pool, job, with_light(cell(job)))
+        assert pool.num_running <= num_requests
+    pool.drain()
+    assert results.brightest == {job: cell(job) for job in range(num_jobs)}
+    assert len(results.latencies) == num_jobs
+    assert results.errors == []
+    assert pool.num_running == 0
+
+
+def test_a_batch_runs_when_it_is_full_and_not_before(tmp_path: Path) -> None:
+    all_done = threading.Event()
+
+    def count_down(job: int) -> None:
+        if job == 3:
+            all_done.set()
+
+    results = Results(count_down)
+    pool = pool_of(light_detector(), results, tmp_path, 2, 4)
+    for job in range(3):
+        run(pool, job, with_light(cell(job)))
+        assert pool.num_running == 0
+        assert pool.stalled_seconds() == 0
+    run(pool, 3, with_light(cell(3)))
+    assert all_done.wait(30)
+    pool.drain()
+    assert results.brightest == {job: cell(job) for job in range(4)}
+
+
+def test_a_flush_runs_what_a_batch_holds_so_far(tmp_path: Path) -> None:
+    both = threading.Event()
+    results = Results(lambda job: both.set() if job == 1 else None)
+    pool = pool_of(light_detector(), results, tmp_path, 2, 4)
+    pool.flush()
+    assert pool.num_running == 0
+    for job in range(2):
+        run(pool, job, with_light(cell(job)))
+    pool.flush()
+    assert both.wait(30)
+    pool.flush()
+    for job in range(2, 9):
+        run(pool, job, with_light(cell(job)))
+    pool.drain()
+    assert results.brightest == {job: cell(job) for job in range(9)}
+    assert len(results.latencies) == 9
+
+
+def test_a_flush_after_looking_for_a_place_leaves_that_place_alone(tmp_path: Path) -> None:
+    results = Results()
+    pool = pool_of(light_detector(), results, tmp_path, 2, 2)
+    run(pool, 0, with_light(cell(0)))
+    pool.next_input()[:] = with_light(cell(9))  # Written, but not submitted.
+    pool.flush()
+    pool.flush()
+    run(pool, 1, with_light(cell(1)))
+    pool.drain()
+    assert results.brightest == {0: cell(0), 1: cell(1)}
+
+
+@pytest.mark.parametrize(("num_requests", "batch"), BATCHES)
+def test_what_was_submitted_last_rests_until_the_next_is_submitted(
+    tmp_path: Path, num_requests: int, batch: int
+) -> None:
+    results = Results()
+    pool = pool_of(light_detector(), results, tmp_path, num_requests, batch)
+    last = np.zeros(0, np.uint8)
+    for job in range(60):
+        pixels = pool.next_input()
+        pixels[:] = with_light(cell(job))
+        assert pool.next_input() is pixels or np.shares_memory(pool.next_input(), pixels)
+        if job:
+            np.testing.assert_array_equal(last, with_light(cell(job - 1)))
+            assert not np.shares_memory(last, pixels)
+        if job % 7 == 0:
+            pool.flush()
+            pool.next_input()[:] = with_light(cell(job))
+            if job:
+                np.testing.assert_array_equal(last, with_light(cell(job - 1)))
+        last = pool.next_input()
+        pool.submit(job)
+    pool.drain()
+    assert results.brightest == {job: cell(job) for job in range(60)}
 
 
 def test_a_pool_that_was_drained_can_be_used_again(tmp_path: Path) -> None:
@@ -98,13 +208,28 @@ def test_a_pool_that_was_drained_can_be_used_again(tmp_path: Path) -> None:
         assert results.brightest[job] == cell(job)
 
 
-def test_inputs_begin_as_padding_and_become_it_again(tmp_path: Path) -> None:
-    pool = pool_of(light_detector(), Results(), tmp_path)
-    request = pool.wait_for_request()
-    assert (pool.input_of(request) == 114).all()
-    pool.input_of(request)[:] = 3
-    pool.clear_input(request)
-    assert (pool.input_of(request) == 114).all()
+@pytest.mark.parametrize("batch", [1, 3])
+def test_inputs_begin_as_padding(tmp_path: Path, batch: int) -> None:
+    pool = pool_of(light_detector(), Results(), tmp_path, 2, batch)
+    for job in range(3 * batch):  # One buffer more than there are requests.
+        pixels = pool.next_input()
+        assert pixels.shape == (96, 128, 3)
+        assert pixels.dtype == np.uint8
+        assert (pixels == 114).all()
+        pixels[:] = 3
+        pool.submit(job)
+    pool.drain()
+
+
+def test_a_pool_that_nobody_needs_any_more_is_let_go_and_its_model_with_it(tmp_path: Path) -> None:
+    results = Results()
+    pool = pool_of(light_detector(), results, tmp_path)
+    run(pool, 0, with_light(cell(0)))
+    pool.drain()
+    gone = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert gone() is None
 
 
 class Fault(Exception):
@@ -131,22 +256,24 @@ def test_a_callback_that_fails_is_told_and_the_pool_goes_on(
     assert all(isinstance(error, kind) for error in results.errors)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("num_requests", [1, 2, 4])
 def test_an_inference_that_fails_is_an_error_of_a_later_wait(
-    tmp_path: Path, num_requests: int
+    tmp_path: Path, num_requests: int, batch: int
 ) -> None:
-    pool = pool_of(fails_unless_the_level_is_good(), Results(), tmp_path, num_requests)
+    model = fails_unless_the_level_is_good(batch)
+    pool = pool_of(model, Results(), tmp_path, num_requests, batch)
     run(pool, 0, BAD_LEVEL)
 
     def go_on() -> None:
-        for job in range(1, 20):
+        for job in range(1, 20 * batch):
             run(pool, job, GOOD_LEVEL)
         pool.drain()
 
     with pytest.raises(InferenceError, match="inference failed") as caught:
         go_on()
     assert "\n" not in str(caught.value)
-    assert len(pool) == num_requests
+    assert pool.num_requests == num_requests
 
 
 def test_after_a_drain_that_failed_nothing_runs_any_more(tmp_path: Path) -> None:
@@ -164,9 +291,12 @@ def test_after_a_drain_that_failed_nothing_runs_any_more(tmp_path: Path) -> None
     assert len(results.latencies) + len(results.errors) == 3
 
 
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("num_good", [0, 1, 5])
-def test_an_inference_that_fails_is_an_error_of_the_drain(tmp_path: Path, num_good: int) -> None:
-    pool = pool_of(fails_unless_the_level_is_good(), Results(), tmp_path, 2)
+def test_an_inference_that_fails_is_an_error_of_the_drain(
+    tmp_path: Path, num_good: int, batch: int
+) -> None:
+    pool = pool_of(fails_unless_the_level_is_good(batch), Results(), tmp_path, 2, batch)
     for job in range(num_good):
         run(pool, job, GOOD_LEVEL)
     run(pool, num_good, BAD_LEVEL)
@@ -174,17 +304,23 @@ def test_an_inference_that_fails_is_an_error_of_the_drain(tmp_path: Path, num_go
         with pytest.raises(InferenceError, match="inference failed") as caught:
             pool.drain()
         assert "\n" not in str(caught.value)
-    assert len(pool) == 2
+    assert pool.num_requests == 2
 
 
-def test_inferences_that_do_not_fail_give_the_model_that_sometimes_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 3])
+def test_inferences_that_do_not_fail_give_the_model_that_sometimes_does(
+    tmp_path: Path, batch: int
+) -> None:
     done: list[int] = []
-    compiled = compile_model(fails_unless_the_level_is_good(), OPTIONS, tmp_path)
-    pool: InferPool[int] = InferPool(compiled, 2, lambda job, _, __: done.append(job), done.append)  # type: ignore[arg-type]
+    errors: list[BaseException] = []
+    compiled = compile_model(fails_unless_the_level_is_good(batch), OPTIONS, tmp_path)
+    pool: InferPool[int] = InferPool(compiled, 2, lambda job, *_: done.append(job), errors.append)
     for job in range(20):
         run(pool, job, GOOD_LEVEL)
+    pool.flush()
     pool.drain()
     assert sorted(done) == list(range(20))
+    assert errors == []
 
 
 @pytest.mark.parametrize("shape", [(96, 64, 3), (48, 128, 3), (96, 128, 4), (2, 96, 128, 3)])
@@ -195,9 +331,8 @@ def test_a_picture_of_the_wrong_shape_never_costs_a_request(
     pool = pool_of(light_detector(), results, tmp_path)
     wrong = np.zeros(shape, np.uint8)
     for _ in range(1000):
-        request = pool.wait_for_request()
         with pytest.raises(ValueError, match="broadcast"):
-            pool.input_of(request)[:] = wrong
+            pool.next_input()[:] = wrong
     for job in range(30):
         run(pool, job, with_light(cell(job)))
     pool.drain()
@@ -314,9 +449,86 @@ def test_the_hint_reaches_openvino(tmp_path: Path, hint: str) -> None:
 
 def test_streams_and_requests_reach_openvino(tmp_path: Path) -> None:
     options = InferOptions(num_streams=2, num_requests=5, precision="f32")
-    compiled = compile_model(light_detector(), options, tmp_path)
-    assert compiled.get_property("NUM_STREAMS") == 2
-    assert len(InferPool(compiled, options.num_requests, lambda *_: None, lambda _: None)) == 5
+    engine = OpenVinoEngine(prepared_light_detector(tmp_path), options)
+    assert engine.compiled.get_property("NUM_STREAMS") == 2
+    assert engine.open_pool(lambda *_: None, lambda _: None).num_requests == 5
+
+
+@pytest.mark.parametrize("device", ["CPU", "AUTO", "BATCH:CPU(4)"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_every_device_name_gives_every_job_its_own_result(
+    tmp_path: Path, device: str, batch: int
+) -> None:
+    options = InferOptions(device=device, precision="f32", batch=batch)
+    engine = load_engine(prepared_light_detector(tmp_path), options)
+    assert engine.input_shape == (batch, 96, 128, 3)
+    results = Results()
+    pool = engine.open_pool(results.done, results.failed)
+    assert pool.num_requests >= 2
+    for job in range(50):
+        pool.next_input()[:] = with_light(cell(job))
+        pool.submit(job)
+    pool.drain()
+    assert results.brightest == {job: cell(job) for job in range(50)}
+    assert results.errors == []
+    facts = engine.facts()
+    assert (facts["engine"], facts["device"], facts["precision"]) == ("openvino", device, "f32")
+
+
+def test_facts_are_plain_values(tmp_path: Path) -> None:
+    options = InferOptions(num_streams=1, num_threads=1, pinning=False, precision="f32")
+    facts = OpenVinoEngine(prepared_light_detector(tmp_path), options).facts()
+    assert json.loads(json.dumps(facts)) == {
+        "engine": "openvino",
+        "device": "CPU",
+        "execution_devices": ["CPU"],
+        "hint": "THROUGHPUT",
+        "precision": "f32",
+        "float_precision": "f32",
+        "num_streams": 1,
+        "num_threads": 1,
+        "pinning": False,
+    }
+
+
+def held_to(cores: int, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("pipeline.infer.has_core_quota", lambda: True)
+    patch.setattr("pipeline.infer.available_cores", lambda: cores)
+
+
+@pytest.mark.parametrize(
+    "device", ["CPU", "AUTO", "AUTO:-GPU", "BATCH:CPU(4)", "MULTI:CPU", "HETERO:CPU"]
+)
+def test_a_quota_of_cores_is_kept_to_under_every_name_of_the_cpu(
+    tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_to(1, monkeypatch)
+    options = InferOptions(device=device, precision="f32")
+    assert compile_config(options)["INFERENCE_NUM_THREADS"] == "1"
+    results = Results()
+    pool = load_engine(prepared_light_detector(tmp_path), options).open_pool(
+        results.done, results.failed
+    )
+    pool.next_input()[:] = with_light(cell(3))
+    pool.submit(3)
+    pool.drain()
+    assert results.brightest == {3: cell(3)}
+
+
+def test_a_number_of_threads_that_is_asked_for_goes_over_the_quota(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held_to(1, monkeypatch)
+    config = compile_config(InferOptions(num_threads=2, precision="f32"))
+    assert config["INFERENCE_NUM_THREADS"] == "2"
+    assert "INFERENCE_NUM_THREADS" not in compile_config(
+        InferOptions(device="GPU", precision="f32")
+    )
+
+
+def test_without_a_quota_openvino_counts_the_cores_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.infer.has_core_quota", lambda: False)
+    assert "INFERENCE_NUM_THREADS" not in compile_config(InferOptions(precision="f32"))
 
 
 def test_a_precision_asked_for_is_taken() -> None:
@@ -324,9 +536,10 @@ def test_a_precision_asked_for_is_taken() -> None:
     assert resolved_precision("bf16") == "bf16"
 
 
-@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "f32")])
-def test_the_automatic_precision_is_the_one_that_is_fast_here(
-    monkeypatch: pytest.MonkeyPatch, native: bool, precision: str
+@pytest.mark.parametrize("asked", ["auto", "int8"])
+@pytest.mark.parametrize("fastest", ["bf16", "f32"])
+def test_what_is_left_open_is_the_float_precision_that_is_fast_here(
+    monkeypatch: pytest.MonkeyPatch, asked: str, fastest: str
 ) -> None:
-    monkeypatch.setattr("pipeline.infer.has_native_bf16", lambda: native)
-    assert resolved_precision("auto") == precision
+    monkeypatch.setattr("pipeline.infer.fastest_float_precision", lambda: fastest)
+    assert resolved_precision(asked) == fastest

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import EncodeOptions
 from pipeline.decode import VideoReader
+from pipeline.encode import ordinary_priority
 from pipeline.errors import InputError
 from pipeline.frames import plane_rows
 from tests.conftest import gray, process, read_detections, video_times, with_light
@@ -59,7 +60,7 @@ def record(
     pts = pts or list(range(len(images)))
     ends = [*pts[1:], pts[-1] + last_duration]
     full = FULL if tags[0] == FULL else LIMITED
-    with av.open(str(path), "w", format=container_format) as container:
+    with ordinary_priority(), av.open(str(path), "w", format=container_format) as container:
         settings = {**LOSSLESS.get(codec, {}), **(options or {})}
         stream: Any = container.add_stream(codec, rate=rate, options=settings)
         stream.height, stream.width = images[0].shape[:2]
@@ -758,6 +759,24 @@ def test_sound_is_copied_as_it_is_at_its_time(
     assert languages_of(output, "audio") == [track.language for track in before + after]
     assert times_of(output) == times_of(clip)
     assert report["output"]["notes"] == []
+
+
+@pytest.mark.parametrize("num_frames", [1, 7, 20, 50])
+def test_of_the_first_frames_only_the_sound_ends_with_the_picture(
+    tmp_path: Path, tiny_weights: Path, num_frames: int
+) -> None:
+    clip = record_with_tracks(tmp_path / "clip.mp4", [], [Track("aac")])
+    whole, [sound] = times_of(clip), tracks_of(clip, "audio")
+    report = process(clip, tmp_path / "out", tiny_weights, num_frames=num_frames)
+    output = tmp_path / "out" / "annotated.mp4"
+    assert times_of(output) == whole[:num_frames]
+    assert len(read_detections(tmp_path / "out")) == min(num_frames, len(whole))
+    assert report["output"]["notes"] == []
+    [cut] = tracks_of(output, "audio")
+    if num_frames >= len(whole):
+        assert cut == sound
+    else:
+        assert cut == [(time, content) for time, content in sound if time < whole[num_frames]]
 
 
 def test_sound_of_a_transport_stream_stays_in_step(tmp_path: Path, tiny_weights: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -24,15 +25,27 @@ from pipeline.detections import Detections
 from pipeline.errors import ModelError
 from pipeline.infer import compile_model
 from pipeline.letterbox import letterbox
+from pipeline.model.graph import reshaped, with_batch
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.postprocess import detections_from, select_candidates
+from pipeline.postprocess import detections_from
 from pipeline.progress import Progress, no_progress
-from tests.conftest import TINY_INPUT_WH, TINY_LAYOUT, light_detector
+from tests.conftest import (
+    CHECKPOINT,
+    TINY_INPUT_WH,
+    TINY_LAYOUT,
+    light_detector,
+    needs_checkpoint,
+    whole_heads,
+)
 from tests.test_checkpoint import (
     ANCHORS_PX,
+    Conv,
+    Detect,
     DetectionModel,
     class_names,
+    randomized,
     save,
+    small_yolov5,
     three_convolutions,
 )
 
@@ -162,12 +175,13 @@ def picture(size_wh: tuple[int, int]) -> NDArray[np.uint8]:
 def heads_of(prepared: PreparedModel) -> list[NDArray[np.float32]]:
     options = InferOptions(precision="f32")
     compiled = compile_model(prepared.model, options, prepared.compiled_cache_dir)
-    return [np.array(head[0]) for head in compiled([picture(prepared.input_wh)]).values()]
+    outputs = [np.array(head[0]) for head in compiled([picture(prepared.input_wh)]).values()]
+    return whole_heads(prepared, outputs)
 
 
 def detections_of(prepared: PreparedModel) -> Detections:
     return detections_from(
-        select_candidates(heads_of(prepared), prepared.layout, 0.3),
+        prepared.select_candidates(heads_of(prepared), 0.3),
         letterbox(WIDE, prepared.input_wh),
         confidence_threshold=0.3,
         iou_threshold=0.45,
@@ -205,6 +219,96 @@ def test_the_graph_takes_bytes_and_gives_the_heads_of_the_checkpoint(
         expected = [head[0].permute(1, 2, 0) for head in three_convolutions(3)(image)]
     for found, right in zip(heads_of(prepared), expected, strict=True):
         np.testing.assert_allclose(found, right.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def with_first_layer(kernel: int, padding: int, dilation: int = 1) -> DetectionModel:
+    """YOLOv5's heads behind a first convolution of stride 2."""
+    first = Conv(3, 8, kernel, 2, padding)
+    first.conv.dilation = (dilation, dilation)
+    layers: list[tuple[int | list[int], nn.Module]] = [(-1, first), (-1, Conv(8, 8, 4, 4, 0))]
+    layers += [(-1, Conv(8, 8, 2, 2, 0)) for _ in range(2)]
+    layers.append(([1, 2, 3], Detect(3, [8] * 3, ANCHORS_PX, [8, 16, 32])))
+    return randomized(DetectionModel(layers, class_names(3)))
+
+
+def channels_of_the_first_convolution(model: ov.Model) -> int:
+    first = next(op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution")
+    return int(first.input_value(1).get_shape()[1])
+
+
+def assert_heads_of(model: nn.Module, prepared: PreparedModel) -> None:
+    image = torch.from_numpy(picture(prepared.input_wh)).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        expected = [head[0].permute(1, 2, 0) for head in model(image)]
+    for found, right in zip(heads_of(prepared), expected, strict=True):
+        np.testing.assert_allclose(found, right.numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation", "paired"),
+    [
+        (6, 2, 1, True),  # YOLOv5's own.
+        (2, 0, 1, True),
+        (10, 4, 1, True),
+        (5, 2, 1, True),
+        (1, 0, 1, True),
+        (3, 1, 1, False),
+        (4, 1, 1, False),
+        (7, 3, 1, False),
+        (3, 2, 2, False),
+    ],
+)
+def test_a_first_convolution_on_pairs_of_columns_gives_what_it_gave_on_columns(
+    cache: Path, tmp_path: Path, kernel: int, padding: int, dilation: int, paired: bool
+) -> None:
+    original = with_first_layer(kernel, padding, dilation)
+    weights = save(tmp_path / "model.pt", original)
+    for source_wh in (WIDE, UPRIGHT, (64, 64)):
+        prepared = prepare_model(weights, source_wh, IMGSZ, no_progress)
+        assert channels_of_the_first_convolution(prepared.model) == (6 if paired else 3)
+        assert_heads_of(original, prepared)
+
+
+def test_a_first_convolution_that_skips_pairs_stays_as_it_is(cache: Path, checkpoint: Path) -> None:
+    prepared = prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    assert channels_of_the_first_convolution(prepared.model) == 3
+    assert_heads_of(three_convolutions(3), prepared)
+
+
+def test_the_graph_of_a_checkpoint_with_every_kind_of_layer_gives_its_heads(
+    cache: Path, tmp_path: Path
+) -> None:
+    prepared = prepare_model(save(tmp_path / "model.pt", small_yolov5(2)), WIDE, IMGSZ, no_progress)
+    assert channels_of_the_first_convolution(prepared.model) == 6
+    assert_heads_of(small_yolov5(2), prepared)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_in_a_batch_every_picture_has_the_heads_it_has_alone(
+    cache: Path, tmp_path: Path, batch: int
+) -> None:
+    weights = save(tmp_path / "model.pt", small_yolov5(2))
+    prepared = prepare_model(weights, WIDE, IMGSZ, no_progress)
+    batched = with_batch(prepared.model, batch)
+    assert list(batched.input().shape) == [batch, 96, 160, 3]
+    assert list(prepared.model.input().shape) == [1, 96, 160, 3]
+    assert [list(output.shape) for output in batched.outputs] == [
+        [batch, *output.shape[1:]] for output in prepared.model.outputs
+    ]
+    pictures = np.random.default_rng(5).integers(0, 256, (batch, 96, 160, 3), np.uint8)
+    options = InferOptions(precision="f32")
+    together = compile_model(batched, options, tmp_path)([pictures])
+    alone = compile_model(prepared.model, options, tmp_path)
+    for i in range(batch):
+        for whole, single in zip(
+            together.values(), alone([pictures[i : i + 1]]).values(), strict=True
+        ):
+            np.testing.assert_allclose(whole[i], single[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_keeps_the_layout_of_the_heads(cache: Path, tiny_weights: Path) -> None:
+    prepared = prepare_model(tiny_weights, WIDE, 640, no_progress)
+    assert with_batch(prepared.model, 4).has_rt_info(["pipeline", "head_layout"])
 
 
 def test_a_conversion_is_done_once_and_tells_how_far_it_is(cache: Path, checkpoint: Path) -> None:
@@ -302,6 +406,7 @@ def test_nothing_half_written_is_left_in_the_cache(cache: Path, checkpoint: Path
     prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
     assert sorted(path.name for path in only(cache, "model.onnx").parent.iterdir()) == [
         "160x96.bin",
+        "160x96.npz",
         "160x96.xml",
         "layout.json",
         "model.onnx",
@@ -475,3 +580,65 @@ def test_a_suffix_that_is_not_known_is_refused_with_those_that_are(
     (tmp_path / name).write_bytes(b"anything")
     with pytest.raises(ModelError, match=re.escape(f"{name}: expected a model file ending in .pt")):
         prepare_model(tmp_path / name, WIDE, 640, no_progress)
+
+
+def test_of_the_heads_only_what_every_cell_needs_stays_in_the_graph(
+    cache: Path, tmp_path: Path
+) -> None:
+    prepared = prepare_model(save(tmp_path / "model.pt", small_yolov5(2)), WIDE, IMGSZ, no_progress)
+    assert [list(output.shape) for output in prepared.model.outputs] == [
+        [1, 96 // stride, 160 // stride, channels] for stride in (8, 16, 32) for channels in (3, 16)
+    ]
+    assert [entry.weight.shape for entry in prepared.convolutions] == [(3, 7, 16)] * 3
+
+
+@pytest.mark.parametrize("fault", ["gone", "cut off", "garbage"])
+def test_what_belongs_to_a_converted_graph_is_made_again_if_it_is_damaged(
+    cache: Path, tmp_path: Path, fault: str
+) -> None:
+    weights = save(tmp_path / "model.pt", small_yolov5(2))
+    expected = detections_of(prepare_model(weights, WIDE, IMGSZ, no_progress))
+    damaged = only(cache, "*.npz")
+    if fault == "gone":
+        damaged.unlink()
+    else:
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[: len(content) // 2] if fault == "cut off" else b"garbage")
+    found = detections_of(prepare_model(weights, WIDE, IMGSZ, no_progress))
+    np.testing.assert_array_equal(found.xyxy, expected.xyxy)
+    assert damaged.is_file()
+
+
+def test_a_converted_graph_can_be_given_and_needs_what_belongs_to_it(
+    cache: Path, tmp_path: Path
+) -> None:
+    weights = save(tmp_path / "model.pt", small_yolov5(2))
+    expected = detections_of(prepare_model(weights, WIDE, IMGSZ, no_progress))
+    given = tmp_path / "given"
+    given.mkdir()
+    for path in only(cache, "160x96.xml").parent.glob("160x96.*"):
+        shutil.copy(path, given)
+    found = detections_of(prepare_model(given / "160x96.xml", WIDE, IMGSZ, no_progress))
+    np.testing.assert_array_equal(found.xyxy, expected.xyxy)
+    (given / "160x96.npz").unlink()
+    shutil.rmtree(cache)
+    with pytest.raises(ModelError, match=r"160x96\.npz, which belongs to it"):
+        prepare_model(given / "160x96.xml", WIDE, IMGSZ, no_progress)
+
+
+@needs_checkpoint
+def test_the_official_checkpoint_takes_batches_and_other_shapes(cache: Path) -> None:
+    prepared = prepare_model(CHECKPOINT, WIDE, IMGSZ, no_progress)
+    for model in (with_batch(prepared.model, 3), reshaped(prepared.model, [1, 64, 128, 3])):
+        count, height, width, _ = model.input().shape
+        assert [list(output.shape[:3]) for output in model.outputs[::2]] == [
+            [count, height // stride, width // stride] for stride in (8, 16, 32)
+        ]
+
+
+def test_a_graph_with_fixed_sizes_inside_is_refused_in_batches(cache: Path, tmp_path: Path) -> None:
+    image = ops.parameter([1, 64, 64, 3], np.uint8)
+    fixed = ops.reshape(ops.convert(image, "f32"), np.array([1, 8, 8, 192]), False)
+    with pytest.raises(ModelError, match="exported with fixed sizes inside") as caught:
+        with_batch(ov.Model([fixed], [image], "fixed"), 2)
+    assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.detections import Detections
-from pipeline.heads import HeadLayout
+from pipeline.heads import HeadConvolution, HeadLayout
 from pipeline.letterbox import Letterbox, letterbox
 from pipeline.postprocess import class_aware_nms, detections_from, select_candidates
 
@@ -313,5 +313,30 @@ def test_extreme_logits_give_finite_boxes_without_a_warning(extreme: float) -> N
 
 
 def test_heads_of_another_number_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shorter|longer"):
+    with pytest.raises(ValueError, match="expected 3 heads"):
         select_candidates(random_heads(0)[:2], LAYOUT, 0.25)
+    with pytest.raises(ValueError, match="6 arrays and 0 convolutions"):
+        select_candidates(random_heads(0) * 2, LAYOUT, 0.25)
+
+
+@given(st.integers(0, 2**32), st.floats(0.001, 0.9), st.integers(1, 40))
+def test_heads_in_two_parts_give_the_predictions_of_whole_ones(
+    seed: int, threshold: float, channels: int
+) -> None:
+    random = np.random.default_rng(seed)
+    whole, parts, convolutions = [], [], []
+    for head in random_heads(0):
+        features = random.normal(0, 1, (*head.shape[:2], channels)).astype(np.float32)
+        weight = random.normal(0, 1, (3, LAYOUT.num_values, channels)).astype(np.float32)
+        bias = random.normal(0, 1, (3, LAYOUT.num_values)).astype(np.float32)
+        predictions = np.einsum("rcf,avf->rcav", features, weight) + bias
+        whole.append(predictions.reshape(head.shape).astype(np.float32))
+        parts += [np.ascontiguousarray(predictions[..., 4]), features]
+        convolutions.append(HeadConvolution(weight, bias))
+    expected = select_candidates(whole, LAYOUT, threshold)
+    found = select_candidates(parts, LAYOUT, threshold, convolutions)
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
+        for name in ("cell_xy", "stride", "anchor_wh"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -13,12 +13,13 @@ import pytest
 
 from pipeline.config import InferOptions, SyntheticOptions
 from pipeline.detections import Detections
-from pipeline.evaluate import read_picture
+from pipeline.engine import Heads, Pool
 from pipeline.frames import Frame
-from pipeline.infer import Heads, InferPool, compile_model
-from pipeline.letterbox import input_size_wh, letterbox
+from pipeline.infer import load_engine
+from pipeline.letterbox import PADDING_VALUE, input_size_wh, letterbox
 from pipeline.model.prepare import prepare_model
-from pipeline.postprocess import detections_from, select_candidates
+from pipeline.pictures import read_picture
+from pipeline.postprocess import detections_from
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import no_progress
 from tests.conftest import (
@@ -139,20 +140,19 @@ def detect(pictures: list[Path]) -> dict[str, list[Box]]:
 
     def done(frame: Frame, heads: Heads, _: float) -> None:
         found[pictures[frame.index].name] = detections_from(
-            select_candidates(heads, prepared.layout, 0.25),
+            prepared.select_candidates(heads, 0.25),
             boxes[frame.index],
             confidence_threshold=0.25,
             iou_threshold=0.45,
             max_detections=1000,
         )
 
-    compiled = compile_model(prepared.model, FLOAT32, prepared.compiled_cache_dir)
-    pool: InferPool[Frame] = InferPool(compiled, None, done, errors.append)
+    pool: Pool[Frame] = load_engine(prepared, FLOAT32).open_pool(done, errors.append)
     for frame in frames:
-        request = pool.wait_for_request()
-        pool.clear_input(request)
-        Preprocessor(boxes[frame.index])(frame, pool.input_of(request))
-        pool.submit(request, frame)
+        model_input = pool.next_input()
+        model_input.fill(PADDING_VALUE)
+        Preprocessor(boxes[frame.index])(frame, model_input)
+        pool.submit(frame)
     pool.drain()
     assert errors == []
     return {

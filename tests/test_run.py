@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -16,22 +19,34 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
 from pipeline.annotate import Annotator
-from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.config import (
+    AutoOptions,
+    DetectOptions,
+    InferOptions,
+    ProcessConfig,
+    SyntheticOptions,
+)
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
 from pipeline.errors import InferenceError, InputError, Interrupted, UsageError
+from pipeline.frames import Frame
+from pipeline.loop import FrameLoop
 from pipeline.postprocess import detections_from, select_candidates
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import Progress
+from pipeline.report import Report
 from pipeline.run import process_video
+from pipeline.throughput.configurations import BASELINE, configurations
 from tests.conftest import (
     CHECKPOINT,
     SHARED,
     gray,
+    light_detector,
     needs_checkpoint,
     needs_shared_media,
     process,
@@ -40,6 +55,7 @@ from tests.conftest import (
     with_light,
     write_clip,
 )
+from tests.test_checkpoint import save, three_convolutions
 
 LOSSLESS = {"qp": "0"}
 NUM_BITS = 10
@@ -77,7 +93,7 @@ def test_every_frame_comes_out_in_order_though_requests_finish_out_of_order(
         time.sleep(slowness.choice((0, 0, 0.001, 0.004)))
         return select_candidates(*arguments)
 
-    monkeypatch.setattr("pipeline.loop.select_candidates", slow_at_random)
+    monkeypatch.setattr("pipeline.model.prepare.select_candidates", slow_at_random)
     report = process(
         clip, tmp_path / "out", tiny_weights, infer=InferOptions(num_streams=4, num_requests=4)
     )
@@ -117,6 +133,304 @@ def test_a_frame_without_detections_has_its_line_too(tmp_path: Path, tiny_weight
     }
 
 
+FLOAT32 = InferOptions(precision="f32")
+
+
+def results_of(source: Path, out: Path, weights: Path, **options: Any) -> tuple[Report, bytes]:
+    """The report of a run, and detections.jsonl to the byte."""
+    report = process(source, out, weights, overwrite=True, **options)
+    return report, (out / "detections.jsonl").read_bytes()
+
+
+def assert_numbered(out: Path, num_frames: int) -> None:
+    """Every frame of a numbered clip is there once, in order, and has its own detection."""
+    with av.open(str(out / "annotated.mp4")) as container:
+        images = [image.to_ndarray(format="rgb24") for image in container.decode(video=0)]
+    assert [number_read_from(image) for image in images] == list(range(num_frames))
+    lines = read_detections(out)
+    assert [line["frame_index"] for line in lines] == list(range(num_frames))
+    assert [
+        [[round(value / 8) for value in box["xyxy"][:2]] for box in line["detections"]]
+        for line in lines
+    ] == [[list(light_cell(i))] for i in range(num_frames)]
+
+
+@pytest.mark.parametrize("batch", [2, 4, 8])
+@pytest.mark.parametrize("num_frames", [1, 16, 51])
+def test_batches_give_every_frame_its_own_detections(
+    tmp_path: Path, tiny_weights: Path, batch: int, num_frames: int
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(num_frames)])
+    for num_requests in (1, 3):
+        options = InferOptions(precision="f32", batch=batch, num_requests=num_requests)
+        report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=options)
+        assert report["configuration"]["batch"] == batch
+        assert report["configuration"]["input_shape"] == [batch, 96, 128, 3]
+        assert report["detections"]["inferred_frames"] == num_frames
+        assert_numbered(tmp_path / "out", num_frames)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in configurations(2) if name not in (BASELINE, "int8")]
+)
+def test_every_configuration_that_runs_here_gives_the_same_detections(
+    name: str, tmp_path: Path, tiny_weights: Path
+) -> None:
+    configuration = configurations(2)[name]
+    if lack := configuration.lacks(ov.Core().available_devices):
+        pytest.skip(lack)
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(30)])
+    for variant in configuration.variants:
+        report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=variant.options)
+        assert report["configuration"]["device"] == variant.options.device
+        assert report["configuration"]["batch"] == variant.options.batch
+        assert_numbered(tmp_path / "out", 30)
+
+
+def noise(seed: int, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (size_wh[1], size_wh[0], 3), np.uint8)
+
+
+def assert_same_detections(found: Path, expected: Path, *, at_least: int) -> None:
+    total = 0
+    for a, b in zip(read_detections(found), read_detections(expected), strict=True):
+        assert a["frame_index"] == b["frame_index"]
+        total += len(b["detections"])
+        for box, right in zip(a["detections"], b["detections"], strict=True):
+            assert box["class_id"] == right["class_id"]
+            assert box["confidence"] == pytest.approx(right["confidence"], abs=1e-3)
+            assert box["xyxy"] == pytest.approx(right["xyxy"], abs=0.2)
+    assert total >= at_least
+
+
+def test_pytorch_gives_the_detections_of_openvino_in_float32(tmp_path: Path) -> None:
+    weights = save(tmp_path / "model.pt", three_convolutions(3))
+    clip = write_clip(tmp_path / "clip.mp4", [noise(i, (96, 64)) for i in range(9)])
+    detect = DetectOptions(confidence_threshold=0.3, max_detections=20)
+    reports = {
+        name: process(clip, tmp_path / name, weights, imgsz=96, detect=detect, infer=infer)
+        for name, infer in (
+            ("pytorch", InferOptions(engine="pytorch")),
+            ("openvino", FLOAT32),
+            ("batches", InferOptions(precision="f32", batch=4)),
+        )
+    }
+    assert_same_detections(tmp_path / "pytorch", tmp_path / "openvino", at_least=50)
+    assert_same_detections(tmp_path / "batches", tmp_path / "openvino", at_least=50)
+    used = reports["pytorch"]["configuration"]
+    assert (used["engine"], used["precision"], used["num_requests"]) == ("pytorch", "f32", 1)
+    assert [thread.name for thread in threading.enumerate() if thread.name == "pytorch"] == []
+
+
+def test_int8_runs_and_says_that_its_accuracy_is_not_known(tmp_path: Path) -> None:
+    weights = save(tmp_path / "model.pt", three_convolutions(3))
+    clip = write_clip(tmp_path / "clip.mp4", [noise(i, (96, 64)) for i in range(9)])
+    report = process(
+        clip, tmp_path / "out", weights, imgsz=96, infer=AutoOptions(precision="int8", batch=2)
+    )
+    assert report["configuration"]["precision"] == "int8"
+    assert report["model"]["precision_note"] == "INT8, accuracy not evaluated"
+    assert report["model"]["calibrated_on"] == "frames of clip.mp4"
+    assert "INT8, accuracy not evaluated" in (tmp_path / "out" / "report.html").read_text()
+    assert len(read_detections(tmp_path / "out")) == 9
+
+
+def test_a_model_in_float_has_no_remark_on_its_accuracy(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 3)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    assert report["model"]["precision_note"] is None
+    assert report["model"]["calibrated_on"] is None
+
+
+REPEATS = [0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 2, 2, 0, 5, 5]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_frame_that_repeats_the_one_before_is_not_inferred_again(
+    tmp_path: Path, tiny_weights: Path, batch: int
+) -> None:
+    images = [numbered(i) for i in REPEATS]
+    clip = write_clip(tmp_path / "clip.mp4", images, options=LOSSLESS)
+    options = InferOptions(precision="f32", batch=batch)
+    reused, with_reuse = results_of(clip, tmp_path / "out", tiny_weights, infer=options)
+    inferred, without = results_of(
+        clip, tmp_path / "out", tiny_weights, infer=options, reuse_duplicates=False
+    )
+    assert with_reuse == without
+    assert reused["detections"]["inferred_frames"] == 7
+    assert reused["detections"]["reused_frames"] == 8
+    assert inferred["detections"]["inferred_frames"] == 15
+    assert inferred["detections"]["reused_frames"] == 0
+    assert reused["output"]["num_frames"] == 15
+    cells = [
+        [round(value / 8) for value in line["detections"][0]["xyxy"][:2]]
+        for line in read_detections(tmp_path / "out")
+    ]
+    assert cells == [list(light_cell(i)) for i in REPEATS]
+
+
+@pytest.mark.parametrize("place", [(0, 0), (127, 95), (64, 48)])
+def test_a_frame_that_differs_in_one_pixel_is_inferred(
+    tmp_path: Path, tiny_weights: Path, place: tuple[int, int]
+) -> None:
+    images = [with_light((3, 3)) for _ in range(6)]
+    for image in images[::2]:
+        image[place[1], place[0]] = 60
+    clip = write_clip(
+        tmp_path / "clip.mp4", images, codec="libx264rgb", pix_fmt="rgb24", options=LOSSLESS
+    )
+    report, _ = results_of(clip, tmp_path / "out", tiny_weights)
+    assert report["detections"]["inferred_frames"] == 6
+    assert report["detections"]["reused_frames"] == 0
+
+
+def test_what_the_model_cannot_see_does_not_count(tmp_path: Path, tiny_weights: Path) -> None:
+    large = (1280, 960)
+    images = [gray(20, large) for _ in range(4)]
+    images[1][481, 641] = 21
+    images[3][100, 100] = 21
+    clip = write_clip(
+        tmp_path / "clip.mp4", images, codec="libx264rgb", pix_fmt="rgb24", options=LOSSLESS
+    )
+    report, with_reuse = results_of(clip, tmp_path / "out", tiny_weights, infer=FLOAT32)
+    _, without = results_of(
+        clip, tmp_path / "out", tiny_weights, infer=FLOAT32, reuse_duplicates=False
+    )
+    assert report["detections"]["reused_frames"] >= 2
+    assert with_reuse == without
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("batch", [2, 8])
+@pytest.mark.parametrize("first", [1, 3])
+def test_a_long_still_scene_does_not_wait_for_a_batch_to_fill(
+    tmp_path: Path, tiny_weights: Path, batch: int, first: int
+) -> None:
+    numbers = [*range(first), *[900] * 300]
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in numbers], options=LOSSLESS)
+    options = InferOptions(precision="f32", batch=batch, num_requests=1)
+    report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=options)
+    assert report["detections"]["inferred_frames"] == first + 1
+    assert report["detections"]["reused_frames"] == 299
+
+
+@pytest.mark.timeout(30)
+def test_a_still_scene_goes_on_though_the_last_request_was_seen_running_before_it_filled_up(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The results of a batch are all taken while its callback, held up here, has not returned.
+    numbers = [0, 1, *[2] * 60]
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in numbers], options=LOSSLESS)
+    whole, never = FrameLoop._inferred, threading.Event()
+
+    def held_up(loop: FrameLoop, frame: Frame, *arguments: Any) -> None:
+        whole(loop, frame, *arguments)
+        if frame.index == 1:
+            never.wait(1.0)
+
+    monkeypatch.setattr(FrameLoop, "_inferred", held_up)
+    options = InferOptions(precision="f32", batch=2, num_requests=2)
+    report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=options)
+    assert report["output"]["num_frames"] == 62
+    assert report["detections"]["inferred_frames"] == 3
+
+
+@pytest.fixture(scope="session")
+def wide_box_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("wide") / "wide.xml"
+    ov.save_model(light_detector(wide_boxes=True), path, compress_to_fp16=False)
+    return path
+
+
+def moving_light(num_frames: int, every: int) -> list[NDArray[np.uint8]]:
+    """A light that goes one cell to the right for each frame that is inferred, else darkness."""
+    return [
+        with_light((3 + i // every % 9, 5)) if i % every == 0 else gray(20)
+        for i in range(num_frames)
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("every", [2, 3, 7, 60])
+def test_between_two_inferred_frames_the_boxes_move_in_a_straight_line(
+    tmp_path: Path, wide_box_weights: Path, every: int, batch: int
+) -> None:
+    num_frames = 25
+    clip = write_clip(tmp_path / "clip.mp4", moving_light(num_frames, every), options=LOSSLESS)
+    report, _ = results_of(
+        clip,
+        tmp_path / "out",
+        wide_box_weights,
+        every=every,
+        infer=InferOptions(precision="f32", batch=batch),
+    )
+    inferred = -(-num_frames // every)
+    assert report["configuration"]["every"] == every
+    assert report["detections"]["inferred_frames"] == inferred
+    assert report["detections"]["interpolated_frames"] == num_frames - inferred
+    assert report["detections"]["reused_frames"] == 0
+    assert video_times(tmp_path / "out" / "annotated.mp4") == video_times(clip)
+    lines = read_detections(tmp_path / "out")
+    assert [line["frame_index"] for line in lines] == list(range(num_frames))
+    assert [line["interpolated"] for line in lines] == [i % every != 0 for i in range(num_frames)]
+    last = (inferred - 1) * every
+    for i, line in enumerate(lines):
+        cells_gone = i // every % 9 + (i % every / every if i < last else 0.0)
+        if i < last and i // every % 9 == 8:
+            continue  # Here it jumps back to where it began.
+        (box,) = line["detections"]
+        left = (3 + cells_gone) * 8 - 12
+        assert box["xyxy"] == pytest.approx([left, 28, left + 32, 60], abs=0.05)
+
+
+def test_when_every_frame_is_inferred_the_lines_say_nothing_of_it(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(20)])
+    _, plain = results_of(clip, tmp_path / "out", tiny_weights)
+    report, every_one = results_of(clip, tmp_path / "out", tiny_weights, every=1)
+    assert plain == every_one
+    assert b"interpolated" not in plain
+    assert report["detections"]["interpolated_frames"] == 0
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_clip_of_one_frame_comes_out(
+    tmp_path: Path, tiny_weights: Path, every: int, batch: int
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(5)])
+    report, _ = results_of(
+        clip,
+        tmp_path / "out",
+        tiny_weights,
+        every=every,
+        infer=InferOptions(precision="f32", batch=batch),
+    )
+    assert report["detections"]["inferred_frames"] == 1
+    assert len(read_detections(tmp_path / "out")[0]["detections"]) == 1
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("every", [2, 60])
+def test_a_still_scene_can_be_sampled_in_batches(
+    tmp_path: Path, tiny_weights: Path, every: int
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((4, 4))] * 200, options=LOSSLESS)
+    report, _ = results_of(
+        clip,
+        tmp_path / "out",
+        tiny_weights,
+        every=every,
+        infer=InferOptions(precision="f32", batch=8, num_requests=1),
+    )
+    found = report["detections"]
+    assert found["inferred_frames"] == 1
+    assert found["reused_frames"] == -(-200 // every) - 1
+    assert found["inferred_frames"] + found["reused_frames"] + found["interpolated_frames"] == 200
+    assert found["frames_with_any"] == 200
+
+
 class BrokenError(Exception):
     """What the tests make fail."""
 
@@ -151,7 +465,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
         Preprocessor, "__call__", failing_at(at, Preprocessor.__call__)
     ),
     "callback": lambda patch, at: patch.setattr(
-        "pipeline.loop.select_candidates", failing_at(at, select_candidates)
+        "pipeline.model.prepare.select_candidates", failing_at(at, select_candidates)
     ),
     "postprocess": lambda patch, at: patch.setattr(
         "pipeline.loop.detections_from", failing_at(at, detections_from)
@@ -171,7 +485,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
 def test_a_failure_in_any_step_ends_the_run_and_leaves_nothing(
     step: str, frame: int, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", [with_light((1, 1))] * 50)
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(50)])
     FAULTS[step](monkeypatch, frame)
     started = time.monotonic()
     with pytest.raises(BrokenError):
@@ -181,6 +495,7 @@ def test_a_failure_in_any_step_ends_the_run_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_requests", [1, 4])
 def test_a_request_that_never_answers_ends_the_run(
     num_requests: int, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,7 +503,9 @@ def test_a_request_that_never_answers_ends_the_run(
     infer = InferOptions(num_requests=num_requests)
     clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 50)
     released = threading.Event()
-    monkeypatch.setattr("pipeline.loop.select_candidates", lambda *_: released.wait(60) and None)
+    monkeypatch.setattr(
+        "pipeline.model.prepare.select_candidates", lambda *_: released.wait(60) and None
+    )
     monkeypatch.setattr("pipeline.loop.STALL_SECONDS", 1.0)
     started = time.monotonic()
     try:
@@ -201,6 +518,47 @@ def test_a_request_that_never_answers_ends_the_run(
         if thread.name == "decode":
             thread.join(10)
             assert not thread.is_alive()
+
+
+HELD_UP = """
+import sys, time
+from pathlib import Path
+import pipeline.loop as loop
+import pipeline.model.prepare as prepare
+from pipeline import ProcessConfig, process_video
+loop.STALL_SECONDS = 1.0
+whole = prepare.select_candidates
+def slow(*arguments):
+    end = time.thread_time() + 0.1  # Work, which is not done while the process is stopped.
+    while time.thread_time() < end:
+        pass
+    return whole(*arguments)
+prepare.select_candidates = slow
+def tell(progress):
+    if progress.stage == "frames" and progress.done == 3:
+        print("under way", flush=True)
+clip, weights, out = map(Path, sys.argv[1:])
+process_video(ProcessConfig(source=clip, weights=weights, output_dir=out), tell)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_by_the_shell_goes_on_when_it_is_continued(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(20)])
+    command = [sys.executable, "-c", HELD_UP, str(clip), str(tiny_weights), str(tmp_path / "out")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "under way\n"
+        running.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)  # This long it is stopped: longer than a model may take.
+        running.send_signal(signal.SIGCONT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 0, errors
+    assert_numbered(tmp_path / "out", 20)
 
 
 def test_nothing_is_overwritten_unless_asked_for(tmp_path: Path, tiny_weights: Path) -> None:
@@ -320,8 +678,11 @@ def test_the_report_names_the_slowest_step(tmp_path: Path, tiny_weights: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reuse_duplicates", "every", "batch"), [(False, 1, 1), (True, 1, 8), (False, 30, 4)]
+)
 def test_memory_does_not_depend_on_the_length_of_the_clip(
-    tmp_path: Path, tiny_weights: Path
+    tmp_path: Path, tiny_weights: Path, reuse_duplicates: bool, every: int, batch: int
 ) -> None:
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     resident_mb: dict[int, float] = {}
@@ -335,7 +696,15 @@ def test_memory_does_not_depend_on_the_length_of_the_clip(
     cv2.imwrite(str(picture), np.maximum(with_light((3, 3)), with_light((9, 6))))
     source = SyntheticOptions(num_frames=20_000, size_wh=(128, 96), image=picture)
     process_video(
-        ProcessConfig(source=source, output_dir=tmp_path / "out", weights=tiny_weights), watch
+        ProcessConfig(
+            source=source,
+            output_dir=tmp_path / "out",
+            weights=tiny_weights,
+            reuse_duplicates=reuse_duplicates,
+            every=every,
+            infer=AutoOptions(batch=batch),
+        ),
+        watch,
     )
     late = [resident for done, resident in resident_mb.items() if done >= 2000]
     assert len(late) == 37
@@ -348,6 +717,7 @@ def pipeline_process(*arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=True,
+        timeout=90,
     )
 
 
@@ -379,7 +749,7 @@ except FirstFrame:
     import os
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     print(now - started / os.sysconf("SC_CLK_TCK"))
-    print(sorted({"torch", "onnx", "ultralytics"} & set(sys.modules)))
+    print(sorted({"torch", "onnx", "ultralytics", "nncf", "matplotlib"} & set(sys.modules)))
 """
 
 
@@ -391,9 +761,28 @@ def test_with_a_warm_cache_the_first_frame_is_done_within_a_moment(tmp_path: Pat
     command = [sys.executable, "-c", FIRST_FRAME, str(clip), str(CHECKPOINT), str(tmp_path / "o")]
     seconds, heavy = [], []
     for _ in range(4):
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         first, second = done.stdout.splitlines()
         seconds.append(float(first))
         heavy.append(second)
     assert min(seconds[1:]) < 0.8
     assert heavy[1:] == ["[]"] * 3
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize(("num_frames", "pictures"), [(1, 1), (3, 3), (40, 4)])
+def test_the_page_shows_frames_of_the_result_spread_over_the_clip(
+    tmp_path: Path, tiny_weights: Path, num_frames: int, pictures: int, limit: int | None
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(10 + 2 * i) for i in range(num_frames)])
+    process(clip, tmp_path / "out", tiny_weights, num_frames=limit)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    encoded = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+    levels = [
+        float(np.mean(cv2.imdecode(np.frombuffer(base64.b64decode(one), np.uint8), 1)))  # type: ignore[arg-type]
+        for one in encoded
+    ]
+    assert len(encoded) == pictures
+    assert levels == sorted(levels)
+    if pictures == 4:
+        assert levels == pytest.approx([20, 40, 60, 80], abs=4)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino.frontend import FrontEndManager
 
 from pipeline.errors import ModelError, reason_of
-from pipeline.heads import HeadLayout
+from pipeline.heads import HeadConvolution, HeadLayout
 from pipeline.letterbox import input_size_wh
 from pipeline.model import graph
 from pipeline.model.weights import cache_dir, file_sha256
+from pipeline.postprocess import Candidates, select_candidates
 from pipeline.progress import Progress, ProgressCallback
 
 _SUFFIXES = (".pt", ".onnx", ".xml")
+_CONVOLUTIONS_SUFFIX = ".npz"
 _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
 _ONNX_NAME, _LAYOUT_NAME = "model.onnx", "layout.json"
 _CONVERTING = ("checkpoint.py", "export.py", "graph.py", "../heads.py")
@@ -27,10 +33,24 @@ _SHAPING_PACKAGES = ("openvino", "torch", "ultralytics")
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedModel:
-    """A raw-head graph of fixed input shape, and what is known about it.
+class Quantization:
+    """What is known about a graph in INT8.
 
+    folder: where it is kept; accuracy: what an evaluation found, None without one.
+    """
+
+    calibrated_on: str
+    folder: Path
+    accuracy: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """A graph of fixed input shape that ends at its heads, and what is known about it.
+
+    convolutions: what makes predictions of the heads where they come out in parts.
     compiled_cache_dir: where OpenVINO may keep what it compiled from the graph.
+    quantization: None for a graph in float.
     """
 
     model: ov.Model
@@ -39,6 +59,14 @@ class PreparedModel:
     weights: Path
     weights_sha256: str
     compiled_cache_dir: Path
+    convolutions: tuple[HeadConvolution, ...] = ()
+    quantization: Quantization | None = None
+
+    def select_candidates(
+        self, heads: Sequence[NDArray[np.float32]], confidence_threshold: float
+    ) -> Candidates | None:
+        """The predictions of one frame that can reach the threshold; see `postprocess`."""
+        return select_candidates(heads, self.layout, confidence_threshold, self.convolutions)
 
 
 def prepare_model(
@@ -55,10 +83,10 @@ def prepare_model(
     folder = cache_dir() / "models" / _conversion_key(weights, sha256)
     input_wh = input_size_wh(source_wh, imgsz)
     ir = folder / f"{input_wh[0]}x{input_wh[1]}.xml"
-    model = _read_cached(ir)
-    if model is None:
-        model = _convert(weights, folder, input_wh, on_progress)
-        _publish(ir, lambda path: ov.save_model(model, path, compress_to_fp16=False))
+    model, convolutions = read_cached_ir(ir), _read_convolutions(ir)
+    if model is None or convolutions is None:
+        model, convolutions = _convert(weights, folder, input_wh, on_progress)
+        publish(ir, lambda path: _save(model, convolutions, path))
         on_progress(Progress("convert", 3, 3, unit="step"))
     return PreparedModel(
         model=model,
@@ -67,12 +95,13 @@ def prepare_model(
         weights=weights,
         weights_sha256=sha256,
         compiled_cache_dir=folder / "compiled",
+        convolutions=convolutions,
     )
 
 
 def _convert(
     weights: Path, folder: Path, input_wh: tuple[int, int], on_progress: ProgressCallback
-) -> ov.Model:
+) -> tuple[ov.Model, tuple[HeadConvolution, ...]]:
     """The finished graph; of its own input size if that is fixed, else of input_wh."""
     if weights.suffix == ".pt":
         model, layout = _export(weights, folder, on_progress)
@@ -83,7 +112,11 @@ def _convert(
             if fixed_wh is None:
                 raise ModelError(f"{weights}: its input has no fixed size")
             graph.check_heads(model, layout, fixed_wh)
-            return model
+            convolutions = _read_convolutions(weights) if graph.has_split_heads(model) else ()
+            if convolutions is None:
+                missing = weights.with_suffix(_CONVOLUTIONS_SUFFIX).name
+                raise ModelError(f"{weights}: {missing}, which belongs to it, cannot be read")
+            return model, convolutions
         model, layout = graph.cut_at_heads(model, weights)
     on_progress(Progress("convert", 2, 3, unit="step"))
     try:
@@ -104,8 +137,8 @@ def _export(
         from pipeline.model.export import export_onnx
 
     layouts: list[HeadLayout] = []
-    _publish(folder / _ONNX_NAME, lambda path: layouts.append(export_onnx(weights, path)))
-    _publish(folder / _LAYOUT_NAME, lambda path: path.write_text(layouts[0].to_json()))
+    publish(folder / _ONNX_NAME, lambda path: layouts.append(export_onnx(weights, path)))
+    publish(folder / _LAYOUT_NAME, lambda path: path.write_text(layouts[0].to_json()))
     on_progress(Progress("convert", 1, 3, unit="step"))
     return _read_export(folder)
 
@@ -128,7 +161,7 @@ def _read(path: Path) -> ov.Model:
     return model
 
 
-def _read_cached(ir: Path) -> ov.Model | None:
+def read_cached_ir(ir: Path) -> ov.Model | None:
     """The cached IR, or None where there is none that is whole."""
     if not ir.is_file():
         return None
@@ -137,6 +170,30 @@ def _read_cached(ir: Path) -> ov.Model | None:
         graph.stored_layout(model, ir)
         return model
     except (RuntimeError, ModelError):
+        return None
+
+
+def _save(model: ov.Model, convolutions: tuple[HeadConvolution, ...], ir: Path) -> None:
+    ov.save_model(model, ir, compress_to_fp16=False)
+    arrays = {}
+    for i, convolution in enumerate(convolutions):
+        arrays[f"weight_{i}"], arrays[f"bias_{i}"] = convolution.weight, convolution.bias
+    with ir.with_suffix(_CONVOLUTIONS_SUFFIX).open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _read_convolutions(ir: Path) -> tuple[HeadConvolution, ...] | None:
+    """What `_save` put beside an IR; None if it is not there or not whole."""
+    try:
+        with (
+            ir.with_suffix(_CONVOLUTIONS_SUFFIX).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            return tuple(
+                HeadConvolution(arrays[f"weight_{i}"], arrays[f"bias_{i}"])
+                for i in range(len(arrays) // 2)
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
@@ -150,17 +207,17 @@ def _conversion_key(weights: Path, sha256: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _publish(target: Path, write: Callable[[Path], object]) -> None:
+def publish(target: Path, write: Callable[[Path], object]) -> None:
     """Write a file, and what belongs to it, under its name only when it is whole.
 
-    An IR is two files of one stem: the weights take their place before the graph that names
-    them, so that whoever finds the graph finds both.
+    An IR is a few files of one stem: the others take their place before the graph that needs
+    them, so that whoever finds the graph finds all.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as name:
             write(Path(name) / target.name)
-            for part in sorted(Path(name).iterdir()):  # .bin before .xml
+            for part in sorted(Path(name).iterdir()):  # .bin and .npz before .xml
                 part.replace(target.parent / part.name)
     except OSError as error:
         raise ModelError(

@@ -1,0 +1,311 @@
+"""The command line's options, and the validated config that they make."""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import (
+    CODECS,
+    HINTS,
+    PRECISIONS,
+    AutoOptions,
+    DetectOptions,
+    EncodeOptions,
+    InferOptions,
+    ProcessConfig,
+    SyntheticOptions,
+)
+from pipeline.machine import available_cores
+from pipeline.throughput.configurations import AUTO, configuration
+
+SYNTHETIC = "synthetic"
+
+_SYNTHETIC_FRAMES = SyntheticOptions().num_frames
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Every command puts its name into `command`."""
+    parser = argparse.ArgumentParser(
+        prog="pipeline",
+        description="Annotate footage with YOLOv5 through OpenVINO, as fast as the machine allows.",
+    )
+    commands = parser.add_subparsers(
+        title="commands", dest="command", required=True, metavar="COMMAND"
+    )
+    _add_process(commands)
+    _add_evaluate(commands)
+    _add_bench(commands)
+    _add_tune(commands)
+    listing = commands.add_parser("configs", help="list the throughput configurations")
+    listing.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_process(commands: Any) -> None:
+    command = commands.add_parser(
+        "process",
+        help="annotate a clip",
+        description="Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and "
+        "report.html.",
+        formatter_class=_HelpFormatter,
+    )
+    _add_source(command)
+    command.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help="where to write (default: output/CLIP)"
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    _add_model_options(command)
+
+    boxes = command.add_argument_group("boxes")
+    boxes.add_argument("--conf", type=float, default=0.25, metavar="P", help="least confidence")
+    boxes.add_argument(
+        "--iou", type=float, default=0.45, metavar="P", help="overlap above which NMS drops a box"
+    )
+    boxes.add_argument(
+        "--classes", nargs="+", metavar="CLASS", help="keep these only: names or numbers"
+    )
+    boxes.add_argument(
+        "--max-det", type=int, default=1000, metavar="N", help="most boxes per frame"
+    )
+
+    frames = command.add_argument_group("frames")
+    frames.add_argument(
+        "--frames",
+        type=int,
+        metavar="N",
+        help=f"the first N of a clip only; of a synthetic one all (default: {_SYNTHETIC_FRAMES})",
+    )
+    frames.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="infer each Nth frame, and carry its boxes over to those between",
+    )
+    frames.add_argument(
+        "--no-reuse",
+        action="store_true",
+        help="infer frames too that repeat the one before to the byte",
+    )
+
+    _add_encoding(command)
+    _add_synthetic(command)
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "video",
+        nargs="?",
+        default=SYNTHETIC,
+        help="the clip, or 'synthetic' for one that is made up",
+    )
+
+
+def _add_encoding(command: argparse.ArgumentParser) -> None:
+    output = command.add_argument_group("encoding")
+    output.add_argument("--codec", choices=CODECS, default="h264", help="video codec")
+    output.add_argument(
+        "--crf", type=int, metavar="N", help="quality, lower is better (default: by codec)"
+    )
+    output.add_argument("--preset", metavar="NAME", help="speed of the encoder (default: by codec)")
+
+
+def _add_synthetic(command: argparse.ArgumentParser) -> None:
+    synthetic = command.add_argument_group("synthetic source")
+    synthetic.add_argument(
+        "--size", type=_size, default="640x480", metavar="WxH", help="frame size"
+    )
+    synthetic.add_argument(
+        "--frame-rate", type=_fraction, default="30", metavar="R", help="frames per second"
+    )
+    synthetic.add_argument("--seed", type=int, default=0, help="of the scene")
+    synthetic.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = commands.add_parser(
+        "evaluate",
+        help="measure the accuracy on labelled pictures",
+        description="Mean average precision, as COCO defines it, on a folder with images/ and "
+        "labels/ in YOLO format (class cx cy w h, normalised).",
+        formatter_class=_HelpFormatter,
+    )
+    command.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the pictures")
+    _add_model_options(command)
+
+
+def _add_bench(commands: Any) -> None:
+    command = commands.add_parser(
+        "bench",
+        help="compare the throughput configurations",
+        description="Measure the model alone in every throughput configuration on the same frames; "
+        "writes bench.json, bench.png and bench.html.",
+        formatter_class=_HelpFormatter,
+    )
+    command.add_argument("--frames", type=int, default=1024, metavar="N", help="in all rounds")
+    command.add_argument("--rounds", type=int, default=4, metavar="N", help="in turn")
+    command.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
+    command.add_argument("--size", type=_size, default="640x480", metavar="WxH", help="frame size")
+    command.add_argument("--configs", nargs="+", metavar="NAME", help="these only (default: all)")
+    command.add_argument(
+        "--output-dir", type=Path, default="output/bench", metavar="DIR", help="where to write"
+    )
+    _add_weights_options(command)
+
+
+def _add_tune(commands: Any) -> None:
+    command = commands.add_parser(
+        "tune",
+        help="find what is fastest on this machine",
+        description="Measure candidates from file to file, and keep the fastest for later runs "
+        "with the same machine, model, frame shape and codec.",
+        formatter_class=_HelpFormatter,
+    )
+    _add_source(command)
+    _add_precision(_add_weights_options(command))
+    _add_encoding(command)
+    _add_synthetic(command)
+
+
+def _add_weights_options(command: argparse.ArgumentParser) -> Any:
+    """The options of every command that needs a model; returns their group."""
+    command.add_argument("--debug", action="store_true", help="show where an error came from")
+    model = command.add_argument_group("model")
+    model.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="YOLOv5 .pt, exported .onnx or IR .xml (default: look for yolov5n.pt)",
+    )
+    model.add_argument("--imgsz", type=_imgsz, default=640, metavar="PX", help="longer input side")
+    return model
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    model = _add_weights_options(command)
+    model.add_argument(
+        "--config", default=AUTO, metavar="NAME", help="throughput configuration, see 'configs'"
+    )
+    model.add_argument(
+        "--device", type=str.upper, metavar="NAME", help="OpenVINO device, over the configuration's"
+    )
+    model.add_argument("--hint", choices=HINTS, help="performance hint, over the configuration's")
+    _add_precision(model)
+    model.add_argument("--streams", type=int, metavar="N", help="inference streams")
+    model.add_argument("--requests", type=int, metavar="N", help="inference requests")
+    model.add_argument("--batch", type=int, metavar="N", help="frames per request")
+
+
+def _add_precision(model: Any) -> None:
+    model.add_argument("--precision", choices=PRECISIONS, help="of the inference (default: auto)")
+    model.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures to calibrate INT8 on (default: frames of the clip)",
+    )
+
+
+def _imgsz(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0 or int(text) % 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 32")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT") from None
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        reason = f"{text!r} is not a frame rate like 30 or 30000/1001"
+        raise argparse.ArgumentTypeError(reason) from None
+
+
+def process_config(arguments: argparse.Namespace) -> ProcessConfig:
+    """What `process` is asked to do. Raises UsageError."""
+    if arguments.video != SYNTHETIC:
+        name = Path(arguments.video).stem
+    else:
+        name = arguments.image.stem if arguments.image else SYNTHETIC
+    return ProcessConfig(
+        source=_source(arguments, arguments.frames),
+        output_dir=arguments.output_dir or Path("output") / name,
+        overwrite=arguments.overwrite,
+        weights=arguments.weights,
+        imgsz=arguments.imgsz,
+        infer=infer_options(arguments),
+        detect=DetectOptions(
+            confidence_threshold=arguments.conf,
+            iou_threshold=arguments.iou,
+            classes=tuple(arguments.classes) if arguments.classes is not None else None,
+            max_detections=arguments.max_det,
+        ),
+        encode=_encode_options(arguments),
+        calibration=arguments.calibration,
+        num_frames=arguments.frames,
+        every=arguments.every,
+        reuse_duplicates=not arguments.no_reuse,
+    )
+
+
+def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
+    """What `tune` is asked to find the best plan for. Raises UsageError."""
+    return ProcessConfig(
+        source=_source(arguments, None),
+        output_dir=Path(),
+        weights=arguments.weights,
+        imgsz=arguments.imgsz,
+        infer=AutoOptions(precision=arguments.precision),
+        encode=_encode_options(arguments),
+        calibration=arguments.calibration,
+    )
+
+
+def _source(arguments: argparse.Namespace, num_frames: int | None) -> Path | SyntheticOptions:
+    if arguments.video != SYNTHETIC:
+        return Path(arguments.video)
+    return SyntheticOptions(
+        num_frames=_SYNTHETIC_FRAMES if num_frames is None else num_frames,
+        size_wh=arguments.size,
+        frame_rate=arguments.frame_rate,
+        seed=arguments.seed,
+        image=arguments.image,
+    )
+
+
+def _encode_options(arguments: argparse.Namespace) -> EncodeOptions:
+    return EncodeOptions(codec=arguments.codec, crf=arguments.crf, preset=arguments.preset)
+
+
+def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:
+    """The named configuration, with what was asked for by itself put over it."""
+    asked = AutoOptions(
+        device=arguments.device,
+        hint=arguments.hint,
+        precision=arguments.precision,
+        batch=arguments.batch,
+        num_streams=arguments.streams,
+        num_requests=arguments.requests,
+    )
+    if arguments.config == AUTO:
+        return asked
+    return asked.over(configuration(arguments.config, available_cores()).options)

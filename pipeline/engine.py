@@ -1,0 +1,71 @@
+"""The seam between the way of a frame and what runs the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Job = TypeVar("Job")
+_Job = TypeVar("_Job", contravariant=True)
+Heads = Sequence[NDArray[np.float32]]
+
+
+class Pool(Protocol[_Job]):
+    """Where frames are inferred: one thread fills inputs and submits, others call back.
+
+    `on_done(job, heads, latency_seconds)` is called as results come, in any order and on any
+    thread; heads are views that are valid only during the call. An exception of it goes to
+    `on_error`.
+    """
+
+    num_requests: int
+    batch: int
+
+    @property
+    def num_running(self) -> int: ...
+
+    def stalled_seconds(self) -> float:
+        """How long requests have been running without one of them finishing; 0 if none runs."""
+        ...
+
+    def next_input(self) -> NDArray[np.uint8]:
+        """Wait for a place; its uint8 (height, width, 3) buffer, as it was last written.
+
+        What the one submitted last holds is not touched before the next is submitted.
+        Raises InferenceError if a request has failed.
+        """
+        ...
+
+    def submit(self, job: _Job) -> None:
+        """Infer what `next_input` gave, now or as soon as its batch is full."""
+        ...
+
+    def flush(self) -> None:
+        """Infer what has been submitted even if its batch is not full."""
+        ...
+
+    def drain(self) -> None:
+        """Infer what is left and wait for all of it. Raises InferenceError if a request failed."""
+        ...
+
+
+class Engine(Protocol):
+    """A model that is ready to run."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(batch, height, width, 3)"""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """How the model runs, as plain values for the report."""
+        ...
+
+    def open_pool(
+        self,
+        on_done: Callable[[Job, Heads, float], None],
+        on_error: Callable[[BaseException], None],
+    ) -> Pool[Job]: ...

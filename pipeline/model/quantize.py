@@ -1,0 +1,237 @@
+"""A float graph -> INT8 by NNCF's post-training quantisation, calibrated on pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from pipeline.config import SyntheticOptions
+from pipeline.decode import VideoReader
+from pipeline.errors import InputError, ModelError, UsageError, reason_of
+from pipeline.frames import Frame
+from pipeline.letterbox import PADDING_VALUE, letterbox
+from pipeline.model.graph import OBJECTNESS, reshaped
+from pipeline.model.prepare import (
+    PreparedModel,
+    Quantization,
+    prepare_model,
+    publish,
+    read_cached_ir,
+)
+from pipeline.pictures import list_pictures, read_picture
+from pipeline.preprocess import Preprocessor
+from pipeline.progress import Progress, ProgressCallback
+from pipeline.synthetic import SyntheticSource
+
+NUM_PICTURES = 100
+"""Pictures to calibrate on; more changed nothing that could be measured."""
+
+_IR_NAME, _ACCURACY_NAME = "model.xml", "accuracy.json"
+_SAMPLE_BYTES = 1 << 20
+_OUR_CODE = ("quantize.py", "../preprocess.py", "../letterbox.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Pictures that show what values the model's layers take.
+
+    key: tells these pictures from others; origin: their name for the report.
+    frame_wh: the size of all of them, which is that of the clip; None if they differ.
+    """
+
+    key: str
+    origin: str
+    frame_wh: tuple[int, int] | None
+    frames: Callable[[], Iterator[Frame]]
+
+
+def calibration_of_folder(folder: Path) -> Calibration:
+    """Pictures of a folder, or of images/ in it. Raises InputError if there are none."""
+    inner = folder / "images"
+    paths = list_pictures(inner if inner.is_dir() else folder)
+    chosen = [paths[i] for i in _spread(len(paths), NUM_PICTURES)]
+    digest = hashlib.sha256()
+    for path in chosen:
+        digest.update(path.read_bytes())
+    return Calibration(
+        key=digest.hexdigest(),
+        origin=f"{len(chosen)} pictures of {folder.name}",
+        frame_wh=None,
+        frames=lambda: (read_picture(path, index) for index, path in enumerate(chosen)),
+    )
+
+
+def calibration_of_source(
+    source: Path | SyntheticOptions, frame_wh: tuple[int, int]
+) -> Calibration:
+    """Frames of the clip itself, spread over it."""
+    if isinstance(source, SyntheticOptions):
+        picture = source.image.read_bytes() if source.image else b""
+        return Calibration(
+            key=f"{dataclasses.replace(source, image=None)} {hashlib.sha256(picture).hexdigest()}",
+            origin="frames of the synthetic clip",
+            frame_wh=frame_wh,
+            frames=lambda: SyntheticSource(source).sample(NUM_PICTURES),
+        )
+    return Calibration(
+        key=_clip_key(source),
+        origin=f"frames of {source.name}",
+        frame_wh=frame_wh,
+        frames=lambda: _clip_frames(source),
+    )
+
+
+def prepare_int8(
+    weights: Path,
+    source_wh: tuple[int, int],
+    imgsz: int,
+    calibration: Calibration,
+    on_progress: ProgressCallback,
+) -> PreparedModel:
+    """The quantised model for frames of a size. Raises as `prepare_model` and `quantize` do."""
+    prepared = prepare_model(weights, source_wh, imgsz, on_progress)
+    return quantize(prepared, imgsz, calibration, on_progress)
+
+
+def quantize(
+    prepared: PreparedModel, imgsz: int, calibration: Calibration, on_progress: ProgressCallback
+) -> PreparedModel:
+    """A prepared model in INT8, from the cache if it was quantised before.
+
+    Calibrated on pictures of different sizes, it is made for a square input, and then is the
+    same for frames of every size. Raises ModelError, InputError, UsageError.
+    """
+    basis = prepared
+    if calibration.frame_wh is None:
+        basis = prepare_model(prepared.weights, (imgsz, imgsz), imgsz, on_progress)
+    folder = basis.compiled_cache_dir.parent / f"int8-{_key(calibration, basis)}"
+    ir = folder / _IR_NAME
+    model = read_cached_ir(ir)
+    if model is None:
+        model = _quantize(basis, calibration, on_progress)
+        publish(ir, lambda path: ov.save_model(model, path, compress_to_fp16=False))
+    if prepared.input_wh != basis.input_wh:
+        width, height = prepared.input_wh
+        model = reshaped(model, [1, height, width, 3])
+    return dataclasses.replace(
+        prepared,
+        model=model,
+        compiled_cache_dir=folder / "compiled",
+        quantization=Quantization(
+            calibrated_on=calibration.origin, folder=folder, accuracy=_read_accuracy(folder)
+        ),
+    )
+
+
+def record_accuracy(quantization: Quantization, accuracy: dict[str, Any]) -> None:
+    """Keep what an evaluation found beside the model, for the reports of later runs."""
+    text = json.dumps(accuracy, indent=2) + "\n"
+    publish(quantization.folder / _ACCURACY_NAME, lambda path: path.write_text(text))
+
+
+def _quantize(
+    basis: PreparedModel, calibration: Calibration, on_progress: ProgressCallback
+) -> ov.Model:
+    inputs = _model_inputs(calibration, basis.input_wh)
+    # NNCF goes through them twice: for the range of each layer, and to correct its biases.
+    total, done = 2 * len(inputs), 0
+
+    def report(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        nonlocal done
+        done = min(done + 1, total)
+        on_progress(Progress("quantize", done, total, unit="image"))
+        return pixels
+
+    on_progress(Progress("quantize", 0, total, unit="image"))
+    nncf = _import_nncf()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # It draws progress bars of its own.
+            model: ov.Model = nncf.quantize(
+                basis.model,
+                nncf.Dataset(inputs, report),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(inputs),
+                ignored_scope=nncf.IgnoredScope(patterns=[f"{OBJECTNESS}_.*"], validate=False),
+            )
+    except Exception as error:  # A graph that NNCF cannot take makes it fail in any way.
+        raise ModelError(f"{basis.weights}: cannot be quantised ({reason_of(error)})") from error
+    on_progress(Progress("quantize", total, total, unit="image"))
+    return model
+
+
+def _import_nncf() -> Any:
+    os.environ.setdefault("NNCF_CI", "1")  # Otherwise it reports its use to its makers.
+    try:
+        import nncf
+    except ImportError as error:
+        raise UsageError(f"INT8 needs the package nncf ({error}): pip install nncf") from error
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf
+
+
+def _model_inputs(calibration: Calibration, input_wh: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """uint8 (1, height, width, 3) for every picture."""
+    inputs = []
+    for frame in calibration.frames():
+        pixels = np.full((1, input_wh[1], input_wh[0], 3), PADDING_VALUE, np.uint8)
+        box = letterbox((frame.image.width, frame.image.height), input_wh)
+        Preprocessor(box)(frame, pixels[0])
+        inputs.append(pixels)
+    if not inputs:
+        raise InputError(f"nothing to calibrate on in {calibration.origin}")
+    return inputs
+
+
+def _clip_frames(path: Path) -> Iterator[Frame]:
+    reader = VideoReader(path)
+    try:
+        yield from reader.sample(NUM_PICTURES)
+    finally:
+        reader.close()
+
+
+def _clip_key(path: Path) -> str:
+    """Hours of footage are told apart by their length, beginning and end."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_SAMPLE_BYTES))
+        file.seek(max(0, size - _SAMPLE_BYTES))
+        digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def _spread(available: int, wanted: int) -> list[int]:
+    """At most `wanted` of the numbers below `available`, evenly spread."""
+    return sorted({round(i) for i in np.linspace(0, available - 1, min(available, wanted))})
+
+
+def _key(calibration: Calibration, basis: PreparedModel) -> str:
+    digest = hashlib.sha256(f"{calibration.key} {basis.input_wh} {version('nncf')}".encode())
+    for name in _OUR_CODE:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_accuracy(folder: Path) -> dict[str, Any] | None:
+    try:
+        kept = dict(json.loads((folder / _ACCURACY_NAME).read_text(encoding="utf-8")))
+        for found in kept["accuracy"].values():
+            float(found["map_50_95"])
+        return kept if {"data", "num_images"} <= kept.keys() else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,67 @@
+"""Progress on a terminal: a bar, or a line now and then where nobody looks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from pipeline.progress import Progress
+
+_LINE_INTERVAL_SECONDS = 5.0
+
+
+class ProgressPrinter:
+    """Shows progress: a bar on a terminal, else a line every few seconds at the most."""
+
+    def __init__(self) -> None:
+        self._on_terminal = sys.stderr.isatty()
+        self._bar: Any = None
+        self._stage = ""
+        self._last_line = time.monotonic()
+        self._beginnings: dict[str, tuple[float, int]] = {}
+
+    def __enter__(self) -> ProgressPrinter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_bar()
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._close_bar()
+            self._stage = progress.stage
+            self._beginnings.setdefault(progress.stage, (time.monotonic(), progress.done))
+        if self._on_terminal:
+            self._update_bar(progress)
+        elif time.monotonic() - self._last_line > _LINE_INTERVAL_SECONDS:
+            self._last_line = time.monotonic()
+            self._print_line(progress)
+
+    def _update_bar(self, progress: Progress) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=progress.stage,
+                total=progress.total,
+                unit=progress.unit,
+                unit_scale=progress.unit == "B",
+                dynamic_ncols=True,
+            )
+        self._bar.update(progress.done - self._bar.n)
+
+    def _print_line(self, progress: Progress) -> None:
+        began, already_done = self._beginnings[progress.stage]
+        rate = (progress.done - already_done) / max(1e-9, time.monotonic() - began)
+        line = f"{progress.stage}: {progress.done}"
+        if progress.total:
+            left = max(0, progress.total - progress.done) / rate if rate else 0
+            line += f" of {progress.total}, {rate:.1f} {progress.unit}/s, {left:.0f} s left"
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

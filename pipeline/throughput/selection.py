@@ -1,0 +1,153 @@
+"""Which configuration a run takes: the one that was tuned for it, else a rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+
+from pipeline.config import AutoOptions, EncodeOptions, InferOptions
+from pipeline.errors import UsageError
+from pipeline.machine import available_cores, processor_name
+from pipeline.model.prepare import PreparedModel, publish
+from pipeline.model.weights import cache_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the frames go through: the model, and the threads of the encoder."""
+
+    infer: InferOptions
+    encoder_threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A plan by its name, with the frames per second it reached, file to file, in each round."""
+
+    name: str
+    throughput_fps: tuple[float, ...]
+
+    @property
+    def median_fps(self) -> float:
+        return statistics.median(self.throughput_fps)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The plan of a run and where it came from.
+
+    by: "tune", "rule", or "request" if the caller named the configuration.
+    alternatives: what tuning measured, the fastest first.
+    """
+
+    plan: Plan
+    by: str
+    reason: str
+    alternatives: tuple[Measured, ...] = ()
+
+
+def select(
+    asked: InferOptions | AutoOptions, prepared: PreparedModel, encode: EncodeOptions
+) -> Selection:
+    """The plan for a run: what was asked for, what was tuned, or the rule, in this order."""
+    usual = rule(available_cores())
+    if isinstance(asked, InferOptions):
+        return Selection(dataclasses.replace(usual, infer=asked), "request", "it was asked for")
+    place = tuning_of(prepared, encode, asked.precision or "auto")
+    tuned = place.load()
+    if tuned is None:
+        reason = "nothing was tuned for this machine, model and codec: `tune` measures what is best"
+        return Selection(_with(usual, asked), "rule", reason)
+    return dataclasses.replace(tuned, plan=_with(tuned.plan, asked))
+
+
+def rule(cores: int) -> Plan:
+    """What is good on most machines.
+
+    The THROUGHPUT hint gives every core work of its own. Its threads are not pinned to their
+    cores, so that they can make room for those that decode and encode. The encoder gets few
+    threads, because the model needs most of the cores anyway: more would only get in its way.
+    """
+    return Plan(InferOptions(pinning=False), encoder_threads=max(1, cores // 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Where the winner for one machine, model, input shape, precision and codec is kept."""
+
+    facts: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
+        return cache_dir() / "tuned" / f"{digest}.json"
+
+    def load(self) -> Selection | None:
+        """What was kept, or None where there is nothing that makes sense."""
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            threads = int(kept["encoder_threads"])
+            EncodeOptions(threads=threads)  # Validates.
+            if not all(entry["throughput_fps"] for entry in kept["alternatives"]):
+                return None
+            return Selection(
+                plan=Plan(InferOptions(**kept["infer"]), threads),
+                by="tune",
+                reason=str(kept["reason"]),
+                alternatives=tuple(
+                    Measured(str(entry["name"]), tuple(entry["throughput_fps"]))
+                    for entry in kept["alternatives"]
+                ),
+            )
+        except (OSError, ValueError, KeyError, TypeError, UsageError):
+            return None
+
+    def store(self, selection: Selection) -> None:
+        """Keep a winner. Raises ModelError if the cache folder cannot be written."""
+        text = json.dumps(
+            {
+                "facts": self.facts,
+                "infer": dataclasses.asdict(selection.plan.infer),
+                "encoder_threads": selection.plan.encoder_threads,
+                "reason": selection.reason,
+                "alternatives": [dataclasses.asdict(entry) for entry in selection.alternatives],
+            },
+            indent=2,
+        )
+        publish(self.path, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def tuning_of(
+    prepared: PreparedModel,
+    encode: EncodeOptions,
+    precision: str,
+    *,
+    cores: int | None = None,
+    devices: Sequence[str] | None = None,
+) -> Tuning:
+    """The tuning that fits: everything that decides which configuration is the fastest."""
+    return Tuning(
+        {
+            "processor": processor_name(),
+            "cores": cores or available_cores(),
+            "devices": list(devices if devices is not None else ov.Core().available_devices),
+            "openvino": ov.get_version(),
+            "model": prepared.weights_sha256,
+            "input_wh": list(prepared.input_wh),
+            "codec": encode.codec,
+            "preset": encode.preset,
+            "precision": precision,
+        }
+    )
+
+
+def _with(plan: Plan, asked: AutoOptions) -> Plan:
+    return dataclasses.replace(plan, infer=asked.over(plan.infer))

@@ -1,0 +1,223 @@
+"""Finds the plan that takes frames from file to file the fastest on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import openvino as ov
+
+from pipeline.config import ProcessConfig, SyntheticOptions
+from pipeline.decode import VideoReader
+from pipeline.errors import InferenceError, InputError, ModelError, PipelineError, UsageError
+from pipeline.infer import resolved_precision
+from pipeline.machine import available_cores, bf16_instructions
+from pipeline.model.prepare import prepare_model
+from pipeline.model.weights import find_weights
+from pipeline.progress import Progress, ProgressCallback, no_progress
+from pipeline.run import process_video
+from pipeline.throughput.measure import in_own_process
+from pipeline.throughput.selection import Measured, Plan, Selection, rule, tuning_of
+
+BUDGET_SECONDS = 90.0
+"""No new round begins after this; what is known by then decides."""
+
+_HALVING = (1, 2, 3)
+"""Rounds for all candidates, then for the better half of them, then for the half of those."""
+_MEASUREMENT_SECONDS = 2.0
+_FIRST_LOOK_FRAMES, _LEAST_FRAMES, _MOST_FRAMES = 48, 24, 2000
+_LEAST_GAIN = 1.02
+_INT8_ROUNDS = 3
+
+Measure = Callable[[Plan], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was found, and where it is kept; None where nothing can be written.
+
+    int8_gain: over the winner in float, if measured.
+    """
+
+    selection: Selection
+    path: Path | None
+    int8_gain: float | None
+
+
+def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Tuned:
+    """Measure candidates on the first frames of a source, and keep the fastest.
+
+    With the model, the frame shape and the codec of the config; every measurement is a run of
+    its own from file to file. Raises PipelineError if nothing can be run.
+    """
+    precision = config.infer.precision or "auto"
+    weights = find_weights(config.weights, on_progress)
+    size_wh = _size_of(config.source)
+    prepared = prepare_model(weights, size_wh, config.imgsz, on_progress)
+    devices = ov.Core().available_devices
+    plans = candidates(available_cores(), devices, precision)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = dataclasses.replace(
+            config,
+            weights=weights,
+            output_dir=Path(scratch),
+            overwrite=True,
+            every=1,
+            reuse_duplicates=False,
+        )
+        usual = next(iter(plans.values()))
+        first_look, available = in_own_process(_frames_fps, _job(config, usual, _FIRST_LOOK_FRAMES))
+        if available < _LEAST_FRAMES:
+            raise InputError(f"{available} frames are too few to tune on: {_LEAST_FRAMES} or more")
+        frames = round(first_look * _MEASUREMENT_SECONDS)
+        num_frames = min(_MOST_FRAMES, max(_LEAST_FRAMES, frames))
+
+        def measure(plan: Plan) -> float:
+            fps, _ = in_own_process(_frames_fps, _job(config, plan, num_frames))
+            return fps
+
+        selection = halve(plans, measure, on_progress)
+        int8_gain = None
+        if precision != "int8":
+            int8_gain = _int8_gain(selection.plan, measure)
+    kept = tuning_of(prepared, config.encode, precision, devices=devices)
+    try:
+        kept.store(selection)
+    except ModelError:
+        return Tuned(selection, None, int8_gain)
+    return Tuned(selection, kept.path, int8_gain)
+
+
+def candidates(cores: int, devices: Sequence[str], precision: str) -> dict[str, Plan]:
+    """A coarse grid of plans by name; the rule comes first."""
+    usual = rule(cores)
+    infer = dataclasses.replace(usual.infer, precision=precision)
+    by_hand = dataclasses.replace(infer, hint="NONE", num_threads=cores)
+    plans = {
+        "rule: THROUGHPUT hint, not pinned": infer,
+        "THROUGHPUT hint, pinned": dataclasses.replace(infer, pinning=True),
+        f"{cores} streams, {4 * cores} requests": dataclasses.replace(
+            by_hand, num_streams=cores, num_requests=4 * cores
+        ),
+        "THROUGHPUT hint, batch 2": dataclasses.replace(infer, batch=2),
+        "no hint": dataclasses.replace(infer, hint="NONE"),
+    }
+    if cores > 1:
+        half = max(1, cores // 2)
+        plans[f"{half} streams on all cores"] = dataclasses.replace(
+            by_hand, num_streams=half, num_requests=2 * half + 1
+        )
+    if precision == "auto" and bf16_instructions() == "avx512":
+        other = "f32" if resolved_precision("auto") == "bf16" else "bf16"
+        plans[f"THROUGHPUT hint, {other}"] = dataclasses.replace(infer, precision=other)
+    for device in devices:
+        if device != "CPU":
+            plans[f"THROUGHPUT hint on {device}"] = dataclasses.replace(infer, device=device)
+    if len(devices) > 1:
+        plans["all devices together"] = dataclasses.replace(
+            infer, device="AUTO", hint="CUMULATIVE_THROUGHPUT"
+        )
+    named = {name: Plan(options, usual.encoder_threads) for name, options in plans.items()}
+    for threads in sorted({1, cores} - {usual.encoder_threads}):
+        named[f"rule, encoder on {threads} threads"] = Plan(infer, threads)
+    return named
+
+
+def halve(
+    plans: dict[str, Plan], measure: Measure, on_progress: ProgressCallback = no_progress
+) -> Selection:
+    """Successive halving: all plans once, the better half more often, half of those again.
+
+    The first plan stays to the end: another wins only if it was ahead of it in every round that
+    both ran, and by more than 2% in the median. A plan that cannot run drops out. Raises
+    InferenceError if the first cannot.
+    """
+    usual, deadline = next(iter(plans)), time.perf_counter() + BUDGET_SECONDS
+    fps: dict[str, list[float]] = {name: [] for name in plans}
+    alive, done = list(plans), 0
+    total = _num_measurements(len(plans))
+    for stage, rounds in enumerate(_HALVING):
+        if stage:
+            alive = _better_half(alive, fps, usual)
+        for _ in range(rounds):
+            if stage and time.perf_counter() > deadline:
+                break
+            for name in list(alive):
+                on_progress(Progress("tune", done, total, unit="run"))
+                done += 1
+                try:
+                    fps[name].append(measure(plans[name]))
+                except (InferenceError, ModelError, UsageError, RuntimeError):
+                    if name == usual:
+                        raise
+                    alive.remove(name)
+    on_progress(Progress("tune", total, total, unit="run"))
+    measured = sorted(
+        (Measured(name, tuple(values)) for name, values in fps.items() if values),
+        key=lambda entry: entry.median_fps,
+        reverse=True,
+    )
+    best = next(entry for entry in measured if entry.name in alive)
+    ratios = [a / b for a, b in zip(fps[best.name], fps[usual], strict=False)]
+    gain = statistics.median(ratios)
+    winner, reason = usual, "nothing was ahead of the rule by more than the noise"
+    if best.name != usual and min(ratios) > 1.0 and gain >= _LEAST_GAIN:
+        winner, reason = best.name, f"{best.name} was {gain:.2f} times as fast as the rule"
+    return Selection(plans[winner], "tune", reason, tuple(measured))
+
+
+def _num_measurements(num_plans: int) -> int:
+    total = 0
+    for rounds in _HALVING:
+        total += rounds * num_plans
+        num_plans = max(2, -(-num_plans // 2))
+    return total
+
+
+def _better_half(alive: list[str], fps: dict[str, list[float]], usual: str) -> list[str]:
+    ranked = sorted(alive, key=lambda name: statistics.median(fps[name]), reverse=True)
+    kept = ranked[: max(2, -(-len(ranked) // 2))]
+    return kept if usual in kept else [usual, *kept[:-1]]
+
+
+def _int8_gain(plan: Plan, measure: Measure) -> float | None:
+    """How many times as fast the plan is in INT8; None where that cannot be had."""
+    quantized = dataclasses.replace(plan, infer=dataclasses.replace(plan.infer, precision="int8"))
+    try:
+        measure(quantized)  # Quantises.
+        ratios = [measure(quantized) / measure(plan) for _ in range(_INT8_ROUNDS)]
+    except PipelineError:
+        return None
+    return statistics.median(ratios)
+
+
+def _job(config: ProcessConfig, plan: Plan, num_frames: int) -> ProcessConfig:
+    source = config.source
+    if isinstance(source, SyntheticOptions):
+        source = dataclasses.replace(source, num_frames=num_frames)
+    return dataclasses.replace(
+        config,
+        source=source,
+        num_frames=num_frames,
+        infer=plan.infer,
+        encode=dataclasses.replace(config.encode, threads=plan.encoder_threads),
+    )
+
+
+def _frames_fps(config: ProcessConfig) -> tuple[float, int]:
+    """Frames per second from the first frame decoded to the last one encoded, and their number."""
+    report = process_video(config)
+    return float(report["speed"]["frames_fps"]), int(report["output"]["num_frames"])
+
+
+def _size_of(source: Path | SyntheticOptions) -> tuple[int, int]:
+    if isinstance(source, SyntheticOptions):
+        return source.size_wh
+    reader = VideoReader(source)
+    reader.close()
+    return reader.info.size_wh

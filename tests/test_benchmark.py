@@ -1,0 +1,297 @@
+"""The comparison of the configurations: every one is a row, whatever this machine lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.cli import main
+from pipeline.config import InferOptions, SyntheticOptions
+from pipeline.detections import Detections
+from pipeline.errors import InferenceError, UsageError
+from pipeline.throughput.agreement import agreement
+from pipeline.throughput.benchmark import BenchOptions, benchmark, benchmark_app_fps
+from pipeline.throughput.chart import table_lines, write_bench
+from pipeline.throughput.configurations import configurations
+from pipeline.throughput.measure import in_own_process
+from tests.conftest import TINY_INPUT_WH
+
+SOURCE = SyntheticOptions(num_frames=6, size_wh=TINY_INPUT_WH)
+
+
+def boxes(*rows: tuple[int, float, tuple[float, float, float, float]]) -> Detections:
+    """(class, confidence, corners) of one frame."""
+    return Detections(
+        np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
+        np.array([row[1] for row in rows], np.float32),
+        np.array([row[0] for row in rows], np.int64),
+    )
+
+
+BOX = (10.0, 10.0, 50.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "share"),
+    [
+        (boxes((1, 0.9, BOX)), 1.0),
+        (boxes((1, 0.6, (10.5, 10.0, 50.0, 50.0))), 1.0),
+        (boxes((2, 0.9, BOX)), 0.0),
+        (boxes((1, 0.9, (15.0, 10.0, 55.0, 50.0))), 0.0),
+        (boxes((1, 0.9, BOX), (1, 0.8, (60.0, 60.0, 80.0, 80.0))), 0.5),
+        (boxes((1, 0.9, BOX), (1, 0.3, (60.0, 60.0, 80.0, 80.0))), 1.0),
+        (boxes(), 1.0),
+    ],
+)
+def test_boxes_agree_by_class_and_overlap_both_ways(ours: Detections, share: float) -> None:
+    theirs = boxes((1, 0.9, BOX)) if len(ours) else boxes()
+    assert agreement([ours], [theirs]).share == pytest.approx(share)
+    assert agreement([theirs], [ours]).share == pytest.approx(share)
+    assert agreement([ours], [theirs]).same == (share == 1.0)
+
+
+def rows_of(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in result["configurations"]}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> dict[str, Any]:
+    names = ("openvino", "openvino-batch", "throughput", "gpu", "npu", "cumulative")
+    options = BenchOptions(
+        source=SOURCE, num_frames=10, num_rounds=2, imgsz=128, weights=tiny, names=names
+    )
+    return benchmark(options, devices=["CPU"])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import openvino as ov
+
+    from tests.conftest import light_detector
+
+    path = tmp_path_factory.mktemp("tiny") / "light.xml"
+    # Not of a fixed batch: it is measured in batches too.
+    ov.save_model(light_detector(), path, compress_to_fp16=False)
+    return path
+
+
+@pytest.mark.slow
+def test_every_configuration_is_a_row_and_what_is_missing_says_so(result: dict[str, Any]) -> None:
+    rows = rows_of(result)
+    assert [name for name in rows if name.startswith("openvino-batch")] == [
+        f"openvino-batch batch {size}" for size in (2, 4, 8, 16)
+    ]
+    for name in ("gpu", "npu"):
+        assert rows[name]["status"] == "not on this machine"
+        assert rows[name]["reason"] == f"not on this machine: no {name.upper()}, only CPU"
+        assert "fps" not in rows[name]
+    for name in ("openvino", "throughput", "cumulative", "openvino-batch batch 16"):
+        assert rows[name]["status"] == "measured"
+        assert len(rows[name]["fps"]) == 2
+        assert rows[name]["fps_min"] <= rows[name]["fps_median"] <= rows[name]["fps_max"]
+        assert rows[name]["seconds_per_image"] == pytest.approx(1 / rows[name]["fps_median"])
+        assert rows[name]["first_inference_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_results_are_compared_and_factors_taken_over_the_baseline(result: dict[str, Any]) -> None:
+    rows = rows_of(result)
+    assert result["baseline"] == "openvino"
+    assert rows["openvino"]["factor"] == 1.0
+    assert {row["agreement"] for row in rows.values() if "agreement" in row} == {1.0}
+    assert not any(row.get("changes_detections") for row in rows.values())
+    measured = [row for row in rows.values() if row["status"] == "measured"]
+    assert result["best"] == max(measured, key=lambda row: row["fps_median"])["name"]
+    best_batch = [r for r in measured if r["configuration"] == "openvino-batch"]
+    assert sum(row["best_of_configuration"] for row in best_batch) == 1
+
+
+@pytest.mark.slow
+def test_openvinos_own_benchmark_is_beside_it(result: dict[str, Any]) -> None:
+    assert result["benchmark_app"]["configuration"] == "throughput"
+    assert len(result["benchmark_app"]["fps"]) == 2
+    assert result["benchmark_app"]["ratio_median"] > 0
+
+
+@pytest.mark.slow
+def test_it_is_written_as_values_a_chart_and_a_page(result: dict[str, Any], tmp_path: Path) -> None:
+    write_bench(result, tmp_path / "bench")
+    assert json.loads((tmp_path / "bench" / "bench.json").read_text()) == result
+    chart = cv2.imread(str(tmp_path / "bench" / "bench.png"))
+    assert chart is not None
+    assert len(np.unique(chart.reshape(-1, 3), axis=0)) > 50
+    page = (tmp_path / "bench" / "bench.html").read_text()
+    for row in result["configurations"]:
+        assert row["name"] in page
+    assert "data:image/png;base64," in page
+    assert "not on this machine: no GPU, only CPU" in page
+    lines = "\n".join(table_lines(result))
+    assert "not on this machine: no NPU, only CPU" in lines
+    assert "benchmark_app" in lines
+
+
+def test_a_configuration_that_changes_detections_is_marked(result_of_two: dict[str, Any]) -> None:
+    lines = table_lines(result_of_two)
+    assert any("CHANGED" in line for line in lines if line.startswith("throughput"))
+    assert not any("CHANGED" in line for line in lines if line.startswith("openvino"))
+
+
+@pytest.fixture
+def result_of_two() -> dict[str, Any]:
+    def row(name: str, share: float) -> dict[str, Any]:
+        return {
+            "name": name,
+            "configuration": name,
+            "status": "measured",
+            "reason": "",
+            "fps_median": 10.0,
+            "fps_min": 9.0,
+            "fps_max": 11.0,
+            "seconds_per_image": 0.1,
+            "first_inference_seconds": 0.2,
+            "factor": 1.0,
+            "agreement": share,
+            "changes_detections": share < 0.99,
+        }
+
+    return {
+        "configurations": [row("openvino", 1.0), row("throughput", 0.9)],
+        "benchmark_app": None,
+        "best": "throughput",
+    }
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_pytorch_cannot_run_is_a_row_that_says_so(tiny: Path) -> None:
+    options = BenchOptions(
+        source=SOURCE, num_frames=4, num_rounds=1, imgsz=128, weights=tiny,
+        names=("pytorch", "openvino"),
+    )  # fmt: skip
+    rows = rows_of(benchmark(options))
+    assert rows["pytorch"]["status"] == "failed"
+    assert ".pt checkpoints only" in rows["pytorch"]["reason"]
+    assert rows["openvino"]["status"] == "measured"
+
+
+@pytest.mark.parametrize(("frames", "rounds"), [(0, 1), (10, 0), (10, -1), (3, 4)])
+def test_too_few_frames_or_rounds_are_refused(frames: int, rounds: int) -> None:
+    with pytest.raises(UsageError, match="rounds"):
+        BenchOptions(source=SOURCE, num_frames=frames, num_rounds=rounds)
+
+
+def test_a_name_that_is_unknown_is_refused(tiny: Path) -> None:
+    options = BenchOptions(source=SOURCE, weights=tiny, names=("warp",))
+    with pytest.raises(UsageError, match=r"warp.*throughput"):
+        benchmark(options)
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table_and_leaves_the_files(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bench"
+    code = main(
+        [
+            *("bench", "--weights", str(tiny), "--imgsz", "128", "--size", "128x96"),
+            *("--frames", "4", "--rounds", "1", "--configs", "latency", "gpu"),
+            *("--output-dir", str(folder)),
+        ]
+    )
+    assert code == 0
+    printed = capsys.readouterr().out
+    assert "latency" in printed
+    assert "not on this machine" in printed
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "bench.html",
+        "bench.json",
+        "bench.png",
+    ]
+
+
+def test_a_graph_that_benchmark_app_cannot_read_is_a_clear_error(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.xml"
+    broken.write_text("<net/>")
+    with pytest.raises(InferenceError, match="benchmark_app failed") as caught:
+        benchmark_app_fps(broken, "CPU", "THROUGHPUT", None, 1.0)
+    assert "\n" not in str(caught.value)
+
+
+def die(_: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+def test_every_measurement_has_a_process_of_its_own() -> None:
+    found = {in_own_process(process_id, i) for i in range(2)} | {os.getpid()}
+    assert len(found) == 3
+
+
+WAITING = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pipeline.throughput.measure import in_own_process
+def main():
+    print("ready", flush=True)
+    in_own_process(time.sleep, 60)
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_an_interrupted_measurement_ends_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING.format(tests=str(Path.cwd())))
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "ready\n"
+        children = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children")
+        while len(children.read_text().split()) < 2:  # The measurement and the resource tracker.
+            assert waiting.poll() is None
+        ends = [os.pidfd_open(int(pid)) for pid in children.read_text().split()]
+        waiting.send_signal(signal.SIGINT)
+        waiting.wait(timeout=10)
+    for end in ends:
+        assert select.select([end], [], [], 10)[0] == [end]  # Readable once the process is gone.
+        os.close(end)
+
+
+def test_a_measurement_whose_process_dies_is_an_error_not_the_end() -> None:
+    with pytest.raises(InferenceError, match="died"):
+        in_own_process(die, 0)
+
+
+def test_all_configurations_have_a_colour_in_the_chart() -> None:
+    from pipeline.throughput.chart import FAMILY_COLORS
+
+    assert {entry.family for entry in configurations(2).values()} == set(FAMILY_COLORS)
+
+
+def test_int8_runs_under_the_best_float_configuration() -> None:
+    from pipeline.throughput.benchmark import Row, _int8_under_the_best
+    from pipeline.throughput.measure import ModelSpeed
+
+    known = configurations(2)
+    rows = [
+        Row(known[name], known[name].variants[0]) for name in ("pytorch", "async", "throughput")
+    ]
+    for row, seconds in zip(rows, (0.5, 1.0, 2.0), strict=True):
+        row.rounds.append(ModelSpeed(0.0, 0.0, seconds, 10, {}, []))
+    variant = _int8_under_the_best(Row(known["int8"], known["int8"].variants[0]), rows)
+    assert variant.label == "under async"
+    assert variant.options == InferOptions(hint="NONE", precision="int8")

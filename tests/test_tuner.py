@@ -1,0 +1,163 @@
+"""The tuner: successive halving, and a winner only where it is ahead by more than the noise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import AutoOptions, EncodeOptions, InferOptions, ProcessConfig
+from pipeline.errors import InferenceError, InputError, UsageError
+from pipeline.progress import Progress
+from pipeline.throughput.selection import Plan, rule
+from pipeline.throughput.tuner import candidates, halve, tune
+from tests.conftest import process, with_light, write_clip
+
+RULE = "rule: THROUGHPUT hint, not pinned"
+
+
+def plans(num: int) -> dict[str, Plan]:
+    """The rule, and others that differ in their requests."""
+    return {
+        "rule": rule(2),
+        **{f"plan {i}": Plan(InferOptions(num_requests=i), 1) for i in range(1, num)},
+    }
+
+
+def fixed(fps: dict[str, float], among: dict[str, Plan]) -> Callable[[Plan], float]:
+    """A machine without noise."""
+    return lambda plan: next(fps[name] for name, entry in among.items() if entry == plan)
+
+
+@given(st.lists(st.floats(1.0, 1000.0), min_size=2, max_size=12))
+def test_without_noise_the_fastest_wins_if_it_is_well_ahead(speeds: list[float]) -> None:
+    among = plans(len(speeds))
+    fps = dict(zip(among, speeds, strict=True))
+    selection = halve(among, fixed(fps, among))
+    best = max(speeds)
+    if best >= 1.02 * speeds[0]:
+        assert fps[next(name for name, plan in among.items() if plan == selection.plan)] == best
+    else:
+        assert selection.plan == among["rule"]
+    assert [entry.median_fps for entry in selection.alternatives] == sorted(speeds, reverse=True)
+
+
+@given(st.integers(2, 12))
+def test_the_better_ones_are_measured_more_often_and_the_rule_to_the_end(num: int) -> None:
+    among, seen = plans(num), Counter[str]()
+    fps = {name: 100.0 + i for i, name in enumerate(among)}
+
+    def measure(plan: Plan) -> float:
+        name = next(name for name, entry in among.items() if entry == plan)
+        seen[name] += 1
+        return fps[name]
+
+    halve(among, measure)
+    assert seen["rule"] == 6 == max(seen.values())
+    assert seen[f"plan {num - 1}"] == 6
+    assert min(seen.values()) >= 1
+    assert sum(seen.values()) <= 3.5 * num + 6
+
+
+def test_one_that_was_behind_in_a_single_round_does_not_win() -> None:
+    among = plans(2)
+    noisy: Iterator[float] = iter([130.0, 90.0, 130.0, 130.0, 130.0, 130.0])
+    selection = halve(among, lambda plan: 100.0 if plan == among["rule"] else next(noisy))
+    assert selection.plan == among["rule"]
+    assert "noise" in selection.reason
+
+
+def test_the_reason_says_by_how_much_it_won() -> None:
+    among = plans(3)
+    selection = halve(among, fixed({"rule": 100.0, "plan 1": 125.0, "plan 2": 90.0}, among))
+    assert selection.reason == "plan 1 was 1.25 times as fast as the rule"
+    assert selection.by == "tune"
+
+
+def test_a_plan_that_cannot_run_drops_out() -> None:
+    among = plans(4)
+
+    def measure(plan: Plan) -> float:
+        if plan == among["plan 2"]:
+            raise InferenceError("no")
+        return 100.0 if plan == among["rule"] else 120.0
+
+    names = {entry.name for entry in halve(among, measure).alternatives}
+    assert names == {"rule", "plan 1", "plan 3"}
+
+
+def test_nothing_can_be_tuned_where_the_rule_cannot_run() -> None:
+    def measure(_: Plan) -> float:
+        raise UsageError("no model")
+
+    with pytest.raises(UsageError, match="no model"):
+        halve(plans(3), measure)
+
+
+def test_it_tells_how_far_it_is() -> None:
+    seen: list[Progress] = []
+    halve(plans(8), lambda _: 1.0, seen.append)
+    assert [progress.done for progress in seen] == list(range(len(seen)))
+    assert {progress.total for progress in seen} == {len(seen) - 1}
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8])
+def test_candidates_fit_the_cores_and_begin_with_the_rule(cores: int) -> None:
+    found = candidates(cores, ["CPU"], "auto")
+    assert next(iter(found.items())) == (RULE, rule(cores))
+    for plan in found.values():
+        assert (plan.infer.num_streams or 1) <= cores
+        assert plan.encoder_threads <= cores
+        assert plan.infer.device == "CPU"
+    assert len({(plan.infer, plan.encoder_threads) for plan in found.values()}) == len(found)
+
+
+def test_other_devices_are_candidates_alone_and_together() -> None:
+    devices = [plan.infer.device for plan in candidates(4, ["CPU", "GPU.0"], "auto").values()]
+    assert {"CPU", "GPU.0", "AUTO"} <= set(devices)
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_a_precision_that_was_asked_for_is_kept_to(precision: str) -> None:
+    found = candidates(2, ["CPU"], precision)
+    assert {plan.infer.precision for plan in found.values()} == {precision}
+
+
+@pytest.mark.slow
+def test_what_is_tuned_on_a_clip_is_what_later_runs_of_such_clips_take(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.throughput.tuner._HALVING", (1, 1))
+    monkeypatch.setattr("pipeline.throughput.tuner._MEASUREMENT_SECONDS", 0.05)
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((i % 16, 3)) for i in range(60)])
+    config = ProcessConfig(
+        source=clip,
+        output_dir=tmp_path / "unused",
+        weights=tiny_weights,
+        infer=AutoOptions(precision="f32"),
+        encode=EncodeOptions(preset="ultrafast"),
+    )
+    tuned = tune(config)
+    assert not (tmp_path / "unused").exists()
+    assert tuned.path is not None
+    assert tuned.path.is_file()
+    report = process(clip, tmp_path / "out", tiny_weights, infer=config.infer, encode=config.encode)
+    assert report["selection"]["by"] == "tune"
+    assert report["selection"]["reason"] == tuned.selection.reason
+    assert len(report["selection"]["alternatives"]) >= 3
+    other = process(clip, tmp_path / "other", tiny_weights, infer=config.infer)
+    assert other["selection"]["by"] == "rule"
+
+
+@pytest.mark.slow
+def test_a_clip_that_is_too_short_to_measure_on_is_refused(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((3, 3))] * 5)
+    config = ProcessConfig(source=clip, output_dir=tmp_path, weights=tiny_weights)
+    with pytest.raises(InputError, match="5 frames are too few"):
+        tune(config)
