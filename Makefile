@@ -5,29 +5,34 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+MODEL_OPTIONS = $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(MODEL),--model "$(MODEL)")
+
 .DEFAULT_GOAL := help
-.PHONY: help process tune bench bench-e2e evaluate test lint clean
+.PHONY: help process tune bench bench-e2e evaluate samples test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-process: $(VENV)/.installed ## annotate VIDEO=clip.mp4 (else a synthetic clip); OUTPUT= WEIGHTS= CONFIG= ARGS=
+process: $(VENV)/.installed ## annotate VIDEO=clip.mp4 (else a synthetic clip); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
 	@$(BIN)/pipeline process $(if $(VIDEO),"$(VIDEO)") $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
-		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
+		$(MODEL_OPTIONS) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
-tune: $(VENV)/.installed ## find what is fastest here for clips like VIDEO=clip.mp4; WEIGHTS= ARGS=
-	@$(BIN)/pipeline tune $(if $(VIDEO),"$(VIDEO)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+tune: $(VENV)/.installed ## find what is fastest here for clips like VIDEO=clip.mp4; MODEL= WEIGHTS= ARGS=
+	@$(BIN)/pipeline tune $(if $(VIDEO),"$(VIDEO)") $(MODEL_OPTIONS) $(ARGS)
 
 bench: IMAGE ?= $(wildcard ../shared/images/coco_bike.jpg)
-bench: $(VENV)/.installed ## compare the throughput configurations; FRAMES= ROUNDS= IMAGE= WEIGHTS= ARGS=
+bench: $(VENV)/.installed ## compare the throughput configurations; FRAMES= ROUNDS= IMAGE= MODEL= WEIGHTS= ARGS=
 	@$(BIN)/pipeline bench $(if $(FRAMES),--frames $(FRAMES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(IMAGE),--image "$(IMAGE)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+		$(if $(IMAGE),--image "$(IMAGE)") $(MODEL_OPTIONS) $(ARGS)
 
-evaluate: $(VENV)/.installed-dev ## accuracy on DATA=folder with images/ and labels/; WEIGHTS= ARGS=
-	@$(BIN)/pipeline evaluate --data "$(DATA)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+evaluate: $(VENV)/.installed-dev ## accuracy on DATA=folder with images/ and labels/; MODEL= WEIGHTS= ARGS=
+	@$(BIN)/pipeline evaluate --data "$(DATA)" $(MODEL_OPTIONS) $(ARGS)
 
 bench-e2e: $(VENV)/.installed ## how close VIDEO=clip.mp4 comes to what the cores allow; ROUNDS= ARGS=
 	@$(BIN)/python scripts/bench_e2e.py $(if $(VIDEO),"$(VIDEO)") $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+samples: $(VENV)/.installed ## make the sample clip, its detections and the README's picture anew
+	@$(BIN)/python scripts/make_samples.py
 
 test: $(VENV)/.installed-dev ## run all tests, with coverage
 	$(BIN)/python -m pytest -m "" --cov --cov-report=term $(ARGS)

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.config import (
     CODECS,
     HINTS,
+    MODEL_NAMES,
     PRECISIONS,
     AutoOptions,
     DetectOptions,
@@ -58,7 +59,7 @@ def _add_process(commands: Any) -> None:
         "process",
         help="annotate a clip",
         description="Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and "
-        "report.html.",
+        "report.html; for the synthetic scene also truth.jsonl.",
         formatter_class=_HelpFormatter,
     )
     _add_source(command)
@@ -183,11 +184,16 @@ def _add_weights_options(command: argparse.ArgumentParser) -> Any:
     """The options of every command that needs a model; returns their group."""
     command.add_argument("--debug", action="store_true", help="show where an error came from")
     model = command.add_argument_group("model")
-    model.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="YOLOv5 .pt, exported .onnx or IR .xml (default: look for yolov5n.pt)",
+    which = model.add_mutually_exclusive_group()
+    which.add_argument(
+        "--weights", type=Path, metavar="FILE", help="YOLOv5 .pt, exported .onnx or IR .xml"
+    )
+    which.add_argument(
+        "--model",
+        dest="weights",
+        choices=MODEL_NAMES,
+        help="YOLOv5n as published, or the bundled one that knows the things of the synthetic "
+        "scene (default: official; demo where `process` draws that scene)",
     )
     model.add_argument("--imgsz", type=_imgsz, default=640, metavar="PX", help="longer input side")
     return model

@@ -151,7 +151,7 @@ def _summary(report: dict[str, Any], folder: Path) -> list[str]:
     mended = {key: value for key, value in report["source"]["faults"].items() if value}
     remarks += [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
     remarks += report["output"]["notes"]
-    return [
+    lines = [
         f"{report['output']['num_frames']} frames in {speed['wall_seconds']:.2f} s: "
         f"{speed['file_to_file_fps']:.1f} fps from file to file{real_time}",
         f"model alone {speed['model_alone_fps']:.1f} fps ({used['device']}, hint {used['hint']}, "
@@ -161,6 +161,15 @@ def _summary(report: dict[str, Any], folder: Path) -> list[str]:
         f"next {slowest['next_step']}, {slowest['margin']:.1f} times faster",
         f"{report['detections']['total']} boxes in {report['detections']['frames_with_any']} "
         f"frames{'; ' + '; '.join(remarks) if remarks else ''}",
+    ]
+    if report["truth"] and report["truth"]["num_pairs"]:
+        truth = report["truth"]
+        lines.append(
+            f"truth: {truth['recall']:.1%} of {truth['num_things']} things found, "
+            f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
+        )
+    return [
+        *lines,
         f"{folder / report['output']['file']}, report in {folder / 'report.html'}",
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal, get_args
 
 from pipeline.errors import UsageError
 
@@ -12,6 +13,11 @@ CODECS = ("h264", "hevc", "av1", "vp9")
 HINTS = ("THROUGHPUT", "LATENCY", "CUMULATIVE_THROUGHPUT", "NONE")
 PRECISIONS = ("auto", "f32", "bf16", "int8")
 ENGINES = ("openvino", "pytorch")
+
+ModelName = Literal["official", "demo"]
+"""official: yolov5n.pt v7.0, for photographs. demo: the bundled model, for the synthetic scene."""
+MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
+
 _MOST_REQUESTS = 1024
 _MOST_BATCH = 64
 _MOST_EVERY = 60
@@ -178,7 +184,8 @@ class ProcessConfig:
 
     source: a clip's path, or the description of a synthetic one.
     output_dir: the folder that receives annotated.mp4, detections.jsonl and the report.
-    weights: a checkpoint (.pt), an exported .onnx or an IR .xml; None looks for yolov5n.pt.
+    weights: a checkpoint (.pt), an exported .onnx or an IR .xml, or a model by name; None takes
+        the demo model for the synthetic scene and the official one for everything else.
     imgsz: the longer side of the model input in pixels; a multiple of 32.
     calibration: a folder of pictures to calibrate INT8 on; None takes frames of the source.
     num_frames: take the first so many frames only; None takes all. The synthetic clip has its own.
@@ -189,7 +196,7 @@ class ProcessConfig:
     source: Path | SyntheticOptions
     output_dir: Path
     overwrite: bool = False
-    weights: Path | None = None
+    weights: Path | ModelName | None = None
     imgsz: int = 640
     infer: InferOptions | AutoOptions = field(default_factory=AutoOptions)
     detect: DetectOptions = field(default_factory=DetectOptions)
@@ -199,7 +206,17 @@ class ProcessConfig:
     every: int = 1
     reuse_duplicates: bool = True
 
+    @property
+    def scene(self) -> SyntheticOptions | None:
+        """The source if it is the synthetic scene, of which the truth is known; else None."""
+        source = self.source
+        return source if isinstance(source, SyntheticOptions) and source.image is None else None
+
     def __post_init__(self) -> None:
+        _require(
+            not isinstance(self.weights, str) or self.weights in MODEL_NAMES,
+            f"weights must be a Path or one of {', '.join(MODEL_NAMES)}, not {self.weights!r}",
+        )
         _require(
             self.imgsz >= 32 and self.imgsz % 32 == 0,
             f"imgsz must be a multiple of 32, not {self.imgsz}",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import InferOptions
+from pipeline.config import InferOptions, ModelName
 from pipeline.detections import Detections
 from pipeline.engine import Heads, Pool
 from pipeline.errors import InputError, ModelError, UsageError
@@ -60,7 +60,7 @@ class Evaluation:
 def evaluate(
     data: Path,
     *,
-    weights: Path | None = None,
+    weights: Path | ModelName | None = None,
     imgsz: int = 640,
     infer: InferOptions | None = None,
     calibration: Path | None = None,

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.config import ProcessConfig
 from pipeline.engine import Engine
 from pipeline.frames import SourceFaults, VideoInfo
+from pipeline.judge import LEAST_IOU, Judgement
 from pipeline.machine import peak_memory_mb, processor_name, versions
 from pipeline.model.prepare import PreparedModel, Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
@@ -60,6 +61,7 @@ def build_report(
     stats: RunStats,
     notes: list[str],
     phases: Phases,
+    judgement: Judgement | None,
     annotated: Path,
 ) -> Report:
     """All facts and figures of a finished run."""
@@ -140,6 +142,13 @@ def build_report(
                 prepared.layout.class_names[class_id]: number
                 for class_id, number in stats.detections_per_class.most_common()
             },
+        },
+        "truth": judgement
+        and {
+            **asdict(judgement),
+            "recall": judgement.recall,
+            "precision": judgement.precision,
+            "least_iou": LEAST_IOU,
         },
         "peak_memory_mb": peak_memory_mb(),
         "machine": {"processor": processor_name(), "cores": cores},

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import json
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import TextIO
 
-from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
+from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOptions
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
 from pipeline.engine import Engine
@@ -17,6 +23,7 @@ from pipeline.errors import InputError, Interrupted, UsageError
 from pipeline.frames import FrameSource, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.infer import load_engine
+from pipeline.judge import Judgement, judge
 from pipeline.letterbox import letterbox
 from pipeline.loop import FrameLoop
 from pipeline.machine import available_cores, process_cpu_seconds
@@ -25,18 +32,25 @@ from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
 from pipeline.progress import ProgressCallback, no_progress
 from pipeline.report import JSON_NAME, PAGE_NAME, Phases, Report, build_report, write_report
+from pipeline.scene import Truth
+from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats, thread_ids, threads_cpu_seconds
 from pipeline.synthetic import SyntheticSource
 from pipeline.throughput.selection import Selection, select
+from pipeline.truth import truth_record
 
 ANNOTATED_NAME = "annotated.mp4"
 DETECTIONS_NAME = "detections.jsonl"
-_OUTPUT_NAMES = (DETECTIONS_NAME, JSON_NAME, PAGE_NAME, ANNOTATED_NAME)
+TRUTH_NAME = "truth.jsonl"
+_OUTPUT_NAMES = (TRUTH_NAME, DETECTIONS_NAME, JSON_NAME, PAGE_NAME, ANNOTATED_NAME)
+
+OnTruth = Callable[[int, Truth], None]
 
 
 def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Report:
     """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
 
+    For the synthetic scene also truth.jsonl; a model that knows its things is judged by it.
     Nothing appears under a final name before it is complete and was checked. Raises
     PipelineError, and Interrupted for a KeyboardInterrupt; nothing of the run is left then.
     """
@@ -73,13 +87,16 @@ class _Setup:
     encode_workers: frozenset[int]
 
 
-def _set_up(config: ProcessConfig, video: Path, on_progress: ProgressCallback) -> _Setup:
+def _set_up(
+    config: ProcessConfig, video: Path, on_truth: OnTruth | None, on_progress: ProgressCallback
+) -> _Setup:
     cores = available_cores()
     threads_before = thread_ids()
-    source = _open_source(config, num_threads=max(1, cores // 2))
+    source = _open_source(config, max(1, cores // 2), on_truth)
     decode_workers = thread_ids() - threads_before
     try:
-        weights = find_weights(config.weights, on_progress)
+        default: ModelName = "demo" if config.scene else "official"
+        weights = find_weights(config.weights, on_progress, default)
         prepared = prepare_model(weights, source.info.size_wh, config.imgsz, on_progress)
         class_ids = select_class_ids(config.detect, prepared.layout)
         selection = select(config.infer, prepared, config.encode)
@@ -110,13 +127,18 @@ def _set_up(config: ProcessConfig, video: Path, on_progress: ProgressCallback) -
 def _process(
     config: ProcessConfig, scratch: Path, started: float, on_progress: ProgressCallback
 ) -> Report:
-    video, jsonl, annotated = (
-        scratch / name for name in ("video.mp4", DETECTIONS_NAME, ANNOTATED_NAME)
+    video, jsonl, truth, annotated = (
+        scratch / name for name in ("video.mp4", DETECTIONS_NAME, TRUTH_NAME, ANNOTATED_NAME)
     )
-    setup = _set_up(config, video, on_progress)
-    stats, encoder = RunStats(), setup.encoder
-    prepared_at, cpu_before = time.perf_counter(), process_cpu_seconds()
-    with jsonl.open("w", encoding="utf-8") as results:
+    with contextlib.ExitStack() as files:
+        results = files.enter_context(jsonl.open("w", encoding="utf-8"))
+        on_truth = None
+        if config.scene:
+            lines = files.enter_context(truth.open("w", encoding="utf-8"))
+            on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
+        setup = _set_up(config, video, on_truth, on_progress)
+        stats, encoder = RunStats(), setup.encoder
+        prepared_at, cpu_before = time.perf_counter(), process_cpu_seconds()
         try:
             loop = FrameLoop(
                 source=setup.source,
@@ -150,6 +172,11 @@ def _process(
         notes += _notes_on_length(setup.source.info, stats.num_frames)
     for finished in (annotated, jsonl):
         _flush_to_disk(finished)
+    phases = Phases(
+        prepare_seconds=prepared_at - started,
+        frames_seconds=frames_at - prepared_at,
+        finish_seconds=time.perf_counter() - frames_at,
+    )
     report = build_report(
         config=config,
         info=setup.source.info,
@@ -163,17 +190,28 @@ def _process(
         encoder_settings=encoder.settings,
         stats=stats,
         notes=notes,
-        phases=Phases(
-            prepare_seconds=prepared_at - started,
-            frames_seconds=frames_at - prepared_at,
-            finish_seconds=time.perf_counter() - frames_at,
-        ),
+        phases=phases,
+        judgement=_judged(config, setup, jsonl, truth),
         annotated=annotated,
     )
     write_report(report, scratch, loop.snapshots.pictures)
     for name in _OUTPUT_NAMES:
-        (scratch / name).replace(config.output_dir / name)
+        if (scratch / name).exists():
+            (scratch / name).replace(config.output_dir / name)
+        else:
+            (config.output_dir / name).unlink(missing_ok=True)  # The truth of another run.
     return report
+
+
+def _write_truth(lines: TextIO, frame_rate: Fraction, index: int, truth: Truth) -> None:
+    lines.write(json.dumps(truth_record(index, float(index / frame_rate), truth)) + "\n")
+
+
+def _judged(config: ProcessConfig, setup: _Setup, found: Path, truth: Path) -> Judgement | None:
+    """None where the truth is not known, or the model knows other things."""
+    if config.scene is None or setup.prepared.layout.class_names != CLASS_NAMES:
+        return None
+    return judge(found, truth, setup.class_ids)
 
 
 def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int] | None:
@@ -194,9 +232,9 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
     return frozenset(wanted)
 
 
-def _open_source(config: ProcessConfig, num_threads: int) -> FrameSource:
+def _open_source(config: ProcessConfig, num_threads: int, on_truth: OnTruth | None) -> FrameSource:
     if isinstance(config.source, SyntheticOptions):
-        return SyntheticSource(config.source)
+        return SyntheticSource(config.source, on_truth)
     return VideoReader(config.source, num_threads=num_threads)
 
 

@@ -78,6 +78,17 @@ class Placed:
     corner_xy: tuple[int, int]
     sprite: Sprite
 
+    @property
+    def solid_xyxy(self) -> tuple[int, int, int, int]:
+        """The bounding box of the silhouette, in pixels of the frame."""
+        (x, y), (x0, y0, x1, y1) = self.corner_xy, self.sprite.solid_xyxy
+        return x + x0, y + y0, x + x1, y + y1
+
+    def solid_within(self, xyxy: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+        """The silhouette in a part of the frame that its sprite covers."""
+        x, y = self.corner_xy
+        return self.sprite.solid[xyxy[1] - y : xyxy[3] - y, xyxy[0] - x : xyxy[2] - x]
+
 
 @dataclass(frozen=True, slots=True)
 class _Track:
@@ -165,26 +176,15 @@ class Scene:
         self, things: Sequence[Placed], window_xyxy: tuple[int, int, int, int] | None = None
     ) -> Truth:
         """As `truth`, of things placed by `things`."""
-        left, top, right, bottom = window_xyxy or (0, 0, *self.size_wh)
-        owner = np.full((bottom - top, right - left), -1, np.int16)
-        views = []
-        for number, thing in enumerate(things):
-            x, y = thing.corner_xy[0] - left, thing.corner_xy[1] - top
-            view, part = _overlap(owner.shape, (x, y), thing.sprite.solid.shape)
-            owner[view][thing.sprite.solid[part]] = number
-            views.append(view)
+        window = window_xyxy or (0, 0, *self.size_wh)
         boxes, class_ids, track_ids = [], [], []
-        for number, (thing, view) in enumerate(zip(things, views, strict=True)):
-            visible = owner[view] == number
-            if np.count_nonzero(visible) < MIN_VISIBLE_SHARE * thing.sprite.num_solid:
-                continue
-            x0, y0, x1, y1 = bounding_box(visible)
-            if min(x1 - x0, y1 - y0) < MIN_BOX_PX:
-                continue
-            x, y = view[1].start, view[0].start
-            boxes.append((x0 + x, y0 + y, x1 + x, y1 + y))
-            class_ids.append(thing.class_id)
-            track_ids.append(thing.track_id)
+        for number, thing in enumerate(things):
+            box = _visible_box(thing, things[number + 1 :], window)
+            if box is not None:
+                x0, y0, x1, y1 = box
+                boxes.append((x0 - window[0], y0 - window[1], x1 - window[0], y1 - window[1]))
+                class_ids.append(thing.class_id)
+                track_ids.append(thing.track_id)
         return Truth(
             xyxy=np.array(boxes, np.float32).reshape(-1, 4),
             class_id=np.array(class_ids, np.int64),
@@ -331,6 +331,35 @@ class Scene:
                 levels.append(smaller.astype(np.uint8, copy=False))
             _keep(self._masters, key, levels, _MAX_KEPT_TRACKS)
         return levels
+
+
+def _visible_box(
+    thing: Placed, nearer: Sequence[Placed], window: tuple[int, int, int, int]
+) -> tuple[int, int, int, int] | None:
+    """The box of what is to be seen of a thing behind others; None if that does not count."""
+    part = _intersection(thing.solid_xyxy, window)
+    if part is None:
+        return None
+    box = part
+    hiding = [(o, shared) for o in nearer if (shared := _intersection(o.solid_xyxy, part))]
+    if hiding or part != thing.solid_xyxy:
+        left, top = part[:2]
+        visible = thing.solid_within(part).copy()
+        for other, (x0, y0, x1, y1) in hiding:
+            hidden = other.solid_within((x0, y0, x1, y1))
+            visible[y0 - top : y1 - top, x0 - left : x1 - left] &= ~hidden
+        if np.count_nonzero(visible) < MIN_VISIBLE_SHARE * thing.sprite.num_solid:
+            return None
+        x0, y0, x1, y1 = bounding_box(visible)
+        box = (left + x0, top + y0, left + x1, top + y1)
+    return box if min(box[2] - box[0], box[3] - box[1]) >= MIN_BOX_PX else None
+
+
+def _intersection(
+    a: tuple[int, int, int, int], b: tuple[int, int, int, int]
+) -> tuple[int, int, int, int] | None:
+    x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def _keep(kept: OrderedDict, key: object, value: object, limit: int) -> None:  # type: ignore[type-arg]

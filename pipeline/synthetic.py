@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.config import SyntheticOptions
 from pipeline.errors import InputError
 from pipeline.frames import ColorTags, Frame, SourceFaults, VideoInfo
-from pipeline.scene import Scene
+from pipeline.scene import Scene, Truth
 
 _LIMITED_RANGE, _BT601 = 1, 6
 
@@ -22,10 +22,15 @@ class SyntheticSource:
     """A moving scene with known truth, or one picture repeated; a FrameSource.
 
     The same options give the same frames. Raises InputError for a picture that cannot be read.
+
+    on_truth: is told what is to be seen in every frame of the scene, before the frame is given.
     """
 
-    def __init__(self, options: SyntheticOptions) -> None:
+    def __init__(
+        self, options: SyntheticOptions, on_truth: Callable[[int, Truth], None] | None = None
+    ) -> None:
         self.faults = SourceFaults()
+        self._on_truth = on_truth
         self._options = options
         self._picture = _read_picture(options) if options.image else None
         self.info = VideoInfo(
@@ -56,8 +61,15 @@ class SyntheticSource:
     def _frames(self, step: int) -> Iterator[Frame]:
         scene = Scene(self._options.size_wh, self._options.seed) if self._picture is None else None
         for index in range(0, self._options.num_frames, step):
-            bgr = self._picture if scene is None else scene.draw(index)
-            assert bgr is not None
+            if scene is None:
+                assert self._picture is not None
+                bgr = self._picture
+            else:
+                # Placed once for both: drawing the sprites is most of the work.
+                things = scene.things(index)
+                bgr = scene.draw_things(index, things)
+                if self._on_truth:
+                    self._on_truth(index, scene.truth_of(things))
             yield Frame(index, index, 1, self.info.time_base, _to_yuv420p(bgr))
 
     def close(self) -> None:

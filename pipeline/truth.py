@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.config import SyntheticOptions
 from pipeline.errors import UsageError
-from pipeline.scene import Scene
+from pipeline.scene import Scene, Truth
 from pipeline.sprites import CLASS_NAMES
 
 
@@ -19,26 +19,27 @@ def truth_records(options: SyntheticOptions) -> Iterator[dict[str, Any]]:
     """
     scene = _scene_of(options)
     for index in range(options.num_frames):
-        truth = scene.truth(index)
-        yield {
-            "frame_index": index,
-            "pts_seconds": float(index / options.frame_rate),
-            "detections": [
-                {
-                    "class_id": class_id,
-                    "class_name": CLASS_NAMES[class_id],
-                    "confidence": 1.0,
-                    "xyxy": xyxy,
-                    "track_id": track_id,
-                }
-                for xyxy, class_id, track_id in zip(
-                    truth.xyxy.tolist(),
-                    truth.class_id.tolist(),
-                    truth.track_id.tolist(),
-                    strict=True,
-                )
-            ],
-        }
+        yield truth_record(index, float(index / options.frame_rate), scene.truth(index))
+
+
+def truth_record(index: int, pts_seconds: float, truth: Truth) -> dict[str, Any]:
+    """One of these records."""
+    return {
+        "frame_index": index,
+        "pts_seconds": round(pts_seconds, 6),
+        "detections": [
+            {
+                "class_id": class_id,
+                "class_name": CLASS_NAMES[class_id],
+                "confidence": 1.0,
+                "xyxy": xyxy,
+                "track_id": track_id,
+            }
+            for xyxy, class_id, track_id in zip(
+                truth.xyxy.tolist(), truth.class_id.tolist(), truth.track_id.tolist(), strict=True
+            )
+        ],
+    }
 
 
 def coco_truth(options: SyntheticOptions) -> dict[str, Any]:

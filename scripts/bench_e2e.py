@@ -98,7 +98,9 @@ class Bench:
         prepared = prepare_model(self.weights, size_wh, 640, no_progress)
         self.prepared, self.box = prepared, letterbox(size_wh, prepared.input_wh)
         self.infer = {
-            precision: dataclasses.replace(rule(available_cores()).infer, precision=precision)
+            precision: dataclasses.replace(
+                rule(available_cores(), size_wh).infer, precision=precision
+            )
             for precision in precisions
         }
         self.engines: dict[str, Engine] = {}

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from pipeline.config import ProcessConfig
+from pipeline.config import ProcessConfig, SyntheticOptions
 from pipeline.encode import ordinary_priority
 from pipeline.frames import ColorTags, VideoInfo
 from pipeline.heads import HeadLayout
@@ -26,6 +26,9 @@ from pipeline.run import process_video
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CHECKPOINT = SHARED / "weights" / "yolov5n.pt"
 
+DEMO = Path(__file__).resolve().parents[1] / "samples" / "demo.pt"
+
+needs_demo = pytest.mark.skipif(not DEMO.is_file(), reason="needs the demo model samples/demo.pt")
 needs_checkpoint = pytest.mark.skipif(
     not CHECKPOINT.is_file(), reason="needs the official checkpoint in ../shared/weights"
 )
@@ -75,6 +78,7 @@ def prepared_light_detector(folder: Path) -> PreparedModel:
     return PreparedModel(
         model=light_detector(),
         layout=TINY_LAYOUT,
+        source_wh=TINY_INPUT_WH,
         input_wh=TINY_INPUT_WH,
         weights=folder / "light.xml",
         weights_sha256="0" * 64,
@@ -184,7 +188,9 @@ def info_of(size_wh: tuple[int, int] = TINY_INPUT_WH, tags: ColorTags | None = N
     )
 
 
-def process(source: Path, output_dir: Path, weights: Path, **options: Any) -> Report:
+def process(
+    source: Path | SyntheticOptions, output_dir: Path, weights: Path, **options: Any
+) -> Report:
     """Run the whole pipeline as a user of the library would."""
     return process_video(
         ProcessConfig(source=source, output_dir=output_dir, weights=weights, **options)

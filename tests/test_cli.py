@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import openvino
 import pytest
 
+from pipeline.arguments import argument_parser
 from pipeline.cli import main
+from pipeline.errors import ModelError
 from pipeline.progress import Progress
 from pipeline.terminal import ProgressPrinter
 from pipeline.throughput.configurations import configurations
@@ -90,6 +93,70 @@ def test_a_synthetic_clip_needs_no_file(
     assert capsys.readouterr().out.startswith("12 frames in")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked_for", "default"),
+    [
+        ([], None, "demo"),
+        (["synthetic"], None, "demo"),
+        (["--weights", "own.pt"], Path("own.pt"), "demo"),
+        (["--model", "official"], "official", "demo"),
+        (["--image", "picture.png"], None, "official"),
+        (["clip.mp4"], None, "official"),
+        (["clip.mp4", "--model", "demo"], "demo", "official"),
+    ],
+    ids=str,
+)
+def test_only_the_scene_is_given_to_the_demo_model_unasked(
+    arguments: list[str],
+    asked_for: Path | str | None,
+    default: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4", [with_light((1, 1))])
+    cv2.imwrite("picture.png", with_light((1, 1)))
+    seen: list[tuple[object, str]] = []
+
+    def look_no_further(given: object, _: object, default: str) -> None:
+        seen.append((given, default))
+        raise ModelError("seen")
+
+    monkeypatch.setattr("pipeline.run.find_weights", look_no_further)
+    assert main(["process", *arguments]) == 1
+    assert seen == [(asked_for, default)]
+
+
+@pytest.mark.parametrize(
+    "command", [["process"], ["bench"], ["tune"], ["evaluate", "--data", "."]], ids=str
+)
+def test_every_command_takes_a_model_by_name_or_file(command: list[str]) -> None:
+    parse = argument_parser().parse_args
+    assert parse(command).weights is None
+    assert parse([*command, "--model", "demo"]).weights == "demo"
+    assert parse([*command, "--weights", "own.pt"]).weights == Path("own.pt")
+
+
+@pytest.mark.parametrize("command", [["process", "clip.mp4"], ["bench"], ["tune"]], ids=str)
+def test_where_the_official_model_is_nowhere_the_error_names_it_and_the_demo_model(
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("pipeline.model.weights.OFFICIAL_URL", "http://127.0.0.1:1/nowhere")
+    write_clip(project / "clip.mp4", [with_light((1, 1))])
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"pipeline: yolov5n\.pt is in none of weights, .*--weights.*MODEL=demo.*\n", error
+    )
+
+
 def test_results_go_to_a_folder_named_after_the_clip(
     clip: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +192,8 @@ WRONG_USE = [
     (["process", "--config", "gpu", "--device", "gpu.7"], ["GPU.7", "it has: CPU"]),
     (["process", "--config", "pytorch", "--batch", "2"], ["PyTorch", "one frame at a time"]),
     (["process", "--config", "pytorch", "--precision", "int8"], ["PyTorch", "f32"]),
+    (["process", "--model", "nano"], ["nano", "official", "demo"]),
+    (["process", "--model", "demo", "--config", "auto"], ["--model", "--weights"]),
     (["process", "--calibration", "."], ["calibration", "--precision int8"]),
     (["evaluate", "--data", ".", "--precision", "int8"], ["--calibration FOLDER"]),
     (["evaluate", "--data", ".", "--calibration", "."], ["--precision int8"]),
@@ -497,8 +566,6 @@ def test_only_the_classes_asked_for_are_counted(
 def test_a_picture_can_be_repeated(
     tmp_path: Path, usual: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import cv2
-
     picture = tmp_path / "picture.png"
     cv2.imwrite(str(picture), with_light((4, 4), TINY_INPUT_WH))
     assert main(["process", *SMALL, *usual, "--image", str(picture)]) == 0

@@ -122,7 +122,7 @@ def test_the_picture_of_the_tutorial_gives_the_boxes_of_the_original(tmp_path: P
         frame_rate=Fraction(30),
         image=SHARED / "images" / "coco_bike.jpg",
     )
-    process(source, tmp_path / "out", CHECKPOINT, infer=FLOAT32)  # type: ignore[arg-type]
+    process(source, tmp_path / "out", CHECKPOINT, infer=FLOAT32)
     theirs = referred(reference("coco_bike")["detections"])
     found = found_in(tmp_path / "out")
     assert list(found) == ["0", "1", "2"]

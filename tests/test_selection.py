@@ -61,7 +61,7 @@ def tuned(prepared: PreparedModel) -> Tuning:
 
 
 def run(tmp_path: Path, weights: Path, **options: Any) -> Report:
-    return process(CLIP, tmp_path / "out", weights, overwrite=True, **options)  # type: ignore[arg-type]
+    return process(CLIP, tmp_path / "out", weights, overwrite=True, **options)
 
 
 def test_a_run_takes_what_was_tuned_and_says_so(
@@ -126,7 +126,9 @@ def test_what_is_asked_for_goes_over_what_was_tuned(prepared: PreparedModel, tun
 def test_what_is_asked_for_goes_over_the_rule(prepared: PreparedModel) -> None:
     chosen = select(AutoOptions(num_requests=5), prepared, EncodeOptions())
     assert chosen.by == "rule"
-    assert chosen.plan.infer == dataclasses.replace(rule(2).infer, num_requests=5)
+    assert chosen.plan.infer == dataclasses.replace(
+        rule(2, prepared.source_wh).infer, num_requests=5
+    )
 
 
 def test_the_threads_of_the_encoder_can_be_asked_for(
@@ -181,6 +183,7 @@ def test_what_was_tuned_elsewhere_is_not_taken(
     [
         (AutoOptions(), EncodeOptions(), {"weights_sha256": "1" * 64}),
         (AutoOptions(), EncodeOptions(), {"input_wh": (96, 128)}),
+        (AutoOptions(), EncodeOptions(), {"source_wh": (1920, 1080)}),
         (AutoOptions(), EncodeOptions(codec="hevc"), {}),
         (AutoOptions(), EncodeOptions(preset="ultrafast"), {}),
         (AutoOptions(precision="int8"), EncodeOptions(), {}),
@@ -304,4 +307,11 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(cache: Path) -> None:
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 32)])
 def test_the_rule_leaves_most_cores_to_the_model(cores: int, threads: int) -> None:
-    assert rule(cores) == Plan(InferOptions(pinning=False), threads)
+    for frame_wh in ((640, 480), (1024, 576)):
+        assert rule(cores, frame_wh) == Plan(InferOptions(pinning=False), threads)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8])
+@pytest.mark.parametrize("frame_wh", [(1280, 720), (1080, 1920), (3840, 2160)])
+def test_large_frames_are_encoded_on_all_cores(cores: int, frame_wh: tuple[int, int]) -> None:
+    assert rule(cores, frame_wh).encoder_threads == cores

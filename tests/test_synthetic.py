@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,12 +13,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.config import ProcessConfig, SyntheticOptions
+from pipeline.cli import main
+from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import InputError
 from pipeline.frames import Frame, plane_rows
 from pipeline.run import process_video
 from pipeline.synthetic import SyntheticSource
-from tests.conftest import read_detections, video_times, with_light
+from pipeline.truth import truth_records
+from tests.conftest import (
+    DEMO,
+    needs_demo,
+    process,
+    read_detections,
+    video_times,
+    with_light,
+    write_clip,
+)
 
 
 def frames_of(options: SyntheticOptions) -> list[Frame]:
@@ -149,3 +161,65 @@ def test_a_whole_run_finds_what_a_repeated_picture_shows(
     process_video(ProcessConfig(source=source, output_dir=tmp_path / "out", weights=tiny_weights))
     lines = read_detections(tmp_path / "out")
     assert [line["detections"][0]["xyxy"] for line in lines] == [[40.0, 32.0, 48.0, 40.0]] * 5
+
+
+@pytest.mark.parametrize("num_frames", [None, 5])
+def test_a_run_on_the_scene_writes_its_truth_frame_by_frame(
+    tmp_path: Path, tiny_weights: Path, num_frames: int | None
+) -> None:
+    scene = SyntheticOptions(num_frames=9, size_wh=(128, 96), frame_rate=Fraction(24000, 1001))
+    report = process(scene, tmp_path / "out", tiny_weights, num_frames=num_frames)
+    lines = (tmp_path / "out" / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    records = list(truth_records(scene))[:num_frames]
+    assert [json.loads(line) for line in lines] == records
+    times = [line["pts_seconds"] for line in read_detections(tmp_path / "out")]
+    assert [record["pts_seconds"] for record in records] == times
+    assert report["truth"] is None  # This model knows other things.
+
+
+def test_what_has_no_truth_leaves_none_behind(tmp_path: Path, tiny_weights: Path) -> None:
+    path = write_picture(tmp_path / "picture.png", with_light((5, 4)))
+    scene = SyntheticOptions(num_frames=3, size_wh=(128, 96))
+    picture = dataclasses.replace(scene, image=path)
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((5, 4))])
+    for source in (picture, clip):
+        process(scene, tmp_path / "out", tiny_weights, overwrite=True)
+        assert (tmp_path / "out" / "truth.jsonl").is_file()
+        report = process(source, tmp_path / "out", tiny_weights, overwrite=True)
+        assert report["truth"] is None
+        assert not (tmp_path / "out" / "truth.jsonl").exists()
+
+
+@needs_demo
+def test_a_model_that_knows_the_scene_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["process", "--frames", "20", "--output-dir", str(out)]) == 0
+    truth = json.loads((out / "report.json").read_text())["truth"]
+    assert truth["num_things"] == sum(
+        len(record["detections"]) for record in truth_records(SyntheticOptions(num_frames=20))
+    )
+    assert truth["recall"] > 0.8
+    assert truth["precision"] > 0.8
+    assert truth["mean_iou"] > 0.8
+    assert re.search(
+        r"\ntruth: \d+\.\d% of \d+ things found, \d+\.\d% of the boxes right; mean IoU 0\.\d{3}\n",
+        capsys.readouterr().out,
+    )
+    assert "Against the truth" in (out / "report.html").read_text(encoding="utf-8")
+
+
+@needs_demo
+def test_only_the_classes_that_were_looked_for_are_judged(tmp_path: Path) -> None:
+    scene = SyntheticOptions(num_frames=20)
+    detect = DetectOptions(classes=("tree", "house"))
+    report = process(scene, tmp_path / "out", DEMO, detect=detect)
+    wanted = [
+        thing
+        for record in truth_records(scene)
+        for thing in record["detections"]
+        if thing["class_name"] in ("tree", "house")
+    ]
+    assert report["truth"]["num_things"] == len(wanted) > 0
+    assert report["truth"]["num_boxes"] == report["detections"]["total"]

@@ -17,13 +17,14 @@ from pipeline.throughput.selection import Plan, rule
 from pipeline.throughput.tuner import candidates, halve, tune
 from tests.conftest import process, with_light, write_clip
 
+FRAME_WH = (640, 360)
 RULE = "rule: THROUGHPUT hint, not pinned"
 
 
 def plans(num: int) -> dict[str, Plan]:
     """The rule, and others that differ in their requests."""
     return {
-        "rule": rule(2),
+        "rule": rule(2, FRAME_WH),
         **{f"plan {i}": Plan(InferOptions(num_requests=i), 1) for i in range(1, num)},
     }
 
@@ -107,8 +108,8 @@ def test_it_tells_how_far_it_is() -> None:
 
 @pytest.mark.parametrize("cores", [1, 2, 8])
 def test_candidates_fit_the_cores_and_begin_with_the_rule(cores: int) -> None:
-    found = candidates(cores, ["CPU"], "auto")
-    assert next(iter(found.items())) == (RULE, rule(cores))
+    found = candidates(cores, ["CPU"], "auto", FRAME_WH)
+    assert next(iter(found.items())) == (RULE, rule(cores, FRAME_WH))
     for plan in found.values():
         assert (plan.infer.num_streams or 1) <= cores
         assert plan.encoder_threads <= cores
@@ -117,13 +118,15 @@ def test_candidates_fit_the_cores_and_begin_with_the_rule(cores: int) -> None:
 
 
 def test_other_devices_are_candidates_alone_and_together() -> None:
-    devices = [plan.infer.device for plan in candidates(4, ["CPU", "GPU.0"], "auto").values()]
+    devices = [
+        plan.infer.device for plan in candidates(4, ["CPU", "GPU.0"], "auto", FRAME_WH).values()
+    ]
     assert {"CPU", "GPU.0", "AUTO"} <= set(devices)
 
 
 @pytest.mark.parametrize("precision", ["f32", "int8"])
 def test_a_precision_that_was_asked_for_is_kept_to(precision: str) -> None:
-    found = candidates(2, ["CPU"], precision)
+    found = candidates(2, ["CPU"], precision, FRAME_WH)
     assert {plan.infer.precision for plan in found.values()} == {precision}
 
 

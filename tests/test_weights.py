@@ -17,6 +17,7 @@ from pipeline.errors import ModelError
 from pipeline.model import weights
 from pipeline.model.weights import download, file_sha256, find_weights
 from pipeline.progress import Progress, no_progress
+from tests.conftest import DEMO, needs_demo
 
 CONTENT = bytes(range(256)) * 1024
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -117,6 +118,39 @@ def test_an_empty_environment_variable_names_nothing(
     assert find_weights(None, no_progress).resolve() == expected
 
 
+@needs_demo
+def test_the_demo_model_comes_with_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_weights("demo", no_progress) == DEMO
+    assert find_weights(None, no_progress, "demo") == DEMO
+    monkeypatch.setenv("PIPELINE_WEIGHTS", str(put(project / "environment.pt")))
+    assert find_weights("demo", no_progress) == DEMO
+    assert find_weights(None, no_progress, "demo") == project / "environment.pt"
+
+
+def test_the_official_model_by_name_is_that_of_the_usual_places(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_WEIGHTS", str(put(project / "environment.pt")))
+    with pytest.raises(ModelError, match="could not be downloaded"):
+        find_weights("official", no_progress, "demo")
+    put(project / "weights" / "yolov5n.pt")
+    assert find_weights("official", no_progress, "demo") == Path("weights/yolov5n.pt")
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_the_demo_model_is_found_installed_and_in_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "pipeline" / "model" / "weights.py"))
+    with pytest.raises(ModelError, match=r"samples/demo\.pt is missing.*--weights"):
+        find_weights("demo", no_progress)
+    root = tmp_path / "pipeline" if installed else tmp_path
+    placed = put(root / "samples" / "demo.pt")
+    assert find_weights("demo", no_progress) == placed
+
+
 @pytest.mark.parametrize("by_environment", [False, True])
 @pytest.mark.parametrize("kind", ["missing", "folder"])
 def test_what_was_asked_for_is_never_replaced_by_something_else(
@@ -140,6 +174,7 @@ def test_when_it_is_nowhere_the_message_names_the_places_and_the_way_out(
         assert named in message
     assert "--weights" in message
     assert "PIPELINE_WEIGHTS" in message
+    assert "MODEL=demo" in message
     assert "\n" not in message
 
 

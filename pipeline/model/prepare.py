@@ -48,6 +48,7 @@ class Quantization:
 class PreparedModel:
     """A graph of fixed input shape that ends at its heads, and what is known about it.
 
+    source_wh: the size of the frames it was prepared for; input_wh: of the graph's input.
     convolutions: what makes predictions of the heads where they come out in parts.
     compiled_cache_dir: where OpenVINO may keep what it compiled from the graph.
     quantization: None for a graph in float.
@@ -55,6 +56,7 @@ class PreparedModel:
 
     model: ov.Model
     layout: HeadLayout
+    source_wh: tuple[int, int]
     input_wh: tuple[int, int]
     weights: Path
     weights_sha256: str
@@ -91,6 +93,7 @@ def prepare_model(
     return PreparedModel(
         model=model,
         layout=graph.stored_layout(model, weights),
+        source_wh=source_wh,
         input_wh=graph.fixed_input_wh(model) or input_wh,
         weights=weights,
         weights_sha256=sha256,

@@ -1,4 +1,4 @@
-"""Finds the checkpoint, or downloads the official one and verifies it."""
+"""Finds the model file: what was asked for, the bundled one, or the official one, verified."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from pipeline.config import ModelName
 from pipeline.errors import ModelError
 from pipeline.progress import Progress, ProgressCallback
 
 OFFICIAL_NAME = "yolov5n.pt"
 OFFICIAL_URL = f"https://github.com/ultralytics/yolov5/releases/download/v7.0/{OFFICIAL_NAME}"
 OFFICIAL_SHA256 = "4f180cf23ba0717ada0badd6c685026d73d48f184d00fc159c2641284b2ac0a3"
+DEMO_NAME = "demo.pt"
 ENVIRONMENT_VARIABLE = "PIPELINE_WEIGHTS"
 
 _CHUNK_BYTES = 1 << 16
@@ -28,16 +30,38 @@ def cache_dir() -> Path:
     return user_cache_path("pipeline")
 
 
-def find_weights(given: Path | None, on_progress: ProgressCallback) -> Path:
-    """The model file to use: what was asked for, else the first yolov5n.pt of the usual places.
+def find_weights(
+    given: Path | ModelName | None, on_progress: ProgressCallback, default: ModelName = "official"
+) -> Path:
+    """The model file to use: a file or a name that was asked for, else the default.
 
-    Raises ModelError if it is nowhere and cannot be downloaded, with the places that were tried.
+    The official one is the first yolov5n.pt of the usual places, else it is downloaded. Raises
+    ModelError if the file is nowhere, with the places that were tried.
     """
-    named = given or _from_environment()
-    if named is not None:
-        if not named.is_file():
-            raise ModelError(f"{named}: no such model file; give a .pt, .onnx or .xml")
-        return named
+    wanted = given or _from_environment() or default
+    if wanted == "official":
+        return _official(on_progress)
+    if wanted == "demo":
+        return _bundled()
+    named = Path(wanted)
+    if not named.is_file():
+        raise ModelError(f"{named}: no such model file; give a .pt, .onnx or .xml")
+    return named
+
+
+def _bundled() -> Path:
+    package = Path(__file__).resolve().parents[1]
+    places = [package / "samples", package.parent / "samples"]  # Installed, or in a checkout.
+    for place in places:
+        if (place / DEMO_NAME).is_file():
+            return place / DEMO_NAME
+    raise ModelError(
+        f"the demo model {places[-1] / DEMO_NAME} is missing, though it comes with the sources; "
+        "name another model with --weights"
+    )
+
+
+def _official(on_progress: ProgressCallback) -> Path:
     places = [Path("weights"), Path("../shared/weights"), cache_dir()]
     for place in places:
         if (place / OFFICIAL_NAME).is_file():
@@ -48,7 +72,9 @@ def find_weights(given: Path | None, on_progress: ProgressCallback) -> Path:
         tried = ", ".join(str(place) for place in places)
         raise ModelError(
             f"{OFFICIAL_NAME} is in none of {tried} and could not be downloaded: {error}; "
-            f"put the file into one of them, or name it with --weights or {ENVIRONMENT_VARIABLE}"
+            f"put the file into one of them, or name it with --weights or {ENVIRONMENT_VARIABLE}; "
+            "--model demo (with make: MODEL=demo) takes the bundled model, which knows the things "
+            "of the synthetic scene only"
         ) from error
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from pipeline.config import SyntheticOptions
+from pipeline.config import ModelName, SyntheticOptions
 from pipeline.errors import InferenceError, PipelineError, UsageError, reason_of
 from pipeline.infer import resolved_precision
 from pipeline.letterbox import PADDING_VALUE, letterbox
@@ -66,7 +66,7 @@ class BenchOptions:
     num_frames: int = 1024
     num_rounds: int = 4
     imgsz: int = 640
-    weights: Path | None = None
+    weights: Path | ModelName | None = None
     names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

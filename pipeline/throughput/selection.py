@@ -19,6 +19,8 @@ from pipeline.machine import available_cores, processor_name
 from pipeline.model.prepare import PreparedModel, publish
 from pipeline.model.weights import cache_dir
 
+_LARGE_FRAME_PX = 900_000
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -58,7 +60,7 @@ def select(
     asked: InferOptions | AutoOptions, prepared: PreparedModel, encode: EncodeOptions
 ) -> Selection:
     """The plan for a run: what was asked for, what was tuned, or the rule, in this order."""
-    usual = rule(available_cores())
+    usual = rule(available_cores(), prepared.source_wh)
     if isinstance(asked, InferOptions):
         return Selection(dataclasses.replace(usual, infer=asked), "request", "it was asked for")
     place = tuning_of(prepared, encode, asked.precision or "auto")
@@ -69,19 +71,22 @@ def select(
     return dataclasses.replace(tuned, plan=_with(tuned.plan, asked))
 
 
-def rule(cores: int) -> Plan:
+def rule(cores: int, frame_wh: tuple[int, int]) -> Plan:
     """What is good on most machines.
 
     The THROUGHPUT hint gives every core work of its own. Its threads are not pinned to their
     cores, so that they can make room for those that decode and encode. The encoder gets few
     threads, because the model needs most of the cores anyway: more would only get in its way.
+    Frames of a megapixel and more cost more to encode than to infer: there it gets all.
     """
-    return Plan(InferOptions(pinning=False), encoder_threads=max(1, cores // 2))
+    large = frame_wh[0] * frame_wh[1] >= _LARGE_FRAME_PX
+    threads = cores if large else max(1, cores // 2)
+    return Plan(InferOptions(pinning=False), encoder_threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Where the winner for one machine, model, input shape, precision and codec is kept."""
+    """Where the winner for one machine, model, frame and input shape, precision and codec is."""
 
     facts: dict[str, Any]
 
@@ -141,6 +146,7 @@ def tuning_of(
             "devices": list(devices if devices is not None else ov.Core().available_devices),
             "openvino": ov.get_version(),
             "model": prepared.weights_sha256,
+            "frame_wh": list(prepared.source_wh),
             "input_wh": list(prepared.input_wh),
             "codec": encode.codec,
             "preset": encode.preset,

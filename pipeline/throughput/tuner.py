@@ -60,7 +60,7 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     size_wh = _size_of(config.source)
     prepared = prepare_model(weights, size_wh, config.imgsz, on_progress)
     devices = ov.Core().available_devices
-    plans = candidates(available_cores(), devices, precision)
+    plans = candidates(available_cores(), devices, precision, size_wh)
     with tempfile.TemporaryDirectory() as scratch:
         config = dataclasses.replace(
             config,
@@ -93,9 +93,11 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     return Tuned(selection, kept.path, int8_gain)
 
 
-def candidates(cores: int, devices: Sequence[str], precision: str) -> dict[str, Plan]:
+def candidates(
+    cores: int, devices: Sequence[str], precision: str, frame_wh: tuple[int, int]
+) -> dict[str, Plan]:
     """A coarse grid of plans by name; the rule comes first."""
-    usual = rule(cores)
+    usual = rule(cores, frame_wh)
     infer = dataclasses.replace(usual.infer, precision=precision)
     by_hand = dataclasses.replace(infer, hint="NONE", num_threads=cores)
     plans = {
