@@ -101,6 +101,14 @@ def _add_process(commands: Any) -> None:
         help="infer frames too that repeat the one before to the byte",
     )
 
+    frames.add_argument(
+        "--segment-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="about how much footage is done again, at most, when an interrupted run goes on",
+    )
+
     _add_encoding(command)
     _add_synthetic(command)
 
@@ -270,6 +278,7 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         num_frames=arguments.frames,
         every=arguments.every,
         reuse_duplicates=not arguments.no_reuse,
+        segment_seconds=arguments.segment_seconds,
     )
 
 

@@ -191,6 +191,8 @@ class ProcessConfig:
     num_frames: take the first so many frames only; None takes all. The synthetic clip has its own.
     every: infer each Nth frame only, and carry its boxes over to those between.
     reuse_duplicates: take the boxes of the frame before for one that shows the very same.
+    segment_seconds: about how much footage is lost at most when a run is interrupted; each such
+        stretch begins with a key frame and an inferred frame.
     """
 
     source: Path | SyntheticOptions
@@ -205,6 +207,7 @@ class ProcessConfig:
     num_frames: int | None = None
     every: int = 1
     reuse_duplicates: bool = True
+    segment_seconds: float = 60.0
 
     @property
     def scene(self) -> SyntheticOptions | None:
@@ -228,6 +231,10 @@ class ProcessConfig:
         _require(
             1 <= self.every <= _MOST_EVERY,
             f"every must lie between 1 and {_MOST_EVERY}, not {self.every}",
+        )
+        _require(
+            self.segment_seconds > 0,
+            f"segment seconds must be more than 0, not {self.segment_seconds}",
         )
         _require(
             self.calibration is None or self.infer.precision == "int8",

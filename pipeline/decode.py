@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.errors import InputError
-from pipeline.frames import ColorTags, Frame, SourceFaults, VideoInfo
+from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
 
 # FFmpeg recognises a format by content, so that a playlist under any name could make it open
 # other files or the network: only containers that hold their media themselves are allowed.
@@ -61,7 +62,7 @@ def open_input(path: Path) -> InputContainer:
 
 
 class VideoReader:
-    """The frames of a clip's best video stream; a FrameSource. Iterate once, then close.
+    """The frames of a clip's best video stream; a FrameSource.
 
     Raises InputError if the file cannot be opened or not one frame of it can be decoded. What
     is broken further in is skipped and counted in `faults`.
@@ -69,42 +70,105 @@ class VideoReader:
 
     def __init__(self, path: Path, *, num_threads: int = 1) -> None:
         self.faults = SourceFaults()
-        self._container = open_input(path)
+        self._path = path
+        self._num_threads = num_threads
+        self._ahead: _Placed | None = None
+        self._reached_pts: int | None = None
+        self._at_beginning = True
+        self._open()
         try:
-            self._stream = self._best_stream(path)
-            # Slices only: a decoder of whole frames in parallel, when it is drained, silently
-            # drops every frame behind the first broken one.
-            self._stream.thread_type = "SLICE"
-            self._stream.codec_context.thread_count = num_threads
-            self._images = self._decode()
-            self._first_image = next(self._images, None)
-            if self._first_image is None:
+            first = next(self._images, None)
+            if first is None:
                 reason = self.faults.first_error or "no frame in its video stream"
                 raise InputError(f"{path}: cannot decode any frame ({reason})")
-            self._filters = _upright_filters(self._first_image)
-            self.info = self._describe(path, self._first_image)
+            self._ahead = self._placed(first)
+            self._filters = _upright_filters(first)
+            self._decoded_wh = (first.width, first.height)
+            self.info = self._describe(path, first)
         except BaseException:
             self._container.close()
             raise
 
     def __iter__(self) -> Iterator[Frame]:
-        upright = _Upright(self._filters)
-        assert self._first_image is not None
-        expected_wh = (self._first_image.width, self._first_image.height)
-        resize = VideoReformatter()
-        timeline = _Timeline(self._time_base, self._stream.average_rate, self.faults)
-        index = 0
-        image: av.VideoFrame | None = self._first_image
-        self._first_image = None
-        while image is not None:
-            pts, duration = timeline.place(image)
+        return self.frames()
+
+    def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
+        """The frames of a segment, counted from 0.
+
+        The one that follows the last segment taken to its end is simply read on to; for another
+        one, the clip is searched here, and what that mends or skips is counted before it returns.
+        """
+        if segment.start_pts is None:
+            if not self._at_beginning:
+                self._reopen()
+        elif self._reached_pts != segment.start_pts:
+            self._search(segment.start_pts, segment.seek_pts)
+        self._at_beginning, self._reached_pts = False, None
+        return self._frames_to(segment.end_pts)
+
+    def _frames_to(self, end_pts: int | None) -> Iterator[Frame]:
+        upright, resize = _Upright(self._filters), VideoReformatter()
+        for index in itertools.count():
+            placed = self._next_placed()
+            if placed is None or (end_pts is not None and placed.pts >= end_pts):
+                self._ahead = placed
+                self._reached_pts = end_pts
+                return
+            image = placed.image
             self.faults.corrupt_frames += image.is_corrupt
-            if (image.width, image.height) != expected_wh:
+            if (image.width, image.height) != self._decoded_wh:
                 self.faults.resized_frames += 1
-                image = resize.reformat(image, *expected_wh, threads=1)
-            yield Frame(index, pts, duration, self._time_base, upright(image))
-            index += 1
-            image = next(self._images, None)
+                image = resize.reformat(image, *self._decoded_wh, threads=1)
+            yield Frame(index, placed.pts, placed.duration, self._time_base, upright(image))
+
+    def _search(self, start_pts: int, seek_pts: int | None) -> None:
+        """Read up to the first frame that is not before start_pts; what is read is let go."""
+        if seek_pts is not None:
+            self._container.seek(seek_pts, stream=self._stream)
+            self._begin()
+            self._ahead = self._next_placed()
+        if seek_pts is None or self._ahead is None or self._ahead.pts > start_pts:
+            # Not found, or too far: not every container is as good as its index.
+            self._reopen()
+        while (placed := self._next_placed()) is not None and placed.pts < start_pts:
+            pass
+        self._ahead = placed
+
+    def _next_placed(self) -> _Placed | None:
+        """The next image with its place; None at the end."""
+        if self._ahead is not None:
+            placed, self._ahead = self._ahead, None
+            return placed
+        image = next(self._images, None)
+        return None if image is None else self._placed(image)
+
+    def _placed(self, image: av.VideoFrame) -> _Placed:
+        return _Placed(*self._timeline.place(image), image)
+
+    def _open(self) -> None:
+        self._container = open_input(self._path)
+        try:
+            self._stream = self._best_stream(self._path)
+            # Slices only: a decoder of whole frames in parallel, when it is drained, silently
+            # drops every frame behind the first broken one.
+            self._stream.thread_type = "SLICE"
+            self._stream.codec_context.thread_count = self._num_threads
+        except BaseException:
+            self._container.close()
+            raise
+        self._at_beginning, self._reached_pts = True, None
+        self._begin()
+
+    def _reopen(self) -> None:
+        """Begin with the clip once more: not every file can be sought to where it begins."""
+        self._container.close()
+        self._open()
+
+    def _begin(self) -> None:
+        """Decode from where the container is."""
+        self._images: Iterator[av.VideoFrame] = self._decode()
+        self._timeline = _Timeline(self._time_base, self._stream.average_rate, self.faults)
+        self._ahead = None
 
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip; instead of iterating over all.
@@ -121,6 +185,7 @@ class VideoReader:
         for part in range(count):
             seconds = (part + 0.5) / count * self.info.duration_seconds
             self._container.seek(start + int(seconds / self._time_base), stream=self._stream)
+            self._begin()
             image = next(self._images, None)
             if image is not None and image.pts is not None and image.pts not in seen:
                 seen.add(image.pts)
@@ -202,7 +267,17 @@ class VideoReader:
             bit_rate=stream.bit_rate or container.bit_rate or None,
             num_audio_streams=len(container.streams.audio),
             num_subtitle_streams=len(container.streams.subtitles),
+            start_pts=stream.start_time or 0,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An image with its place on the mended timeline, in ticks."""
+
+    pts: int
+    duration: int
+    image: av.VideoFrame
 
 
 class _Timeline:

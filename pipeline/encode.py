@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.codec.context import Flags
@@ -122,7 +123,7 @@ class VideoEncoder:
             options={"movie_timescale": str(info.time_base.denominator)},
         )
         try:
-            if self._crf(codec, options) > codec.max_crf:
+            if _crf(codec, options) > codec.max_crf:
                 raise ValueError(f"crf ends at {codec.max_crf}")
             self._stream = self._add_stream(info, codec, options)
             self._stream.codec_context.thread_count = num_threads
@@ -131,17 +132,10 @@ class VideoEncoder:
         except (av.FFmpegError, ValueError) as error:
             self._container.close()
             raise EncodeError(
-                f"{codec.encoder} refuses crf {self._crf(codec, options)}, preset "
+                f"{codec.encoder} refuses crf {_crf(codec, options)}, preset "
                 f"{options.preset or codec.preset}, {info.size_wh[0]}x{info.size_wh[1]} at "
                 f"{info.frame_rate} fps ({error}): choose another --crf, --preset or --codec"
             ) from error
-        self.settings: dict[str, object] = {
-            "encoder": codec.encoder,
-            "crf": self._crf(codec, options),
-            "preset": options.preset or codec.preset,
-            "threads": num_threads,
-            **(codec.default_preset_extra if options.preset is None else {}),
-        }
 
     def encode(self, image: av.VideoFrame, pts: int, duration: int, time_base: Fraction) -> None:
         """Take the next frame: 8-bit yuv420p, pts and duration in ticks of time_base."""
@@ -190,7 +184,7 @@ class VideoEncoder:
             codec.encoder,
             rate=info.frame_rate or _FALLBACK_FRAME_RATE,
             options={
-                "crf": str(self._crf(codec, options)),
+                "crf": str(_crf(codec, options)),
                 codec.preset_option: options.preset or codec.preset,
                 **codec.extra,
                 **(codec.default_preset_extra if options.preset is None else {}),
@@ -211,9 +205,21 @@ class VideoEncoder:
         context.colorspace = info.color.space
         return stream
 
-    @staticmethod
-    def _crf(codec: _Codec, options: EncodeOptions) -> int:
-        return codec.crf if options.crf is None else options.crf
+
+def encoder_settings(options: EncodeOptions, num_threads: int) -> dict[str, Any]:
+    """What the encoder of these options is told."""
+    codec = _CODECS[options.codec]
+    return {
+        "encoder": codec.encoder,
+        "crf": _crf(codec, options),
+        "preset": options.preset or codec.preset,
+        "threads": num_threads,
+        **(codec.default_preset_extra if options.preset is None else {}),
+    }
+
+
+def _crf(codec: _Codec, options: EncodeOptions) -> int:
+    return codec.crf if options.crf is None else options.crf
 
 
 def _rounded_up(size_wh: tuple[int, int], step: int) -> tuple[int, int]:

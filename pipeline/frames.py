@@ -34,6 +34,25 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """The frames of a clip with start_pts <= pts < end_pts, in ticks of its time base.
+
+    number: 0 for the first. start_pts, end_pts: None where the clip begins and ends.
+    seek_pts: a key frame before start_pts at which to begin decoding, so that everything the
+        segment refers to has been seen; None if one has to begin with the clip.
+    """
+
+    number: int = 0
+    start_pts: int | None = None
+    end_pts: int | None = None
+    seek_pts: int | None = None
+
+
+WHOLE = Segment()
+"""All frames of a clip."""
+
+
+@dataclass(frozen=True, slots=True)
 class ColorTags:
     """The numbers of ISO/IEC 23091-2 that say how planes become light; 2 is "unspecified".
 
@@ -52,7 +71,7 @@ class VideoInfo:
 
     rotation_degrees: counter-clockwise turn that the source asked for and that was applied.
     num_frames_header: what the container claims; None where it claims nothing.
-    duration_seconds: likewise a claim.
+    duration_seconds: likewise a claim. start_pts: of the first frame, likewise.
     """
 
     name: str
@@ -70,6 +89,7 @@ class VideoInfo:
     bit_rate: int | None
     num_audio_streams: int
     num_subtitle_streams: int
+    start_pts: int = 0
 
     @property
     def num_frames_expected(self) -> int | None:
@@ -93,6 +113,22 @@ class SourceFaults:
         self.broken_packets += 1
         self.first_error = self.first_error or reason
 
+    def since(self, before: SourceFaults) -> SourceFaults:
+        """What came on top of an earlier state of the same counts."""
+        return SourceFaults(
+            **{name: getattr(self, name) - getattr(before, name) for name in _COUNTS},
+            first_error=None if before.first_error else self.first_error,
+        )
+
+    def add(self, other: SourceFaults) -> None:
+        """Count another part of the same clip in."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.first_error = self.first_error or other.first_error
+
+
+_COUNTS = ("broken_packets", "corrupt_frames", "repaired_timestamps", "resized_frames")
+
 
 class FrameSource(Protocol):
     """Where frames come from: a clip, or a synthetic scene."""
@@ -103,7 +139,8 @@ class FrameSource(Protocol):
     @property
     def faults(self) -> SourceFaults: ...
 
-    def __iter__(self) -> Iterator[Frame]: ...
+    def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
+        """Its frames, counted from 0. Segments are taken one at a time, each to its end."""
 
     def close(self) -> None: ...
 

@@ -11,11 +11,10 @@ The frames between the two ends are bounded, so memory does not depend on the cl
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TextIO
@@ -29,13 +28,12 @@ from pipeline.detections import Detections
 from pipeline.encode import VideoEncoder
 from pipeline.engine import Engine, Heads, Pool
 from pipeline.errors import InferenceError
-from pipeline.frames import Frame, FrameSource
+from pipeline.frames import Frame, VideoInfo
 from pipeline.interpolate import fill_in
 from pipeline.letterbox import Letterbox
 from pipeline.model.prepare import PreparedModel
 from pipeline.postprocess import Candidates, detections_from
 from pipeline.preprocess import Preprocessor
-from pipeline.progress import Progress, ProgressCallback
 from pipeline.reorder import ReorderBuffer
 from pipeline.snapshots import Snapshots
 from pipeline.stats import RunStats
@@ -78,7 +76,9 @@ class _Failure:
 
 
 class FrameLoop:
-    """The way of the frames: two threads and a pool of requests between them.
+    """The frames of a clip, or of a segment of it, on their way.
+
+    on_frame: is told the index of every frame that is done.
 
     Whatever fails, on any thread, comes through the same queue as the results; `run` then stops
     the producer, waits for the requests under way, and raises the first error.
@@ -87,68 +87,70 @@ class FrameLoop:
     def __init__(
         self,
         *,
-        source: FrameSource,
+        frames: Iterator[Frame],
+        info: VideoInfo,
         engine: Engine,
         prepared: PreparedModel,
         box: Letterbox,
         detect: DetectOptions,
         class_ids: frozenset[int] | None,
-        num_frames: int | None,
         every: int,
         reuse_duplicates: bool,
         encoder: VideoEncoder,
         results: TextIO,
         stats: RunStats,
-        on_progress: ProgressCallback,
+        snapshots: Snapshots,
+        on_frame: Callable[[int], None],
     ) -> None:
-        self._source = source
+        self._frames = frames
         self._prepared = prepared
         self._box = box
         self._detect = detect
         self._class_ids = class_ids
-        self._num_frames = num_frames
         self._every = every
         self._reuse_duplicates = reuse_duplicates
-        self._annotator = Annotator(source.info, prepared.layout.class_names)
+        self._annotator = Annotator(info, prepared.layout.class_names)
         self._encoder = encoder
         self._results = results
         self._stats = stats
-        self._on_progress = on_progress
+        self._snapshots = snapshots
+        self._on_frame = on_frame
         self._arrived: SimpleQueue[_Inferred | _NotInferred | _End | _Failure] = SimpleQueue()
         self._stop = threading.Event()
         self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
-        self.num_requests = self._pool.num_requests
         # More than there are requests: a failed request is found when its turn comes again.
-        self.max_in_flight = (
-            self.num_requests * self._pool.batch + _EXTRA_IN_FLIGHT + 2 * (every - 1)
+        max_in_flight = (
+            self._pool.num_requests * self._pool.batch + _EXTRA_IN_FLIGHT + 2 * (every - 1)
         )
-        self._in_flight = threading.Semaphore(self.max_in_flight)
+        self._in_flight = threading.Semaphore(max_in_flight)
+        self._producer = threading.Thread(target=self._produce, name="decode", daemon=True)
         self.end_seconds = 0.0
-        known = [n for n in (num_frames, source.info.num_frames_expected) if n is not None]
-        self._num_frames_expected = min(known, default=None)
-        self.snapshots = Snapshots(self._num_frames_expected)
-        stats.requests_running.limit = self.num_requests
+        stats.requests_running.limit = self._pool.num_requests
+        stats.in_flight.limit = max_in_flight
 
     def run(self) -> None:
         """Take every frame through all steps; returns when the encoder has taken the last."""
-        producer = threading.Thread(target=self._produce, name="decode", daemon=True)
-        producer.start()
+        self._producer.start()
         try:
             self._consume()
         finally:
             self._stop.set()
             self._in_flight.release()
-            producer.join(_JOIN_SECONDS)
+            self._producer.join(_JOIN_SECONDS)
+
+    @property
+    def reading(self) -> bool:
+        """Whether a frame is still being read: `run` does not wait for ever for one that hangs."""
+        return self._producer.is_alive()
 
     def _produce(self) -> None:
         clocks, num_frames = self._stats.producer, 0
         try:
             preprocess = Preprocessor(self._box)
-            frames = itertools.islice(self._source, self._num_frames)
             last_input: NDArray[np.uint8] | None = None
             while not self._stop.is_set():
                 with clocks.decode:
-                    frame = next(frames, None)
+                    frame = next(self._frames, None)
                 with clocks.wait_in_flight:
                     self._wait_for_room()
                 if frame is None or self._stop.is_set():
@@ -177,8 +179,6 @@ class FrameLoop:
             with contextlib.suppress(InferenceError):
                 self._pool.drain()
         finally:
-            # Closed here: only this thread knows when it no longer reads.
-            self._source.close()
             self._arrived.put(_End(num_frames))
 
     def _wait_for_room(self) -> None:
@@ -213,9 +213,10 @@ class FrameLoop:
         clocks, started = self._stats.consumer, time.perf_counter()
         for detected in fill_in(self._detected()):
             frame, detections = detected.frame, detected.detections
+            self.end_seconds = float((frame.pts + frame.duration) * frame.time_base)
             with clocks.annotate:
                 image = self._annotator(frame.image, detections)
-                self.snapshots.look(frame.index, image)
+                self._snapshots.look(self.end_seconds, image)
             with clocks.encode:
                 self._encoder.encode(image, frame.pts, frame.duration, frame.time_base)
             with clocks.write:
@@ -227,9 +228,8 @@ class FrameLoop:
                     record["interpolated"] = not detected.inferred
                 record["detections"] = detections.as_records(self._prepared.layout.class_names)
                 self._results.write(json.dumps(record, ensure_ascii=False) + "\n")
-                self.end_seconds = float((frame.pts + frame.duration) * frame.time_base)
                 self._stats.note_frame(detections.class_id, time.perf_counter() - started)
-                self._on_progress(Progress("frames", frame.index + 1, self._num_frames_expected))
+                self._on_frame(frame.index)
             self._in_flight.release()
         with clocks.encode:
             self._encoder.flush()

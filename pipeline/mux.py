@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,52 +22,38 @@ _OWN_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 
 
 def mux(
-    video: Path, source: Path | None, target: Path, end_seconds: float | None = None
+    videos: Sequence[Path], source: Path | None, target: Path, end_seconds: float | None = None
 ) -> list[str]:
     """Copy the video track, and the source's audio and subtitles, into an MP4 file.
 
+    videos: the track in pieces that follow each other, all from the same encoder.
     end_seconds: where the other streams are cut off too, if the video was; None takes all.
     Packets are copied as they are. The index goes to the front, so that a player can start
     before it has the whole file. Returns a note for every stream that MP4 cannot carry.
     Raises EncodeError if the file cannot be written.
     """
     notes: list[str] = []
-    inputs: list[InputContainer] = []
-    try:
-        inputs.append(av.open(f"file:{video}"))
-        if source is not None:
-            inputs.append(open_input(source))
-        video_stream = inputs[0].streams.video[0]
-        assert video_stream.time_base is not None
-        video_end = (video_stream.start_time or 0) + (video_stream.duration or 0)
-        options = {
-            "movflags": "faststart",
-            "movie_timescale": str(video_stream.time_base.denominator),
-        }
-        with av.open(f"file:{target}", "w", format="mp4", options=options) as out:
-            copies = [_add_copies(out, inputs[0], ("video",), notes)]
-            if not copies[0]:
-                raise EncodeError(f"{target.name}: MP4 does not take the encoded video ({notes})")
-            for container in inputs[1:]:
-                _copy_metadata(container, out)
-                copies.append(_add_copies(out, container, _CARRIED_TYPES, notes))
-            sources = [
-                _packets(container, streams, notes, end)
-                for container, streams, end in zip(
-                    inputs, copies, (None, end_seconds), strict=False
-                )
-            ]
-            for _, packet, stream in heapq.merge(*sources, key=lambda item: item[0]):
-                if packet.stream is video_stream:
-                    # What libavformat makes up while reading VP9 must not reach the last frame.
-                    packet.duration = video_end - (packet.pts or 0)
-                packet.stream = stream
-                out.mux(packet)
-    except (av.FFmpegError, ValueError) as error:
-        raise EncodeError(f"{target.name} could not be written ({error})") from error
-    finally:
-        for container in inputs:
-            container.close()
+    with contextlib.ExitStack() as inputs:
+        try:
+            first = inputs.enter_context(av.open(f"file:{videos[0]}"))
+            other = inputs.enter_context(open_input(source)) if source is not None else None
+            time_base = first.streams.video[0].time_base
+            assert time_base is not None
+            options = {"movflags": "faststart", "movie_timescale": str(time_base.denominator)}
+            with av.open(f"file:{target}", "w", format="mp4", options=options) as out:
+                video = _add_copies(out, first, ("video",), notes)
+                if not video:
+                    raise EncodeError(f"{target.name}: MP4 does not take the video ({notes})")
+                sources = [_video_packets(first, videos[1:], *video.values())]
+                if other is not None:
+                    _copy_metadata(other, out)
+                    carried = _add_copies(out, other, _CARRIED_TYPES, notes)
+                    sources.append(_packets(other, carried, notes, end_seconds))
+                for _, packet, stream in heapq.merge(*sources, key=lambda item: item[0]):
+                    packet.stream = stream
+                    out.mux(packet)
+        except (av.FFmpegError, ValueError) as error:
+            raise EncodeError(f"{target.name} could not be written ({error})") from error
     return notes
 
 
@@ -130,6 +117,34 @@ def _mp4_carries(stream: Stream) -> bool:
     except (av.FFmpegError, ValueError, AttributeError):
         return False  # AttributeError: FFmpeg does not know the codec at all.
     return True
+
+
+def _video_packets(
+    first: InputContainer, others: Sequence[Path], target: Stream
+) -> Iterator[tuple[float, av.Packet[Stream], Stream]]:
+    """The packets of all pieces, each with its decoding time in seconds and its output stream.
+
+    Raises EncodeError for a piece that the decoder of the first one would not understand.
+    """
+    extradata = first.streams.video[0].codec_context.extradata
+    yield from _piece_packets(first, target)
+    for path in others:
+        with av.open(f"file:{path}") as piece:
+            if piece.streams.video[0].codec_context.extradata != extradata:
+                raise EncodeError(f"{path.name} was encoded in another way than what precedes it")
+            yield from _piece_packets(piece, target)
+
+
+def _piece_packets(
+    piece: InputContainer, target: Stream
+) -> Iterator[tuple[float, av.Packet[Stream], Stream]]:
+    stream: Stream = piece.streams.video[0]
+    end = (stream.start_time or 0) + (stream.duration or 0)
+    for packet in piece.demux(stream):
+        if packet.size and packet.dts is not None:
+            # What libavformat makes up while reading VP9 must not reach the last frame.
+            packet.duration = end - (packet.pts or 0)
+            yield float(packet.dts * packet.time_base), packet, target
 
 
 def _packets(

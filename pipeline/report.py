@@ -54,8 +54,6 @@ def build_report(
     prepared: PreparedModel,
     selection: Selection,
     engine: Engine,
-    num_requests: int,
-    max_in_flight: int,
     cores: int,
     encoder_settings: dict[str, Any],
     stats: RunStats,
@@ -63,8 +61,15 @@ def build_report(
     phases: Phases,
     judgement: Judgement | None,
     annotated: Path,
+    num_segments: int,
+    num_reused: int,
+    reused_frames: int,
 ) -> Report:
-    """All facts and figures of a finished run."""
+    """All facts and figures of a finished run.
+
+    num_reused, reused_frames: the segments that an earlier, interrupted run had done. Their
+    time is part of all times here.
+    """
     frames = stats.num_frames
     steps = step_times(stats, cores, encoder_settings["threads"])
     cpu_ms = 1000 * stats.frames_cpu_seconds / frames
@@ -82,10 +87,15 @@ def build_report(
             **encoder_settings,
             "notes": notes,
         },
+        "segments": {
+            "number": num_segments,
+            "done_before": num_reused,
+            "frames_done_before": reused_frames,
+        },
         "configuration": {
             **engine.facts(),
-            "num_requests": num_requests,
-            "max_frames_in_flight": max_in_flight,
+            "num_requests": stats.requests_running.limit,
+            "max_frames_in_flight": stats.in_flight.limit,
             "batch": engine.input_shape[0],
             "input_shape": list(engine.input_shape),
             "cores": cores,

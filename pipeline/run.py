@@ -1,50 +1,45 @@
-"""One run, from options to finished files: set up, take the frames through, join, report."""
+"""One run, from options to finished files: plan, take every segment through, join, report."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
+import dataclasses
+import hashlib
 import json
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOptions
 from pipeline.decode import VideoReader
-from pipeline.encode import VideoEncoder
-from pipeline.engine import Engine
-from pipeline.errors import InputError, Interrupted, UsageError
-from pipeline.frames import FrameSource, VideoInfo
+from pipeline.encode import encoder_settings
+from pipeline.errors import InputError, Interrupted, PipelineError, UsageError
+from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.infer import load_engine
+from pipeline.journal import Journal, file_sha256, flush_to_disk, open_journal
 from pipeline.judge import Judgement, judge
-from pipeline.letterbox import letterbox
-from pipeline.loop import FrameLoop
-from pipeline.machine import available_cores, process_cpu_seconds
+from pipeline.machine import available_cores, versions
 from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
-from pipeline.progress import ProgressCallback, no_progress
-from pipeline.report import JSON_NAME, PAGE_NAME, Phases, Report, build_report, write_report
-from pipeline.scene import Truth
+from pipeline.outputs import (
+    ANNOTATED_NAME,
+    DETECTIONS_NAME,
+    TRUTH_NAME,
+    join_lines,
+    publish,
+    require_free_output,
+    require_space,
+)
+from pipeline.plan import plan_clip, plan_synthetic
+from pipeline.progress import Progress, ProgressCallback, no_progress
+from pipeline.report import Phases, Report, build_report, write_report
+from pipeline.segment import Manifest, SegmentFiles, Setup, process_segment
 from pipeline.sprites import CLASS_NAMES
-from pipeline.stats import RunStats, thread_ids, threads_cpu_seconds
+from pipeline.stats import RunStats, thread_ids
 from pipeline.synthetic import SyntheticSource
 from pipeline.throughput.selection import Selection, select
-from pipeline.truth import truth_record
-
-ANNOTATED_NAME = "annotated.mp4"
-DETECTIONS_NAME = "detections.jsonl"
-TRUTH_NAME = "truth.jsonl"
-_OUTPUT_NAMES = (TRUTH_NAME, DETECTIONS_NAME, JSON_NAME, PAGE_NAME, ANNOTATED_NAME)
-
-OnTruth = Callable[[int, Truth], None]
 
 
 def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Report:
@@ -52,47 +47,109 @@ def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_prog
 
     For the synthetic scene also truth.jsonl; a model that knows its things is judged by it.
     Nothing appears under a final name before it is complete and was checked. Raises
-    PipelineError, and Interrupted for a KeyboardInterrupt; nothing of the run is left then.
+    PipelineError, and Interrupted for a KeyboardInterrupt; then nothing of the run is left but
+    the segments that are done, from which the same run goes on.
     """
     started = time.perf_counter()
-    _require_free_output(config)
     try:
-        config.output_dir.mkdir(parents=True, exist_ok=True)
-        scratch_name = tempfile.mkdtemp(dir=config.output_dir, prefix=".partial-")
-    except OSError as error:
-        raise InputError(f"{config.output_dir}: cannot write there ({error.strerror})") from error
-    try:
-        return _process(config, Path(scratch_name), started, on_progress)
-    except KeyboardInterrupt as error:
-        raise Interrupted("interrupted; no output was written") from error
+        with open_journal(config.output_dir) as journal:
+            if not journal.num_done:
+                require_free_output(config)
+            try:
+                return _process(config, journal, started, on_progress)
+            except PipelineError as error:
+                if journal.num_done:
+                    error.args = (f"{error}; {_what_is_kept(journal)}",)
+                raise
+            except KeyboardInterrupt as error:
+                kept = _what_is_kept(journal) if journal.num_done else "no output was written"
+                raise Interrupted(f"interrupted; {kept}") from error
     except OSError as error:
         raise InputError(f"{error.filename or config.output_dir}: {error.strerror}") from error
+
+
+def _what_is_kept(journal: Journal) -> str:
+    return (
+        f"{journal.num_done} of {journal.num_segments} segments are kept: "
+        "the same command goes on from there"
+    )
+
+
+def _process(
+    config: ProcessConfig, journal: Journal, started: float, on_progress: ProgressCallback
+) -> Report:
+    setup, selection = _set_up(config, on_progress)
+    try:
+        segments = _plan(config, setup.source.info)
+        journal.begin(_run_key(config, setup, selection, segments), len(segments))
+        if not journal.num_done:
+            require_free_output(config)
+        require_space(config, setup.source.info)
+        prepared_at = time.perf_counter()
+        manifests, reused = _take_segments(config, setup, segments, journal, on_progress)
     finally:
-        shutil.rmtree(scratch_name, ignore_errors=True)
+        setup.source.close()
+    frames_at = time.perf_counter()
+    stats, faults = RunStats(), SourceFaults()
+    for manifest in manifests:
+        stats.add(manifest.stats)
+        faults.add(manifest.faults)
+    end_seconds = max(manifest.end_seconds for manifest in manifests)
+    joined = journal.folder / "joined"
+    joined.mkdir(exist_ok=True)
+    parts = [SegmentFiles(journal.folder, number) for number in range(len(manifests))]
+    cut = not manifests[-1].ended
+    annotated = joined / ANNOTATED_NAME
+    notes = mux(
+        [part.video for part in parts if part.video.exists()],
+        config.source if isinstance(config.source, Path) else None,
+        annotated,
+        end_seconds if cut else None,
+    )
+    verify(annotated, stats.num_frames, end_seconds)
+    if not cut:
+        notes += _notes_on_length(setup.source.info, stats.num_frames)
+    counts = [manifest.num_frames for manifest in manifests]
+    join_lines([part.detections for part in parts], counts, joined / DETECTIONS_NAME)
+    if config.scene:
+        join_lines([part.truth for part in parts], counts, joined / TRUTH_NAME)
+    for path in joined.iterdir():
+        flush_to_disk(path)
+    phases = Phases(
+        prepare_seconds=prepared_at - started,
+        frames_seconds=frames_at
+        - prepared_at
+        + sum(manifests[number].stats.frames_wall_seconds for number in reused),
+        finish_seconds=time.perf_counter() - frames_at,
+    )
+    report = build_report(
+        config=config,
+        info=setup.source.info,
+        faults=faults,
+        prepared=setup.prepared,
+        selection=selection,
+        engine=setup.engine,
+        cores=available_cores(),
+        encoder_settings=encoder_settings(config.encode, setup.encoder_threads),
+        stats=stats,
+        notes=notes,
+        phases=phases,
+        judgement=_judged(config, setup, joined),
+        annotated=annotated,
+        num_segments=len(segments),
+        num_reused=len(reused),
+        reused_frames=sum(manifests[number].num_frames for number in reused),
+    )
+    write_report(report, joined, [p for manifest in manifests for p in manifest.pictures])
+    publish(joined, config.output_dir)
+    journal.clear()
+    return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Setup:
-    """What a run works with; the loop's decoding thread closes the source."""
-
-    source: FrameSource
-    prepared: PreparedModel
-    selection: Selection
-    engine: Engine
-    class_ids: frozenset[int] | None
-    encoder: VideoEncoder
-    cores: int
-    encoder_threads: int
-    decode_workers: frozenset[int]
-    encode_workers: frozenset[int]
-
-
-def _set_up(
-    config: ProcessConfig, video: Path, on_truth: OnTruth | None, on_progress: ProgressCallback
-) -> _Setup:
+def _set_up(config: ProcessConfig, on_progress: ProgressCallback) -> tuple[Setup, Selection]:
     cores = available_cores()
     threads_before = thread_ids()
-    source = _open_source(config, max(1, cores // 2), on_truth)
+    source = _open_source(config, max(1, cores // 2))
     decode_workers = thread_ids() - threads_before
     try:
         default: ModelName = "demo" if config.scene else "official"
@@ -103,115 +160,115 @@ def _set_up(
         if selection.plan.infer.precision == "int8":
             prepared = _quantized(config, prepared, source, on_progress)
         engine = load_engine(prepared, selection.plan.infer)
-        threads_before = thread_ids()
-        encoder_threads = config.encode.threads or selection.plan.encoder_threads
-        encoder = VideoEncoder(video, source.info, config.encode, num_threads=encoder_threads)
-        encode_workers = thread_ids() - threads_before
     except BaseException:
         source.close()
         raise
-    return _Setup(
+    setup = Setup(
         source=source,
         prepared=prepared,
-        selection=selection,
         engine=engine,
         class_ids=class_ids,
-        encoder=encoder,
-        cores=cores,
-        encoder_threads=encoder_threads,
+        encoder_threads=config.encode.threads or selection.plan.encoder_threads,
         decode_workers=decode_workers,
-        encode_workers=encode_workers,
     )
+    return setup, selection
 
 
-def _process(
-    config: ProcessConfig, scratch: Path, started: float, on_progress: ProgressCallback
-) -> Report:
-    video, jsonl, truth, annotated = (
-        scratch / name for name in ("video.mp4", DETECTIONS_NAME, TRUTH_NAME, ANNOTATED_NAME)
-    )
-    with contextlib.ExitStack() as files:
-        results = files.enter_context(jsonl.open("w", encoding="utf-8"))
-        on_truth = None
-        if config.scene:
-            lines = files.enter_context(truth.open("w", encoding="utf-8"))
-            on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
-        setup = _set_up(config, video, on_truth, on_progress)
-        stats, encoder = RunStats(), setup.encoder
-        prepared_at, cpu_before = time.perf_counter(), process_cpu_seconds()
-        try:
-            loop = FrameLoop(
-                source=setup.source,
-                engine=setup.engine,
-                prepared=setup.prepared,
-                box=letterbox(setup.source.info.size_wh, setup.prepared.input_wh),
-                detect=config.detect,
-                class_ids=setup.class_ids,
-                num_frames=config.num_frames,
-                every=config.every,
-                reuse_duplicates=config.reuse_duplicates,
-                encoder=encoder,
-                results=results,
-                stats=stats,
-                on_progress=on_progress,
-            )
-            loop.run()
-            stats.decode_workers_cpu_seconds = threads_cpu_seconds(setup.decode_workers)
-            stats.encode_workers_cpu_seconds = threads_cpu_seconds(setup.encode_workers)
-            stats.frames_cpu_seconds = process_cpu_seconds() - cpu_before
-            stats.frames_wall_seconds = time.perf_counter() - prepared_at
-            encoder.close()
-        finally:
-            encoder.abandon()
-    frames_at = time.perf_counter()
-    source_path = config.source if isinstance(config.source, Path) else None
-    cut = config.num_frames is not None and stats.num_frames == config.num_frames
-    notes = mux(video, source_path, annotated, loop.end_seconds if cut else None)
-    verify(annotated, stats.num_frames, loop.end_seconds)
-    if not cut:
-        notes += _notes_on_length(setup.source.info, stats.num_frames)
-    for finished in (annotated, jsonl):
-        _flush_to_disk(finished)
-    phases = Phases(
-        prepare_seconds=prepared_at - started,
-        frames_seconds=frames_at - prepared_at,
-        finish_seconds=time.perf_counter() - frames_at,
-    )
-    report = build_report(
-        config=config,
-        info=setup.source.info,
-        faults=setup.source.faults,
-        prepared=setup.prepared,
-        selection=setup.selection,
-        engine=setup.engine,
-        num_requests=loop.num_requests,
-        max_in_flight=loop.max_in_flight,
-        cores=setup.cores,
-        encoder_settings=encoder.settings,
-        stats=stats,
-        notes=notes,
-        phases=phases,
-        judgement=_judged(config, setup, jsonl, truth),
-        annotated=annotated,
-    )
-    write_report(report, scratch, loop.snapshots.pictures)
-    for name in _OUTPUT_NAMES:
-        if (scratch / name).exists():
-            (scratch / name).replace(config.output_dir / name)
+def _plan(config: ProcessConfig, info: VideoInfo) -> tuple[Segment, ...]:
+    if isinstance(config.source, SyntheticOptions):
+        options = config.source
+        return plan_synthetic(options.num_frames, options.frame_rate, config.segment_seconds)
+    return plan_clip(config.source, info, config.segment_seconds, config.num_frames)
+
+
+def _run_key(
+    config: ProcessConfig, setup: Setup, selection: Selection, segments: Sequence[Segment]
+) -> str:
+    """A hash of everything that the result depends on: input, model, options and versions."""
+    quantization, infer = setup.prepared.quantization, selection.plan.infer
+    known: dict[str, Any] = {
+        "source": _identity(config.source, whole=len(segments) > 1),
+        "segments": [dataclasses.astuple(segment) for segment in segments],
+        "model": setup.prepared.weights_sha256,
+        "int8": quantization.folder.name if quantization else None,
+        "infer": [infer.engine, infer.device, setup.engine.facts()["precision"], infer.batch],
+        "imgsz": config.imgsz,
+        "detect": dataclasses.asdict(config.detect),
+        "encode": dataclasses.asdict(config.encode),
+        "frames": [config.num_frames, config.every, config.reuse_duplicates],
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
+
+
+def _identity(source: Path | SyntheticOptions, *, whole: bool) -> Any:
+    """What tells one source from another: of a clip that is short, not its every byte."""
+    if isinstance(source, SyntheticOptions):
+        picture = file_sha256(source.image) if source.image else None
+        return [dataclasses.asdict(source), picture]
+    found = source.stat()
+    content = file_sha256(source) if whole else found.st_mtime_ns
+    return [source.name, found.st_size, content]
+
+
+def _take_segments(
+    config: ProcessConfig,
+    setup: Setup,
+    segments: Sequence[Segment],
+    journal: Journal,
+    on_progress: ProgressCallback,
+) -> tuple[list[Manifest], list[int]]:
+    """The manifests of all segments that have to be taken, and the numbers of those that an
+    earlier run had done."""
+    manifests: list[Manifest] = []
+    reused: list[int] = []
+    num_frames = 0
+    making = journal.folder / "making"
+    making.mkdir(exist_ok=True)
+    info = setup.source.info
+    known = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
+    expected = min(known, default=None)
+    for segment in segments:
+        left = None if config.num_frames is None else config.num_frames - num_frames
+        if left == 0:
+            break
+        manifest = _kept(journal, segment.number)
+        if manifest is not None:
+            reused.append(segment.number)
         else:
-            (config.output_dir / name).unlink(missing_ok=True)  # The truth of another run.
-    return report
+            files = SegmentFiles(making, segment.number)
+            manifest = process_segment(
+                setup,
+                config,
+                segment,
+                files,
+                num_frames=left,
+                on_frame=lambda index, before=num_frames: on_progress(  # type: ignore[misc]
+                    Progress("frames", before + index + 1, expected)
+                ),
+            )
+            manifest.write(files.manifest)
+            journal.add(segment.number, files.existing())
+        manifests.append(manifest)
+        num_frames += manifest.num_frames
+    return manifests, reused
 
 
-def _write_truth(lines: TextIO, frame_rate: Fraction, index: int, truth: Truth) -> None:
-    lines.write(json.dumps(truth_record(index, float(index / frame_rate), truth)) + "\n")
+def _kept(journal: Journal, number: int) -> Manifest | None:
+    """What an earlier run found of a segment; None if it has to be done."""
+    if not journal.has(number):
+        return None
+    try:
+        return Manifest.read(SegmentFiles(journal.folder, number).manifest)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # Written by another version.
 
 
-def _judged(config: ProcessConfig, setup: _Setup, found: Path, truth: Path) -> Judgement | None:
+def _judged(config: ProcessConfig, setup: Setup, joined: Path) -> Judgement | None:
     """None where the truth is not known, or the model knows other things."""
     if config.scene is None or setup.prepared.layout.class_names != CLASS_NAMES:
         return None
-    return judge(found, truth, setup.class_ids)
+    return judge(joined / DETECTIONS_NAME, joined / TRUTH_NAME, setup.class_ids)
 
 
 def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int] | None:
@@ -232,9 +289,9 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
     return frozenset(wanted)
 
 
-def _open_source(config: ProcessConfig, num_threads: int, on_truth: OnTruth | None) -> FrameSource:
+def _open_source(config: ProcessConfig, num_threads: int) -> FrameSource:
     if isinstance(config.source, SyntheticOptions):
-        return SyntheticSource(config.source, on_truth)
+        return SyntheticSource(config.source)
     return VideoReader(config.source, num_threads=num_threads)
 
 
@@ -254,26 +311,8 @@ def _quantized(
     return quantize(prepared, config.imgsz, calibration, on_progress)
 
 
-def _require_free_output(config: ProcessConfig) -> None:
-    for name in reversed(_OUTPUT_NAMES):
-        target = config.output_dir / name
-        if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
-            raise UsageError(
-                f"{config.source} is both the input and the output: choose another folder"
-            )
-        if target.exists() and not config.overwrite:
-            raise InputError(f"{target} exists already: --overwrite replaces it")
-        if target.is_dir():
-            raise InputError(f"{target} is a folder: it cannot be replaced")
-
-
 def _notes_on_length(info: VideoInfo, num_frames: int) -> list[str]:
     """What a clip that was cut off claims to hold beyond what could be read."""
     if info.num_frames_header and info.num_frames_header > num_frames:
         return [f"the clip claims {info.num_frames_header} frames, {num_frames} could be read"]
     return []
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

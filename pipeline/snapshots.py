@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections import deque
+from collections.abc import Iterable
 
 import av
 import cv2
@@ -10,25 +12,29 @@ import numpy as np
 
 _NUM_PICTURES = 4
 _WIDTH_PX = 560
-_UNKNOWN_LENGTH = (0, 250, 1000, 4000)
+_UNKNOWN_LENGTH_SECONDS = (0.0, 10.0, 40.0, 160.0)
+
+
+def places_seconds(duration_seconds: float | None) -> tuple[float, ...]:
+    """Where in a clip to take pictures, in seconds from its beginning."""
+    if duration_seconds is None:
+        return _UNKNOWN_LENGTH_SECONDS
+    return tuple((part + 0.5) / _NUM_PICTURES * duration_seconds for part in range(_NUM_PICTURES))
 
 
 class Snapshots:
-    """Pictures at a few places of a clip of so many frames; None where nobody knows how many."""
+    """Pictures of the frames that show at some times on the clip's own timeline."""
 
-    def __init__(self, num_frames: int | None) -> None:
+    def __init__(self, places_seconds: Iterable[float]) -> None:
         self.pictures: list[str] = []
-        parts = range(_NUM_PICTURES)
-        self._indices = (
-            {int((part + 0.5) / _NUM_PICTURES * num_frames) for part in parts}
-            if num_frames
-            else set(_UNKNOWN_LENGTH)
-        )
+        self._places = deque(sorted(places_seconds))
 
-    def look(self, index: int, image: av.VideoFrame) -> None:
-        """Keep the frame, as a data: URL of a JPEG picture, if it is one of the chosen."""
-        if index not in self._indices:
+    def look(self, end_seconds: float, image: av.VideoFrame) -> None:
+        """Keep the frame that shows until then, as a data: URL of a JPEG picture, if one is due."""
+        if not self._places or end_seconds <= self._places[0]:
             return
+        while self._places and end_seconds > self._places[0]:
+            self._places.popleft()
         width = min(_WIDTH_PX, image.width)
         height = max(1, round(image.height * width / image.width))
         pixels = image.to_ndarray(format="bgr24", width=width, height=height)

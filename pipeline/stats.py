@@ -6,9 +6,10 @@ import os
 import time
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,17 +49,17 @@ class Occupancy:
 
     limit: int | None = None
     maximum: int = 0
-    _sum: int = 0
-    _count: int = 0
+    sum: int = 0
+    count: int = 0
 
     def sample(self, length: int) -> None:
         self.maximum = max(self.maximum, length)
-        self._sum += length
-        self._count += 1
+        self.sum += length
+        self.count += 1
 
     @property
     def mean(self) -> float:
-        return self._sum / self._count if self._count else 0.0
+        return self.sum / self.count if self.count else 0.0
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class RunStats:
     requests_running: Occupancy = field(default_factory=Occupancy)
     completed: Occupancy = field(default_factory=Occupancy)
     reorder: Occupancy = field(default_factory=Occupancy)
+    in_flight: Occupancy = field(default_factory=Occupancy)
     frames_wall_seconds: float = 0.0
     frames_cpu_seconds: float = 0.0
     decode_workers_cpu_seconds: float = 0.0
@@ -114,10 +116,78 @@ class RunStats:
     def num_frames(self) -> int:
         return len(self.detections_per_frame)
 
+    def as_record(self) -> dict[str, Any]:
+        """Plain values, for a file; `from_record` reads them."""
+        return {
+            "numbers": {name: getattr(self, name) for name in _NUMBERS},
+            "clocks": {
+                thread: {
+                    entry.name: [clock.wall_ns, clock.cpu_ns]
+                    for entry in fields(clocks)
+                    for clock in (getattr(clocks, entry.name),)
+                }
+                for thread, clocks in (("producer", self.producer), ("consumer", self.consumer))
+            },
+            "queues": {name: asdict(getattr(self, name)) for name in _QUEUES},
+            "detections_per_frame": self.detections_per_frame.tolist(),
+            "finished_seconds": [round(seconds, 3) for seconds in self.finished_seconds],
+            "detections_per_class": {str(k): n for k, n in self.detections_per_class.items()},
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> RunStats:
+        """Raises KeyError, TypeError or ValueError for what is not such a record."""
+        stats = cls(**{name: record["numbers"][name] for name in _NUMBERS})
+        for thread, clocks in (("producer", stats.producer), ("consumer", stats.consumer)):
+            for name, (wall_ns, cpu_ns) in record["clocks"][thread].items():
+                clock: StepClock = getattr(clocks, name)
+                clock.wall_ns, clock.cpu_ns = wall_ns, cpu_ns
+        for name in _QUEUES:
+            setattr(stats, name, Occupancy(**record["queues"][name]))
+        stats.detections_per_frame = array("H", record["detections_per_frame"])
+        stats.finished_seconds = array("f", record["finished_seconds"])
+        per_class = record["detections_per_class"]
+        stats.detections_per_class = Counter({int(k): n for k, n in per_class.items()})
+        return stats
+
+    def add(self, later: RunStats) -> None:
+        """Count in another part of the same work, as if it had come right after this one."""
+        start_seconds = self.frames_wall_seconds
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        for ours, theirs in ((self.producer, later.producer), (self.consumer, later.consumer)):
+            for entry in fields(ours):
+                clock, other = getattr(ours, entry.name), getattr(theirs, entry.name)
+                clock.wall_ns += other.wall_ns
+                clock.cpu_ns += other.cpu_ns
+        for name in _QUEUES:
+            queue, other = getattr(self, name), getattr(later, name)
+            queue.limit = other.limit
+            queue.maximum = max(queue.maximum, other.maximum)
+            queue.sum += other.sum
+            queue.count += other.count
+        self.detections_per_frame.extend(later.detections_per_frame)
+        self.finished_seconds.extend(start_seconds + s for s in later.finished_seconds)
+        self.detections_per_class.update(later.detections_per_class)
+
     def note_frame(self, class_id: NDArray[np.int64], seconds_since_start: float) -> None:
         self.detections_per_frame.append(min(len(class_id), 65535))
         self.finished_seconds.append(seconds_since_start)
         self.detections_per_class.update(class_id.tolist())
+
+
+_NUMBERS = (
+    "inferred_frames",
+    "reused_frames",
+    "callback_wall_ns",
+    "callback_cpu_ns",
+    "latency_seconds_sum",
+    "frames_wall_seconds",
+    "frames_cpu_seconds",
+    "decode_workers_cpu_seconds",
+    "encode_workers_cpu_seconds",
+)
+_QUEUES = ("requests_running", "completed", "reorder", "in_flight")
 
 
 def thread_ids() -> frozenset[int]:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from pipeline.config import SyntheticOptions
 from pipeline.errors import InputError
-from pipeline.frames import ColorTags, Frame, SourceFaults, VideoInfo
+from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.scene import Scene, Truth
 
 _LIMITED_RANGE, _BT601 = 1, 6
+
+OnTruth = Callable[[int, int, Truth], None]
 
 
 class SyntheticSource:
@@ -23,14 +25,13 @@ class SyntheticSource:
 
     The same options give the same frames. Raises InputError for a picture that cannot be read.
 
-    on_truth: is told what is to be seen in every frame of the scene, before the frame is given.
+    on_truth: if set, is told what is to be seen in every frame of the scene, before the frame
+        is given, with the frame's index and pts.
     """
 
-    def __init__(
-        self, options: SyntheticOptions, on_truth: Callable[[int, Truth], None] | None = None
-    ) -> None:
+    def __init__(self, options: SyntheticOptions) -> None:
         self.faults = SourceFaults()
-        self._on_truth = on_truth
+        self.on_truth: OnTruth | None = None
         self._options = options
         self._picture = _read_picture(options) if options.image else None
         self.info = VideoInfo(
@@ -52,25 +53,31 @@ class SyntheticSource:
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._frames(1)
+        return self.frames()
+
+    def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
+        """The frames of a segment, counted from 0."""
+        start, end = segment.start_pts or 0, segment.end_pts
+        return self._frames(range(start, self._options.num_frames if end is None else end))
 
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip."""
-        return self._frames(-(-self._options.num_frames // count))
+        total = self._options.num_frames
+        return self._frames(range(0, total, -(-total // count)))
 
-    def _frames(self, step: int) -> Iterator[Frame]:
+    def _frames(self, numbers: range) -> Iterator[Frame]:
         scene = Scene(self._options.size_wh, self._options.seed) if self._picture is None else None
-        for index in range(0, self._options.num_frames, step):
+        for index, number in enumerate(numbers):
             if scene is None:
                 assert self._picture is not None
                 bgr = self._picture
             else:
                 # Placed once for both: drawing the sprites is most of the work.
-                things = scene.things(index)
-                bgr = scene.draw_things(index, things)
-                if self._on_truth:
-                    self._on_truth(index, scene.truth_of(things))
-            yield Frame(index, index, 1, self.info.time_base, _to_yuv420p(bgr))
+                things = scene.things(number)
+                bgr = scene.draw_things(number, things)
+                if self.on_truth:
+                    self.on_truth(index, number, scene.truth_of(things))
+            yield Frame(index, number, 1, self.info.time_base, _to_yuv420p(bgr))
 
     def close(self) -> None:
         """Nothing to release."""

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import EncodeOptions, InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.run import ANNOTATED_NAME, DETECTIONS_NAME, process_video
+from pipeline.outputs import ANNOTATED_NAME, DETECTIONS_NAME
+from pipeline.run import process_video
 from pipeline.scene import Scene
 from pipeline.synthetic import SyntheticSource
 

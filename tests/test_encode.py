@@ -10,7 +10,7 @@ import av
 import pytest
 
 from pipeline.config import CODECS, EncodeOptions
-from pipeline.encode import VideoEncoder
+from pipeline.encode import VideoEncoder, encoder_settings
 from pipeline.errors import EncodeError, InputError
 from pipeline.mux import mux, verify
 from pipeline.stats import thread_ids
@@ -84,7 +84,7 @@ def test_a_finer_crf_makes_a_larger_file(tmp_path: Path, codec: str) -> None:
             encoder.encode(image(20 * index), index, 1, TIME_BASE)
         encoder.flush()
         encoder.close()
-        assert encoder.settings["crf"] == crf
+        assert encoder_settings(EncodeOptions(codec=codec, crf=crf), 1)["crf"] == crf
         sizes.append(path.stat().st_size)
     assert sizes[0] > sizes[1]
 
@@ -99,7 +99,7 @@ def test_x264_leaves_partitions_out_that_pay_little_unless_a_preset_is_named(
             encoder.encode(image(40 * i), i, 1, Fraction(1, 25))
         encoder.flush()
         encoder.close()
-        assert encoder.settings.get("partitions") == partitions
+        assert encoder_settings(options, 1).get("partitions") == partitions
         # x264 leaves its settings in the stream: in P frames, 0x1 is i4x4 alone.
         said = (tmp_path / "video.mp4").read_bytes()
         assert (b"analyse=0x3:0x1 " in said) == (partitions is not None)
@@ -110,10 +110,9 @@ def test_x264_leaves_partitions_out_that_pay_little_unless_a_preset_is_named(
 )
 def test_the_settings_tell_what_was_asked_for(tmp_path: Path, codec: str, preset: str) -> None:
     options = EncodeOptions(codec=codec, crf=30, preset=preset)
-    encoder = VideoEncoder(tmp_path / "video.mp4", info_of(), options, num_threads=2)
-    encoder.abandon()
-    assert (encoder.settings["crf"], encoder.settings["preset"]) == (30, preset)
-    assert encoder.settings["threads"] == 2
+    VideoEncoder(tmp_path / "video.mp4", info_of(), options, num_threads=2).abandon()
+    settings = encoder_settings(options, 2)
+    assert (settings["crf"], settings["preset"], settings["threads"]) == (30, preset, 2)
 
 
 def test_a_wrong_preset_ends_a_whole_run_without_leaving_anything(
@@ -188,10 +187,10 @@ def test_the_check_finds_a_file_without_a_picture(tmp_path: Path) -> None:
 def test_joining_with_a_source_that_is_gone_says_so(tmp_path: Path) -> None:
     video = clip_of(tmp_path / "video.mp4", 5)
     with pytest.raises(InputError, match=r"gone\.mp4: no such file"):
-        mux(video, tmp_path / "gone.mp4", tmp_path / "target.mp4")
+        mux([video], tmp_path / "gone.mp4", tmp_path / "target.mp4")
 
 
 def test_joining_into_a_folder_that_is_gone_is_an_encode_error(tmp_path: Path) -> None:
     video = clip_of(tmp_path / "video.mp4", 5)
     with pytest.raises(EncodeError, match=r"target\.mp4 could not be written"):
-        mux(video, None, tmp_path / "gone" / "target.mp4")
+        mux([video], None, tmp_path / "gone" / "target.mp4")

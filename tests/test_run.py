@@ -32,9 +32,10 @@ from pipeline.config import (
     SyntheticOptions,
 )
 from pipeline.decode import VideoReader
+from pipeline.detections import Detections
 from pipeline.encode import VideoEncoder
 from pipeline.errors import InferenceError, InputError, Interrupted, UsageError
-from pipeline.frames import Frame
+from pipeline.frames import Frame, Segment
 from pipeline.loop import FrameLoop
 from pipeline.postprocess import detections_from, select_candidates
 from pipeline.preprocess import Preprocessor
@@ -448,11 +449,11 @@ def failing_at(target: int, step: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def broken_reader(target: int) -> Callable[[VideoReader], Iterator[Any]]:
-    whole = VideoReader.__iter__
+def broken_reader(target: int) -> Callable[[VideoReader, Segment], Iterator[Any]]:
+    whole = VideoReader.frames
 
-    def frames(reader: VideoReader) -> Iterator[Any]:
-        for frame in whole(reader):
+    def frames(reader: VideoReader, segment: Segment) -> Iterator[Any]:
+        for frame in whole(reader, segment):
             if frame.index == target:
                 raise BrokenError(f"frame {target}")
             yield frame
@@ -461,7 +462,7 @@ def broken_reader(target: int) -> Callable[[VideoReader], Iterator[Any]]:
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
-    "decode": lambda patch, at: patch.setattr(VideoReader, "__iter__", broken_reader(at)),
+    "decode": lambda patch, at: patch.setattr(VideoReader, "frames", broken_reader(at)),
     "preprocess": lambda patch, at: patch.setattr(
         Preprocessor, "__call__", failing_at(at, Preprocessor.__call__)
     ),
@@ -477,7 +478,9 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
     "encode": lambda patch, at: patch.setattr(
         VideoEncoder, "encode", failing_at(at, VideoEncoder.encode)
     ),
-    "write": lambda patch, at: patch.setattr(json, "dumps", failing_at(at, json.dumps)),
+    "write": lambda patch, at: patch.setattr(
+        Detections, "as_records", failing_at(at, Detections.as_records)
+    ),
 }
 
 

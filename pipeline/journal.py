@@ -1,0 +1,161 @@
+"""The folder of a run under way: one run at a time, and a journal of what is done in it.
+
+Imports nothing heavy: it is also what tidies up when the process that worked has died.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+WORK_NAME = ".partial"
+_JOURNAL_NAME, _KEY_NAME = "journal.jsonl", "key"
+
+
+class Journal:
+    """Which segments are done, in a folder that only one run may use.
+
+    A segment is done when its files are on the disk under their names and a line here says so.
+    Raises OSError where the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.num_segments = 0
+        self._done = dict(_entries(folder / _JOURNAL_NAME))
+
+    @property
+    def num_done(self) -> int:
+        """How many segments there are to go on from."""
+        return len(self._done)
+
+    def begin(self, key: str, num_segments: int) -> None:
+        """Go on with what an interrupted run with the same key left; else begin with nothing."""
+        if not self._matches(key):
+            self.clear()
+            (self.folder / _KEY_NAME).write_text(key, encoding="utf-8")
+        self.num_segments = num_segments
+
+    def _matches(self, key: str) -> bool:
+        """Whether what is in the folder was made by a run with this key."""
+        try:
+            return (self.folder / _KEY_NAME).read_text(encoding="utf-8") == key
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def clear(self) -> None:
+        """Let go of everything in the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._done = {}
+
+    def has(self, number: int) -> bool:
+        """Whether a segment is done, and its files are still what they were then."""
+        hashes = self._done.get(number)
+        if hashes is None:
+            return False
+        try:
+            return all(file_sha256(self.folder / name) == sha for name, sha in hashes.items())
+        except OSError:
+            return False
+
+    def add(self, number: int, parts: Sequence[Path]) -> None:
+        """Record that a segment is done: its files move from where they were made to here."""
+        hashes = {}
+        for part in parts:
+            flush_to_disk(part)
+            hashes[part.name] = file_sha256(part)
+            part.replace(self.folder / part.name)
+        flush_to_disk(self.folder)
+        line = json.dumps({"segment": number, "sha256": hashes})
+        with (self.folder / _JOURNAL_NAME).open("ab") as journal:
+            # A line that was cut short must not swallow this one.
+            journal.write(b"\n" * (journal.tell() > 0) + line.encode())
+            journal.flush()
+            os.fsync(journal.fileno())
+        self._done[number] = hashes
+
+
+@contextmanager
+def open_journal(output_dir: Path) -> Iterator[Journal]:
+    """The journal of the run that writes to a folder, which is created if need be.
+
+    Afterwards nothing is left of a run that has nothing to go on from. Raises InputError if the
+    folder cannot be written, or another run is at work in it.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(output_dir, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
+    try:
+        _lock(lock, output_dir)
+        journal = Journal(output_dir / WORK_NAME)
+        try:
+            journal.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
+        try:
+            yield journal
+        finally:
+            tidy(output_dir)
+    finally:
+        os.close(lock)
+
+
+def tidy(output_dir: Path) -> None:
+    """Remove what a run that ended has left, unless another one can go on from it."""
+    if not Journal(output_dir / WORK_NAME).num_done:
+        shutil.rmtree(output_dir / WORK_NAME, ignore_errors=True)
+    try:
+        output_dir.rmdir()
+    except OSError:
+        return  # It is not empty, as it should be.
+
+
+def flush_to_disk(path: Path) -> None:
+    """Return when a file's content, or a folder's list of names, has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _lock(descriptor: int, output_dir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{output_dir}: another run is writing there") from error
+    except OSError:
+        return  # Not every network file system locks folders; then nothing can be told.
+
+
+def _entries(journal: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of a journal that are whole."""
+    try:
+        lines = journal.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            yield int(entry["segment"]), {str(k): str(v) for k, v in entry["sha256"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # Cut short: that segment is not done.

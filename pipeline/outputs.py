@@ -1,0 +1,83 @@
+"""The files that a run leaves: whether there is room for them, and how they get their names."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.config import ProcessConfig
+from pipeline.errors import InputError, UsageError
+from pipeline.frames import VideoInfo
+from pipeline.journal import flush_to_disk
+from pipeline.report import JSON_NAME, PAGE_NAME
+
+ANNOTATED_NAME = "annotated.mp4"
+DETECTIONS_NAME = "detections.jsonl"
+TRUTH_NAME = "truth.jsonl"
+_OUTPUT_NAMES = (TRUTH_NAME, DETECTIONS_NAME, JSON_NAME, PAGE_NAME, ANNOTATED_NAME)
+
+_LEAST_BITS_PER_PIXEL = 0.005
+"""What still scenes need at the default quality; most footage needs ten times as much."""
+
+
+def require_free_output(config: ProcessConfig) -> None:
+    """Raises InputError for what is there and may not be replaced, UsageError for the input."""
+    for name in reversed(_OUTPUT_NAMES):
+        target = config.output_dir / name
+        if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
+            raise UsageError(
+                f"{config.source} is both the input and the output: choose another folder"
+            )
+        if target.exists() and not config.overwrite:
+            raise InputError(f"{target} exists already: --overwrite replaces it")
+        if target.is_dir():
+            raise InputError(f"{target} is a folder: it cannot be replaced")
+
+
+def require_space(config: ProcessConfig, info: VideoInfo) -> None:
+    """Raise InputError where the result cannot fit; where it might not, the run may try.
+
+    The segments and the result made of them are on the disk at the same time.
+    """
+    counts = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
+    pixels = info.size_wh[0] * info.size_wh[1] * min(counts, default=0)
+    least = int(2 * pixels * _LEAST_BITS_PER_PIXEL / 8)
+    free = shutil.disk_usage(config.output_dir).free
+    if free < least:
+        raise InputError(
+            f"{config.output_dir}: {free / 1e6:.0f} MB are free, and the result needs "
+            f"{least / 1e6:.0f} MB at the very least: make room, or choose another folder"
+        )
+
+
+def join_lines(parts: Sequence[Path], num_frames: Sequence[int], target: Path) -> None:
+    """Lay the lines of all segments end to end; frames then count from the clip's beginning."""
+    with target.open("wb") as out:
+        for line in _numbered(parts, num_frames):
+            out.write(line)
+
+
+def _numbered(parts: Sequence[Path], num_frames: Sequence[int]) -> Iterator[bytes]:
+    begins = itertools.accumulate(num_frames, initial=0)
+    for part, begin in zip(parts, begins, strict=False):
+        with part.open("rb") as lines:
+            if begin == 0:
+                yield from lines
+                continue
+            for line in lines:
+                # {"frame_index": 12, ...: not read as JSON, of which there may be gigabytes.
+                name, _, rest = line.partition(b": ")
+                index, _, rest = rest.partition(b",")
+                yield b"%s: %d,%s" % (name, begin + int(index), rest)
+
+
+def publish(joined: Path, output_dir: Path) -> None:
+    """Move the finished files to their final names, the clip last."""
+    for name in _OUTPUT_NAMES:
+        if (joined / name).exists():
+            (joined / name).replace(output_dir / name)
+        else:
+            (output_dir / name).unlink(missing_ok=True)  # The truth of another run.
+    flush_to_disk(output_dir)

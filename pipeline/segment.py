@@ -1,0 +1,205 @@
+"""One segment of a clip, taken through all steps: a video track, its detections, and a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.config import ProcessConfig
+from pipeline.encode import VideoEncoder
+from pipeline.engine import Engine
+from pipeline.frames import FrameSource, Segment, SourceFaults
+from pipeline.letterbox import letterbox
+from pipeline.loop import FrameLoop
+from pipeline.machine import process_cpu_seconds
+from pipeline.model.prepare import PreparedModel
+from pipeline.mux import verify
+from pipeline.scene import Truth
+from pipeline.snapshots import Snapshots, places_seconds
+from pipeline.stats import RunStats, thread_ids, threads_cpu_seconds
+from pipeline.synthetic import SyntheticSource
+from pipeline.truth import truth_record
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every segment of a clip is worked on with.
+
+    class_ids: the classes to keep; None keeps all.
+    decode_workers: the threads that the decoder started.
+    """
+
+    source: FrameSource
+    prepared: PreparedModel
+    engine: Engine
+    class_ids: frozenset[int] | None
+    encoder_threads: int
+    decode_workers: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFiles:
+    """Where a segment's results are: the video is missing if there is no frame, the truth if
+    it is not known."""
+
+    folder: Path
+    number: int
+
+    @property
+    def video(self) -> Path:
+        return self._named(".mp4")
+
+    @property
+    def detections(self) -> Path:
+        return self._named(".jsonl")
+
+    @property
+    def truth(self) -> Path:
+        return self._named(".truth.jsonl")
+
+    @property
+    def manifest(self) -> Path:
+        return self._named(".json")
+
+    def existing(self) -> list[Path]:
+        parts = (self.video, self.detections, self.truth, self.manifest)
+        return [part for part in parts if part.exists()]
+
+    def _named(self, suffix: str) -> Path:
+        return self.folder / f"{self.number:04d}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What there is to know about a segment that is done.
+
+    end_seconds: where its last frame ends on the clip's timeline; 0 without frames.
+    ended: whether it has every frame that could be read, rather than as many as were asked for.
+    pictures: annotated frames, as data: URLs.
+    """
+
+    end_seconds: float
+    ended: bool
+    faults: SourceFaults
+    pictures: list[str]
+    stats: RunStats
+
+    @property
+    def num_frames(self) -> int:
+        return self.stats.num_frames
+
+    def write(self, path: Path) -> None:
+        record = {
+            "end_seconds": self.end_seconds,
+            "ended": self.ended,
+            "faults": asdict(self.faults),
+            "pictures": self.pictures,
+            "stats": self.stats.as_record(),
+        }
+        path.write_text(json.dumps(record), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            end_seconds=record["end_seconds"],
+            ended=record["ended"],
+            faults=SourceFaults(**record["faults"]),
+            pictures=record["pictures"],
+            stats=RunStats.from_record(record["stats"]),
+        )
+
+
+def process_segment(
+    setup: Setup,
+    config: ProcessConfig,
+    segment: Segment,
+    files: SegmentFiles,
+    *,
+    num_frames: int | None,
+    on_frame: Callable[[int], None],
+) -> Manifest:
+    """Take a segment's frames through all steps into files that were read back and are right.
+
+    num_frames: take the first so many only; None takes all. on_frame: is told the index, within
+    the segment, of every frame that is done. Raises PipelineError.
+    """
+    source, stats = setup.source, RunStats()
+    frames = source.frames(segment)
+    faults_before = source.faults.since(SourceFaults())
+    threads_before = thread_ids()
+    encoder = VideoEncoder(
+        files.video, source.info, config.encode, num_threads=setup.encoder_threads
+    )
+    encode_workers = thread_ids() - threads_before
+    snapshots = Snapshots(_places_in(segment, setup, config.num_frames))
+    started, cpu_before = time.perf_counter(), process_cpu_seconds()
+    decode_cpu_before = threads_cpu_seconds(setup.decode_workers)
+    with contextlib.ExitStack() as stack:
+        stack.callback(encoder.abandon)
+        results = stack.enter_context(files.detections.open("w", encoding="utf-8"))
+        if config.scene:
+            assert isinstance(source, SyntheticSource)
+            lines = stack.enter_context(files.truth.open("w", encoding="utf-8"))
+            source.on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
+        loop = FrameLoop(
+            frames=itertools.islice(frames, num_frames),
+            info=source.info,
+            engine=setup.engine,
+            prepared=setup.prepared,
+            box=letterbox(source.info.size_wh, setup.prepared.input_wh),
+            detect=config.detect,
+            class_ids=setup.class_ids,
+            every=config.every,
+            reuse_duplicates=config.reuse_duplicates,
+            encoder=encoder,
+            results=results,
+            stats=stats,
+            snapshots=snapshots,
+            on_frame=on_frame,
+        )
+        loop.run()
+        stats.decode_workers_cpu_seconds = (
+            threads_cpu_seconds(setup.decode_workers) - decode_cpu_before
+        )
+        stats.encode_workers_cpu_seconds = threads_cpu_seconds(encode_workers)
+        stats.frames_cpu_seconds = process_cpu_seconds() - cpu_before
+        stats.frames_wall_seconds = time.perf_counter() - started
+        if stats.num_frames:
+            encoder.close()
+    if stats.num_frames:
+        verify(files.video, stats.num_frames, loop.end_seconds)
+    else:
+        files.video.unlink(missing_ok=True)
+    return Manifest(
+        end_seconds=loop.end_seconds,
+        ended=num_frames is None or stats.num_frames < num_frames,
+        faults=source.faults.since(faults_before),
+        pictures=snapshots.pictures,
+        stats=stats,
+    )
+
+
+def _places_in(segment: Segment, setup: Setup, num_frames: int | None) -> list[float]:
+    """Where in a segment to take pictures for the report, in seconds on the clip's timeline."""
+    info = setup.source.info
+    known = [info.duration_seconds] if info.duration_seconds else []
+    if num_frames is not None and info.frame_rate:
+        known.append(float(num_frames / info.frame_rate))
+    begin_seconds = float(info.start_pts * info.time_base)
+    places = [begin_seconds + s for s in places_seconds(min(known, default=None))]
+    start = 0.0 if segment.start_pts is None else float(segment.start_pts * info.time_base)
+    end = None if segment.end_pts is None else float(segment.end_pts * info.time_base)
+    return [s for s in places if s >= start and (end is None or s < end)]
+
+
+def _write_truth(lines: TextIO, frame_rate: Fraction, index: int, pts: int, truth: Truth) -> None:
+    lines.write(json.dumps(truth_record(index, float(pts / frame_rate), truth)) + "\n")

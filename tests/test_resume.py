@@ -1,0 +1,428 @@
+"""Interrupted runs go on where they were, and give what an uninterrupted one gives."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import (
+    DetectOptions,
+    EncodeOptions,
+    InferOptions,
+    ProcessConfig,
+    SyntheticOptions,
+)
+from pipeline.decode import VideoReader
+from pipeline.encode import VideoEncoder
+from pipeline.errors import EncodeError, InputError, Interrupted
+from pipeline.frames import Frame
+from pipeline.journal import WORK_NAME, open_journal
+from pipeline.plan import plan_clip
+from pipeline.progress import Progress
+from pipeline.report import Report
+from pipeline.run import process_video
+from tests.conftest import process, read_detections, video_times, write_clip
+from tests.test_media import Track, damage_packets, record, record_with_tracks, tracks_of
+from tests.test_run import assert_numbered, numbered
+
+NUM_FRAMES = 120
+PER_SEGMENT = 20
+SEGMENT_SECONDS = 0.8
+KEYS = {"g": "10", "sc_threshold": "0"}
+F32 = InferOptions(precision="f32")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 numbered frames with a key frame at every tenth: six segments."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, [numbered(i) for i in range(NUM_FRAMES)], options=KEYS)
+
+
+def run(source: Path | SyntheticOptions, out: Path, weights: Path, **options: Any) -> Report:
+    options = {"segment_seconds": SEGMENT_SECONDS, "infer": F32, **options}
+    return process(source, out, weights, **options)
+
+
+def interrupted_at(frame: int, error: BaseException) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        if progress.stage == "frames" and progress.done == frame:
+            raise error
+
+    return tell
+
+
+def interrupt(source: Path | SyntheticOptions, out: Path, weights: Path, at: int) -> str:
+    """Interrupt a run when so many frames are done; returns its message."""
+    config = ProcessConfig(
+        source=source,
+        output_dir=out,
+        weights=weights,
+        infer=F32,
+        segment_seconds=SEGMENT_SECONDS,
+    )
+    with pytest.raises(Interrupted) as caught:
+        process_video(config, interrupted_at(at, KeyboardInterrupt()))
+    return str(caught.value)
+
+
+def results(out: Path) -> tuple[bytes, bytes]:
+    """The annotated clip and the detections, to the byte."""
+    return (out / "annotated.mp4").read_bytes(), (out / "detections.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def clean(
+    clip: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[bytes, bytes]:
+    """What a run gives that nothing interrupts."""
+    out = tmp_path_factory.mktemp("clean") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(out.parent / "cache"))
+        assert run(clip, out, tiny_weights)["segments"]["number"] == 6
+    return results(out)
+
+
+# Segments by themselves
+
+
+def picture_and_time(frame: Frame) -> tuple[Fraction, bytes]:
+    return frame.pts * frame.time_base, frame.image.to_ndarray(format="gray").tobytes()
+
+
+SOURCES: list[tuple[str, str, dict[str, str]]] = [
+    ("libx264", "mp4", {**KEYS, "bf": "3"}),
+    ("libx264", "mkv", {**KEYS, "bf": "3"}),
+    ("libx264", "ts", {**KEYS, "bf": "3"}),
+    ("libx264", "mp4", {**KEYS, "x264-params": "open-gop=1:bframes=3"}),
+    ("libx264", "mp4", {**KEYS, "x264-params": "intra-refresh=1"}),
+    ("libx265", "mkv", {"x265-params": "keyint=10:open-gop=1:log-level=error"}),
+    ("mpeg4", "avi", {"g": "10"}),
+    ("libvpx-vp9", "webm", {"g": "10"}),
+    ("mjpeg", "avi", {}),
+]
+
+NAMES = [f"{codec}-{suffix}-{i}" for i, (codec, suffix, _) in enumerate(SOURCES)]
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "options"),
+    SOURCES,
+    ids=NAMES,
+)
+def test_a_segment_that_is_sought_has_the_pictures_of_one_that_is_read_on_to(
+    tmp_path: Path, codec: str, suffix: str, options: dict[str, str]
+) -> None:
+    path = record(
+        tmp_path / f"clip.{suffix}",
+        [numbered(i) for i in range(NUM_FRAMES)],
+        codec=codec,
+        pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p",
+        options=options,
+    )
+    reader = VideoReader(path)
+    whole = [picture_and_time(frame) for frame in reader]
+    segments = plan_clip(path, reader.info, SEGMENT_SECONDS, None)
+    read_on = [[picture_and_time(f) for f in reader.frames(segment)] for segment in segments]
+    assert list(itertools.chain(*read_on)) == whole
+    assert len(whole) == NUM_FRAMES
+    order = random.Random(1).sample(segments, len(segments))
+    for segment in order:
+        assert [picture_and_time(f) for f in reader.frames(segment)] == read_on[segment.number]
+    reader.close()
+
+
+def test_segments_are_found_where_time_stamps_begin_anew(tmp_path: Path) -> None:
+    first = record(tmp_path / "first.ts", [numbered(i) for i in range(60)], options=KEYS)
+    path = tmp_path / "clip.ts"
+    path.write_bytes(first.read_bytes() * 2)
+    reader = VideoReader(path)
+    whole = [picture_and_time(frame) for frame in reader]
+    segments = plan_clip(path, reader.info, SEGMENT_SECONDS, None)
+    assert len(segments) > 3
+    for segment in reversed(segments):
+        frames = [picture_and_time(frame) for frame in reader.frames(segment)]
+        assert frames == [
+            frame
+            for frame in whole
+            if (segment.start_pts or 0) <= frame[0] / reader.info.time_base
+            and (segment.end_pts is None or frame[0] / reader.info.time_base < segment.end_pts)
+        ]
+    reader.close()
+
+
+def test_in_segments_the_result_is_that_of_one_piece(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    report = run(clip, tmp_path / "out", tiny_weights, segment_seconds=60.0)
+    assert report["segments"]["number"] == 1
+    assert (tmp_path / "out" / "detections.jsonl").read_bytes() == clean[1]
+    (tmp_path / "clean.mp4").write_bytes(clean[0])
+    assert video_times(tmp_path / "clean.mp4") == video_times(tmp_path / "out" / "annotated.mp4")
+
+
+def test_every_frame_of_a_clip_in_segments_is_itself(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    report = run(clip, tmp_path / "out", tiny_weights)
+    assert report["segments"] == {"number": 6, "done_before": 0, "frames_done_before": 0}
+    assert report["output"]["num_frames"] == NUM_FRAMES
+    assert_numbered(tmp_path / "out", NUM_FRAMES)
+    assert video_times(tmp_path / "out" / "annotated.mp4") == video_times(clip)
+    assert report["detections"]["total"] == NUM_FRAMES
+    times = [point["seconds"] for point in report["speed"]["over_time"]]
+    assert times == sorted(times)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "annotated.mp4",
+        "detections.jsonl",
+        "report.json",
+        "report.html",
+    }
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_every_codec_can_be_joined(
+    clip: Path, tmp_path: Path, tiny_weights: Path, codec: str
+) -> None:
+    run(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec, crf=10))
+    assert video_times(tmp_path / "out" / "annotated.mp4") == video_times(clip)
+    assert_numbered(tmp_path / "out", NUM_FRAMES)
+
+
+def test_each_segment_begins_with_an_inferred_frame(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    run(clip, tmp_path / "out", tiny_weights, every=7)
+    inferred = [
+        line["frame_index"]
+        for line in read_detections(tmp_path / "out")
+        if not line["interpolated"]
+    ]
+    starts = range(0, NUM_FRAMES, PER_SEGMENT)
+    assert inferred == [start + i for start in starts for i in (0, 7, 14)]
+
+
+def test_of_the_first_frames_only_no_more_are_taken_than_asked_for(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = record_with_tracks(tmp_path / "clip.mkv", [], [Track("aac")])
+    report = run(clip, tmp_path / "out", tiny_weights, num_frames=15, segment_seconds=0.2)
+    assert report["output"]["num_frames"] == 15
+    assert len(read_detections(tmp_path / "out")) == 15
+
+
+def test_sound_is_copied_once_over_all_segments(tmp_path: Path, tiny_weights: Path) -> None:
+    silent = write_clip(tmp_path / "a.mp4", [numbered(i) for i in range(20)], options=KEYS)
+    with_sound = record_with_tracks(tmp_path / "b.mp4", [], [Track("aac")])
+    for path in (silent, with_sound):
+        out = tmp_path / path.stem
+        run(path, out, tiny_weights, segment_seconds=0.2)
+        assert tracks_of(out / "annotated.mp4", "audio") == tracks_of(path, "audio")
+
+
+def test_a_segment_without_a_single_good_frame_leaves_a_gap(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    images = [numbered(i) for i in range(60)]
+    clip = write_clip(tmp_path / "clip.mp4", images, codec="mpeg4", options={"g": "1", "qmax": "2"})
+    damage_packets(clip, list(range(20, 40)))
+    report = run(clip, tmp_path / "out", tiny_weights, segment_seconds=0.4)
+    assert report["segments"]["number"] == 6
+    frames = report["output"]["num_frames"]
+    faults = report["source"]["faults"]
+    assert frames + faults["broken_packets"] >= 60 or faults["corrupt_frames"]
+    assert len(read_detections(tmp_path / "out")) == frames
+
+
+def test_the_truth_of_a_synthetic_clip_is_joined_too(tmp_path: Path, tiny_weights: Path) -> None:
+    scene = SyntheticOptions(num_frames=50, size_wh=(128, 96))
+    for name, seconds in (("one", 60.0), ("many", 0.3)):
+        run(scene, tmp_path / name, tiny_weights, segment_seconds=seconds)
+    one, many = ((tmp_path / name / "truth.jsonl").read_bytes() for name in ("one", "many"))
+    assert one == many
+    assert len(one.splitlines()) == 50
+
+
+# Interrupted, and run again
+
+
+@pytest.mark.parametrize("frame", [1, 20, 21, 65, 120])
+def test_an_interrupted_run_goes_on_and_gives_the_very_same(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes], frame: int
+) -> None:
+    out = tmp_path / "out"
+    message = interrupt(clip, out, tiny_weights, frame)
+    done = (frame - 1) // PER_SEGMENT
+    assert not (out / "annotated.mp4").exists()
+    if done:
+        assert f"{done} of 6 segments are kept" in message
+    else:
+        assert "no output" in message
+        assert not out.exists()
+    report = run(clip, out, tiny_weights)
+    assert report["segments"] == {
+        "number": 6,
+        "done_before": done,
+        "frames_done_before": done * PER_SEGMENT,
+    }
+    assert results(out) == clean
+    assert report["output"]["num_frames"] == report["detections"]["inferred_frames"] == NUM_FRAMES
+    assert not (out / WORK_NAME).exists()
+
+
+def test_a_run_that_failed_says_what_is_kept_and_goes_on(
+    clip: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    clean: tuple[bytes, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, whole = tmp_path / "out", VideoEncoder.encode
+    calls = iter(range(1000))
+
+    def broken(*arguments: Any) -> None:
+        if next(calls) == 50:
+            raise EncodeError("the disk is full")
+        whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoEncoder, "encode", broken)
+        with pytest.raises(EncodeError, match=r"the disk is full; 2 of 6 segments are kept: the"):
+            run(clip, out, tiny_weights)
+    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 2
+    assert results(out) == clean
+
+
+def cut_journal(work: Path) -> None:
+    journal = work / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-7])
+
+
+def scrambled_journal(work: Path) -> None:
+    journal = work / "journal.jsonl"
+    lines = journal.read_bytes().splitlines()
+    journal.write_bytes(b"\n".join([lines[0], b"\xff\x00{", *lines[2:]]))
+
+
+def flipped_byte(work: Path) -> None:
+    path = work / "0001.mp4"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], int]] = {
+    "journal cut": (cut_journal, 2),
+    "journal scrambled": (scrambled_journal, 2),
+    "journal gone": (lambda work: (work / "journal.jsonl").unlink(), 0),
+    "video damaged": (flipped_byte, 2),
+    "video gone": (lambda work: (work / "0000.mp4").unlink(), 2),
+    "video empty": (lambda work: (work / "0002.mp4").write_bytes(b""), 2),
+    "detections gone": (lambda work: (work / "0001.jsonl").unlink(), 2),
+    "manifest damaged": (lambda work: (work / "0001.json").write_text("{}"), 2),
+    "key gone": (lambda work: (work / "key").unlink(), 0),
+    "everything gone": (shutil.rmtree, 0),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_to_what_was_kept_is_noticed_and_done_again(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes], name: str
+) -> None:
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    damage, left = DAMAGE[name]
+    damage(out / WORK_NAME)
+    assert run(clip, out, tiny_weights)["segments"]["done_before"] == left
+    assert results(out) == clean
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "confidence": {"detect": DetectOptions(confidence_threshold=0.5)},
+    "quality": {"encode": EncodeOptions(crf=30)},
+    "every": {"every": 2},
+    "segments": {"segment_seconds": 1.2},
+    "frames": {"num_frames": 100},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_with_other_options_a_run_starts_anew(
+    clip: Path, tmp_path: Path, tiny_weights: Path, change: str
+) -> None:
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    assert run(clip, out, tiny_weights, **CHANGES[change])["segments"]["done_before"] == 0
+
+
+def test_with_another_input_of_the_same_name_a_run_starts_anew(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    out, clip = tmp_path / "out", tmp_path / "clip.mp4"
+    write_clip(clip, [numbered(i) for i in range(NUM_FRAMES)], options=KEYS)
+    interrupt(clip, out, tiny_weights, 75)
+    write_clip(clip, [numbered(i + 1) for i in range(NUM_FRAMES)], options=KEYS)
+    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 0
+    assert read_detections(out)[0]["detections"][0]["xyxy"][0] == pytest.approx(8.0, abs=0.1)
+
+
+def test_a_run_that_was_cut_while_it_published_goes_on(
+    clip: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    clean: tuple[bytes, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, whole = tmp_path / "out", Path.replace
+    monkeypatch.setattr("pipeline.outputs.flush_to_disk", lambda _: None)
+
+    def cut(path: Path, target: Path) -> Path:
+        if path.name == "report.html":
+            raise KeyboardInterrupt
+        return whole(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        with pytest.raises(Interrupted):
+            run(clip, out, tiny_weights)
+    assert (out / "detections.jsonl").exists()
+    report = run(clip, out, tiny_weights)
+    assert report["segments"]["done_before"] == 6
+    assert report["speed"]["file_to_file_fps"] > 0
+    assert results(out) == clean
+
+
+def test_what_an_interrupted_run_kept_is_no_permission_to_replace_other_results(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    (out / "report.json").write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        run(clip, out, tiny_weights, every=2)
+    assert (out / "report.json").read_text() == "mine"
+
+
+def test_two_runs_do_not_write_to_one_folder(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    out = tmp_path / "out"
+    with open_journal(out), pytest.raises(InputError, match="another run is writing there"):
+        run(clip, out, tiny_weights)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(
+    clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match=r"0 MB are free, and the result needs"):
+        run(clip, tmp_path / "out", tiny_weights)
+    assert not (tmp_path / "out").exists()
