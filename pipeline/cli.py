@@ -141,7 +141,12 @@ def _summary(report: dict[str, Any], folder: Path) -> list[str]:
     )
     if report["model"]["precision_note"]:
         remarks.append(report["model"]["precision_note"])
-    boxes = report["detections"]
+    boxes, segments = report["detections"], report["segments"]
+    if segments["done_before"]:
+        remarks.append(
+            f"{segments['done_before']} of {segments['number']} segments "
+            f"({segments['frames_done_before']} frames) were done by the run before"
+        )
     if boxes["reused_frames"]:
         remarks.append(f"{boxes['reused_frames']} frames repeat the one before")
     if boxes["interpolated_frames"]:

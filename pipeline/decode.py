@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -75,6 +76,7 @@ class VideoReader:
         self._ahead: _Placed | None = None
         self._reached_pts: int | None = None
         self._at_beginning = True
+        self._decoding = threading.Lock()
         self._open()
         try:
             first = next(self._images, None)
@@ -139,7 +141,8 @@ class VideoReader:
         if self._ahead is not None:
             placed, self._ahead = self._ahead, None
             return placed
-        image = next(self._images, None)
+        with self._decoding:
+            image = next(self._images, None)
         return None if image is None else self._placed(image)
 
     def _placed(self, image: av.VideoFrame) -> _Placed:
@@ -192,7 +195,10 @@ class VideoReader:
                 yield Frame(len(seen) - 1, image.pts, 1, self._time_base, upright(image))
 
     def close(self) -> None:
-        self._container.close()
+        """Let go of the file; not while another thread is inside the decoder and hangs there."""
+        if self._decoding.acquire(blocking=False):
+            self._container.close()
+            self._decoding.release()
 
     @property
     def _time_base(self) -> Fraction:

@@ -138,11 +138,6 @@ class FrameLoop:
             self._in_flight.release()
             self._producer.join(_JOIN_SECONDS)
 
-    @property
-    def reading(self) -> bool:
-        """Whether a frame is still being read: `run` does not wait for ever for one that hangs."""
-        return self._producer.is_alive()
-
     def _produce(self) -> None:
         clocks, num_frames = self._stats.producer, 0
         try:

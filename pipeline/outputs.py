@@ -73,11 +73,11 @@ def _numbered(parts: Sequence[Path], num_frames: Sequence[int]) -> Iterator[byte
                 yield b"%s: %d,%s" % (name, begin + int(index), rest)
 
 
-def publish(joined: Path, output_dir: Path) -> None:
+def publish(finished: Path, output_dir: Path) -> None:
     """Move the finished files to their final names, the clip last."""
     for name in _OUTPUT_NAMES:
-        if (joined / name).exists():
-            (joined / name).replace(output_dir / name)
+        if (finished / name).exists():
+            (finished / name).replace(output_dir / name)
         else:
             (output_dir / name).unlink(missing_ok=True)  # The truth of another run.
     flush_to_disk(output_dir)

@@ -57,18 +57,16 @@ def build_report(
     cores: int,
     encoder_settings: dict[str, Any],
     stats: RunStats,
+    segments: dict[str, int],
     notes: list[str],
     phases: Phases,
     judgement: Judgement | None,
     annotated: Path,
-    num_segments: int,
-    num_reused: int,
-    reused_frames: int,
 ) -> Report:
     """All facts and figures of a finished run.
 
-    num_reused, reused_frames: the segments that an earlier, interrupted run had done. Their
-    time is part of all times here.
+    segments: how many there are, and how much an earlier, interrupted run had done, whose time
+    is part of all times here.
     """
     frames = stats.num_frames
     steps = step_times(stats, cores, encoder_settings["threads"])
@@ -87,11 +85,7 @@ def build_report(
             **encoder_settings,
             "notes": notes,
         },
-        "segments": {
-            "number": num_segments,
-            "done_before": num_reused,
-            "frames_done_before": reused_frames,
-        },
+        "segments": segments,
         "configuration": {
             **engine.facts(),
             "num_requests": stats.requests_running.limit,

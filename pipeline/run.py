@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +59,42 @@ def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_prog
             try:
                 return _process(config, journal, started, on_progress)
             except PipelineError as error:
-                if journal.num_done:
-                    error.args = (f"{error}; {_what_is_kept(journal)}",)
+                if kept := _what_is_kept(journal):
+                    error.args = (f"{error}; {kept}",)
                 raise
             except KeyboardInterrupt as error:
-                kept = _what_is_kept(journal) if journal.num_done else "no output was written"
+                kept = _what_is_kept(journal) or "no output was written"
                 raise Interrupted(f"interrupted; {kept}") from error
     except OSError as error:
         raise InputError(f"{error.filename or config.output_dir}: {error.strerror}") from error
 
 
 def _what_is_kept(journal: Journal) -> str:
+    if not journal.num_segments or not journal.num_done:
+        return ""
     return (
         f"{journal.num_done} of {journal.num_segments} segments are kept: "
         "the same command goes on from there"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The segments of a clip, all done; reused: the numbers of those an earlier run had done."""
+
+    manifests: list[Manifest]
+    reused: frozenset[int]
+    stats: RunStats
+    faults: SourceFaults
+
+    @property
+    def end_seconds(self) -> float:
+        return max(manifest.end_seconds for manifest in self.manifests)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether there may be more frames than were asked for."""
+        return not self.manifests[-1].ended
 
 
 def _process(
@@ -86,62 +108,41 @@ def _process(
             require_free_output(config)
         require_space(config, setup.source.info)
         prepared_at = time.perf_counter()
-        manifests, reused = _take_segments(config, setup, segments, journal, on_progress)
+        taken = _take_segments(config, setup, segments, journal, on_progress)
     finally:
         setup.source.close()
     frames_at = time.perf_counter()
-    stats, faults = RunStats(), SourceFaults()
-    for manifest in manifests:
-        stats.add(manifest.stats)
-        faults.add(manifest.faults)
-    end_seconds = max(manifest.end_seconds for manifest in manifests)
-    joined = journal.folder / "joined"
-    joined.mkdir(exist_ok=True)
-    parts = [SegmentFiles(journal.folder, number) for number in range(len(manifests))]
-    cut = not manifests[-1].ended
-    annotated = joined / ANNOTATED_NAME
-    notes = mux(
-        [part.video for part in parts if part.video.exists()],
-        config.source if isinstance(config.source, Path) else None,
-        annotated,
-        end_seconds if cut else None,
-    )
-    verify(annotated, stats.num_frames, end_seconds)
-    if not cut:
-        notes += _notes_on_length(setup.source.info, stats.num_frames)
-    counts = [manifest.num_frames for manifest in manifests]
-    join_lines([part.detections for part in parts], counts, joined / DETECTIONS_NAME)
-    if config.scene:
-        join_lines([part.truth for part in parts], counts, joined / TRUTH_NAME)
-    for path in joined.iterdir():
-        flush_to_disk(path)
-    phases = Phases(
-        prepare_seconds=prepared_at - started,
-        frames_seconds=frames_at
-        - prepared_at
-        + sum(manifests[number].stats.frames_wall_seconds for number in reused),
-        finish_seconds=time.perf_counter() - frames_at,
-    )
+    finished = journal.folder / "finished"
+    finished.mkdir(exist_ok=True)
+    notes = _join(config, setup.source.info, taken, journal.folder, finished)
+    before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
         config=config,
         info=setup.source.info,
-        faults=faults,
+        faults=taken.faults,
         prepared=setup.prepared,
         selection=selection,
         engine=setup.engine,
         cores=available_cores(),
         encoder_settings=encoder_settings(config.encode, setup.encoder_threads),
-        stats=stats,
+        stats=taken.stats,
+        segments={
+            "number": len(segments),
+            "done_before": len(taken.reused),
+            "frames_done_before": sum(taken.manifests[i].num_frames for i in taken.reused),
+        },
         notes=notes,
-        phases=phases,
-        judgement=_judged(config, setup, joined),
-        annotated=annotated,
-        num_segments=len(segments),
-        num_reused=len(reused),
-        reused_frames=sum(manifests[number].num_frames for number in reused),
+        phases=Phases(
+            prepare_seconds=prepared_at - started,
+            frames_seconds=before_seconds + frames_at - prepared_at,
+            finish_seconds=time.perf_counter() - frames_at,
+        ),
+        judgement=_judged(config, setup, finished),
+        annotated=finished / ANNOTATED_NAME,
     )
-    write_report(report, joined, [p for manifest in manifests for p in manifest.pictures])
-    publish(joined, config.output_dir)
+    pictures = [picture for manifest in taken.manifests for picture in manifest.pictures]
+    write_report(report, finished, pictures)
+    publish(finished, config.output_dir)
     journal.clear()
     return report
 
@@ -217,41 +218,37 @@ def _take_segments(
     segments: Sequence[Segment],
     journal: Journal,
     on_progress: ProgressCallback,
-) -> tuple[list[Manifest], list[int]]:
-    """The manifests of all segments that have to be taken, and the numbers of those that an
-    earlier run had done."""
-    manifests: list[Manifest] = []
-    reused: list[int] = []
-    num_frames = 0
+) -> _Taken:
     making = journal.folder / "making"
     making.mkdir(exist_ok=True)
     info = setup.source.info
     known = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
     expected = min(known, default=None)
+    manifests: list[Manifest] = []
+    reused: set[int] = set()
+    stats, faults = RunStats(), SourceFaults()
+
+    def report_frame(index: int) -> None:
+        on_progress(Progress("frames", stats.num_frames + index + 1, expected))
+
     for segment in segments:
-        left = None if config.num_frames is None else config.num_frames - num_frames
+        left = None if config.num_frames is None else config.num_frames - stats.num_frames
         if left == 0:
             break
         manifest = _kept(journal, segment.number)
         if manifest is not None:
-            reused.append(segment.number)
+            reused.add(segment.number)
         else:
             files = SegmentFiles(making, segment.number)
             manifest = process_segment(
-                setup,
-                config,
-                segment,
-                files,
-                num_frames=left,
-                on_frame=lambda index, before=num_frames: on_progress(  # type: ignore[misc]
-                    Progress("frames", before + index + 1, expected)
-                ),
+                setup, config, segment, files, num_frames=left, on_frame=report_frame
             )
             manifest.write(files.manifest)
             journal.add(segment.number, files.existing())
         manifests.append(manifest)
-        num_frames += manifest.num_frames
-    return manifests, reused
+        stats.add(manifest.stats)
+        faults.add(manifest.faults)
+    return _Taken(manifests, frozenset(reused), stats, faults)
 
 
 def _kept(journal: Journal, number: int) -> Manifest | None:
@@ -264,11 +261,35 @@ def _kept(journal: Journal, number: int) -> Manifest | None:
         return None  # Written by another version.
 
 
-def _judged(config: ProcessConfig, setup: Setup, joined: Path) -> Judgement | None:
+def _join(
+    config: ProcessConfig, info: VideoInfo, taken: _Taken, work: Path, finished: Path
+) -> list[str]:
+    """Make the whole clip's files of those of its segments; returns notes for the report."""
+    parts = [SegmentFiles(work, number) for number in range(len(taken.manifests))]
+    counts = [manifest.num_frames for manifest in taken.manifests]
+    annotated = finished / ANNOTATED_NAME
+    notes = mux(
+        [part.video for part in parts if part.video.exists()],
+        config.source if isinstance(config.source, Path) else None,
+        annotated,
+        taken.end_seconds if taken.was_cut else None,
+    )
+    verify(annotated, sum(counts), taken.end_seconds)
+    if not taken.was_cut:
+        notes += _notes_on_length(info, sum(counts))
+    join_lines([part.detections for part in parts], counts, finished / DETECTIONS_NAME)
+    if config.scene:
+        join_lines([part.truth for part in parts], counts, finished / TRUTH_NAME)
+    for path in finished.iterdir():
+        flush_to_disk(path)
+    return notes
+
+
+def _judged(config: ProcessConfig, setup: Setup, finished: Path) -> Judgement | None:
     """None where the truth is not known, or the model knows other things."""
     if config.scene is None or setup.prepared.layout.class_names != CLASS_NAMES:
         return None
-    return judge(joined / DETECTIONS_NAME, joined / TRUTH_NAME, setup.class_ids)
+    return judge(finished / DETECTIONS_NAME, finished / TRUTH_NAME, setup.class_ids)
 
 
 def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int] | None:
