@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -91,6 +91,7 @@ def open_journal(output_dir: Path) -> Iterator[Journal]:
     Afterwards nothing is left of a run that has nothing to go on from. Raises InputError if the
     folder cannot be written, or another run is at work in it.
     """
+    created = not output_dir.exists()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(output_dir, os.O_RDONLY)
@@ -106,19 +107,21 @@ def open_journal(output_dir: Path) -> Iterator[Journal]:
         try:
             yield journal
         finally:
-            tidy(output_dir)
+            if not Journal(journal.folder).num_done:
+                shutil.rmtree(journal.folder, ignore_errors=True)
+            if created:
+                with suppress(OSError):  # It is not empty, as it should be.
+                    output_dir.rmdir()
     finally:
         os.close(lock)
 
 
 def tidy(output_dir: Path) -> None:
-    """Remove what a run that ended has left, unless another one can go on from it."""
-    if not Journal(output_dir / WORK_NAME).num_done:
-        shutil.rmtree(output_dir / WORK_NAME, ignore_errors=True)
-    try:
-        output_dir.rmdir()
-    except OSError:
-        return  # It is not empty, as it should be.
+    """Remove what a run that was killed has left, unless another one can go on from it."""
+    if not output_dir.is_dir():
+        return
+    with suppress(InputError), open_journal(output_dir):
+        pass
 
 
 def flush_to_disk(path: Path) -> None:

@@ -134,7 +134,10 @@ def process_segment(
     """
     source, stats = setup.source, RunStats()
     frames = source.frames(segment)
-    faults_before = source.faults.since(SourceFaults())
+    # What was skipped before the very first frame belongs to the first segment.
+    faults_before = SourceFaults()
+    if segment.start_pts is not None:
+        faults_before.add(source.faults)
     threads_before = thread_ids()
     encoder = VideoEncoder(
         files.video, source.info, config.encode, num_threads=setup.encoder_threads

@@ -67,7 +67,7 @@ class SyntheticSource:
 
     def _frames(self, numbers: range) -> Iterator[Frame]:
         scene = Scene(self._options.size_wh, self._options.seed) if self._picture is None else None
-        for index, number in enumerate(numbers):
+        for number in numbers:
             if scene is None:
                 assert self._picture is not None
                 bgr = self._picture
@@ -76,8 +76,8 @@ class SyntheticSource:
                 things = scene.things(number)
                 bgr = scene.draw_things(number, things)
                 if self.on_truth:
-                    self.on_truth(index, number, scene.truth_of(things))
-            yield Frame(index, number, 1, self.info.time_base, _to_yuv420p(bgr))
+                    self.on_truth(number - numbers.start, number, scene.truth_of(things))
+            yield Frame(number - numbers.start, number, 1, self.info.time_base, _to_yuv420p(bgr))
 
     def close(self) -> None:
         """Nothing to release."""

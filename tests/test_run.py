@@ -496,7 +496,7 @@ def test_a_failure_in_any_step_ends_the_run_and_leaves_nothing(
         process(clip, tmp_path / "out", tiny_weights)
     assert time.monotonic() - started < 10
     assert [thread.name for thread in threading.enumerate() if thread.name == "decode"] == []
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -589,7 +589,7 @@ def test_no_file_of_the_output_is_overwritten_unasked(
     assert (tmp_path / "out" / name).read_text() == "of somebody else"
 
 
-def test_a_run_stopped_while_its_report_is_written_leaves_nothing(
+def test_a_run_stopped_while_its_report_is_written_leaves_nothing_under_a_final_name(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 3)
@@ -597,10 +597,13 @@ def test_a_run_stopped_while_its_report_is_written_leaves_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.run.write_report", stop)
-    with pytest.raises(Interrupted):
-        process(clip, tmp_path / "out", tiny_weights)
-    assert list((tmp_path / "out").iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.run.write_report", stop)
+        with pytest.raises(Interrupted, match="1 of 1 segments are kept"):
+            process(clip, tmp_path / "out", tiny_weights)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".partial"]
+    assert process(clip, tmp_path / "out", tiny_weights)["segments"]["done_before"] == 1
+    assert ".partial" not in [path.name for path in (tmp_path / "out").iterdir()]
 
 
 def test_a_clip_that_was_cut_off_is_noted(tmp_path: Path, tiny_weights: Path) -> None:
