@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 MODEL_OPTIONS = $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(MODEL),--model "$(MODEL)")
 
 .DEFAULT_GOAL := help
-.PHONY: help process tune bench bench-e2e evaluate samples test lint clean
+.PHONY: help process tune bench bench-e2e evaluate samples test torture lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,10 @@ samples: $(VENV)/.installed ## make the sample clip, its detections and the READ
 	@$(BIN)/python scripts/make_samples.py
 
 test: $(VENV)/.installed-dev ## run all tests, with coverage
-	$(BIN)/python -m pytest -m "" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -m "not torture" --cov --cov-report=term $(ARGS)
+
+torture: $(VENV)/.installed-dev ## make faults on purpose, by the hundred; writes docs/reliability.md
+	$(BIN)/python -m pytest -m torture --table docs/reliability.md tests/torture $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .

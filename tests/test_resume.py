@@ -59,17 +59,20 @@ def interrupted_at(frame: int, error: BaseException) -> Callable[[Progress], Non
     return tell
 
 
-def interrupt(source: Path | SyntheticOptions, out: Path, weights: Path, at: int) -> str:
-    """Interrupt a run when so many frames are done; returns its message."""
-    config = ProcessConfig(
+def config_of(source: Path | SyntheticOptions, out: Path, weights: Path) -> ProcessConfig:
+    return ProcessConfig(
         source=source,
         output_dir=out,
         weights=weights,
         infer=F32,
         segment_seconds=SEGMENT_SECONDS,
     )
+
+
+def interrupt(source: Path | SyntheticOptions, out: Path, weights: Path, at: int) -> str:
+    """Interrupt a run when so many frames are done; returns its message."""
     with pytest.raises(Interrupted) as caught:
-        process_video(config, interrupted_at(at, KeyboardInterrupt()))
+        process_video(config_of(source, out, weights), interrupted_at(at, KeyboardInterrupt()))
     return str(caught.value)
 
 

@@ -1,0 +1,1 @@
+"""Faults made on purpose, in numbers: `make torture`."""
