@@ -104,6 +104,15 @@ def _add_process(commands: Any) -> None:
     _add_encoding(command)
     _add_synthetic(command)
 
+    limits = command.add_argument_group("limits")
+    limits.add_argument(
+        "--stall-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="end if one step on one frame takes longer",
+    )
+
 
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
@@ -270,6 +279,7 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         num_frames=arguments.frames,
         every=arguments.every,
         reuse_duplicates=not arguments.no_reuse,
+        stall_seconds=arguments.stall_seconds,
     )
 
 

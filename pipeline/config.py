@@ -21,6 +21,7 @@ MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 _MOST_REQUESTS = 1024
 _MOST_BATCH = 64
 _MOST_EVERY = 60
+_MOST_STALL_SECONDS = 86_400
 
 
 def _require(condition: bool, message: str) -> None:
@@ -191,6 +192,8 @@ class ProcessConfig:
     num_frames: take the first so many frames only; None takes all. The synthetic clip has its own.
     every: infer each Nth frame only, and carry its boxes over to those between.
     reuse_duplicates: take the boxes of the frame before for one that shows the very same.
+    stall_seconds: how long one step on one frame may take before the worker of the command line
+        is taken to hang.
     """
 
     source: Path | SyntheticOptions
@@ -205,6 +208,14 @@ class ProcessConfig:
     num_frames: int | None = None
     every: int = 1
     reuse_duplicates: bool = True
+    stall_seconds: float = 60.0
+
+    @property
+    def source_name(self) -> str:
+        """The source as messages name it."""
+        if isinstance(self.source, Path):
+            return str(self.source)
+        return str(self.source.image or "synthetic")
 
     @property
     def scene(self) -> SyntheticOptions | None:
@@ -228,6 +239,10 @@ class ProcessConfig:
         _require(
             1 <= self.every <= _MOST_EVERY,
             f"every must lie between 1 and {_MOST_EVERY}, not {self.every}",
+        )
+        _require(
+            1 <= self.stall_seconds <= _MOST_STALL_SECONDS,
+            f"stall-seconds must lie between 1 and {_MOST_STALL_SECONDS}, not {self.stall_seconds}",
         )
         _require(
             self.calibration is None or self.infer.precision == "int8",

@@ -19,7 +19,7 @@ from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOp
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
 from pipeline.engine import Engine
-from pipeline.errors import InputError, Interrupted, UsageError
+from pipeline.errors import InputError, Interrupted, PipelineError, UsageError
 from pipeline.frames import FrameSource, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.infer import load_engine
@@ -30,6 +30,7 @@ from pipeline.machine import available_cores, process_cpu_seconds
 from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
+from pipeline.position import Position, Step
 from pipeline.progress import ProgressCallback, no_progress
 from pipeline.report import JSON_NAME, PAGE_NAME, Phases, Report, build_report, write_report
 from pipeline.scene import Truth
@@ -47,22 +48,35 @@ _OUTPUT_NAMES = (TRUTH_NAME, DETECTIONS_NAME, JSON_NAME, PAGE_NAME, ANNOTATED_NA
 OnTruth = Callable[[int, Truth], None]
 
 
-def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Report:
+def process_video(
+    config: ProcessConfig,
+    on_progress: ProgressCallback = no_progress,
+    position: Position | None = None,
+) -> Report:
     """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
 
     For the synthetic scene also truth.jsonl; a model that knows its things is judged by it.
     Nothing appears under a final name before it is complete and was checked. Raises
     PipelineError, and Interrupted for a KeyboardInterrupt; nothing of the run is left then.
+
+    position: is told where the work is, for another process that watches it.
     """
     started = time.perf_counter()
     _require_free_output(config)
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
-        scratch_name = tempfile.mkdtemp(dir=config.output_dir, prefix=".partial-")
+        # Whoever watches this process can tell what it left if it died.
+        scratch_name = tempfile.mkdtemp(dir=config.output_dir, prefix=f".partial-{os.getpid()}-")
     except OSError as error:
         raise InputError(f"{config.output_dir}: cannot write there ({error.strerror})") from error
     try:
-        return _process(config, Path(scratch_name), started, on_progress)
+        return _process(
+            config, Path(scratch_name), started, on_progress, RunStats(position or Position())
+        )
+    except PipelineError as error:
+        if error.step is not None:
+            error.file = config.source_name
+        raise
     except KeyboardInterrupt as error:
         raise Interrupted("interrupted; no output was written") from error
     except OSError as error:
@@ -125,7 +139,11 @@ def _set_up(
 
 
 def _process(
-    config: ProcessConfig, scratch: Path, started: float, on_progress: ProgressCallback
+    config: ProcessConfig,
+    scratch: Path,
+    started: float,
+    on_progress: ProgressCallback,
+    stats: RunStats,
 ) -> Report:
     video, jsonl, truth, annotated = (
         scratch / name for name in ("video.mp4", DETECTIONS_NAME, TRUTH_NAME, ANNOTATED_NAME)
@@ -137,7 +155,7 @@ def _process(
             lines = files.enter_context(truth.open("w", encoding="utf-8"))
             on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
         setup = _set_up(config, video, on_truth, on_progress)
-        stats, encoder = RunStats(), setup.encoder
+        encoder = setup.encoder
         prepared_at, cpu_before = time.perf_counter(), process_cpu_seconds()
         try:
             loop = FrameLoop(
@@ -156,6 +174,7 @@ def _process(
                 on_progress=on_progress,
             )
             loop.run()
+            stats.position.encoding.enter(Step.JOIN)
             stats.decode_workers_cpu_seconds = threads_cpu_seconds(setup.decode_workers)
             stats.encode_workers_cpu_seconds = threads_cpu_seconds(setup.encode_workers)
             stats.frames_cpu_seconds = process_cpu_seconds() - cpu_before
