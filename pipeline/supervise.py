@@ -163,10 +163,10 @@ def _require_not_stalled(still_seconds: float, position: Position, config: Proce
     if still_seconds < limit_seconds:
         return
     if place is None:
-        error = WorkerDied(f"nothing moved for {limit_seconds:.0f} s ({position})")
+        error = WorkerDied(f"nothing moved for {limit_seconds:g} s ({position})")
     else:
         error = WorkerDied(
-            f"it did not come back within {limit_seconds:.0f} s; --stall-seconds allows more"
+            f"it did not come back within {limit_seconds:g} s; --stall-seconds allows more"
         )
         error.step, error.frame_index = place.step.label, place.frame_index
     error.file = config.source_name
@@ -188,10 +188,14 @@ def _death(process: BaseProcess, position: Position, config: ProcessConfig) -> W
 
 
 def _interrupted(answer: _Done[Any] | _Failed, signal_number: int) -> Interrupted:
-    if isinstance(answer, _Failed) and isinstance(answer.error, Interrupted):
+    if isinstance(answer, _Done):
+        error = Interrupted("interrupted when the output was complete")
+    elif isinstance(answer.error, Interrupted):
         error = answer.error
+    elif isinstance(answer.error, WorkerDied):
+        error = Interrupted("interrupted; the worker did not stop and was killed")
     else:
-        error = Interrupted("interrupted")
+        error = Interrupted(f"interrupted; {answer.error}")
     error.signal_number = signal_number
     return error
 
