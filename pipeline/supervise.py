@@ -37,7 +37,7 @@ IDLE_SECONDS = 600.0
 threads wait for the model, which the worker itself watches."""
 
 _POLL_SECONDS = 0.25
-_STOP_SECONDS = 4.0
+_STOP_SECONDS = 3.5
 _EXIT_SECONDS = 2.0
 _PROGRESS_SECONDS = 0.1
 _STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)

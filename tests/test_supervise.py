@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,12 @@ from tests.test_public_api import HEAVY
 
 PROJECT = Path(__file__).resolve().parents[1]
 NUM_FRAMES = 60
-STEPS = ["preprocess", "callback", "postprocess", "annotate", "encode", "write"]
+OTHERS = ["preprocess", "callback", "postprocess", "annotate", "write"]
+"""Steps besides decode and encode."""
+
+
+def slow(steps: list[str]) -> list[Any]:
+    return [pytest.param(step, marks=pytest.mark.slow) for step in steps]
 
 
 @pytest.fixture
@@ -82,7 +88,7 @@ def assert_gone(pid: int) -> None:
         os.kill(pid, 0)
 
 
-@pytest.mark.parametrize("step", ["prepare", "decode", *STEPS, "join"])
+@pytest.mark.parametrize("step", ["encode", *slow(["prepare", "decode", *OTHERS, "join"])])
 @pytest.mark.parametrize("fault", ["kill", "segv"])
 def test_a_worker_that_dies_in_any_step_is_exit_code_1_with_what_it_was_at(
     fault: str, step: str, clip: Path, options: list[str], tmp_path: Path
@@ -155,7 +161,7 @@ def test_a_parent_that_is_killed_takes_its_worker_along(options: list[str]) -> N
         assert time.monotonic() - killed < 5
 
 
-@pytest.mark.parametrize("step", ["decode", *STEPS])
+@pytest.mark.parametrize("step", ["encode", *slow(["decode", *OTHERS])])
 def test_an_exception_in_the_worker_names_step_and_frame_to_the_user(
     step: str, clip: Path, options: list[str], tmp_path: Path
 ) -> None:
@@ -220,7 +226,7 @@ def test_a_signal_ends_the_run_soon_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("step", ["prepare", "encode", "join"])
+@pytest.mark.parametrize("step", ["encode", *slow(["prepare", "join"])])
 @pytest.mark.parametrize(("stop", "code"), STOPS)
 def test_a_worker_that_does_not_stop_is_killed_before_5_seconds_are_over(
     stop: signal.Signals, code: int, step: str, clip: Path, options: list[str], tmp_path: Path
