@@ -26,6 +26,7 @@ from pipeline.errors import (
     ModelError,
     PipelineError,
     UsageError,
+    WorkerDied,
 )
 from pipeline.progress import Progress
 
@@ -49,6 +50,7 @@ __all__ = [
     "Progress",
     "SyntheticOptions",
     "UsageError",
+    "WorkerDied",
     "process_video",
 ]
 

@@ -112,6 +112,15 @@ def _add_process(commands: Any) -> None:
     _add_encoding(command)
     _add_synthetic(command)
 
+    limits = command.add_argument_group("limits")
+    limits.add_argument(
+        "--stall-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="end if one step on one frame takes longer",
+    )
+
 
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
@@ -279,6 +288,7 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         every=arguments.every,
         reuse_duplicates=not arguments.no_reuse,
         segment_seconds=arguments.segment_seconds,
+        stall_seconds=arguments.stall_seconds,
     )
 
 

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.arguments import argument_parser, infer_options, process_config, tune_config
-from pipeline.config import AutoOptions, InferOptions, SyntheticOptions
-from pipeline.errors import Interrupted, PipelineError, UsageError
+from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.errors import Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.machine import available_cores
+from pipeline.position import Position
+from pipeline.progress import ProgressCallback
+from pipeline.supervise import supervise
 from pipeline.terminal import ProgressPrinter
 from pipeline.throughput.configurations import AUTO, configurations
 
-EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
-EXIT_TERMINATED = 143
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE = 0, 1, 2
+_EXIT_BY_SIGNAL = 128
+EXIT_INTERRUPTED = _EXIT_BY_SIGNAL + signal.SIGINT
+EXIT_TERMINATED = _EXIT_BY_SIGNAL + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _COMMANDS[arguments.command](arguments)
     except Interrupted as error:
-        return _fail(arguments, error, EXIT_INTERRUPTED)
+        return _fail(arguments, error, _EXIT_BY_SIGNAL + error.signal_number)
     except KeyboardInterrupt:
         return _fail(arguments, "interrupted", EXIT_INTERRUPTED)
     except UsageError as error:
@@ -37,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         return _fail(arguments, error, EXIT_FAILED)
     except Exception as error:
-        reason = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-        return _fail(arguments, reason, EXIT_FAILED)
+        return _fail(arguments, as_pipeline_error(error), EXIT_FAILED)
     finally:
         signal.signal(signal.SIGTERM, before)
     return EXIT_DONE
@@ -51,12 +55,19 @@ def _fail(arguments: argparse.Namespace, reason: object, code: int) -> int:
     return code
 
 
-def _process(arguments: argparse.Namespace) -> None:
+def process_in_worker(
+    config: ProcessConfig, on_progress: ProgressCallback, position: Position
+) -> dict[str, Any]:
+    """What the child process of `process` does; all that is heavy is imported there."""
     from pipeline.run import process_video
 
+    return process_video(config, on_progress, position)
+
+
+def _process(arguments: argparse.Namespace) -> None:
     config = process_config(arguments)
     with ProgressPrinter() as progress:
-        report = process_video(config, progress)
+        report = supervise(process_in_worker, config, progress)
     for line in _summary(report, config.output_dir):
         print(line)
 

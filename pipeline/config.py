@@ -21,6 +21,7 @@ MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 _MOST_REQUESTS = 1024
 _MOST_BATCH = 64
 _MOST_EVERY = 60
+_MOST_STALL_SECONDS = 86_400
 
 
 def _require(condition: bool, message: str) -> None:
@@ -193,6 +194,8 @@ class ProcessConfig:
     reuse_duplicates: take the boxes of the frame before for one that shows the very same.
     segment_seconds: about how much footage is lost at most when a run is interrupted; each such
         stretch begins with a key frame and an inferred frame.
+    stall_seconds: how long one step on one frame may take before the worker of the command line
+        is taken to hang.
     """
 
     source: Path | SyntheticOptions
@@ -208,6 +211,14 @@ class ProcessConfig:
     every: int = 1
     reuse_duplicates: bool = True
     segment_seconds: float = 60.0
+    stall_seconds: float = 60.0
+
+    @property
+    def source_name(self) -> str:
+        """The source as messages name it."""
+        if isinstance(self.source, Path):
+            return str(self.source)
+        return str(self.source.image or "synthetic")
 
     @property
     def scene(self) -> SyntheticOptions | None:
@@ -235,6 +246,10 @@ class ProcessConfig:
         _require(
             self.segment_seconds > 0,
             f"segment seconds must be more than 0, not {self.segment_seconds}",
+        )
+        _require(
+            1 <= self.stall_seconds <= _MOST_STALL_SECONDS,
+            f"stall-seconds must lie between 1 and {_MOST_STALL_SECONDS}, not {self.stall_seconds}",
         )
         _require(
             self.calibration is None or self.infer.precision == "int8",

@@ -148,7 +148,7 @@ class VideoEncoder:
             self._durations[pts] = duration
             self._write(self._stream.encode(image))
         except (av.FFmpegError, ValueError) as error:
-            raise EncodeError(f"frame {self.num_frames} could not be encoded ({error})") from error
+            raise EncodeError(f"the encoder refused the frame ({error})") from error
         self.num_frames += 1
 
     def flush(self) -> None:

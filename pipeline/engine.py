@@ -8,9 +8,20 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import InferenceError
+from pipeline.frames import Frame
+
 Job = TypeVar("Job")
 _Job = TypeVar("_Job", contravariant=True)
 Heads = Sequence[NDArray[np.float32]]
+
+
+def inference_error(message: str, job: object) -> InferenceError:
+    """An error of the model on a job; it names the frame if the job is one."""
+    error = InferenceError(message)
+    if isinstance(job, Frame):
+        error.frame_index = job.index
+    return error
 
 
 class Pool(Protocol[_Job]):

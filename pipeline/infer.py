@@ -15,7 +15,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from pipeline.config import InferOptions
-from pipeline.engine import Engine, Heads, Job
+from pipeline.engine import Engine, Heads, Job, inference_error
 from pipeline.errors import InferenceError, ModelError, UsageError, reason_of
 from pipeline.letterbox import PADDING_VALUE
 from pipeline.machine import available_cores, has_core_quota
@@ -225,13 +225,14 @@ class InferPool(Generic[Job]):
     def drain(self) -> None:
         self.flush()
         failures = []
-        for request in self._requests:
+        for request_id, request in enumerate(self._requests):
             try:
                 request.wait()
             except RuntimeError as error:
-                failures.append(error)
+                failures.append((request_id, error))
         if failures:
-            raise InferenceError(f"inference failed: {reason_of(failures[0])}") from failures[0]
+            request_id, reason = failures[0]
+            raise self._failure(request_id, f"failed: {reason_of(reason)}") from reason
         for request_id in list(self._running):
             self._raise_if_failed(request_id)
 
@@ -239,6 +240,7 @@ class InferPool(Generic[Job]):
         try:
             request_id: int = self._queue.get_idle_request_id()
         except RuntimeError as error:
+            self.drain()  # Knows which it was.
             raise InferenceError(f"inference failed: {reason_of(error)}") from error
         self._raise_if_failed(request_id)
         return request_id
@@ -261,12 +263,14 @@ class InferPool(Generic[Job]):
 
     def _raise_if_failed(self, request_id: int) -> None:
         """A request that is idle again without its callback having run is one that failed."""
-        failed = self._running.get(request_id)
-        if failed is None:
+        if request_id not in self._running:
             return
-        first = failed.jobs[0]
         try:
             self._requests[request_id].wait()
         except RuntimeError as error:
-            raise InferenceError(f"inference failed on {first}: {reason_of(error)}") from error
-        raise InferenceError(f"inference gave no result for {first}")
+            raise self._failure(request_id, f"failed: {reason_of(error)}") from error
+        raise self._failure(request_id, "gave no result")
+
+    def _failure(self, request_id: int, what: str) -> InferenceError:
+        running = self._running.get(request_id)
+        return inference_error(f"inference {what}", running.jobs[0] if running else None)

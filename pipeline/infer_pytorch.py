@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.engine import Heads, Job
+from pipeline.engine import Heads, Job, inference_error
 from pipeline.errors import InferenceError, ModelError
 from pipeline.letterbox import PADDING_VALUE
 from pipeline.machine import available_cores
@@ -82,7 +82,7 @@ class PyTorchPool(Generic[Job]):
         self._waiting: SimpleQueue[tuple[Job, NDArray[np.uint8]] | None] = SimpleQueue()
         self._filling: NDArray[np.uint8] | None = None
         self._started_seconds: float | None = None
-        self._error: BaseException | None = None
+        self._error: InferenceError | None = None
         self._worker: threading.Thread | None = None
 
     @property
@@ -97,7 +97,7 @@ class PyTorchPool(Generic[Job]):
         if self._filling is None:
             self._filling = self._free.get()
         if self._error is not None:
-            raise InferenceError(f"inference failed: {self._error}") from self._error
+            raise self._error
         return self._filling
 
     def submit(self, job: Job) -> None:
@@ -117,7 +117,7 @@ class PyTorchPool(Generic[Job]):
             self._worker.join()
             self._worker = None
         if self._error is not None:
-            raise InferenceError(f"inference failed: {self._error}") from self._error
+            raise self._error
 
     def _run(self) -> None:
         while (work := self._waiting.get()) is not None:
@@ -135,7 +135,8 @@ class PyTorchPool(Generic[Job]):
                 images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255.0
                 heads = [head[0].permute(1, 2, 0).numpy() for head in self._model(images)]
         except Exception as error:
-            self._error = error
+            self._error = inference_error(f"inference failed: {error}", job)
+            self._error.__cause__ = error
             return
         try:
             # Rows and columns first, as OpenVINO gives them: postprocessing reads it in one piece.

@@ -116,12 +116,29 @@ def open_journal(output_dir: Path) -> Iterator[Journal]:
         os.close(lock)
 
 
-def tidy(output_dir: Path) -> None:
-    """Remove what a run that was killed has left, unless another one can go on from it."""
+def tidy(output_dir: Path, *, created: bool) -> str:
+    """Remove what a run that was killed has left, unless another one can go on from it.
+
+    created: whether the folder itself was made by that run. Returns what is kept, in words.
+    """
     if not output_dir.is_dir():
-        return
-    with suppress(InputError), open_journal(output_dir):
-        pass
+        return ""
+    with suppress(InputError), open_journal(output_dir) as journal:
+        if journal.num_done:
+            return what_is_kept(journal)
+    if created:
+        with suppress(OSError):
+            output_dir.rmdir()
+    return ""
+
+
+def what_is_kept(journal: Journal) -> str:
+    """In words, for the user; empty if there is nothing."""
+    if not journal.num_done:
+        return ""
+    of_all = f" of {journal.num_segments}" if journal.num_segments else ""
+    segments = "segment is" if journal.num_done == 1 and not of_all else "segments are"
+    return f"{journal.num_done}{of_all} {segments} kept: the same command goes on from there"
 
 
 def flush_to_disk(path: Path) -> None:

@@ -27,11 +27,12 @@ from pipeline.config import DetectOptions
 from pipeline.detections import Detections
 from pipeline.encode import VideoEncoder
 from pipeline.engine import Engine, Heads, Pool
-from pipeline.errors import InferenceError
+from pipeline.errors import InferenceError, PipelineError, located
 from pipeline.frames import Frame, VideoInfo
 from pipeline.interpolate import fill_in
 from pipeline.letterbox import Letterbox
 from pipeline.model.prepare import PreparedModel
+from pipeline.position import Place, Step
 from pipeline.postprocess import Candidates, detections_from
 from pipeline.preprocess import Preprocessor
 from pipeline.reorder import ReorderBuffer
@@ -78,16 +79,19 @@ class _Failure:
 class FrameLoop:
     """The frames of a clip, or of a segment of it, on their way.
 
-    on_frame: is told the index of every frame that is done.
+    frames count from 0; first_index is the place of the first one in the clip, by which frames
+    are named to others. on_frame: is told of every frame that is done.
 
     Whatever fails, on any thread, comes through the same queue as the results; `run` then stops
-    the producer, waits for the requests under way, and raises the first error.
+    the producer, waits for the requests under way, and raises the first error, a PipelineError
+    that names the step and the frame.
     """
 
     def __init__(
         self,
         *,
         frames: Iterator[Frame],
+        first_index: int,
         info: VideoInfo,
         engine: Engine,
         prepared: PreparedModel,
@@ -103,6 +107,7 @@ class FrameLoop:
         on_frame: Callable[[int], None],
     ) -> None:
         self._frames = frames
+        self._first_index = first_index
         self._prepared = prepared
         self._box = box
         self._detect = detect
@@ -133,17 +138,23 @@ class FrameLoop:
         self._producer.start()
         try:
             self._consume()
+        except Exception as error:
+            placed = _placed(error, self._stats.position.encoding)
+            if placed is error:
+                raise
+            raise placed from error
         finally:
             self._stop.set()
             self._in_flight.release()
             self._producer.join(_JOIN_SECONDS)
 
     def _produce(self) -> None:
-        clocks, num_frames = self._stats.producer, 0
+        clocks, place, num_frames = self._stats.producer, self._stats.position.decoding, 0
         try:
             preprocess = Preprocessor(self._box)
             last_input: NDArray[np.uint8] | None = None
             while not self._stop.is_set():
+                place.frame_index = self._first_index + num_frames
                 with clocks.decode:
                     frame = next(self._frames, None)
                 with clocks.wait_in_flight:
@@ -169,11 +180,12 @@ class FrameLoop:
             with clocks.wait_request:
                 self._pool.drain()
         except BaseException as error:
-            self._failed(error)
+            self._failed(_placed(error, place) if isinstance(error, Exception) else error)
             # OpenVINO aborts the process if requests are let go while they run.
             with contextlib.suppress(InferenceError):
                 self._pool.drain()
         finally:
+            place.enter(Step.DONE)
             self._arrived.put(_End(num_frames))
 
     def _wait_for_room(self) -> None:
@@ -190,7 +202,11 @@ class FrameLoop:
 
     def _inferred(self, frame: Frame, heads: Heads, latency_seconds: float) -> None:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-        candidates = self._prepared.select_candidates(heads, self._detect.confidence_threshold)
+        try:
+            candidates = self._prepared.select_candidates(heads, self._detect.confidence_threshold)
+        except Exception as error:
+            self._failed(located(error, Step.CALLBACK.label, self._first_index + frame.index))
+            return
         self._arrived.put(
             _Inferred(
                 frame,
@@ -205,10 +221,13 @@ class FrameLoop:
         self._arrived.put(_Failure(error))
 
     def _consume(self) -> None:
-        clocks, started = self._stats.consumer, time.perf_counter()
+        clocks, place = self._stats.consumer, self._stats.position.encoding
+        started = time.perf_counter()
         for detected in fill_in(self._detected()):
             frame, detections = detected.frame, detected.detections
             self.end_seconds = float((frame.pts + frame.duration) * frame.time_base)
+            # With frames in between that are not inferred, not the one that arrived last.
+            place.frame_index = self._first_index + frame.index
             with clocks.annotate:
                 image = self._annotator(frame.image, detections)
                 self._snapshots.look(self.end_seconds, image)
@@ -224,7 +243,7 @@ class FrameLoop:
                 record["detections"] = detections.as_records(self._prepared.layout.class_names)
                 self._results.write(json.dumps(record, ensure_ascii=False) + "\n")
                 self._stats.note_frame(detections.class_id, time.perf_counter() - started)
-                self._on_frame(frame.index)
+                self._on_frame(self._first_index + frame.index)
             self._in_flight.release()
         with clocks.encode:
             self._encoder.flush()
@@ -233,6 +252,7 @@ class FrameLoop:
         """Every frame in order, with its detections if it was inferred or repeats such a one."""
         stats, detect, last = self._stats, self._detect, Detections.empty()
         for item in self._in_order():
+            stats.position.encoding.frame_index = self._first_index + item.frame.index
             if isinstance(item, _Inferred):
                 stats.inferred_frames += 1
                 with stats.consumer.postprocess:
@@ -257,6 +277,7 @@ class FrameLoop:
         reorder: ReorderBuffer[_Inferred | _NotInferred] = ReorderBuffer()
         num_frames: int | None = None
         while num_frames is None or reorder.next_index < num_frames:
+            stats.position.encoding.frame_index = self._first_index + reorder.next_index
             with waiting:
                 arrived = self._next_arrival()
             if isinstance(arrived, _Failure):
@@ -288,6 +309,12 @@ class FrameLoop:
                         f"the model did not answer within {limit_seconds:.0f} s; "
                         "try --device CPU, or a smaller --batch, --streams and --requests"
                     ) from None
+
+
+def _placed(error: Exception, place: Place) -> PipelineError:
+    """The error with the place of the thread that it came up on; waits are for the model."""
+    step = Step.INFER if place.step.waits else place.step
+    return located(error, step.label, place.frame_index)
 
 
 def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:

@@ -18,7 +18,7 @@ from pipeline.errors import InputError, Interrupted, PipelineError, UsageError
 from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.infer import load_engine
-from pipeline.journal import Journal, file_sha256, flush_to_disk, open_journal
+from pipeline.journal import Journal, file_sha256, flush_to_disk, open_journal, what_is_kept
 from pipeline.judge import Judgement, judge
 from pipeline.machine import available_cores, versions
 from pipeline.model.prepare import PreparedModel, prepare_model
@@ -34,6 +34,7 @@ from pipeline.outputs import (
     require_space,
 )
 from pipeline.plan import plan_clip, plan_synthetic
+from pipeline.position import Position
 from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.report import Phases, Report, build_report, write_report
 from pipeline.segment import Manifest, SegmentFiles, Setup, process_segment
@@ -43,13 +44,19 @@ from pipeline.synthetic import SyntheticSource
 from pipeline.throughput.selection import Selection, select
 
 
-def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Report:
+def process_video(
+    config: ProcessConfig,
+    on_progress: ProgressCallback = no_progress,
+    position: Position | None = None,
+) -> Report:
     """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
 
     For the synthetic scene also truth.jsonl; a model that knows its things is judged by it.
     Nothing appears under a final name before it is complete and was checked. Raises
     PipelineError, and Interrupted for a KeyboardInterrupt; then nothing of the run is left but
     the segments that are done, from which the same run goes on.
+
+    position: is told where the work is, for another process that watches it.
     """
     started = time.perf_counter()
     try:
@@ -57,25 +64,18 @@ def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_prog
             if not journal.num_done:
                 require_free_output(config)
             try:
-                return _process(config, journal, started, on_progress)
+                return _process(config, journal, started, on_progress, position or Position())
             except PipelineError as error:
-                if kept := _what_is_kept(journal):
-                    error.args = (f"{error}; {kept}",)
+                if error.step is not None:
+                    error.file = config.source_name
+                if kept := what_is_kept(journal):
+                    error.args = (f"{error.args[0]}; {kept}",)
                 raise
             except KeyboardInterrupt as error:
-                kept = _what_is_kept(journal) or "no output was written"
+                kept = what_is_kept(journal) or "no output was written"
                 raise Interrupted(f"interrupted; {kept}") from error
     except OSError as error:
         raise InputError(f"{error.filename or config.output_dir}: {error.strerror}") from error
-
-
-def _what_is_kept(journal: Journal) -> str:
-    if not journal.num_segments or not journal.num_done:
-        return ""
-    return (
-        f"{journal.num_done} of {journal.num_segments} segments are kept: "
-        "the same command goes on from there"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,11 @@ class _Taken:
 
 
 def _process(
-    config: ProcessConfig, journal: Journal, started: float, on_progress: ProgressCallback
+    config: ProcessConfig,
+    journal: Journal,
+    started: float,
+    on_progress: ProgressCallback,
+    position: Position,
 ) -> Report:
     setup, selection = _set_up(config, on_progress)
     try:
@@ -108,7 +112,7 @@ def _process(
             require_free_output(config)
         require_space(config, setup.source.info)
         prepared_at = time.perf_counter()
-        taken = _take_segments(config, setup, segments, journal, on_progress)
+        taken = _take_segments(config, setup, segments, journal, on_progress, position)
     finally:
         setup.source.close()
     frames_at = time.perf_counter()
@@ -218,6 +222,7 @@ def _take_segments(
     segments: Sequence[Segment],
     journal: Journal,
     on_progress: ProgressCallback,
+    position: Position,
 ) -> _Taken:
     making = journal.folder / "making"
     making.mkdir(exist_ok=True)
@@ -229,7 +234,7 @@ def _take_segments(
     stats, faults = RunStats(), SourceFaults()
 
     def report_frame(index: int) -> None:
-        on_progress(Progress("frames", stats.num_frames + index + 1, expected))
+        on_progress(Progress("frames", index + 1, expected))
 
     for segment in segments:
         left = None if config.num_frames is None else config.num_frames - stats.num_frames
@@ -241,7 +246,14 @@ def _take_segments(
         else:
             files = SegmentFiles(making, segment.number)
             manifest = process_segment(
-                setup, config, segment, files, num_frames=left, on_frame=report_frame
+                setup,
+                config,
+                segment,
+                files,
+                first_index=stats.num_frames,
+                num_frames=left,
+                position=position,
+                on_frame=report_frame,
             )
             manifest.write(files.manifest)
             journal.add(segment.number, files.existing())

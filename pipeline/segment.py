@@ -22,6 +22,7 @@ from pipeline.loop import FrameLoop
 from pipeline.machine import process_cpu_seconds
 from pipeline.model.prepare import PreparedModel
 from pipeline.mux import verify
+from pipeline.position import Position, Step
 from pipeline.scene import Truth
 from pipeline.snapshots import Snapshots, places_seconds
 from pipeline.stats import RunStats, thread_ids, threads_cpu_seconds
@@ -124,15 +125,18 @@ def process_segment(
     segment: Segment,
     files: SegmentFiles,
     *,
+    first_index: int,
     num_frames: int | None,
+    position: Position,
     on_frame: Callable[[int], None],
 ) -> Manifest:
     """Take a segment's frames through all steps into files that were read back and are right.
 
-    num_frames: take the first so many only; None takes all. on_frame: is told the index, within
-    the segment, of every frame that is done. Raises PipelineError.
+    first_index: of its first frame in the clip, for messages and on_frame, which is told of
+    every frame that is done. num_frames: take the first so many only; None takes all.
+    position: is told where the work is. Raises PipelineError.
     """
-    source, stats = setup.source, RunStats()
+    source, stats = setup.source, RunStats(position)
     frames = source.frames(segment)
     # What was skipped before the very first frame belongs to the first segment.
     faults_before = SourceFaults()
@@ -155,6 +159,7 @@ def process_segment(
             source.on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
         loop = FrameLoop(
             frames=itertools.islice(frames, num_frames),
+            first_index=first_index,
             info=source.info,
             engine=setup.engine,
             prepared=setup.prepared,
@@ -170,6 +175,7 @@ def process_segment(
             on_frame=on_frame,
         )
         loop.run()
+        position.encoding.enter(Step.JOIN)
         stats.decode_workers_cpu_seconds = (
             threads_cpu_seconds(setup.decode_workers) - decode_cpu_before
         )

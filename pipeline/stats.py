@@ -6,7 +6,7 @@ import os
 import time
 from array import array
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,20 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.position import Place, Position, Step
+
 
 class StepClock:
     """Adds up the wall and CPU time that one thread spends in one step.
 
-    Use as a context manager around every piece of the step's work.
+    Use as a context manager around every piece of the step's work; it also tells the thread's
+    place.
     """
 
-    __slots__ = ("_cpu_start", "_wall_start", "cpu_ns", "wall_ns")
+    __slots__ = ("_cpu_start", "_enter", "_step", "_wall_start", "cpu_ns", "wall_ns")
 
-    def __init__(self) -> None:
+    def __init__(self, step: Step, place: Place) -> None:
         self.wall_ns = 0
         self.cpu_ns = 0
+        self._step, self._enter = int(step), place.enter
 
     def __enter__(self) -> None:
+        self._enter(self._step)
         # Wall time is taken outside of CPU time: the kernel likes to take the core away when
         # the clock of a thread is read, and that wait must not get lost.
         self._wall_start = time.perf_counter_ns()
@@ -62,39 +67,41 @@ class Occupancy:
         return self.sum / self.count if self.count else 0.0
 
 
-@dataclass(slots=True)
 class ProducerClocks:
     """The steps and waits of the thread that decodes."""
 
-    decode: StepClock = field(default_factory=StepClock)
-    preprocess: StepClock = field(default_factory=StepClock)
-    submit: StepClock = field(default_factory=StepClock)
-    wait_in_flight: StepClock = field(default_factory=StepClock)
-    wait_request: StepClock = field(default_factory=StepClock)
+    def __init__(self, place: Place) -> None:
+        self.decode = StepClock(Step.DECODE, place)
+        self.preprocess = StepClock(Step.PREPROCESS, place)
+        self.submit = StepClock(Step.INFER, place)
+        self.wait_in_flight = StepClock(Step.WAIT_IN_FLIGHT, place)
+        self.wait_request = StepClock(Step.WAIT_REQUEST, place)
 
 
-@dataclass(slots=True)
 class ConsumerClocks:
     """The steps and waits of the thread that encodes."""
 
-    wait_inference: StepClock = field(default_factory=StepClock)
-    postprocess: StepClock = field(default_factory=StepClock)
-    annotate: StepClock = field(default_factory=StepClock)
-    encode: StepClock = field(default_factory=StepClock)
-    write: StepClock = field(default_factory=StepClock)
+    def __init__(self, place: Place) -> None:
+        self.wait_inference = StepClock(Step.WAIT_INFERENCE, place)
+        self.postprocess = StepClock(Step.POSTPROCESS, place)
+        self.annotate = StepClock(Step.ANNOTATE, place)
+        self.encode = StepClock(Step.ENCODE, place)
+        self.write = StepClock(Step.WRITE, place)
 
 
 @dataclass(slots=True)
 class RunStats:
     """Everything measured while the frames went through; memory use grows 6 bytes a frame.
 
+    position: where the two threads are, for whoever watches them.
     reused_frames: how many repeat the frame that was inferred before them, to the byte.
     callback_cpu_ns: spent on inference threads picking candidates out of the heads.
     *_workers_cpu_seconds: of the worker threads that the libraries started themselves.
     """
 
-    producer: ProducerClocks = field(default_factory=ProducerClocks)
-    consumer: ConsumerClocks = field(default_factory=ConsumerClocks)
+    position: Position = field(default_factory=Position)
+    producer: ProducerClocks = field(init=False)
+    consumer: ConsumerClocks = field(init=False)
     inferred_frames: int = 0
     reused_frames: int = 0
     callback_wall_ns: int = 0
@@ -112,6 +119,10 @@ class RunStats:
     finished_seconds: array[float] = field(default_factory=lambda: array("f"))
     detections_per_class: Counter[int] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        self.producer = ProducerClocks(self.position.decoding)
+        self.consumer = ConsumerClocks(self.position.encoding)
+
     @property
     def num_frames(self) -> int:
         return len(self.detections_per_frame)
@@ -122,9 +133,7 @@ class RunStats:
             "numbers": {name: getattr(self, name) for name in _NUMBERS},
             "clocks": {
                 thread: {
-                    entry.name: [clock.wall_ns, clock.cpu_ns]
-                    for entry in fields(clocks)
-                    for clock in (getattr(clocks, entry.name),)
+                    name: [clock.wall_ns, clock.cpu_ns] for name, clock in vars(clocks).items()
                 }
                 for thread, clocks in (("producer", self.producer), ("consumer", self.consumer))
             },
@@ -140,7 +149,7 @@ class RunStats:
         stats = cls(**{name: record["numbers"][name] for name in _NUMBERS})
         for thread, clocks in (("producer", stats.producer), ("consumer", stats.consumer)):
             for name, (wall_ns, cpu_ns) in record["clocks"][thread].items():
-                clock: StepClock = getattr(clocks, name)
+                clock: StepClock = vars(clocks)[name]
                 clock.wall_ns, clock.cpu_ns = wall_ns, cpu_ns
         for name in _QUEUES:
             setattr(stats, name, Occupancy(**record["queues"][name]))
@@ -156,10 +165,9 @@ class RunStats:
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for ours, theirs in ((self.producer, later.producer), (self.consumer, later.consumer)):
-            for entry in fields(ours):
-                clock, other = getattr(ours, entry.name), getattr(theirs, entry.name)
-                clock.wall_ns += other.wall_ns
-                clock.cpu_ns += other.cpu_ns
+            for name, clock in vars(ours).items():
+                clock.wall_ns += vars(theirs)[name].wall_ns
+                clock.cpu_ns += vars(theirs)[name].cpu_ns
         for name in _QUEUES:
             queue, other = getattr(self, name), getattr(later, name)
             queue.limit = other.limit

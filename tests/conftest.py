@@ -20,8 +20,11 @@ from pipeline.encode import ordinary_priority
 from pipeline.frames import ColorTags, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.model.prepare import PreparedModel
+from pipeline.position import Position
+from pipeline.progress import ProgressCallback
 from pipeline.report import Report
 from pipeline.run import process_video
+from pipeline.supervise import Work
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CHECKPOINT = SHARED / "weights" / "yolov5n.pt"
@@ -107,6 +110,19 @@ def _own_cache(
 
 
 _CACHE = pytest.StashKey[Path]()
+
+
+@pytest.fixture(autouse=True)
+def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what main() does where the tests can patch it and measure its coverage.
+
+    The commands that tests run as commands have their worker.
+    """
+
+    def here(work: Work[Any], config: ProcessConfig, on_progress: ProgressCallback) -> Any:
+        return work(config, on_progress, Position())
+
+    monkeypatch.setattr("pipeline.cli.supervise", here)
 
 
 def write_clip(

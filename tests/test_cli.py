@@ -352,12 +352,9 @@ def test_what_nobody_expected_is_one_line_too(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stop", "code", "words"),
-    [(signal.SIGINT, 130, "pipeline: interrupted.*\n"), (signal.SIGTERM, 143, "")],
-)
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
-    tmp_path: Path, usual: list[str], stop: signal.Signals, code: int, words: str
+    tmp_path: Path, usual: list[str], stop: signal.Signals, code: int
 ) -> None:
     endless = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
     with subprocess.Popen(
@@ -379,7 +376,7 @@ def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
     assert re.match(r"frames: \d+ of 10000000, \d+\.\d frame/s, \d+ s left", progress)
     assert exit_code == code
     assert printed == ""
-    assert re.fullmatch(rf"(frames: .*\n)?{words}", last_words)
+    assert re.fullmatch(r"(frames: .*\n)?pipeline: interrupted.*\n", last_words)
     assert not (tmp_path / "out").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pickle
 import random
 import re
 import signal
@@ -34,7 +35,13 @@ from pipeline.config import (
 from pipeline.decode import VideoReader
 from pipeline.detections import Detections
 from pipeline.encode import VideoEncoder
-from pipeline.errors import InferenceError, InputError, Interrupted, UsageError
+from pipeline.errors import (
+    InferenceError,
+    InputError,
+    Interrupted,
+    PipelineError,
+    UsageError,
+)
 from pipeline.frames import Frame, Segment
 from pipeline.loop import FrameLoop
 from pipeline.postprocess import detections_from, select_candidates
@@ -492,9 +499,20 @@ def test_a_failure_in_any_step_ends_the_run_and_leaves_nothing(
     clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(50)])
     FAULTS[step](monkeypatch, frame)
     started = time.monotonic()
-    with pytest.raises(BrokenError):
+    with pytest.raises(PipelineError) as caught:
         process(clip, tmp_path / "out", tiny_weights)
     assert time.monotonic() - started < 10
+    assert isinstance(caught.value.__cause__, BrokenError)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert error.file == str(clip)
+        assert error.step == step
+        # Requests call back in any order.
+        assert error.frame_index == frame or step == "callback"
+        assert re.fullmatch(
+            rf"{re.escape(str(clip))}: {step} of frame {error.frame_index} failed: "
+            r"unexpected BrokenError: \w+ \d+ \(--debug shows where\)",
+            str(error),
+        )
     assert [thread.name for thread in threading.enumerate() if thread.name == "decode"] == []
     assert not (tmp_path / "out").exists()
 
@@ -513,7 +531,9 @@ def test_a_request_that_never_answers_ends_the_run(
     monkeypatch.setattr("pipeline.loop.STALL_SECONDS", 1.0)
     started = time.monotonic()
     try:
-        with pytest.raises(InferenceError, match="did not answer within 1 s"):
+        with pytest.raises(
+            InferenceError, match=r"infer of frame 0 failed: .*did not answer within 1 s"
+        ):
             process(clip, tmp_path / "out", tiny_weights, infer=infer)
         assert time.monotonic() - started < 10
     finally:

@@ -1,0 +1,117 @@
+"""Where the work is, told so that it can be read while the work hangs or after it died."""
+
+from __future__ import annotations
+
+from array import array
+from enum import IntEnum
+from multiprocessing.context import BaseContext
+from typing import Any
+
+_CELLS = 3
+_STEP, _FRAME, _MOVES = range(_CELLS)
+
+
+class Step(IntEnum):
+    """What a thread of the pipeline is at; the waits are for the other thread or the model."""
+
+    PREPARE = 0
+    DECODE = 1
+    PREPROCESS = 2
+    INFER = 3
+    CALLBACK = 4
+    POSTPROCESS = 5
+    ANNOTATE = 6
+    ENCODE = 7
+    WRITE = 8
+    JOIN = 9
+    WAIT_IN_FLIGHT = 10
+    WAIT_REQUEST = 11
+    WAIT_INFERENCE = 12
+    DONE = 13
+
+    @property
+    def label(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+    @property
+    def works_on_frame(self) -> bool:
+        """Whether a frame is worked on here, by this thread and not by another."""
+        return Step.DECODE <= self <= Step.WRITE
+
+    @property
+    def waits(self) -> bool:
+        return self in (Step.WAIT_IN_FLIGHT, Step.WAIT_REQUEST, Step.WAIT_INFERENCE)
+
+
+class Place:
+    """Where one thread is; written by that thread, read by anyone."""
+
+    __slots__ = ("_cells",)
+
+    def __init__(self, cells: memoryview[int]) -> None:
+        self._cells = cells
+
+    def enter(self, step: int) -> None:
+        cells = self._cells
+        cells[_STEP] = step
+        cells[_MOVES] += 1
+
+    @property
+    def step(self) -> Step:
+        return Step(self._cells[_STEP])
+
+    @property
+    def frame_index(self) -> int:
+        return self._cells[_FRAME]
+
+    @frame_index.setter
+    def frame_index(self, index: int) -> None:
+        self._cells[_FRAME] = index
+
+    def __str__(self) -> str:
+        step = self.step
+        about_frame = step.works_on_frame or step.waits
+        return f"{step.label} of frame {self.frame_index}" if about_frame else step.label
+
+
+class Position:
+    """The places of the two threads, and how often either has moved.
+
+    Its own memory by default; `shared` gives one that another process sees too.
+    """
+
+    def __init__(self, memory: Any = None) -> None:
+        # Eight bytes each: a cell is read as it was written, without a lock.
+        self._memory = array("q", bytes(8 * 2 * _CELLS)) if memory is None else memory
+        cells = memoryview(self._memory).cast("B").cast("q")
+        self.decoding = Place(cells[:_CELLS])
+        self.encoding = Place(cells[_CELLS:])
+
+    @classmethod
+    def shared(cls, context: BaseContext) -> Position:
+        """One to be given to a process of that context as an argument."""
+        return cls(context.RawArray("q", 2 * _CELLS))
+
+    def __reduce__(self) -> tuple[type[Position], tuple[Any]]:
+        return Position, (self._memory,)
+
+    @property
+    def heartbeat(self) -> int:
+        """A number that grows with every step that either thread enters."""
+        return self._memory[_MOVES] + self._memory[_CELLS + _MOVES]
+
+    @property
+    def working(self) -> Place | None:
+        """The place of a thread that works on a frame; None where all wait, or before and after."""
+        for place in (self.encoding, self.decoding):
+            if place.step.works_on_frame:
+                return place
+        return None
+
+    def __str__(self) -> str:
+        started = [
+            f"{thread} thread at {place}"
+            for thread, place in (("decoding", self.decoding), ("encoding", self.encoding))
+            if place.step not in (Step.PREPARE, Step.DONE)
+        ]
+        return ", ".join(started) or "while preparing"

@@ -1,0 +1,113 @@
+"""The command with a fault in its worker: python -m tests.faulty FAULT STEP FRAME process ...
+
+The worker says "reached PID" on stdout when it comes to that step of that frame, and then
+
+    tell    goes on
+    kill    is killed, as by the kernel when memory runs out
+    segv    reads where there is nothing
+    exit    leaves without a word
+    hang    never comes back; on the main thread it says "told to stop" when it is
+    raise   raises an exception that is not of this package
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline import cli
+from pipeline.config import ProcessConfig
+from pipeline.position import Position
+from pipeline.progress import ProgressCallback
+
+
+def fail(fault: str) -> None:
+    if fault == "hang" and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: say("told to stop"))
+    say(f"reached {os.getpid()}")
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "segv":
+        ctypes.string_at(0)
+    elif fault == "exit":
+        os._exit(3)
+    elif fault == "hang":
+        while True:
+            time.sleep(1000)
+    elif fault == "raise":
+        raise ZeroDivisionError("made on purpose")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def at_call(number: int, fault: str, step: Callable[..., Any]) -> Callable[..., Any]:
+    calls = iter(range(sys.maxsize))
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            fail(fault)
+        return step(*arguments, **options)
+
+    return wrapped
+
+
+def break_step(fault: str, step: str, frame: int) -> None:
+    """Patch this process, which is the worker."""
+    from pipeline import loop, run
+    from pipeline.annotate import Annotator
+    from pipeline.decode import VideoReader
+    from pipeline.detections import Detections
+    from pipeline.encode import VideoEncoder
+    from pipeline.model import prepare
+    from pipeline.preprocess import Preprocessor
+    from pipeline.synthetic import SyntheticSource
+
+    def faulty_frames(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def frames(source: Any, *arguments: Any) -> Any:
+            for item in whole(source, *arguments):
+                if item.index == frame:
+                    fail(fault)
+                yield item
+
+        return frames
+
+    if step == "decode":
+        for source in (VideoReader, SyntheticSource):
+            setattr(source, "frames", faulty_frames(source.frames))  # noqa: B010
+        return
+    owner, name = {
+        "prepare": (run, "find_weights"),
+        "preprocess": (Preprocessor, "__call__"),
+        "callback": (prepare, "select_candidates"),
+        "postprocess": (loop, "detections_from"),
+        "annotate": (Annotator, "__call__"),
+        "encode": (VideoEncoder, "encode"),
+        "write": (Detections, "as_records"),
+        "join": (run, "mux"),
+    }[step]
+    setattr(owner, name, at_call(frame, fault, getattr(owner, name)))
+
+
+def main() -> int:
+    fault, step, frame, *arguments = sys.argv[1:]
+    work = cli.process_in_worker
+
+    def faulty(config: ProcessConfig, on_progress: ProgressCallback, position: Position) -> Any:
+        break_step(fault, step, int(frame))
+        return work(config, on_progress, position)
+
+    cli.process_in_worker = faulty
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

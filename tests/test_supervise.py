@@ -1,0 +1,414 @@
+"""A worker that may die, hang or be told to stop, and what its parent makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import ProcessConfig, SyntheticOptions
+from pipeline.errors import EncodeError, Interrupted, PipelineError, WorkerDied
+from pipeline.journal import WORK_NAME
+from pipeline.position import Position
+from pipeline.progress import Progress, ProgressCallback, no_progress
+from pipeline.supervise import supervise
+from tests.conftest import with_light, write_clip
+from tests.test_public_api import HEAVY
+
+PROJECT = Path(__file__).resolve().parents[1]
+NUM_FRAMES = 60
+OTHERS = ["preprocess", "callback", "postprocess", "annotate", "write"]
+"""Steps besides decode and encode."""
+
+
+def slow(steps: list[str]) -> list[Any]:
+    return [pytest.param(step, marks=pytest.mark.slow) for step in steps]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    images = [with_light((i % 16, i // 16)) for i in range(NUM_FRAMES)]
+    return write_clip(tmp_path / "clip.mp4", images)
+
+
+@pytest.fixture
+def options(tiny_weights: Path, tmp_path: Path) -> list[str]:
+    return ["--weights", str(tiny_weights), "--output-dir", str(tmp_path / "out")]
+
+
+ENDLESS = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
+
+
+@contextlib.contextmanager
+def faulty(fault: str, step: str, frame: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command with a fault, in a session of its own; nothing of it is left afterwards."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.faulty", fault, step, str(frame), *arguments],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that runs the tests in the background makes its children deaf to SIGINT.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def worker_pid(running: subprocess.Popen[str]) -> int:
+    """Wait until the worker has come to its fault."""
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    assert line.startswith("reached "), running.stderr and running.stderr.read()
+    return int(line.split()[1])
+
+
+def last_words(running: subprocess.Popen[str]) -> str:
+    """All of stderr, which ends only when the parent and the worker are both gone."""
+    assert running.stderr is not None
+    return running.stderr.read()
+
+
+KEPT = "1 segment is kept: the same command goes on from there"
+
+
+def assert_nothing_final(out: Path, *, kept: bool) -> None:
+    """Nothing is left but, once all frames are done, what another run can go on from."""
+    assert ([path.name for path in out.iterdir()] if out.exists() else []) == [WORK_NAME] * kept
+
+
+def assert_gone(pid: int) -> None:
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("step", ["encode", *slow(["prepare", "decode", *OTHERS, "join"])])
+@pytest.mark.parametrize("fault", ["kill", "segv"])
+def test_a_worker_that_dies_in_any_step_is_exit_code_1_with_what_it_was_at(
+    fault: str, step: str, clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    frame = 0 if step in ("prepare", "join") else 30
+    with faulty(fault, step, frame, "process", str(clip), *options) as running:
+        pid = worker_pid(running)
+        reached = time.monotonic()
+        words = last_words(running)
+        assert running.wait(10) == 1
+        assert time.monotonic() - reached < 5
+    name = {"kill": "SIGKILL, perhaps because memory ran out", "segv": "SIGSEGV"}[fault]
+    told = re.fullmatch(rf"pipeline: {clip}: the worker was killed by {name}; (.*)\n", words)
+    assert told, words
+    place = {
+        "prepare": "while preparing",
+        "join": f"encoding thread at join; {KEPT}",
+        "callback": r"decoding thread at .+, encoding thread at .+ of frame \d+",
+        "decode": "decoding thread at decode of frame 30.*",
+        "preprocess": "decoding thread at preprocess of frame 30.*",
+    }.get(step, rf".*encoding thread at {step} of frame 30")
+    assert re.fullmatch(place, told[1]), told[1]
+    assert_gone(pid)
+    assert_nothing_final(tmp_path / "out", kept=step == "join")
+
+
+def test_a_worker_killed_from_outside_while_frames_run_is_told(
+    options: list[str], tmp_path: Path
+) -> None:
+    with faulty("tell", "encode", 50, *ENDLESS, *options) as running:
+        pid = worker_pid(running)
+        os.kill(pid, signal.SIGKILL)
+        words = last_words(running)
+        assert running.wait(10) == 1
+    assert re.fullmatch(
+        r"pipeline: synthetic: the worker was killed by SIGKILL, perhaps because memory ran out; "
+        r"decoding thread at [\w ]+ of frame \d+, encoding thread at [\w ]+ of frame \d+\n",
+        words,
+    )
+    assert_gone(pid)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_what_the_dead_worker_left_is_removed(
+    clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    of_another = tmp_path / "out" / ".partial-1-another"
+    of_another.mkdir(parents=True)
+    with faulty("kill", "encode", 9, "process", str(clip), *options) as running:
+        last_words(running)
+        assert running.wait(10) == 1
+    assert list((tmp_path / "out").iterdir()) == [of_another]
+
+
+def test_a_worker_that_leaves_without_a_word_is_told(clip: Path, options: list[str]) -> None:
+    with faulty("exit", "encode", 9, "process", str(clip), *options) as running:
+        words = last_words(running)
+        assert running.wait(10) == 1
+    assert "the worker ended without an answer (exit code 3)" in words
+    assert words.count("\n") == 1
+
+
+def test_a_parent_that_is_killed_takes_its_worker_along(options: list[str]) -> None:
+    with faulty("tell", "encode", 50, *ENDLESS, *options) as running:
+        worker_pid(running)
+        os.kill(running.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        # Ends when the worker, which has it too, is gone.
+        assert last_words(running) == ""
+        assert time.monotonic() - killed < 5
+
+
+@pytest.mark.parametrize("step", ["encode", *slow(["decode", *OTHERS])])
+def test_an_exception_in_the_worker_names_step_and_frame_to_the_user(
+    step: str, clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    with faulty("raise", step, 30, "process", str(clip), *options) as running:
+        words = last_words(running)
+        assert running.wait(10) == 1
+    frame = r"\d+" if step == "callback" else "30"
+    assert re.fullmatch(
+        rf"pipeline: {clip}: {step} of frame {frame} failed: unexpected ZeroDivisionError: "
+        r"made on purpose \(--debug shows where\)\n",
+        words,
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_for_debugging_the_place_in_the_worker_is_shown(clip: Path, options: list[str]) -> None:
+    with faulty("raise", "encode", 3, "process", str(clip), *options, "--debug") as running:
+        words = last_words(running)
+    assert re.search(r"loop\.py.*in _consume\n", words)
+    assert "ZeroDivisionError: made on purpose" in words
+
+
+@pytest.mark.parametrize("step", ["decode", "encode"])
+def test_a_step_that_does_not_come_back_ends_the_run_with_its_frame(
+    step: str, clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    limit = ["--stall-seconds", "1.5"]
+    with faulty("hang", step, 30, "process", str(clip), *options, *limit) as running:
+        pid = worker_pid(running)
+        reached = time.monotonic()
+        words = last_words(running)
+        assert running.wait(10) == 1
+        assert 1 < time.monotonic() - reached < 8
+    assert words == (
+        f"pipeline: {clip}: {step} of frame 30 failed: it did not come back within 1.5 s; "
+        "--stall-seconds allows more\n"
+    )
+    assert_gone(pid)
+    assert not (tmp_path / "out").exists()
+
+
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "group"])
+@pytest.mark.parametrize(("stop", "code"), STOPS)
+def test_a_signal_ends_the_run_soon_and_leaves_nothing(
+    stop: signal.Signals, code: int, whole_group: bool, options: list[str], tmp_path: Path
+) -> None:
+    with faulty("tell", "encode", 50, *ENDLESS, *options) as running:
+        pid = worker_pid(running)
+        sent = time.monotonic()
+        if whole_group:  # As Ctrl-C and many a service manager do.
+            os.killpg(running.pid, stop)
+        else:
+            running.send_signal(stop)
+        words = last_words(running)
+        assert running.wait(10) == code
+        assert time.monotonic() - sent < 5
+    assert words == "pipeline: interrupted; no output was written\n"
+    assert_gone(pid)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("step", ["encode", *slow(["prepare", "join"])])
+@pytest.mark.parametrize(("stop", "code"), STOPS)
+def test_a_worker_that_does_not_stop_is_killed_before_5_seconds_are_over(
+    stop: signal.Signals, code: int, step: str, clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    with faulty("hang", step, 0, "process", str(clip), *options) as running:
+        pid = worker_pid(running)
+        sent = time.monotonic()
+        running.send_signal(stop)
+        words = last_words(running)
+        assert running.wait(10) == code
+        assert 3 < time.monotonic() - sent < 5
+    kept = f"; {KEPT}" if step == "join" else ""
+    assert words == f"pipeline: interrupted; the worker did not stop and was killed{kept}\n"
+    assert_gone(pid)
+    assert_nothing_final(tmp_path / "out", kept=step == "join")
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("first", "code"), STOPS)
+def test_a_second_signal_ends_the_run_at_once(
+    first: signal.Signals,
+    second: signal.Signals,
+    code: int,
+    clip: Path,
+    options: list[str],
+    tmp_path: Path,
+) -> None:
+    with faulty("hang", "encode", 9, "process", str(clip), *options) as running:
+        pid = worker_pid(running)
+        sent = time.monotonic()
+        running.send_signal(first)
+        assert running.stdout is not None
+        assert running.stdout.readline() == "told to stop\n"
+        running.send_signal(second)
+        words = last_words(running)
+        assert running.wait(10) == code
+        assert time.monotonic() - sent < 2
+    assert words == "pipeline: interrupted; the worker did not stop and was killed\n"
+    assert_gone(pid)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_the_shell_stopped_for_longer_than_the_limit_goes_on(
+    options: list[str], tmp_path: Path
+) -> None:
+    short = ["process", "synthetic", "--size", "128x96", "--frames", "300"]
+    with faulty("tell", "encode", 50, *short, *options, "--stall-seconds", "1") as running:
+        worker_pid(running)
+        os.killpg(running.pid, signal.SIGSTOP)
+        time.sleep(3)
+        os.killpg(running.pid, signal.SIGCONT)
+        words = last_words(running)
+        assert running.wait(10) == 0, words
+    assert (tmp_path / "out" / "annotated.mp4").is_file()
+
+
+def test_the_parent_of_a_run_has_imported_nothing_heavy(
+    clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pipeline.cli import main; exit_code = main(sys.argv[1:]); "
+        f"print(exit_code, *sorted(set({HEAVY}) & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "process", str(clip), *options],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1].split() == ["0"]
+    assert (tmp_path / "out" / "annotated.mp4").is_file()
+
+
+def config_in(folder: Path) -> ProcessConfig:
+    return ProcessConfig(source=SyntheticOptions(), output_dir=folder, stall_seconds=1.0)
+
+
+def count_to_five(_: ProcessConfig, on_progress: ProgressCallback, position: Position) -> object:
+    for i in range(1, 6):
+        position.encoding.frame_index = i
+        on_progress(Progress("counting", i, 5))
+    return {"pid": os.getpid(), "counted": 5}
+
+
+def fail_to_encode(*_: object) -> None:
+    error = EncodeError("too hard")
+    error.file, error.step, error.frame_index = "clip.mp4", "encode", 412
+    raise error
+
+
+def need_the_impossible(*_: object) -> None:
+    class OfNobodyElseError(Exception):
+        """Cannot be sent to another process."""
+
+    raise OfNobodyElseError("secret")
+
+
+def interrupt_the_parent(*_: object) -> str:
+    # The signal is blocked here, so that this work ends as if it came when all was done.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.sigwait({signal.SIGTERM})
+    return "all done"
+
+
+def ask_for_death(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# This process has many threads, so that here the worker is a new interpreter.
+
+
+def test_the_result_and_the_progress_of_the_work_come_back(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    result = supervise(count_to_five, config_in(tmp_path), seen.append)
+    assert isinstance(result, dict)
+    assert result["counted"] == 5
+    assert result["pid"] != os.getpid()
+    assert seen[0] == Progress("counting", 1, 5)
+    assert seen[-1] == Progress("counting", 5, 5)
+
+
+def test_an_error_of_the_work_keeps_its_class_and_its_place(tmp_path: Path) -> None:
+    with pytest.raises(EncodeError) as caught:
+        supervise(fail_to_encode, config_in(tmp_path), no_progress)
+    error = caught.value
+    assert (error.file, error.step, error.frame_index) == ("clip.mp4", "encode", 412)
+    assert str(error) == "clip.mp4: encode of frame 412 failed: too hard"
+    assert "fail_to_encode" in str(error.__cause__)
+
+
+def test_an_error_that_cannot_travel_is_told_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="unexpected OfNobodyElseError: secret"):
+        supervise(need_the_impossible, config_in(tmp_path), no_progress)
+
+
+def test_a_signal_that_comes_when_all_is_done_is_not_lost(tmp_path: Path) -> None:
+    # Of a batch, the next clip must not be begun.
+    with pytest.raises(Interrupted, match="complete") as caught:
+        supervise(interrupt_the_parent, config_in(tmp_path), no_progress)
+    assert caught.value.signal_number == signal.SIGTERM
+
+
+def test_afterwards_the_process_is_as_it_was_before(tmp_path: Path) -> None:
+    def state() -> list[object]:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return [
+            *handlers,
+            masked,
+            threading.active_count(),
+            len([*Path("/proc/self/fd").iterdir()]),
+        ]
+
+    supervise(count_to_five, config_in(tmp_path), no_progress)  # Starts what spawning needs once.
+    before = state()
+    for work, error in (
+        (count_to_five, None),
+        (fail_to_encode, EncodeError),
+        (ask_for_death, WorkerDied),
+        (interrupt_the_parent, Interrupted),
+    ):
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            supervise(work, config_in(tmp_path), no_progress)
+        assert state() == before
+
+
+def test_a_progress_callback_that_fails_ends_the_worker(tmp_path: Path) -> None:
+    def refuse(_: Progress) -> None:
+        raise BrokenPipeError("nobody looks any more")
+
+    with pytest.raises(BrokenPipeError):
+        supervise(count_to_five, config_in(tmp_path), refuse)
+    assert multiprocessing.active_children() == []
