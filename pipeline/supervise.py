@@ -51,7 +51,7 @@ class _Done(Generic[Result]):
 @dataclass(frozen=True, slots=True)
 class _Failed:
     error: PipelineError
-    trace: str
+    cause: _WorkerTraceback | None
 
 
 class _WorkerTraceback(Exception):
@@ -92,7 +92,7 @@ def supervise(work: Work[Result], config: ProcessConfig, on_progress: ProgressCa
             answer = _watch(process, messages, position, config, on_progress, stop)
         except WorkerDied as error:
             process.kill()
-            answer = _Failed(error, "it left none")
+            answer = _Failed(error, None)
         finally:
             if answer is None:
                 process.kill()
@@ -105,7 +105,7 @@ def supervise(work: Work[Result], config: ProcessConfig, on_progress: ProgressCa
     if isinstance(answer, _Failed):
         if kept and isinstance(answer.error, WorkerDied):
             answer.error.args = (f"{answer.error.args[0]}; {kept}",)
-        raise answer.error from _WorkerTraceback(answer.trace)
+        raise answer.error from answer.cause
     return answer.result
 
 
@@ -183,12 +183,19 @@ def _death(process: BaseProcess, position: Position, config: ProcessConfig) -> W
     if code is None or code >= 0:
         how = f"ended without an answer (exit code {code})"
     else:
-        how = f"was killed by {signal.Signals(-code).name}"
+        how = f"was killed by {_signal_name(-code)}"
         if -code == signal.SIGKILL:
             how += ", perhaps because memory ran out"
     error = WorkerDied(f"the worker {how}; {position}")
     error.file = config.source_name
     return error
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # Most of the real-time signals have none.
+        return f"signal {number}"
 
 
 def _interrupted(answer: _Done[Any] | _Failed, signal_number: int, kept: str) -> Interrupted:
@@ -245,11 +252,11 @@ def _run_worker(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING_SIGNALS)
         answer = _Done(work(config, _sender(messages), position))
     except KeyboardInterrupt:
-        answer = _Failed(Interrupted("interrupted"), traceback.format_exc())
+        answer = _Failed(Interrupted("interrupted"), None)
     except PipelineError as error:
-        answer = _Failed(error, traceback.format_exc())
+        answer = _Failed(error, _WorkerTraceback(traceback.format_exc()))
     except BaseException as error:
-        answer = _Failed(as_pipeline_error(error), traceback.format_exc())
+        answer = _Failed(as_pipeline_error(error), _WorkerTraceback(traceback.format_exc()))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     messages.send(answer)
     sys.stdout.flush()
