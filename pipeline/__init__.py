@@ -15,6 +15,7 @@ from pipeline.config import (
     DetectOptions,
     EncodeOptions,
     InferOptions,
+    LimitOptions,
     ProcessConfig,
     SyntheticOptions,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "InferenceError",
     "InputError",
     "Interrupted",
+    "LimitOptions",
     "ModelError",
     "PipelineError",
     "ProcessConfig",

@@ -13,6 +13,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.decode import open_input
 from pipeline.errors import EncodeError
 
@@ -21,7 +22,11 @@ _OWN_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 
 
 def mux(
-    video: Path, source: Path | None, target: Path, end_seconds: float | None = None
+    video: Path,
+    source: Path | None,
+    target: Path,
+    end_seconds: float | None = None,
+    limits: LimitOptions = DEFAULT_LIMITS,
 ) -> list[str]:
     """Copy the video track, and the source's audio and subtitles, into an MP4 file.
 
@@ -35,7 +40,7 @@ def mux(
     try:
         inputs.append(av.open(f"file:{video}"))
         if source is not None:
-            inputs.append(open_input(source))
+            inputs.append(open_input(source, limits))
         video_stream = inputs[0].streams.video[0]
         assert video_stream.time_base is not None
         video_end = (video_stream.start_time or 0) + (video_stream.duration or 0)

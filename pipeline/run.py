@@ -15,7 +15,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TextIO
 
-from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOptions
+from pipeline.config import (
+    DetectOptions,
+    LimitOptions,
+    ModelName,
+    ProcessConfig,
+    SyntheticOptions,
+)
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
 from pipeline.engine import Engine
@@ -155,6 +161,7 @@ def _process(
                 stats=stats,
                 on_progress=on_progress,
             )
+            _require_memory(setup.source, loop.max_in_flight, config.limits)
             loop.run()
             stats.decode_workers_cpu_seconds = threads_cpu_seconds(setup.decode_workers)
             stats.encode_workers_cpu_seconds = threads_cpu_seconds(setup.encode_workers)
@@ -166,7 +173,7 @@ def _process(
     frames_at = time.perf_counter()
     source_path = config.source if isinstance(config.source, Path) else None
     cut = config.num_frames is not None and stats.num_frames == config.num_frames
-    notes = mux(video, source_path, annotated, loop.end_seconds if cut else None)
+    notes = mux(video, source_path, annotated, loop.end_seconds if cut else None, config.limits)
     verify(annotated, stats.num_frames, loop.end_seconds)
     if not cut:
         notes += _notes_on_length(setup.source.info, stats.num_frames)
@@ -235,7 +242,7 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
 def _open_source(config: ProcessConfig, num_threads: int, on_truth: OnTruth | None) -> FrameSource:
     if isinstance(config.source, SyntheticOptions):
         return SyntheticSource(config.source, on_truth)
-    return VideoReader(config.source, num_threads=num_threads)
+    return VideoReader(config.source, config.limits, num_threads=num_threads)
 
 
 def _quantized(
@@ -250,8 +257,21 @@ def _quantized(
     if config.calibration is not None:
         calibration = calibration_of_folder(config.calibration)
     else:
-        calibration = calibration_of_source(config.source, source.info.size_wh)
+        calibration = calibration_of_source(config.source, source.info.size_wh, config.limits)
     return quantize(prepared, config.imgsz, calibration, on_progress)
+
+
+def _require_memory(source: FrameSource, num_frames: int, limits: LimitOptions) -> None:
+    """Refuse a clip of which so many frames at a time take too much memory. Raises InputError."""
+    info = source.info
+    needed_mb = -(-info.frame_bytes * num_frames // 1_000_000)
+    if needed_mb > limits.max_memory_mb:
+        source.close()
+        raise InputError(
+            f"{info.name}: {num_frames} frames of {info.size_wh[0]}x{info.size_wh[1]} "
+            f"({info.pix_fmt}) may be under way, which takes {needed_mb} MB, more than "
+            f"--max-memory {limits.max_memory_mb}; a smaller --batch or --requests needs less"
+        )
 
 
 def _require_free_output(config: ProcessConfig) -> None:
