@@ -22,8 +22,8 @@ from pipeline.config import (
 )
 from pipeline.errors import UsageError
 from pipeline.machine import available_cores
+from pipeline.printable import printable
 from pipeline.spool import SPOOL_NAME
-from pipeline.terminal import printable
 from pipeline.throughput.configurations import AUTO, configuration
 
 SYNTHETIC = "synthetic"
@@ -277,7 +277,9 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
     if arguments.video == STANDARD_INPUT:
         name = SPOOL_NAME
     elif arguments.video != SYNTHETIC:
-        name = Path(arguments.video).stem
+        path = Path(arguments.video)
+        # What is left of "...mp4" is no folder of its own.
+        name = path.stem if path.stem.strip(".") else path.name
     else:
         name = arguments.image.stem if arguments.image else SYNTHETIC
     return ProcessConfig(

@@ -22,8 +22,9 @@ from pipeline.arguments import (
 from pipeline.config import AutoOptions, InferOptions, SyntheticOptions
 from pipeline.errors import Interrupted, PipelineError, UsageError
 from pipeline.machine import available_cores
+from pipeline.printable import printable
 from pipeline.spool import spooled
-from pipeline.terminal import ProgressPrinter, printable
+from pipeline.terminal import ProgressPrinter
 from pipeline.throughput.configurations import AUTO, configurations
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130

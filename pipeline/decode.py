@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -175,6 +177,9 @@ class VideoReader:
             self._first_image = next(self._images, None)
             if self._first_image is None:
                 reason = self.faults.first_error or "no frame in its video stream"
+                if reason == os.strerror(errno.EINVAL):
+                    # All that FFmpeg says of a frame that is too large for max_pixels.
+                    reason += "; frames larger than --max-size are not decoded"
                 raise InputError(f"{path}: cannot decode any frame ({reason})")
             self._filters = _upright_filters(self._first_image)
             self.info = self._describe(path, self._first_image)

@@ -1,4 +1,4 @@
-"""What a terminal gets to see: harmless text, and progress as a bar or a line now and then."""
+"""Progress on a terminal: a bar, or a line now and then where nobody looks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from typing import Any
 from pipeline.progress import Progress
 
 _LINE_INTERVAL_SECONDS = 5.0
-
-
-def printable(text: str) -> str:
-    """The text with every character escaped that a terminal might obey, or that is none."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 class ProgressPrinter:

@@ -31,11 +31,12 @@ MEMORY_MB = 1500
 
 # Mutation
 
+_EBML = (b"\x1a\x45\xdf\xa3", b"\x16\x54\xae\x6b", b"\x1f\x43\xb6\x75", b"\x2a\xd7\xb1", b"\xa3")
 _MARKERS = {
-    "mp4": (b"moov", b"stsd", b"stts", b"ctts", b"stsz", b"stco", b"mdhd", b"mvhd", b"avcC", b"elst"),
-    "mkv": (b"\x1a\x45\xdf\xa3", b"\x16\x54\xae\x6b", b"\x1f\x43\xb6\x75", b"\x2a\xd7\xb1", b"\xa3"),
-    "webm": (b"\x1a\x45\xdf\xa3", b"\x16\x54\xae\x6b", b"\x1f\x43\xb6\x75", b"\x2a\xd7\xb1", b"\xa3"),
-    "avi": (b"RIFF", b"avih", b"strh", b"strf", b"movi", b"00dc", b"idx1"),
+    "mp4": tuple(b"moov stsd stts ctts stsz stco mdhd mvhd avcC elst".split()),
+    "mkv": _EBML,
+    "webm": _EBML,
+    "avi": tuple(b"RIFF avih strh strf movi 00dc idx1".split()),
     "ts": (b"\x47",),
 }
 """What sizes, counts and time bases stand next to."""
@@ -63,7 +64,7 @@ def _place(data: bytearray, container: str, rng: random.Random) -> int:
         return rng.randrange(min(len(data), 1024))
     if kind == 2:
         return len(data) - 1 - rng.randrange(min(len(data), 1024))
-    places = []
+    places: list[int] = []
     marker = rng.choice(_MARKERS[container])
     at = data.find(marker)
     while at >= 0 and len(places) < 1000:
