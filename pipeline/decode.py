@@ -43,6 +43,8 @@ _LARGEST_BLOCK_PX = 128
 _BT601 = 6
 _FEW_FRAMES = 3000
 """So many are read one after the other where only some of them are needed."""
+MOST_TICKS = 2**31 - 1
+"""The longest time between two frames or packets that an MP4 file can keep, in ticks."""
 _JUMP_SECONDS = 0.5
 """Time stamps that fall back by more than this begin a new recording in the same file."""
 
@@ -325,10 +327,12 @@ class _Timeline:
         pts = image.pts if image.pts is not None else image.dts
         if pts is not None and self._last_pts is not None:
             pts += self._offset
-            if (self._last_pts - pts) * self._time_base > _JUMP_SECONDS:
+            too_far = pts - self._last_pts > MOST_TICKS
+            if too_far or (self._last_pts - pts) * self._time_base > _JUMP_SECONDS:
                 # A recording that another was joined to: it goes on where that one ended.
                 self._offset += self._last_pts + self._last_duration - pts
                 pts = self._last_pts + self._last_duration
+                self._faults.repaired_timestamps += too_far
         if self._last_pts is None:
             repaired = pts is None
             pts = pts if pts is not None else 0
@@ -339,7 +343,9 @@ class _Timeline:
             elif repaired:
                 pts = self._last_pts + 1
         self._faults.repaired_timestamps += repaired
-        self._last_pts, self._last_duration = pts, image.duration or self._usual_duration
+        fits = 0 < image.duration <= MOST_TICKS
+        self._last_pts = pts
+        self._last_duration = image.duration if fits else self._usual_duration
         return pts, self._last_duration
 
 

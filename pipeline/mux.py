@@ -14,7 +14,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.decode import open_input
+from pipeline.decode import MOST_TICKS, open_input
 from pipeline.errors import EncodeError
 
 _CARRIED_TYPES = ("audio", "subtitle")
@@ -154,9 +154,12 @@ def _packets(
             if packet.size:
                 index = packet.stream.index
                 if packet.dts is not None:
-                    # Joined recordings begin anew; MP4 takes only times that grow.
+                    # Joined recordings begin anew; MP4 takes only times that grow, and not by much.
                     last = last_dts.get(index)
-                    if last is not None and packet.dts + offsets[index] <= last:
+                    if (
+                        last is not None
+                        and not last < packet.dts + offsets[index] <= last + MOST_TICKS
+                    ):
                         offsets[index] = last + max(1, packet.duration or 0) - packet.dts
                     packet.dts += offsets[index]
                     if packet.pts is not None:

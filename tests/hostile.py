@@ -45,7 +45,7 @@ _EXTREME = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0
 
 
 def mutate(content: bytes, container: str, seed: int) -> bytes:
-    """One to eight random changes to a file, at least one of them not in its frames' data."""
+    """One to eight random changes to a file, most of them where its structure is."""
     rng = random.Random(f"{container} {seed}")
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4, 8))):

@@ -435,6 +435,19 @@ def test_times_that_do_not_grow_are_mended_and_counted(
     assert report["source"]["faults"]["repaired_timestamps"] == repaired
 
 
+def test_a_clock_that_leaps_further_than_mp4_can_keep_is_mended_and_counted(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    plain = record(tmp_path / "plain.mp4", moving_lights(8), options={"bf": "0"})
+    month_ms = 30 * 24 * 3600 * 1000
+    times = [40 * index + (month_ms if index >= 5 else 0) for index in range(8)]
+    clip = remux_with_times(plain, tmp_path / "clip.mkv", times)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    found = times_of(tmp_path / "out" / "annotated.mp4")
+    assert found == [Fraction(40 * index, 1000) for index in range(8)]
+    assert report["source"]["faults"]["repaired_timestamps"] == 1
+
+
 def test_joined_recordings_play_one_after_the_other(tmp_path: Path, tiny_weights: Path) -> None:
     first = record(tmp_path / "first.ts", moving_lights(20))
     clip = tmp_path / "clip.ts"
