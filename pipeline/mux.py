@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import io
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -61,12 +62,22 @@ def mux(
                     inputs, copies, (None, end_seconds), strict=False
                 )
             ]
+            refused: Counter[str] = Counter()
             for _, packet, stream in heapq.merge(*sources, key=lambda item: item[0]):
-                if packet.stream is video_stream:
+                origin = packet.stream
+                if origin is video_stream:
                     # What libavformat makes up while reading VP9 must not reach the last frame.
                     packet.duration = video_end - (packet.pts or 0)
                 packet.stream = stream
-                out.mux(packet)
+                try:
+                    out.mux(packet)
+                except (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError):
+                    # Damaged sound must not cost the picture; of which `verify` counts the frames.
+                    if origin is video_stream:
+                        raise
+                    refused[f"stream {origin.index} ({origin.type})"] += 1
+            for name, count in refused.items():
+                notes.append(f"{name}: {count} damaged packets were left out")
     except (av.FFmpegError, ValueError) as error:
         raise EncodeError(f"{target.name} could not be written ({error})") from error
     finally:

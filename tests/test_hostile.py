@@ -46,6 +46,7 @@ from tests.hostile import (
     outcomes,
     truncated_files,
 )
+from tests.test_media import Track, record_with_tracks
 from tests.traps import CANARY, NUM_OWN_FRAMES, OWN_FRAMES, playlists, write_canary
 
 NUM_FRAMES = 12
@@ -70,6 +71,14 @@ def small_clip(path: Path, *, detail: int = 0, **container_options: str) -> Path
         options=_FAST.get(codec, {}),
         container_options=container_options,
     )
+
+
+def mutation_clips(folder: Path) -> dict[str, Path]:
+    """A whole clip in each container, with sound where its packets are checked on the way."""
+    clips = {name: small_clip(folder / f"whole.{name}") for name in CONTAINERS}
+    for name in ("mp4", "ts"):
+        record_with_tracks(clips[name], [Track("aac")], [], num_frames=NUM_FRAMES)
+    return clips
 
 
 # Playlists, addresses and files that are none
@@ -360,7 +369,7 @@ def test_of_a_truncated_clip_what_could_be_decoded_is_kept(
 def test_mutated_files_give_frames_or_an_error_in_time_and_memory(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
-    clips = {name: small_clip(tmp_path / f"whole.{name}") for name in CONTAINERS}
+    clips = mutation_clips(tmp_path)
     found = outcomes(mutated_files(clips, tmp_path, range(200)), tiny_weights, tmp_path)
     assert_harmless(found)
     kinds = collections.Counter(outcome.kind for outcome in found)
