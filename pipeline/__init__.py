@@ -15,6 +15,7 @@ from pipeline.config import (
     DetectOptions,
     EncodeOptions,
     InferOptions,
+    LimitOptions,
     ProcessConfig,
     SyntheticOptions,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "InferenceError",
     "InputError",
     "Interrupted",
+    "LimitOptions",
     "ModelError",
     "PipelineError",
     "ProcessConfig",

@@ -19,6 +19,7 @@ from pipeline.frames import ColorTags, VideoInfo, plane_rows
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LONGEST_NAME = 200
 _GOLDEN_RATIO = 0.618033988749895
 _BT709, _BT2020_NCL, _FULL_RANGE = 1, 9, 2
 
@@ -33,7 +34,10 @@ class Annotator:
     """Draws boxes with class names and confidences, sized to the frames of one clip."""
 
     def __init__(self, info: VideoInfo, class_names: tuple[str, ...]) -> None:
-        self._class_names = class_names
+        # OpenCV ends the process over a lone surrogate; longer names do not fit on a label.
+        self._class_names = tuple(
+            name[:_LONGEST_NAME].encode("utf-8", "replace").decode() for name in class_names
+        )
         self._color_tags = info.color
         self._to_yuv420p = VideoReformatter()
         shorter = min(info.size_wh)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.config import (
     CODECS,
@@ -16,13 +16,18 @@ from pipeline.config import (
     DetectOptions,
     EncodeOptions,
     InferOptions,
+    LimitOptions,
     ProcessConfig,
     SyntheticOptions,
 )
+from pipeline.errors import UsageError
 from pipeline.machine import available_cores
+from pipeline.printable import printable
+from pipeline.spool import SPOOL_NAME
 from pipeline.throughput.configurations import AUTO, configuration
 
 SYNTHETIC = "synthetic"
+STANDARD_INPUT = "-"
 
 _SYNTHETIC_FRAMES = SyntheticOptions().num_frames
 
@@ -36,9 +41,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names of files that a shell put in may be hostile, and show in a complaint."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def argument_parser() -> argparse.ArgumentParser:
     """Every command puts its name into `command`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pipeline",
         description="Annotate footage with YOLOv5 through OpenVINO, as fast as the machine allows.",
     )
@@ -62,7 +74,7 @@ def _add_process(commands: Any) -> None:
         "report.html; for the synthetic scene also truth.jsonl.",
         formatter_class=_HelpFormatter,
     )
-    _add_source(command)
+    _add_source(command, "the clip, '-' for standard input, or 'synthetic' for one that is made up")
     command.add_argument(
         "--output-dir", type=Path, metavar="DIR", help="where to write (default: output/CLIP)"
     )
@@ -110,25 +122,18 @@ def _add_process(commands: Any) -> None:
     )
 
     _add_encoding(command)
-    _add_synthetic(command)
-
-    limits = command.add_argument_group("limits")
-    limits.add_argument(
+    _add_limits(command).add_argument(
         "--stall-seconds",
         type=float,
         default=60.0,
         metavar="S",
         help="end if one step on one frame takes longer",
     )
+    _add_synthetic(command)
 
 
-def _add_source(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "video",
-        nargs="?",
-        default=SYNTHETIC,
-        help="the clip, or 'synthetic' for one that is made up",
-    )
+def _add_source(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("video", nargs="?", default=SYNTHETIC, help=what)
 
 
 def _add_encoding(command: argparse.ArgumentParser) -> None:
@@ -138,6 +143,22 @@ def _add_encoding(command: argparse.ArgumentParser) -> None:
         "--crf", type=int, metavar="N", help="quality, lower is better (default: by codec)"
     )
     output.add_argument("--preset", metavar="NAME", help="speed of the encoder (default: by codec)")
+
+
+def _add_limits(command: argparse.ArgumentParser) -> Any:
+    """The limits of every command that reads footage; returns their group."""
+    limits = command.add_argument_group("limits", "Footage that asks for more is refused.")
+    limits.add_argument(
+        "--max-size", type=_size, default="8192x4320", metavar="WxH", help="of a frame"
+    )
+    limits.add_argument("--max-streams", type=int, default=64, metavar="N", help="of a file")
+    limits.add_argument(
+        "--max-frame-rate", type=_fraction, default="1000", metavar="R", help="frames per second"
+    )
+    limits.add_argument(
+        "--max-memory", type=int, default=4096, metavar="MB", help="for decoded frames"
+    )
+    return limits
 
 
 def _add_synthetic(command: argparse.ArgumentParser) -> None:
@@ -191,9 +212,10 @@ def _add_tune(commands: Any) -> None:
         "with the same machine, model, frame shape and codec.",
         formatter_class=_HelpFormatter,
     )
-    _add_source(command)
+    _add_source(command, "the clip, or 'synthetic' for one that is made up")
     _add_precision(_add_weights_options(command))
     _add_encoding(command)
+    _add_limits(command)
     _add_synthetic(command)
 
 
@@ -264,9 +286,16 @@ def _fraction(text: str) -> Fraction:
 
 
 def process_config(arguments: argparse.Namespace) -> ProcessConfig:
-    """What `process` is asked to do. Raises UsageError."""
-    if arguments.video != SYNTHETIC:
-        name = Path(arguments.video).stem
+    """What `process` is asked to do. Raises UsageError.
+
+    The source is `-` as it stands where standard input is asked for.
+    """
+    if arguments.video == STANDARD_INPUT:
+        name = SPOOL_NAME
+    elif arguments.video != SYNTHETIC:
+        path = Path(arguments.video)
+        # What is left of "...mp4" is no folder of its own.
+        name = path.stem if path.stem.strip(".") else path.name
     else:
         name = arguments.image.stem if arguments.image else SYNTHETIC
     return ProcessConfig(
@@ -283,6 +312,7 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
             max_detections=arguments.max_det,
         ),
         encode=_encode_options(arguments),
+        limits=_limit_options(arguments),
         calibration=arguments.calibration,
         num_frames=arguments.frames,
         every=arguments.every,
@@ -294,6 +324,8 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
 
 def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
     """What `tune` is asked to find the best plan for. Raises UsageError."""
+    if arguments.video == STANDARD_INPUT:
+        raise UsageError("standard input cannot be read again and again: name a file")
     return ProcessConfig(
         source=_source(arguments, None),
         output_dir=Path(),
@@ -301,6 +333,7 @@ def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
         imgsz=arguments.imgsz,
         infer=AutoOptions(precision=arguments.precision),
         encode=_encode_options(arguments),
+        limits=_limit_options(arguments),
         calibration=arguments.calibration,
     )
 
@@ -319,6 +352,15 @@ def _source(arguments: argparse.Namespace, num_frames: int | None) -> Path | Syn
 
 def _encode_options(arguments: argparse.Namespace) -> EncodeOptions:
     return EncodeOptions(codec=arguments.codec, crf=arguments.crf, preset=arguments.preset)
+
+
+def _limit_options(arguments: argparse.Namespace) -> LimitOptions:
+    return LimitOptions(
+        max_size_wh=arguments.max_size,
+        max_streams=arguments.max_streams,
+        max_frame_rate=arguments.max_frame_rate,
+        max_memory_mb=arguments.max_memory,
+    )
 
 
 def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from pipeline.arguments import argument_parser, infer_options, process_config, tune_config
+from pipeline.arguments import (
+    STANDARD_INPUT,
+    argument_parser,
+    infer_options,
+    process_config,
+    tune_config,
+)
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.machine import available_cores
 from pipeline.position import Position
+from pipeline.printable import printable
 from pipeline.progress import ProgressCallback
+from pipeline.spool import spooled
 from pipeline.supervise import supervise
 from pipeline.terminal import ProgressPrinter
 from pipeline.throughput.configurations import AUTO, configurations
@@ -50,9 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(arguments: argparse.Namespace, reason: object, code: int) -> int:
     if arguments.debug:
-        traceback.print_exc()
-    print("pipeline: " + " ".join(str(reason).split()), file=sys.stderr)
+        for line in traceback.format_exc().splitlines():
+            _show(line, sys.stderr)
+    _show("pipeline: " + " ".join(str(reason).split()), sys.stderr)
     return code
+
+
+def _show(line: str, stream: TextIO | None = None) -> None:
+    """Print a line; names and messages in it may come from hostile files."""
+    stream = stream or sys.stdout
+    shown = printable(line).encode(stream.encoding or "utf-8", "backslashreplace")
+    print(shown.decode(stream.encoding or "utf-8"), file=stream)
 
 
 def process_in_worker(
@@ -66,10 +84,14 @@ def process_in_worker(
 
 def _process(arguments: argparse.Namespace) -> None:
     config = process_config(arguments)
-    with ProgressPrinter() as progress:
+    with contextlib.ExitStack() as stack:
+        if arguments.video == STANDARD_INPUT:
+            source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
+            config = dataclasses.replace(config, source=source)
+        progress = stack.enter_context(ProgressPrinter())
         report = supervise(process_in_worker, config, progress)
     for line in _summary(report, config.output_dir):
-        print(line)
+        _show(line)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -84,9 +106,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             calibration=arguments.calibration,
             on_progress=progress,
         )
-    print(f"{result.num_images} images, {result.num_boxes} boxes")
+    _show(f"{result.num_images} images, {result.num_boxes} boxes")
     for precision, found in result.accuracy.items():
-        print(f"{precision:<5} mAP@0.5 {found.map_50:.4f}, mAP@0.5:0.95 {found.map_50_95:.4f}")
+        _show(f"{precision:<5} mAP@0.5 {found.map_50:.4f}, mAP@0.5:0.95 {found.map_50_95:.4f}")
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -107,8 +129,8 @@ def _bench(arguments: argparse.Namespace) -> None:
         result = benchmark(options, progress)
     write_bench(result, arguments.output_dir)
     for line in table_lines(result):
-        print(line)
-    print(f"page in {arguments.output_dir / PAGE_NAME}")
+        _show(line)
+    _show(f"page in {arguments.output_dir / PAGE_NAME}")
 
 
 def _tune(arguments: argparse.Namespace) -> None:
@@ -118,11 +140,11 @@ def _tune(arguments: argparse.Namespace) -> None:
         tuned = tune(tune_config(arguments), progress)
     for entry in tuned.selection.alternatives:
         rounds = ", ".join(f"{fps:.1f}" for fps in entry.throughput_fps)
-        print(f"{entry.median_fps:>7.1f} fps  {entry.name}  ({rounds})")
+        _show(f"{entry.median_fps:>7.1f} fps  {entry.name}  ({rounds})")
     kept = f"kept in {tuned.path}" if tuned.path else "not kept: the cache cannot be written"
-    print(f"{tuned.selection.reason}; {kept}")
+    _show(f"{tuned.selection.reason}; {kept}")
     if tuned.int8_gain is not None:
-        print(
+        _show(
             f"INT8 would be {tuned.int8_gain:.2f} times as fast: --precision int8; "
             "`pipeline evaluate` measures its accuracy"
         )
@@ -132,11 +154,11 @@ def _configs(_: argparse.Namespace) -> None:
     import openvino as ov
 
     devices = ov.Core().available_devices
-    print(f"{AUTO:<14} what `tune` found to be the fastest here, else a rule; the default")
+    _show(f"{AUTO:<14} what `tune` found to be the fastest here, else a rule; the default")
     for entry in configurations(available_cores()).values():
-        print(f"{entry.name:<14} {entry.description}")
+        _show(f"{entry.name:<14} {entry.description}")
         if lack := entry.lacks(devices):
-            print(f"{'':<14} {lack}")
+            _show(f"{'':<14} {lack}")
 
 
 def _concrete(options: InferOptions | AutoOptions) -> InferOptions:

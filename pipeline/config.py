@@ -22,6 +22,7 @@ _MOST_REQUESTS = 1024
 _MOST_BATCH = 64
 _MOST_EVERY = 60
 _MOST_STALL_SECONDS = 86_400
+_LONGEST_SIDE_PX = 32768
 
 
 def _require(condition: bool, message: str) -> None:
@@ -180,6 +181,37 @@ class SyntheticOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LimitOptions:
+    """What footage may ask for before it is refused.
+
+    max_size_wh: of a frame, in pixels; either orientation.
+    max_streams: of all kinds, in one file.
+    max_frame_rate: as claimed by the file.
+    max_memory_mb: for the decoded frames between the decoder and the encoder.
+    """
+
+    max_size_wh: tuple[int, int] = (8192, 4320)
+    max_streams: int = 64
+    max_frame_rate: Fraction = Fraction(1000)
+    max_memory_mb: int = 4096
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.max_size_wh) >= 1 and max(self.max_size_wh) <= _LONGEST_SIDE_PX,
+            f"max-size must lie between 1x1 and {_LONGEST_SIDE_PX}x{_LONGEST_SIDE_PX}, "
+            f"not {self.max_size_wh[0]}x{self.max_size_wh[1]}",
+        )
+        _require(self.max_streams >= 1, f"max-streams must be 1 or more, not {self.max_streams}")
+        _require(
+            self.max_frame_rate > 0, f"max-frame-rate must be above 0, not {self.max_frame_rate}"
+        )
+        _require(self.max_memory_mb >= 1, f"max-memory must be 1 or more, not {self.max_memory_mb}")
+
+
+DEFAULT_LIMITS = LimitOptions()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessConfig:
     """One run: a source, a place for the results, and how each step works.
 
@@ -206,6 +238,7 @@ class ProcessConfig:
     infer: InferOptions | AutoOptions = field(default_factory=AutoOptions)
     detect: DetectOptions = field(default_factory=DetectOptions)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    limits: LimitOptions = field(default_factory=LimitOptions)
     calibration: Path | None = None
     num_frames: int | None = None
     every: int = 1

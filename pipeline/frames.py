@@ -98,6 +98,12 @@ class VideoInfo:
             return round(self.duration_seconds * self.frame_rate)
         return self.num_frames_header
 
+    @property
+    def frame_bytes(self) -> int:
+        """What one decoded frame takes in memory."""
+        bits_per_pixel = av.VideoFormat(self.pix_fmt).padded_bits_per_pixel
+        return self.size_wh[0] * self.size_wh[1] * bits_per_pixel // 8
+
 
 @dataclass(slots=True)
 class SourceFaults:

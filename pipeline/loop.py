@@ -241,7 +241,7 @@ class FrameLoop:
                 if self._every > 1:
                     record["interpolated"] = not detected.inferred
                 record["detections"] = detections.as_records(self._prepared.layout.class_names)
-                self._results.write(json.dumps(record, ensure_ascii=False) + "\n")
+                self._results.write(json.dumps(record) + "\n")
                 self._stats.note_frame(detections.class_id, time.perf_counter() - started)
                 self._on_frame(self._first_index + frame.index)
             self._in_flight.release()

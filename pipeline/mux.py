@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import heapq
 import io
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from pipeline.decode import open_input
+from pipeline.config import DEFAULT_LIMITS, LimitOptions
+from pipeline.decode import MOST_TICKS, open_input
 from pipeline.errors import EncodeError
 
 _CARRIED_TYPES = ("audio", "subtitle")
@@ -22,7 +24,11 @@ _OWN_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 
 
 def mux(
-    videos: Sequence[Path], source: Path | None, target: Path, end_seconds: float | None = None
+    videos: Sequence[Path],
+    source: Path | None,
+    target: Path,
+    end_seconds: float | None = None,
+    limits: LimitOptions = DEFAULT_LIMITS,
 ) -> list[str]:
     """Copy the video track, and the source's audio and subtitles, into an MP4 file.
 
@@ -36,7 +42,7 @@ def mux(
     with contextlib.ExitStack() as inputs:
         try:
             first = inputs.enter_context(av.open(f"file:{videos[0]}"))
-            other = inputs.enter_context(open_input(source)) if source is not None else None
+            other = inputs.enter_context(open_input(source, limits)) if source is not None else None
             time_base = first.streams.video[0].time_base
             assert time_base is not None
             options = {"movflags": "faststart", "movie_timescale": str(time_base.denominator)}
@@ -49,9 +55,8 @@ def mux(
                     _copy_metadata(other, out)
                     carried = _add_copies(out, other, _CARRIED_TYPES, notes)
                     sources.append(_packets(other, carried, notes, end_seconds))
-                for _, packet, stream in heapq.merge(*sources, key=lambda item: item[0]):
-                    packet.stream = stream
-                    out.mux(packet)
+                merged = heapq.merge(*sources, key=lambda item: item[0])
+                notes += _mux_packets(out, merged, *video.values())
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"{target.name} could not be written ({error})") from error
     return notes
@@ -119,6 +124,25 @@ def _mp4_carries(stream: Stream) -> bool:
     return True
 
 
+def _mux_packets(
+    out: OutputContainer,
+    packets: Iterable[tuple[float, av.Packet[Stream], Stream]],
+    video: Stream,
+) -> list[str]:
+    """Write all packets; returns a note for each other stream of which some were refused."""
+    refused: Counter[str] = Counter()
+    for _, packet, stream in packets:
+        origin, packet.stream = packet.stream, stream
+        try:
+            out.mux(packet)
+        except (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError):
+            # Damaged sound must not cost the picture; of which `verify` counts the frames.
+            if stream is video:
+                raise
+            refused[f"stream {origin.index} ({origin.type})"] += 1
+    return [f"{name}: {count} damaged packets were left out" for name, count in refused.items()]
+
+
 def _video_packets(
     first: InputContainer, others: Sequence[Path], target: Stream
 ) -> Iterator[tuple[float, av.Packet[Stream], Stream]]:
@@ -164,9 +188,12 @@ def _packets(
             if packet.size:
                 index = packet.stream.index
                 if packet.dts is not None:
-                    # Joined recordings begin anew; MP4 takes only times that grow.
+                    # Joined recordings begin anew; MP4 takes only times that grow, and not by much.
                     last = last_dts.get(index)
-                    if last is not None and packet.dts + offsets[index] <= last:
+                    if (
+                        last is not None
+                        and not last < packet.dts + offsets[index] <= last + MOST_TICKS
+                    ):
                         offsets[index] = last + max(1, packet.duration or 0) - packet.dts
                     packet.dts += offsets[index]
                     if packet.pts is not None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import av
 
-from pipeline.decode import open_input
+from pipeline.config import DEFAULT_LIMITS, LimitOptions
+from pipeline.decode import MOST_TICKS, open_input
 from pipeline.frames import WHOLE, Segment, VideoInfo
 
 _LONGEST_LAST = 1.5
@@ -27,7 +28,11 @@ class Packet:
 
 
 def plan_clip(
-    path: Path, info: VideoInfo, segment_seconds: float, num_frames: int | None
+    path: Path,
+    info: VideoInfo,
+    segment_seconds: float,
+    num_frames: int | None,
+    limits: LimitOptions = DEFAULT_LIMITS,
 ) -> tuple[Segment, ...]:
     """The segments of a clip, each of about segment_seconds and beginning at a key frame.
 
@@ -39,7 +44,9 @@ def plan_clip(
         known.append(float(num_frames / info.frame_rate))
     if known and min(known) <= _LONGEST_LAST * segment_seconds:
         return (WHOLE,)
-    return segments_of(_read_packets(path), info.time_base, info.frame_rate, segment_seconds)
+    return segments_of(
+        _read_packets(path, limits), info.time_base, info.frame_rate, segment_seconds
+    )
 
 
 def plan_synthetic(
@@ -103,13 +110,13 @@ def _is_regular(packets: Sequence[Packet]) -> bool:
         None not in pts
         and len(dts) == len(packets)
         and len(set(pts)) == len(pts)
-        and all(a < b for a, b in itertools.pairwise(dts))
+        and all(a < b <= a + MOST_TICKS for a, b in itertools.pairwise(dts))
     )
 
 
-def _read_packets(path: Path) -> list[Packet]:
+def _read_packets(path: Path, limits: LimitOptions) -> list[Packet]:
     packets = []
-    with open_input(path) as container:
+    with open_input(path, limits) as container:
         stream = container.streams.best("video")
         try:
             for packet in container.demux(stream):

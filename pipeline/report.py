@@ -19,6 +19,7 @@ from pipeline.judge import LEAST_IOU, Judgement
 from pipeline.machine import peak_memory_mb, processor_name, versions
 from pipeline.model.prepare import PreparedModel, Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
+from pipeline.printable import printable
 from pipeline.stats import Occupancy, RunStats, StepClock
 from pipeline.throughput.selection import Selection
 
@@ -186,6 +187,7 @@ def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     page = environment.get_template("report.html.jinja").render(r=report, pictures=pictures)
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")

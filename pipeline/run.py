@@ -183,7 +183,7 @@ def _plan(config: ProcessConfig, info: VideoInfo) -> tuple[Segment, ...]:
     if isinstance(config.source, SyntheticOptions):
         options = config.source
         return plan_synthetic(options.num_frames, options.frame_rate, config.segment_seconds)
-    return plan_clip(config.source, info, config.segment_seconds, config.num_frames)
+    return plan_clip(config.source, info, config.segment_seconds, config.num_frames, config.limits)
 
 
 def _run_key(
@@ -285,6 +285,7 @@ def _join(
         config.source if isinstance(config.source, Path) else None,
         annotated,
         taken.end_seconds if taken.was_cut else None,
+        config.limits,
     )
     verify(annotated, sum(counts), taken.end_seconds)
     if not taken.was_cut:
@@ -325,7 +326,7 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
 def _open_source(config: ProcessConfig, num_threads: int) -> FrameSource:
     if isinstance(config.source, SyntheticOptions):
         return SyntheticSource(config.source)
-    return VideoReader(config.source, num_threads=num_threads)
+    return VideoReader(config.source, config.limits, num_threads=num_threads)
 
 
 def _quantized(
@@ -340,7 +341,7 @@ def _quantized(
     if config.calibration is not None:
         calibration = calibration_of_folder(config.calibration)
     else:
-        calibration = calibration_of_source(config.source, source.info.size_wh)
+        calibration = calibration_of_source(config.source, source.info.size_wh, config.limits)
     return quantize(prepared, config.imgsz, calibration, on_progress)
 
 

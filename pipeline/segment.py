@@ -13,10 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.config import ProcessConfig
+from pipeline.config import LimitOptions, ProcessConfig
 from pipeline.encode import VideoEncoder
 from pipeline.engine import Engine
-from pipeline.frames import FrameSource, Segment, SourceFaults
+from pipeline.errors import InputError
+from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.letterbox import letterbox
 from pipeline.loop import FrameLoop
 from pipeline.machine import process_cpu_seconds
@@ -174,6 +175,7 @@ def process_segment(
             snapshots=snapshots,
             on_frame=on_frame,
         )
+        _require_memory(source.info, stats.in_flight.limit or 0, config.limits)
         loop.run()
         position.encoding.enter(Step.JOIN)
         stats.decode_workers_cpu_seconds = (
@@ -208,6 +210,17 @@ def _places_in(segment: Segment, setup: Setup, num_frames: int | None) -> list[f
     start = 0.0 if segment.start_pts is None else float(segment.start_pts * info.time_base)
     end = None if segment.end_pts is None else float(segment.end_pts * info.time_base)
     return [s for s in places if s >= start and (end is None or s < end)]
+
+
+def _require_memory(info: VideoInfo, num_frames: int, limits: LimitOptions) -> None:
+    """Refuse a clip of which so many frames at a time take too much memory. Raises InputError."""
+    needed_mb = -(-info.frame_bytes * num_frames // 1_000_000)
+    if needed_mb > limits.max_memory_mb:
+        raise InputError(
+            f"{info.name}: {num_frames} frames of {info.size_wh[0]}x{info.size_wh[1]} "
+            f"({info.pix_fmt}) may be under way, which takes {needed_mb} MB, more than "
+            f"--max-memory {limits.max_memory_mb}; a smaller --batch or --requests needs less"
+        )
 
 
 def _write_truth(lines: TextIO, frame_rate: Fraction, index: int, pts: int, truth: Truth) -> None:

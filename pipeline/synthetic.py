@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import SyntheticOptions
-from pipeline.errors import InputError
 from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
+from pipeline.pictures import read_pixels
 from pipeline.scene import Scene, Truth
 
 _LIMITED_RANGE, _BT601 = 1, 6
@@ -33,7 +34,7 @@ class SyntheticSource:
         self.faults = SourceFaults()
         self.on_truth: OnTruth | None = None
         self._options = options
-        self._picture = _read_picture(options) if options.image else None
+        self._picture = _read_picture(options.image, options.size_wh) if options.image else None
         self.info = VideoInfo(
             name=options.image.name if options.image else "synthetic",
             container="synthetic",
@@ -83,11 +84,8 @@ class SyntheticSource:
         """Nothing to release."""
 
 
-def _read_picture(options: SyntheticOptions) -> NDArray[np.uint8]:
-    picture = cv2.imread(str(options.image), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise InputError(f"{options.image}: not a picture that can be read")
-    resized = cv2.resize(picture, options.size_wh, interpolation=cv2.INTER_AREA)
+def _read_picture(path: Path, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    resized = cv2.resize(read_pixels(path), size_wh, interpolation=cv2.INTER_AREA)
     return resized.astype(np.uint8, copy=False)
 
 

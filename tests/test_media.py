@@ -435,6 +435,23 @@ def test_times_that_do_not_grow_are_mended_and_counted(
     assert report["source"]["faults"]["repaired_timestamps"] == repaired
 
 
+def test_a_clock_that_leaps_further_than_mp4_can_keep_is_mended_and_counted(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    plain = record(tmp_path / "plain.mp4", moving_lights(8), options={"bf": "0"})
+    month_ms = 30 * 24 * 3600 * 1000
+    times = [40 * index + (month_ms if index >= 5 else 0) for index in range(8)]
+    clip = remux_with_times(plain, tmp_path / "clip.mkv", times)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    found = times_of(tmp_path / "out" / "annotated.mp4")
+    assert found[:5] == [Fraction(time, 1000) for time in times[:5]]
+    assert [time - found[5] for time in found[5:]] == [
+        Fraction(time - times[5], 1000) for time in times[5:]
+    ]
+    assert 0 < found[5] - found[4] < 1
+    assert report["source"]["faults"]["repaired_timestamps"] == 1
+
+
 def test_joined_recordings_play_one_after_the_other(tmp_path: Path, tiny_weights: Path) -> None:
     first = record(tmp_path / "first.ts", moving_lights(20))
     clip = tmp_path / "clip.ts"
@@ -804,6 +821,23 @@ def test_sound_that_mp4_cannot_carry_is_named_in_the_notes(
     assert codec in note
     assert "MP4 cannot carry it" in note
     assert tracks_of(tmp_path / "out" / "annotated.mp4", "audio") == []
+    assert len(frames_of(tmp_path / "out" / "annotated.mp4")) == 20
+
+
+def test_damaged_sound_does_not_cost_the_picture(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = record_with_tracks(tmp_path / "clip.ts", [], [Track("aac")])
+    content = bytearray(clip.read_bytes())
+    header = bytes(tracks_of(clip, "audio")[0][3][1][:3])  # Of the fourth frame of AAC.
+    at = -1
+    for _ in range(4):
+        at = content.index(header, at + 1)
+    content[at : at + 2] = b"\x00\x00"
+    clip.write_bytes(content)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    [note] = report["output"]["notes"]
+    assert "(audio): 1 damaged packets were left out" in note
+    [sound] = tracks_of(tmp_path / "out" / "annotated.mp4", "audio")
+    assert len(sound) == 38
     assert len(frames_of(tmp_path / "out" / "annotated.mp4")) == 20
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from pipeline.config import SyntheticOptions
+from pipeline.config import DEFAULT_LIMITS, LimitOptions, SyntheticOptions
 from pipeline.decode import VideoReader
 from pipeline.errors import InputError, ModelError, UsageError, reason_of
 from pipeline.frames import Frame
@@ -76,7 +76,9 @@ def calibration_of_folder(folder: Path) -> Calibration:
 
 
 def calibration_of_source(
-    source: Path | SyntheticOptions, frame_wh: tuple[int, int]
+    source: Path | SyntheticOptions,
+    frame_wh: tuple[int, int],
+    limits: LimitOptions = DEFAULT_LIMITS,
 ) -> Calibration:
     """Frames of the clip itself, spread over it."""
     if isinstance(source, SyntheticOptions):
@@ -91,7 +93,7 @@ def calibration_of_source(
         key=_clip_key(source),
         origin=f"frames of {source.name}",
         frame_wh=frame_wh,
-        frames=lambda: _clip_frames(source),
+        frames=lambda: _clip_frames(source, limits),
     )
 
 
@@ -196,8 +198,8 @@ def _model_inputs(calibration: Calibration, input_wh: tuple[int, int]) -> list[N
     return inputs
 
 
-def _clip_frames(path: Path) -> Iterator[Frame]:
-    reader = VideoReader(path)
+def _clip_frames(path: Path, limits: LimitOptions) -> Iterator[Frame]:
+    reader = VideoReader(path, limits)
     try:
         yield from reader.sample(NUM_PICTURES)
     finally:

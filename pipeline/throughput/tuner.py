@@ -57,7 +57,7 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     """
     precision = config.infer.precision or "auto"
     weights = find_weights(config.weights, on_progress)
-    size_wh = _size_of(config.source)
+    size_wh = _size_of(config)
     prepared = prepare_model(weights, size_wh, config.imgsz, on_progress)
     devices = ov.Core().available_devices
     plans = candidates(available_cores(), devices, precision, size_wh)
@@ -217,9 +217,9 @@ def _frames_fps(config: ProcessConfig) -> tuple[float, int]:
     return float(report["speed"]["frames_fps"]), int(report["output"]["num_frames"])
 
 
-def _size_of(source: Path | SyntheticOptions) -> tuple[int, int]:
-    if isinstance(source, SyntheticOptions):
-        return source.size_wh
-    reader = VideoReader(source)
+def _size_of(config: ProcessConfig) -> tuple[int, int]:
+    if isinstance(config.source, SyntheticOptions):
+        return config.source.size_wh
+    reader = VideoReader(config.source, config.limits)
     reader.close()
     return reader.info.size_wh

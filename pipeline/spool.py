@@ -1,0 +1,69 @@
+"""Standard input -> a regular file, which can be read again and again as a clip has to be."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import InputError
+
+SPOOL_NAME = "stdin"
+
+_CHUNK_BYTES = 1 << 20
+
+
+def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
+    """Copy a stream to a new file until it ends; returns the number of bytes.
+
+    max_bytes: None takes half of the free space, so that there is room for the result.
+    Raises InputError if nothing comes, if more comes, or if it cannot be written; the file is
+    gone then.
+    """
+    try:
+        if max_bytes is None:
+            max_bytes = shutil.disk_usage(path.parent).free // 2
+        num_bytes = 0
+        with path.open("xb") as file:
+            while chunk := stream.read(_CHUNK_BYTES):
+                num_bytes += len(chunk)
+                if num_bytes > max_bytes:
+                    raise InputError(
+                        f"standard input: more than {max_bytes / 1e6:.0f} MB, which is what "
+                        f"{path.parent} has room for; save it as a file and name that"
+                    )
+                file.write(chunk)
+        if not num_bytes:
+            raise InputError("standard input: nothing came; give a clip with < or a pipe")
+    except FileExistsError as error:
+        raise InputError(f"{path} exists already") from error
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise InputError(f"standard input: cannot be kept in {path} ({error.strerror})") from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return num_bytes
+
+
+@contextlib.contextmanager
+def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
+    """A stream as a file under a folder, which is made; the file lasts as long as the context."""
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror})") from error
+    try:
+        path = scratch / SPOOL_NAME
+        spool(stream, path)
+        yield path
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if created:
+            with contextlib.suppress(OSError):  # It is not empty, as it should be.
+                folder.rmdir()
