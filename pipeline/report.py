@@ -9,7 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from pipeline.config import ProcessConfig
@@ -176,14 +175,10 @@ def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
     pictures: frames of the result, as data: URLs.
     """
     (folder / JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.jinja").render(r=report, pictures=pictures)
+    # Only here: what comes before the first frame need not wait for it.
+    from pipeline.page import render_page
+
+    page = render_page("report.html.jinja", r=report, pictures=pictures)
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")
 
 
