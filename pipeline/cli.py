@@ -22,6 +22,7 @@ from pipeline.arguments import (
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.machine import available_cores
+from pipeline.outputs import require_free_output
 from pipeline.position import Position
 from pipeline.printable import printable
 from pipeline.progress import ProgressCallback
@@ -86,6 +87,7 @@ def _process(arguments: argparse.Namespace) -> None:
     config = process_config(arguments)
     with contextlib.ExitStack() as stack:
         if arguments.video == STANDARD_INPUT:
+            require_free_output(config)  # Before all of it has been read.
             source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
             config = dataclasses.replace(config, source=source)
         progress = stack.enter_context(ProgressPrinter())

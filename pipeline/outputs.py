@@ -1,4 +1,7 @@
-"""The files that a run leaves: whether there is room for them, and how they get their names."""
+"""The files that a run leaves: whether there is room for them, and how they get their names.
+
+Imports nothing heavy: what is in the way is told before anything is loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,27 @@ import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config import ProcessConfig
 from pipeline.errors import InputError, UsageError
-from pipeline.frames import VideoInfo
 from pipeline.journal import flush_to_disk
-from pipeline.report import JSON_NAME, PAGE_NAME
+
+if TYPE_CHECKING:
+    from pipeline.frames import VideoInfo  # At run time it would load FFmpeg.
 
 ANNOTATED_NAME = "annotated.mp4"
 DETECTIONS_NAME = "detections.jsonl"
 TRUTH_NAME = "truth.jsonl"
-_OUTPUT_NAMES = (TRUTH_NAME, DETECTIONS_NAME, JSON_NAME, PAGE_NAME, ANNOTATED_NAME)
+REPORT_JSON_NAME = "report.json"
+REPORT_PAGE_NAME = "report.html"
+_OUTPUT_NAMES = (
+    TRUTH_NAME,
+    DETECTIONS_NAME,
+    REPORT_JSON_NAME,
+    REPORT_PAGE_NAME,
+    ANNOTATED_NAME,
+)
 
 _LEAST_BITS_PER_PIXEL = 0.005
 """What still scenes need at the default quality; most footage needs ten times as much."""

@@ -9,7 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from pipeline.config import ProcessConfig
@@ -19,13 +18,11 @@ from pipeline.judge import LEAST_IOU, Judgement
 from pipeline.machine import peak_memory_mb, processor_name, versions
 from pipeline.model.prepare import PreparedModel, Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
-from pipeline.printable import printable
+from pipeline.outputs import REPORT_JSON_NAME, REPORT_PAGE_NAME
 from pipeline.stats import Occupancy, RunStats, StepClock
 from pipeline.throughput.selection import Selection
 
 SCHEMA_VERSION = 1
-JSON_NAME = "report.json"
-PAGE_NAME = "report.html"
 
 _NUM_SPEED_POINTS = 120
 _LEAST_SLICE_SECONDS = 0.5
@@ -180,17 +177,12 @@ def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
 
     pictures: frames of the result, as data: URLs.
     """
-    (folder / JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    page = environment.get_template("report.html.jinja").render(r=report, pictures=pictures)
-    (folder / PAGE_NAME).write_text(page, encoding="utf-8")
+    (folder / REPORT_JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    # Only here: what comes before the first frame need not wait for it.
+    from pipeline.page import render_page
+
+    page = render_page("report.html.jinja", r=report, pictures=pictures)
+    (folder / REPORT_PAGE_NAME).write_text(page, encoding="utf-8")
 
 
 def step_times(stats: RunStats, cores: int, encoder_threads: int) -> list[dict[str, Any]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import tempfile
-import urllib.request
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -83,6 +81,10 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
 
     Raises ModelError if it cannot be fetched, stored, or is not the file that was expected.
     """
+    # Only here: a run that has its model need not load them.
+    import http.client
+    import urllib.request
+
     part = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

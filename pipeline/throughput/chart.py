@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
+from pipeline.page import render_page
 
 JSON_NAME, CHART_NAME, PAGE_NAME = "bench.json", "bench.png", "bench.html"
 
@@ -27,15 +27,8 @@ def write_bench(result: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JSON_NAME).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     draw_chart(result, folder / CHART_NAME)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.throughput", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     chart = base64.b64encode((folder / CHART_NAME).read_bytes()).decode("ascii")
-    page = environment.get_template("bench.html.jinja").render(r=result, chart=chart)
+    page = render_page("throughput/bench.html.jinja", r=result, chart=chart)
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")
 
 

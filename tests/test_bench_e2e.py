@@ -1,0 +1,66 @@
+"""What the pipeline's speed is compared with does the same work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import av
+import numpy as np
+from bench_e2e import report_lines
+from end_to_end import Round
+from numpy.typing import NDArray
+from worker_per_core import Work, worker_per_core_fps
+
+from pipeline.config import EncodeOptions, InferOptions
+from pipeline.machine import available_cores
+from tests.conftest import process, with_light, write_clip
+
+
+def pictures(path: Path) -> list[NDArray[np.uint8]]:
+    with av.open(str(path)) as container:
+        return [image.to_ndarray().astype(np.uint8) for image in container.decode(video=0)]
+
+
+def test_a_worker_on_each_core_makes_the_same_clip_as_the_pipeline(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    images = [with_light((index % 16, index % 12)) for index in range(40)]
+    clip = write_clip(tmp_path / "clip.mp4", images, options={"crf": "10"})
+    affinity = os.sched_getaffinity(0)
+    work = Work(clip, tiny_weights, "f32", EncodeOptions(threads=1), tmp_path / "workers")
+    assert worker_per_core_fps(work) > 0
+    assert os.sched_getaffinity(0) == affinity
+
+    process(
+        clip,
+        tmp_path / "pipeline",
+        tiny_weights,
+        infer=InferOptions(precision="f32"),
+        encode=EncodeOptions(threads=1),
+    )
+    expected = pictures(tmp_path / "pipeline" / "annotated.mp4")
+    made = sorted(work.output_dir.iterdir())
+    assert len(made) == available_cores()
+    for path in made:
+        np.testing.assert_array_equal(pictures(path), expected)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    def round_of(pipeline: float, workers: float) -> Round:
+        same = {field.name: {"f32": 1.0} for field in fields(Round)}
+        return Round(
+            **{
+                **same,
+                "serial_fps": {},
+                "together_fps": {},
+                "pipeline_fps": {"f32": pipeline},
+                "workers_fps": {"f32": workers},
+            }
+        )
+
+    rounds = [round_of(90, 100), round_of(45, 50), round_of(300, 400)]
+    lines = report_lines(rounds, ["f32"])
+    line = next(line for line in lines if line.startswith("pipeline over a worker per core"))
+    assert line.split()[-5:] == ["100.0", "0.90", "(0.75", "to", "0.90)"]
