@@ -80,14 +80,18 @@ def read_archive(
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         # A directory of millions of entries would take gigabytes, and is read before all else.
-        entries = re.finditer(rb"PK\x01\x02", content)
-        if next(itertools.islice(entries, _MOST_ENTRIES, None), None) is not None:
+        if _has_more(content, b"PK\x01\x02", _MOST_ENTRIES):
             raise Refused(f"it has more than {_MOST_ENTRIES} entries")
         with zipfile.ZipFile(file) as archive:
             root = _checked_root(archive, len(content))
             data = archive.read(f"{root}/data.pkl")
             tensors = _Tensors(archive, root, len(content))
             return _Machine(layers, ignored, tensors).run(data)
+
+
+def _has_more(content: mmap.mmap, marker: bytes, number: int) -> bool:
+    found = re.finditer(re.escape(marker), content)
+    return sum(1 for _ in itertools.islice(found, number + 1)) > number
 
 
 def _checked_root(archive: zipfile.ZipFile, num_bytes: int) -> str:

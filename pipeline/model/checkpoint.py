@@ -182,7 +182,7 @@ class _BoundedShapes(TorchFunctionMode):
     """Refuses values larger than any layer of YOLOv5 has for a picture of the probe's size."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._operations = 0
 
     def __torch_function__(
