@@ -14,6 +14,7 @@ from pipeline.arguments import argument_parser, infer_options, process_config, t
 from pipeline.config import AutoOptions, InferOptions, SyntheticOptions
 from pipeline.errors import Interrupted, PipelineError, UsageError
 from pipeline.machine import available_cores
+from pipeline.notes import collected_notes
 from pipeline.terminal import ProgressPrinter
 from pipeline.throughput.configurations import AUTO, configurations
 
@@ -27,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As an exception, so that a run that is told to end cleans up after itself.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
-        _COMMANDS[arguments.command](arguments)
+        with collected_notes() as notes:
+            _COMMANDS[arguments.command](arguments)
+        if arguments.command != "process":  # Its report has them.
+            print("".join(f"pipeline: {note}\n" for note in notes), end="", file=sys.stderr)
     except Interrupted as error:
         return _fail(arguments, error, EXIT_INTERRUPTED)
     except KeyboardInterrupt:

@@ -19,10 +19,14 @@ from pipeline.engine import Engine, Heads, Job
 from pipeline.errors import InferenceError, ModelError, UsageError, reason_of
 from pipeline.letterbox import PADDING_VALUE
 from pipeline.machine import available_cores, has_core_quota
+from pipeline.model.cache import drop_damaged, seal_all
 from pipeline.model.graph import with_batch
 from pipeline.model.prepare import PreparedModel
+from pipeline.notes import note
 from pipeline.throughput.configurations import missing_devices
 from pipeline.throughput.float_precision import fastest_float_precision
+
+_BLOBS = "*.blob"
 
 
 def load_engine(prepared: PreparedModel, options: InferOptions) -> Engine:
@@ -49,16 +53,24 @@ def resolved_precision(precision: str) -> str:
 
 
 def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.CompiledModel:
-    """Compile for a device, or take it from OpenVINO's cache. Raises UsageError, ModelError."""
+    """Compile for a device, or take it from OpenVINO's cache; a note tells of a damaged one.
+
+    Raises UsageError, ModelError.
+    """
     core = ov.Core()
     require_device(options.device, core.available_devices)
     config = {"CACHE_DIR": str(cache), **compile_config(options)}
+    drop_damaged(cache, _BLOBS)
     try:
-        return core.compile_model(model, options.device, config)
+        compiled = core.compile_model(model, options.device, config)
+        seal_all(cache, _BLOBS)
+        return compiled
     except RuntimeError:
         del config["CACHE_DIR"]  # Another process may be writing there, or nobody can.
     try:
-        return core.compile_model(model, options.device, config)
+        compiled = core.compile_model(model, options.device, config)
+        note(f"{cache}: the compiled model could not be kept there, the next run compiles it anew")
+        return compiled
     except RuntimeError as error:
         raise ModelError(
             f"OpenVINO cannot compile the model for {options.device} with {config} "

@@ -30,6 +30,7 @@ from pipeline.machine import available_cores, process_cpu_seconds
 from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
+from pipeline.notes import collected_notes
 from pipeline.progress import ProgressCallback, no_progress
 from pipeline.report import JSON_NAME, PAGE_NAME, Phases, Report, build_report, write_report
 from pipeline.scene import Truth
@@ -62,7 +63,8 @@ def process_video(config: ProcessConfig, on_progress: ProgressCallback = no_prog
     except OSError as error:
         raise InputError(f"{config.output_dir}: cannot write there ({error.strerror})") from error
     try:
-        return _process(config, Path(scratch_name), started, on_progress)
+        with collected_notes() as notes:
+            return _process(config, Path(scratch_name), started, on_progress, notes)
     except KeyboardInterrupt as error:
         raise Interrupted("interrupted; no output was written") from error
     except OSError as error:
@@ -125,7 +127,11 @@ def _set_up(
 
 
 def _process(
-    config: ProcessConfig, scratch: Path, started: float, on_progress: ProgressCallback
+    config: ProcessConfig,
+    scratch: Path,
+    started: float,
+    on_progress: ProgressCallback,
+    notes: list[str],
 ) -> Report:
     video, jsonl, truth, annotated = (
         scratch / name for name in ("video.mp4", DETECTIONS_NAME, TRUTH_NAME, ANNOTATED_NAME)
@@ -166,7 +172,7 @@ def _process(
     frames_at = time.perf_counter()
     source_path = config.source if isinstance(config.source, Path) else None
     cut = config.num_frames is not None and stats.num_frames == config.num_frames
-    notes = mux(video, source_path, annotated, loop.end_seconds if cut else None)
+    notes += mux(video, source_path, annotated, loop.end_seconds if cut else None)
     verify(annotated, stats.num_frames, loop.end_seconds)
     if not cut:
         notes += _notes_on_length(setup.source.info, stats.num_frames)

@@ -408,8 +408,10 @@ def test_nothing_half_written_is_left_in_the_cache(cache: Path, checkpoint: Path
         "160x96.bin",
         "160x96.npz",
         "160x96.xml",
+        "160x96.xml.seal",
         "layout.json",
         "model.onnx",
+        "model.onnx.seal",
     ]
 
 
