@@ -396,7 +396,7 @@ def test_a_damaged_compiled_model_is_compiled_again(
 ) -> None:
     prepared = prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
     expected = heads_of(prepared)
-    for blob in prepared.compiled_cache_dir.iterdir():
+    for blob in prepared.compiled_cache_dir.rglob("*.blob"):
         damage(blob)
     for a, b in zip(heads_of(prepared), expected, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+
+import openvino as ov
 
 from pipeline.errors import ModelError
 from pipeline.model.weights import cache_dir
@@ -29,17 +33,35 @@ def publish(target: Path, write: Callable[[Path], object]) -> None:
     An IR is a few files of one stem: the others take their place before the graph that needs
     them, so that whoever finds the graph finds all. Raises NotKept.
     """
+    with scratch_folder(target.parent) as scratch:
+        write(scratch / target.name)
+        for part in sorted(scratch.iterdir(), key=lambda part: part.name == target.name):
+            place = target.parent / part.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            part.replace(place)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder of one's own in a folder of the cache. Raises NotKept if that cannot be written."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as name:
-            write(Path(name) / target.name)
-            for part in sorted(Path(name).iterdir(), key=lambda part: part.name == target.name):
-                part.replace(target.parent / part.name)
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as name:
+            yield Path(name)
     except OSError as error:
         raise NotKept(
-            f"{cache_dir()}: cannot be written ({error.strerror}), nothing is kept for later "
-            "runs; make it writable, or name another cache folder with XDG_CACHE_HOME"
+            f"{cache_dir()}: cannot be written ({error.strerror}), nothing is kept for later runs; "
+            "make it writable, or name another cache folder with XDG_CACHE_HOME"
         ) from error
+
+
+def save_ir(model: ov.Model, ir: Path) -> None:
+    """Write an IR in float32. Raises OSError if it cannot be written."""
+    try:
+        ov.save_model(model, ir, compress_to_fp16=False)
+    except RuntimeError as error:  # Says no more than that.
+        raise OSError(errno.EIO, "the disk is full or broken", str(ir)) from error
 
 
 def seal(target: Path, *parts: Path) -> None:
@@ -84,20 +106,16 @@ def temporary_folder() -> Path:
 _OPEN: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def drop_damaged(folder: Path, pattern: str) -> None:
-    """Remove the files that are not what was sealed, so that nobody reads them."""
-    with contextlib.suppress(OSError):
-        for path in folder.glob(pattern):
-            if not is_whole(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def seal_all(folder: Path, pattern: str) -> None:
-    """Seal the files that another has just written there."""
-    with contextlib.suppress(OSError):
-        for path in folder.glob(pattern):
-            if not _seal_of(path).exists():
-                seal(path)
+def link_whole(path: Path, folder: Path) -> bool:
+    """Put a kept file into another folder too; one that is not whole is removed instead."""
+    if not is_whole(path):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return False
+    try:
+        os.link(path, folder / path.name)
+    except OSError:  # Not every file system can.
+        shutil.copyfile(path, folder / path.name)
+    return True
 
 
 def _seal_of(path: Path) -> Path:

@@ -25,6 +25,7 @@ from pipeline.model.cache import (
     is_whole,
     note_damage,
     publish,
+    save_ir,
     seal,
     temporary_folder,
 )
@@ -118,6 +119,8 @@ def _prepare(
     if model is None or convolutions is None:
         model, convolutions = _convert(weights, folder, input_wh, on_progress)
         publish(ir, lambda path: _save(model, convolutions, path))
+        # What OpenVINO compiles and keeps is for the graph as it was read.
+        model = read_cached_ir(ir) or model
         on_progress(Progress("convert", 3, 3, unit="step"))
     return PreparedModel(
         model=model,
@@ -210,7 +213,7 @@ def read_cached_ir(ir: Path) -> ov.Model | None:
 
 
 def _save(model: ov.Model, convolutions: tuple[HeadConvolution, ...], ir: Path) -> None:
-    ov.save_model(model, ir, compress_to_fp16=False)
+    save_ir(model, ir)
     arrays, beside = {}, ir.with_suffix(_CONVOLUTIONS_SUFFIX)
     for i, convolution in enumerate(convolutions):
         arrays[f"weight_{i}"], arrays[f"bias_{i}"] = convolution.weight, convolution.bias

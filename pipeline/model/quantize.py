@@ -24,7 +24,7 @@ from pipeline.decode import VideoReader
 from pipeline.errors import InputError, ModelError, UsageError, reason_of
 from pipeline.frames import Frame
 from pipeline.letterbox import PADDING_VALUE, letterbox
-from pipeline.model.cache import NotKept, publish, seal
+from pipeline.model.cache import NotKept, publish, save_ir, seal
 from pipeline.model.graph import OBJECTNESS, reshaped
 from pipeline.model.prepare import (
     PreparedModel,
@@ -126,6 +126,7 @@ def quantize(
         model = _quantize(basis, calibration, on_progress)
         try:
             publish(ir, lambda path: _save(model, path))
+            model = read_cached_ir(ir) or model  # As later runs have it.
         except NotKept as error:
             note(str(error))
     if prepared.input_wh != basis.input_wh:
@@ -142,7 +143,7 @@ def quantize(
 
 
 def _save(model: ov.Model, ir: Path) -> None:
-    ov.save_model(model, ir, compress_to_fp16=False)
+    save_ir(model, ir)
     seal(ir, ir.with_suffix(".bin"))
 
 
