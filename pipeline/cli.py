@@ -22,6 +22,7 @@ from pipeline.arguments import (
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.machine import available_cores
+from pipeline.notes import collected_notes
 from pipeline.outputs import require_free_output
 from pipeline.position import Position
 from pipeline.printable import printable
@@ -43,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As an exception, so that a run that is told to end cleans up after itself.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
-        _COMMANDS[arguments.command](arguments)
+        with collected_notes() as notes:
+            _COMMANDS[arguments.command](arguments)
+        if arguments.command != "process":  # Its report has them.
+            for line in notes:
+                _show(f"pipeline: {line}", sys.stderr)
     except Interrupted as error:
         return _fail(arguments, error, _EXIT_BY_SIGNAL + error.signal_number)
     except KeyboardInterrupt:

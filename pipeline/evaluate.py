@@ -15,9 +15,10 @@ import numpy as np
 from pipeline.config import InferOptions, ModelName
 from pipeline.detections import Detections
 from pipeline.engine import Heads, Pool
-from pipeline.errors import InputError, ModelError, UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.infer import load_engine, resolved_precision
 from pipeline.letterbox import PADDING_VALUE, input_size_wh, letterbox
+from pipeline.model.cache import NotKept
 from pipeline.model.prepare import prepare_model
 from pipeline.model.quantize import (
     Calibration,
@@ -26,6 +27,7 @@ from pipeline.model.quantize import (
     record_accuracy,
 )
 from pipeline.model.weights import find_weights
+from pipeline.notes import note
 from pipeline.pictures import list_pictures, read_picture
 from pipeline.postprocess import detections_from
 from pipeline.preprocess import Preprocessor
@@ -106,8 +108,10 @@ def evaluate(
         )
         assert prepared.quantization is not None
         found = {"data": data.name, **dataclasses.asdict(result)}
-        with contextlib.suppress(ModelError):  # Not kept, then: the caller has it all the same.
+        try:
             record_accuracy(prepared.quantization, found)
+        except NotKept as error:
+            note(str(error))
     return result
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import time
 import weakref
 from collections import deque
@@ -19,10 +22,14 @@ from pipeline.engine import Engine, Heads, Job, inference_error
 from pipeline.errors import InferenceError, ModelError, UsageError, reason_of
 from pipeline.letterbox import PADDING_VALUE
 from pipeline.machine import available_cores, has_core_quota
+from pipeline.model.cache import NotKept, link_whole, publish, scratch_folder, seal
 from pipeline.model.graph import with_batch
 from pipeline.model.prepare import PreparedModel
+from pipeline.notes import note
 from pipeline.throughput.configurations import missing_devices
 from pipeline.throughput.float_precision import fastest_float_precision
+
+_BLOBS = "*.blob"
 
 
 def load_engine(prepared: PreparedModel, options: InferOptions) -> Engine:
@@ -49,14 +56,19 @@ def resolved_precision(precision: str) -> str:
 
 
 def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.CompiledModel:
-    """Compile for a device, or take it from OpenVINO's cache. Raises UsageError, ModelError."""
+    """Compile for a device, or take what an earlier run compiled; notes tell of a damaged cache.
+
+    Raises UsageError, ModelError.
+    """
     core = ov.Core()
     require_device(options.device, core.available_devices)
-    config = {"CACHE_DIR": str(cache), **compile_config(options)}
+    config = compile_config(options)
     try:
-        return core.compile_model(model, options.device, config)
+        return _compile_cached(core, model, options.device, config, cache)
+    except NotKept as error:
+        note(str(error))
     except RuntimeError:
-        del config["CACHE_DIR"]  # Another process may be writing there, or nobody can.
+        pass  # Because of the cache or of the model: the latter shows again.
     try:
         return core.compile_model(model, options.device, config)
     except RuntimeError as error:
@@ -64,6 +76,29 @@ def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.Com
             f"OpenVINO cannot compile the model for {options.device} with {config} "
             f"({reason_of(error)})"
         ) from error
+
+
+def _compile_cached(
+    core: ov.Core, model: ov.Model, device: str, config: dict[str, str], cache: Path
+) -> ov.CompiledModel:
+    """Compile with OpenVINO's cache in a folder of this process, and keep what is new in it.
+
+    OpenVINO writes its files in place, and whoever reads one at that time dies of it.
+    """
+    facts = json.dumps([device, config, list(model.input().shape)])
+    kept = cache / hashlib.sha256(facts.encode()).hexdigest()[:16]
+    with scratch_folder(cache) as scratch:
+        known = {blob.name for blob in kept.glob(_BLOBS) if link_whole(blob, scratch)}
+        compiled = core.compile_model(model, device, {"CACHE_DIR": str(scratch), **config})
+        for blob in scratch.glob(_BLOBS):
+            if blob.name not in known:
+                publish(kept / blob.name, functools.partial(_move_sealed, blob))
+    return compiled
+
+
+def _move_sealed(source: Path, target: Path) -> None:
+    source.rename(target)
+    seal(target)
 
 
 def compile_config(options: InferOptions) -> dict[str, str]:

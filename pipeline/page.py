@@ -12,7 +12,7 @@ import jinja2
 from jinja2.bccache import Bucket
 
 from pipeline.errors import ModelError
-from pipeline.model.prepare import publish
+from pipeline.model.cache import publish
 from pipeline.model.weights import cache_dir
 from pipeline.printable import printable
 

@@ -24,6 +24,7 @@ from pipeline.machine import available_cores, versions
 from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
+from pipeline.notes import collected_notes
 from pipeline.outputs import (
     ANNOTATED_NAME,
     DETECTIONS_NAME,
@@ -64,7 +65,10 @@ def process_video(
             if not journal.num_done:
                 require_free_output(config)
             try:
-                return _process(config, journal, started, on_progress, position or Position())
+                with collected_notes() as notes:
+                    return _process(
+                        config, journal, started, on_progress, position or Position(), notes
+                    )
             except PipelineError as error:
                 if error.step is not None:
                     error.file = config.source_name
@@ -103,6 +107,7 @@ def _process(
     started: float,
     on_progress: ProgressCallback,
     position: Position,
+    notes: list[str],
 ) -> Report:
     setup, selection = _set_up(config, on_progress)
     try:
@@ -118,7 +123,7 @@ def _process(
     frames_at = time.perf_counter()
     finished = journal.folder / "finished"
     finished.mkdir(exist_ok=True)
-    notes = _join(config, setup.source.info, taken, journal.folder, finished)
+    notes += _join(config, setup.source.info, taken, journal.folder, finished)
     before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
         config=config,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -293,106 +291,11 @@ def test_the_exported_graph_gives_the_same_heads_at_any_size(
         assert_same_heads(list(compiled([images(size_wh).numpy()]).values()), expected)
 
 
-def os_system(command: str, _: Path) -> bytes:
-    return b"cos\nsystem\n(V" + command.encode() + b"\ntR."
-
-
-def posix_system(command: str, _: Path) -> bytes:
-    return b"cposix\nsystem\n(V" + command.encode() + b"\ntR."
-
-
-def eval_of_text(_: str, canary: Path) -> bytes:
-    code = f"open({str(canary)!r}, 'w').close()"
-    return b"cbuiltins\neval\n(V" + code.encode() + b"\ntR."
-
-
-def exec_under_its_old_name(_: str, canary: Path) -> bytes:
-    code = f"open({str(canary)!r}, 'w').close()"
-    return b"c__builtin__\nexec\n(V" + code.encode() + b"\ntR."
-
-
-def subprocess_call(command: str, _: Path) -> bytes:
-    return b"csubprocess\ncheck_output\n((lp0\nVsh\naV-c\naV" + command.encode() + b"\natR."
-
-
-def hidden_in_tuples(command: str, _: Path) -> bytes:
-    return b"((V1\n(" + os_system(command, _)[:-1] + b"ttt."
-
-
-def hidden_in_a_checkpoint(command: str, _: Path) -> bytes:
-    return b"(Vepoch\nI1\nVmodel\n" + os_system(command, _)[:-1] + b"d."
-
-
-def by_inst(command: str, _: Path) -> bytes:
-    return b"(V" + command.encode() + b"\nios\nsystem\n."
-
-
-def by_obj(command: str, _: Path) -> bytes:
-    return b"(cos\nsystem\nV" + command.encode() + b"\no."
-
-
-def by_stack_global(command: str, _: Path) -> bytes:
-    text = command.encode()
-    return (
-        b"\x80\x04\x8c\x02os\x8c\x06system\x93"
-        + b"\x8c" + struct.pack("B", len(text)) + text + b"\x85R."
-    )  # fmt: skip
-
-
-def by_reduce(command: str, _: Path) -> bytes:
-    class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
-            import os
-
-            return os.system, (command,)
-
-    return pickle.dumps({"model": Payload()}, protocol=2)
-
-
-MALICIOUS = [
-    os_system,
-    posix_system,
-    eval_of_text,
-    exec_under_its_old_name,
-    subprocess_call,
-    hidden_in_tuples,
-    hidden_in_a_checkpoint,
-    by_inst,
-    by_obj,
-    by_stack_global,
-    by_reduce,
-]
-
-
 def zipped(path: Path, data: bytes) -> Path:
     """A pickle in the wrapping of torch.save."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
-        archive.writestr("archive/byteorder", "little")
-        archive.writestr("archive/version", "3\n")
     return path
-
-
-def bare(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
-
-@pytest.mark.parametrize("wrap", [zipped, bare])
-@pytest.mark.parametrize("make", MALICIOUS)
-def test_code_in_a_checkpoint_is_refused_and_never_run(
-    tmp_path: Path, make: Any, wrap: Any
-) -> None:
-    canary = tmp_path / "canary"
-    data = make(f"touch {canary}", canary)
-    with pytest.raises(ModelError) as caught:
-        read_checkpoint(wrap(tmp_path / "model.pt", data))
-    assert not canary.exists()
-    assert str(tmp_path / "model.pt") in str(caught.value)
-    assert "\n" not in str(caught.value)
-    # What an ordinary reader would have done with it.
-    pickle.loads(data)
-    assert canary.exists()
 
 
 @pytest.mark.parametrize(
@@ -554,7 +457,7 @@ def test_a_layer_that_takes_its_input_from_nowhere_is_one_clear_error(tmp_path: 
     model = three_convolutions(2)
     model.model[1].f = 17  # type: ignore[assignment]
     path = save(tmp_path / "model.pt", model)
-    with pytest.raises(ModelError, match="cannot be exported") as caught:
+    with pytest.raises(ModelError, match="layers cannot be run") as caught:
         export_onnx(path, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
 

@@ -1,20 +1,20 @@
 """Reads a YOLOv5 checkpoint without running anything that is in it.
 
-A .pt file is a pickle: it names the classes that shall be called. Here only the names below are
-known; PyTorch's restricted unpickler refuses every other. Importing this module imports torch.
+Only the layers named below are known; whatever else a file asks for is refused. Its layers are then
+taken through one picture without memory, so that sizes without sense are found before they hurt.
+Importing this module imports torch.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from pipeline.errors import ModelError
 from pipeline.heads import STRIDES, HeadLayout
-from pipeline.model.weights import cache_dir
+from pipeline.model.weights import cache_dir, require_size
 
 # Ultralytics otherwise writes settings into the home folder, talks, and looks for a network.
 os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_dir()))
@@ -24,7 +24,10 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
 from ultralytics.nn.modules import C3, SPPF, Bottleneck, Concat, Conv
+
+from pipeline.model.archive import Refused, read_archive
 
 
 class Detect(nn.Module):
@@ -67,62 +70,59 @@ class YOLOv5(nn.Module):
         return result
 
 
-class _Ignored:
-    """Stands for training leftovers (metrics, options) that the model does not need."""
-
-    def __init__(self, *_: object) -> None:
-        return
-
-    def __setstate__(self, _: object) -> None:
-        return
-
-
-_KNOWN_NAMES: tuple[tuple[Any, str], ...] = (
-    (YOLOv5, "models.yolo.Model"),
-    (YOLOv5, "models.yolo.DetectionModel"),
-    (Detect, "models.yolo.Detect"),
-    (Conv, "models.common.Conv"),
-    (C3, "models.common.C3"),
-    (SPPF, "models.common.SPPF"),
-    (Bottleneck, "models.common.Bottleneck"),
-    (Concat, "models.common.Concat"),
-    (nn.BatchNorm2d, "torch.nn.modules.batchnorm.BatchNorm2d"),
-    (nn.Conv2d, "torch.nn.modules.conv.Conv2d"),
-    (nn.MaxPool2d, "torch.nn.modules.pooling.MaxPool2d"),
-    (nn.ModuleList, "torch.nn.modules.container.ModuleList"),
-    (nn.Sequential, "torch.nn.modules.container.Sequential"),
-    (nn.SiLU, "torch.nn.modules.activation.SiLU"),
-    (nn.Upsample, "torch.nn.modules.upsampling.Upsample"),
-    (set, "__builtin__.set"),
-    (_Ignored, "numpy.core.multiarray.scalar"),
-    (_Ignored, "numpy.core.multiarray._reconstruct"),
-    (_Ignored, "numpy._core.multiarray.scalar"),
-    (_Ignored, "numpy._core.multiarray._reconstruct"),
-    (_Ignored, "numpy.ndarray"),
-    (_Ignored, "numpy.dtype"),
-    (_Ignored, "pathlib.PosixPath"),
+_LAYERS: Mapping[str, type[nn.Module]] = {
+    "models.yolo.Model": YOLOv5,
+    "models.yolo.DetectionModel": YOLOv5,
+    "models.yolo.Detect": Detect,
+    "models.common.Conv": Conv,
+    "models.common.C3": C3,
+    "models.common.SPPF": SPPF,
+    "models.common.Bottleneck": Bottleneck,
+    "models.common.Concat": Concat,
+    "torch.nn.modules.batchnorm.BatchNorm2d": nn.BatchNorm2d,
+    "torch.nn.modules.conv.Conv2d": nn.Conv2d,
+    "torch.nn.modules.pooling.MaxPool2d": nn.MaxPool2d,
+    "torch.nn.modules.container.ModuleList": nn.ModuleList,
+    "torch.nn.modules.container.Sequential": nn.Sequential,
+    "torch.nn.modules.activation.SiLU": nn.SiLU,
+    "torch.nn.modules.upsampling.Upsample": nn.Upsample,
+}
+_IGNORED = frozenset(
+    {
+        "numpy.core.multiarray.scalar",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy.ndarray",
+        "numpy.dtype",
+        "pathlib.PosixPath",
+        "pathlib._local.PosixPath",
+        "_codecs.encode",
+        "torch.Size",
+        "torch.device",
+    }
 )
+
+_PROBE_SIDE = 64
+_MOST_CLASSES, _LONGEST_CLASS_NAME = 10_000, 200
+_MOST_CHANNELS = 8192
+_MOST_OPERATIONS = 20_000
+_LARGEST_SETTING = 64
 
 
 def read_checkpoint(path: Path) -> tuple[YOLOv5, HeadLayout]:
     """The float32 model of a YOLOv5 v6/v7 .pt file, ready to run, and its head layout.
 
-    Raises ModelError for a file that is no checkpoint, asks for a name that is not known, or
-    whose last layer is not YOLOv5's three heads.
+    Raises ModelError for a file that is no checkpoint, asks for a name that is not known, has
+    sizes that make no sense, or whose last layer is not YOLOv5's three heads.
     """
+    require_size(path)
     try:
-        with torch.serialization.safe_globals(list(_KNOWN_NAMES)):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = (
-            f"it asks for {name[1]}, which a YOLOv5 detection model does not need"
-            if name
-            else "it asks for something that a YOLOv5 model does not need"
-        )
-        raise ModelError(f"{path}: refused, nothing in it was run: {reason}") from error
+        content = read_archive(path, _LAYERS, _IGNORED)
+    except Refused as error:
+        raise ModelError(f"{path}: refused, nothing in it was run: {error}") from error
     except Exception as error:  # Garbage makes the reader fail in any way it likes.
-        raise ModelError(f"{path}: not a PyTorch checkpoint ({error})") from error
+        raise ModelError(f"{path}: not a PyTorch checkpoint ({_one_line(error)})") from error
     model = None
     if isinstance(content, dict):
         model = content.get("ema")
@@ -131,28 +131,35 @@ def read_checkpoint(path: Path) -> tuple[YOLOv5, HeadLayout]:
         raise ModelError(f"{path}: holds no YOLOv5 detection model")
     layout = _head_layout(path, model)
     try:
+        _require_sane_layers(model)
         return _ready_to_run(model), layout
-    except (AttributeError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{path}: one of its layers is incomplete ({error})") from error
+    except Refused as error:
+        raise ModelError(f"{path}: refused: {error}") from error
+    except Exception as error:  # Layers that do not fit each other fail in as many ways.
+        raise ModelError(f"{path}: its layers cannot be run ({_one_line(error)})") from error
 
 
 def _head_layout(path: Path, model: YOLOv5) -> HeadLayout:
     try:
         detect = model.model[-1]
-        names = model.names
         if not isinstance(detect, Detect):
             raise ModelError(f"{path}: its last layer is not YOLOv5's detection layer")
-        strides = tuple(int(stride) for stride in detect.stride)
+        channels = [conv.out_channels for conv in detect.m]
+        shape = tuple(detect.anchors.shape)
+        if len(channels) > _MOST_CHANNELS or len(shape) != 3 or shape[1] > _MOST_CHANNELS:
+            raise ModelError(f"{path}: its detection layer has {len(channels)} heads")
+        strides = tuple(int(stride) for stride in detect.stride.reshape(len(channels)))
         anchors = detect.anchors.float() * detect.stride.float().view(-1, 1, 1)
         layout = HeadLayout(
-            class_names=tuple(names.values() if isinstance(names, dict) else names),
+            class_names=_class_names(path, model),
             anchors_px=tuple(tuple((w, h) for w, h in head) for head in anchors.tolist()),
             strides=strides,
         )
-        channels = [conv.out_channels for conv in detect.m]
+        expected = [layout.num_anchors * layout.num_values] * len(STRIDES)
     except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path}: its detection layer is incomplete ({error})") from error
-    expected = [layout.num_anchors * layout.num_values] * len(STRIDES)
+        raise ModelError(
+            f"{path}: its detection layer is incomplete ({_one_line(error)})"
+        ) from error
     if strides != STRIDES or channels != expected:
         raise ModelError(
             f"{path}: expected heads at strides {STRIDES} with {expected} channels for "
@@ -161,12 +168,74 @@ def _head_layout(path: Path, model: YOLOv5) -> HeadLayout:
     return layout
 
 
+def _class_names(path: Path, model: YOLOv5) -> tuple[str, ...]:
+    names = model.names
+    found = tuple(names.values() if isinstance(names, dict) else names)
+    if len(found) > _MOST_CLASSES:
+        raise ModelError(f"{path}: it names {len(found)} classes, {_MOST_CLASSES} at the most")
+    if not all(isinstance(name, str) and len(name) <= _LONGEST_CLASS_NAME for name in found):
+        raise ModelError(f"{path}: a class name in it is no text or too long")
+    return found
+
+
+class _BoundedShapes(TorchFunctionMode):
+    """Refuses values larger than any layer of YOLOv5 has for a picture of the probe's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._operations = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        value = func(*args, **(kwargs or {}))
+        self._operations += 1
+        if self._operations > _MOST_OPERATIONS:
+            raise Refused(f"its layers take more than {_MOST_OPERATIONS} steps")
+        for tensor in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(tensor, torch.Tensor) and tensor.ndim == 4:
+                _, channels, *sides = tensor.shape
+                if channels > _MOST_CHANNELS or max(sides) > _PROBE_SIDE:
+                    raise Refused(
+                        f"a layer of it makes {list(tensor.shape)} of a picture of "
+                        f"{_PROBE_SIDE}x{_PROBE_SIDE}"
+                    )
+        return value
+
+
+def _require_sane_layers(model: YOLOv5) -> None:
+    """Raise Refused, or whatever the layers raise, unless they take a picture within bounds."""
+    seen: set[int] = set()
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            for name in ("kernel_size", "stride", "padding", "dilation"):
+                value = getattr(layer, name)
+                if any(abs(n) > _LARGEST_SETTING for n in _flat(value)):
+                    raise Refused(f"a {type(layer).__name__} of it has a {name} of {value}")
+        for child in layer.children():
+            # What has nothing of its own may serve in many places, as activations do.
+            if id(child) in seen and any(True for _ in child.state_dict(keep_vars=True)):
+                raise Refused(f"a {type(child).__name__} of it is used in two places")
+            seen.add(id(child))
+    with torch.no_grad(), _BoundedShapes():
+        # A batch of none has all shapes, and takes neither memory nor time.
+        model.eval()(torch.zeros(0, 3, _PROBE_SIDE, _PROBE_SIDE))
+
+
+def _flat(value: object) -> list[int]:
+    return [int(n) for n in value] if isinstance(value, tuple | list) else [int(cast("int", value))]
+
+
 def _ready_to_run(model: YOLOv5) -> YOLOv5:
-    """Float32, evaluation mode, each batch normalisation folded into its convolution."""
-    model = model.float().eval().requires_grad_(False)
+    """Evaluation mode, each batch normalisation folded into its convolution."""
+    model = model.eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, Conv) and hasattr(module, "bn"):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             del module.bn
             module.forward = module.forward_fuse  # type: ignore[method-assign]
     return model
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,11 +17,14 @@ _OPSET = 17
 def export_onnx(checkpoint: Path, target: Path) -> HeadLayout:
     """Write the graph from float NCHW images to the raw heads, of any size and batch.
 
-    Raises ModelError if the checkpoint is refused or its layers cannot be exported.
+    Raises ModelError if the checkpoint is refused or its layers cannot be exported, and OSError
+    if the target cannot be written.
     """
     model, layout = read_checkpoint(checkpoint)
     try:
         write_onnx(model, target)
+    except OSError:
+        raise
     except Exception as error:  # Layers of a crafted or odd checkpoint fail in any way.
         raise ModelError(f"{checkpoint}: its layers cannot be exported ({error})") from error
     return layout

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,17 @@ from pipeline.errors import ModelError, reason_of
 from pipeline.heads import HeadConvolution, HeadLayout
 from pipeline.letterbox import input_size_wh
 from pipeline.model import graph
-from pipeline.model.weights import cache_dir, file_sha256
+from pipeline.model.cache import (
+    NotKept,
+    is_whole,
+    note_damage,
+    publish,
+    save_ir,
+    seal,
+    temporary_folder,
+)
+from pipeline.model.weights import cache_dir, file_sha256, require_size
+from pipeline.notes import note
 from pipeline.postprocess import Candidates, select_candidates
 from pipeline.progress import Progress, ProgressCallback
 
@@ -77,18 +87,40 @@ def prepare_model(
     """The model for frames of a size, from the cache if it was converted before.
 
     A graph of fixed input size keeps it; every other takes the smallest rectangle that fits
-    the frames at imgsz. Raises ModelError for what is not a YOLOv5 detection model.
+    the frames at imgsz. Where the cache cannot be written nothing is kept, and a note says so.
+    Raises ModelError for what is not a YOLOv5 detection model.
     """
     if weights.suffix not in _SUFFIXES:
         raise ModelError(f"{weights}: expected a model file ending in {', '.join(_SUFFIXES)}")
+    require_size(weights)
     sha256 = file_sha256(weights)
-    folder = cache_dir() / "models" / _conversion_key(weights, sha256)
+    key = _conversion_key(weights, sha256)
+    try:
+        folder = cache_dir() / "models" / key
+        return _prepare(weights, sha256, folder, source_wh, imgsz, on_progress)
+    except NotKept as error:
+        note(str(error))
+        folder = temporary_folder() / key
+        return _prepare(weights, sha256, folder, source_wh, imgsz, on_progress)
+
+
+def _prepare(
+    weights: Path,
+    sha256: str,
+    folder: Path,
+    source_wh: tuple[int, int],
+    imgsz: int,
+    on_progress: ProgressCallback,
+) -> PreparedModel:
     input_wh = input_size_wh(source_wh, imgsz)
     ir = folder / f"{input_wh[0]}x{input_wh[1]}.xml"
-    model, convolutions = read_cached_ir(ir), _read_convolutions(ir)
+    model = read_cached_ir(ir)
+    convolutions = _read_convolutions(ir) if model else None
     if model is None or convolutions is None:
         model, convolutions = _convert(weights, folder, input_wh, on_progress)
         publish(ir, lambda path: _save(model, convolutions, path))
+        # What OpenVINO compiles and keeps is for the graph as it was read.
+        model = read_cached_ir(ir) or model
         on_progress(Progress("convert", 3, 3, unit="step"))
     return PreparedModel(
         model=model,
@@ -133,15 +165,18 @@ def _export(
 ) -> tuple[ov.Model, HeadLayout]:
     """A checkpoint's graph of any input size, ending at its raw heads."""
     on_progress(Progress("convert", 0, 3, unit="step"))
-    try:
-        return _read_export(folder)
-    except (ModelError, OSError, ValueError, KeyError, TypeError):
-        # Not exported yet, or damaged. Only here: torch takes seconds to import.
-        from pipeline.model.export import export_onnx
+    if is_whole(folder / _ONNX_NAME):
+        with contextlib.suppress(ModelError, OSError, ValueError, KeyError, TypeError):
+            return _read_export(folder)
+    # Only here: torch takes seconds to import.
+    from pipeline.model.export import export_onnx
 
-    layouts: list[HeadLayout] = []
-    publish(folder / _ONNX_NAME, lambda path: layouts.append(export_onnx(weights, path)))
-    publish(folder / _LAYOUT_NAME, lambda path: path.write_text(layouts[0].to_json()))
+    def write(onnx: Path) -> None:
+        layout = onnx.with_name(_LAYOUT_NAME)
+        layout.write_text(export_onnx(weights, onnx).to_json(), encoding="utf-8")
+        seal(onnx, layout)
+
+    publish(folder / _ONNX_NAME, write)
     on_progress(Progress("convert", 1, 3, unit="step"))
     return _read_export(folder)
 
@@ -166,23 +201,25 @@ def _read(path: Path) -> ov.Model:
 
 def read_cached_ir(ir: Path) -> ov.Model | None:
     """The cached IR, or None where there is none that is whole."""
-    if not ir.is_file():
+    if not is_whole(ir):
         return None
     try:
         model = ov.Core().read_model(ir)
         graph.stored_layout(model, ir)
         return model
     except (RuntimeError, ModelError):
+        note_damage(ir)
         return None
 
 
 def _save(model: ov.Model, convolutions: tuple[HeadConvolution, ...], ir: Path) -> None:
-    ov.save_model(model, ir, compress_to_fp16=False)
-    arrays = {}
+    save_ir(model, ir)
+    arrays, beside = {}, ir.with_suffix(_CONVOLUTIONS_SUFFIX)
     for i, convolution in enumerate(convolutions):
         arrays[f"weight_{i}"], arrays[f"bias_{i}"] = convolution.weight, convolution.bias
-    with ir.with_suffix(_CONVOLUTIONS_SUFFIX).open("wb") as file:
+    with beside.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
+    seal(ir, ir.with_suffix(".bin"), beside)
 
 
 def _read_convolutions(ir: Path) -> tuple[HeadConvolution, ...] | None:
@@ -208,22 +245,3 @@ def _conversion_key(weights: Path, sha256: str) -> str:
     for package in _SHAPING_PACKAGES:
         digest.update(f"{package} {version(package)}".encode())
     return digest.hexdigest()[:16]
-
-
-def publish(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file, and what belongs to it, under its name only when it is whole.
-
-    An IR is a few files of one stem: the others take their place before the graph that needs
-    them, so that whoever finds the graph finds all.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as name:
-            write(Path(name) / target.name)
-            for part in sorted(Path(name).iterdir()):  # .bin and .npz before .xml
-                part.replace(target.parent / part.name)
-    except OSError as error:
-        raise ModelError(
-            f"{target.parent}: the converted model cannot be kept there ({error.strerror}); "
-            "make it writable, or name another cache folder with XDG_CACHE_HOME"
-        ) from error

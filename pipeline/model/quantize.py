@@ -24,14 +24,15 @@ from pipeline.decode import VideoReader
 from pipeline.errors import InputError, ModelError, UsageError, reason_of
 from pipeline.frames import Frame
 from pipeline.letterbox import PADDING_VALUE, letterbox
+from pipeline.model.cache import NotKept, publish, save_ir, seal
 from pipeline.model.graph import OBJECTNESS, reshaped
 from pipeline.model.prepare import (
     PreparedModel,
     Quantization,
     prepare_model,
-    publish,
     read_cached_ir,
 )
+from pipeline.notes import note
 from pipeline.pictures import list_pictures, read_picture
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import Progress, ProgressCallback
@@ -125,7 +126,11 @@ def quantize(
     model = read_cached_ir(ir)
     if model is None:
         model = _quantize(basis, calibration, on_progress)
-        publish(ir, lambda path: ov.save_model(model, path, compress_to_fp16=False))
+        try:
+            publish(ir, lambda path: _save(model, path))
+            model = read_cached_ir(ir) or model  # As later runs have it.
+        except NotKept as error:
+            note(str(error))
     if prepared.input_wh != basis.input_wh:
         width, height = prepared.input_wh
         model = reshaped(model, [1, height, width, 3])
@@ -139,8 +144,16 @@ def quantize(
     )
 
 
+def _save(model: ov.Model, ir: Path) -> None:
+    save_ir(model, ir)
+    seal(ir, ir.with_suffix(".bin"))
+
+
 def record_accuracy(quantization: Quantization, accuracy: dict[str, Any]) -> None:
-    """Keep what an evaluation found beside the model, for the reports of later runs."""
+    """Keep what an evaluation found beside the model, for the reports of later runs.
+
+    Raises NotKept where the cache folder cannot be written.
+    """
     text = json.dumps(accuracy, indent=2) + "\n"
     publish(quantization.folder / _ACCURACY_NAME, lambda path: path.write_text(text))
 
@@ -230,10 +243,17 @@ def _key(calibration: Calibration, basis: PreparedModel) -> str:
 
 
 def _read_accuracy(folder: Path) -> dict[str, Any] | None:
+    if not (folder / _ACCURACY_NAME).exists():
+        return None
     try:
         kept = dict(json.loads((folder / _ACCURACY_NAME).read_text(encoding="utf-8")))
         for found in kept["accuracy"].values():
             float(found["map_50_95"])
-        return kept if {"data", "num_images"} <= kept.keys() else None
+        if {"data", "num_images"} <= kept.keys():
+            return kept
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        pass
+    note(
+        f"{_ACCURACY_NAME}, kept by an earlier evaluation in {folder}, was damaged: evaluate again"
+    )
+    return None

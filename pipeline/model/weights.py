@@ -19,6 +19,9 @@ OFFICIAL_SHA256 = "4f180cf23ba0717ada0badd6c685026d73d48f184d00fc159c2641284b2ac
 DEMO_NAME = "demo.pt"
 ENVIRONMENT_VARIABLE = "PIPELINE_WEIGHTS"
 
+MOST_BYTES = 1 << 30
+"""No YOLOv5 has a third of it, in float32."""
+
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 20.0
 
@@ -112,6 +115,17 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
         if part is not None:
             part.unlink(missing_ok=True)
     return target
+
+
+def require_size(path: Path) -> None:
+    """Raise ModelError for what is no file that could be a model, before anything reads it."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file, or not a regular one")
+    size = path.stat().st_size
+    if not 0 < size <= MOST_BYTES:
+        raise ModelError(
+            f"{path}: {size} bytes; a model file has at least one, and {MOST_BYTES} at the most"
+        )
 
 
 def file_sha256(path: Path) -> str:

@@ -7,7 +7,6 @@ times the speed of float32. OpenVINO takes bf16 on all of them, so here it is tr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
 import time
@@ -18,7 +17,9 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from pipeline.machine import bf16_instructions, processor_name
+from pipeline.model.cache import NotKept, publish
 from pipeline.model.weights import cache_dir
+from pipeline.notes import note
 
 _STORE_NAME = "float_precision.json"
 _WORTHWHILE_GAIN = 1.1
@@ -38,9 +39,11 @@ def fastest_float_precision() -> str:
         known = {}
     if known.get(key) not in ("bf16", "f32"):
         known[key] = "bf16" if _bf16_gain() > _WORTHWHILE_GAIN else "f32"
-        with contextlib.suppress(OSError):  # Measured again the next time, then.
-            store.parent.mkdir(parents=True, exist_ok=True)
-            store.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(known, indent=2) + "\n"
+        try:
+            publish(store, lambda path: path.write_text(text, encoding="utf-8"))
+        except NotKept as error:
+            note(str(error))
     return str(known[key])
 
 

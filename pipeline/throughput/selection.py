@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,8 +17,10 @@ import openvino as ov
 from pipeline.config import AutoOptions, EncodeOptions, InferOptions
 from pipeline.errors import UsageError
 from pipeline.machine import available_cores, processor_name
-from pipeline.model.prepare import PreparedModel, publish
+from pipeline.model.cache import publish
+from pipeline.model.prepare import PreparedModel
 from pipeline.model.weights import cache_dir
+from pipeline.notes import note
 
 _LARGE_FRAME_PX = 900_000
 
@@ -96,13 +99,16 @@ class Tuning:
         return cache_dir() / "tuned" / f"{digest}.json"
 
     def load(self) -> Selection | None:
-        """What was kept, or None where there is nothing that makes sense."""
+        """What was kept, or None where there is nothing that makes sense; then a note says so."""
+        with contextlib.suppress(OSError):
+            if not self.path.exists():
+                return None
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             threads = int(kept["encoder_threads"])
             EncodeOptions(threads=threads)  # Validates.
             if not all(entry["throughput_fps"] for entry in kept["alternatives"]):
-                return None
+                raise ValueError("a measurement without a value")
             return Selection(
                 plan=Plan(InferOptions(**kept["infer"]), threads),
                 by="tune",
@@ -113,10 +119,11 @@ class Tuning:
                 ),
             )
         except (OSError, ValueError, KeyError, TypeError, UsageError):
+            note(f"what was tuned, in {self.path}, was damaged: tune again")
             return None
 
     def store(self, selection: Selection) -> None:
-        """Keep a winner. Raises ModelError if the cache folder cannot be written."""
+        """Keep a winner. Raises NotKept if the cache folder cannot be written."""
         text = json.dumps(
             {
                 "facts": self.facts,

@@ -17,6 +17,7 @@ from pipeline.decode import VideoReader
 from pipeline.errors import InferenceError, InputError, ModelError, PipelineError, UsageError
 from pipeline.infer import resolved_precision
 from pipeline.machine import available_cores, bf16_instructions
+from pipeline.model.cache import NotKept
 from pipeline.model.prepare import prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.progress import Progress, ProgressCallback, no_progress
@@ -88,7 +89,7 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     kept = tuning_of(prepared, config.encode, precision, devices=devices)
     try:
         kept.store(selection)
-    except ModelError:
+    except NotKept:
         return Tuned(selection, None, int8_gain)
     return Tuned(selection, kept.path, int8_gain)
 

@@ -1,0 +1,374 @@
+"""The archive that torch.save writes -> plain values, tensors and layers. Nothing in it is called.
+
+A pickle is a program for a stack machine whose instructions import names and call them. The machine
+here has only those instructions that a checkpoint needs, a name stays a word, and what would be a
+call is looked up in the tables that the caller gives. Every size is checked before memory is taken.
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+import pickletools
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+_MOST_PICKLE_BYTES = 4 << 20
+_MOST_ENTRIES = 20_000
+_MOST_DIMENSIONS = 8
+_LONGEST_SHOWN_NAME = 100
+
+_DTYPES = {
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.DoubleStorage": torch.float64,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
+_CALLS = (
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "collections.OrderedDict",
+    "__builtin__.set",
+    "builtins.set",
+)
+_CONTENTS: Mapping[str, type] = {
+    "_parameters": nn.Parameter,
+    "_buffers": torch.Tensor,
+    "_modules": nn.Module,
+}
+
+
+class Refused(Exception):
+    """The archive asks for what a checkpoint does not need; one line says for what."""
+
+
+class Ignored:
+    """Stands for training leftovers (metrics, options) that the model does not need."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What a GLOBAL instruction names: a word, and no more than that."""
+
+    text: str
+
+
+def read_archive(
+    path: Path, layers: Mapping[str, type[nn.Module]], ignored: frozenset[str]
+) -> object:
+    """What was given to torch.save; floating point tensors come in float32.
+
+    layers: the classes whose objects may be in it, by the names they have there; their
+    constructors are not run. ignored: names whose objects are left out, an `Ignored` each.
+    Raises Refused; and ValueError, OSError, zipfile.BadZipFile and many more for what is broken.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # A directory of millions of entries would take gigabytes, and is read before all else.
+        if _has_more(content, b"PK\x01\x02", _MOST_ENTRIES):
+            raise Refused(f"it has more than {_MOST_ENTRIES} entries")
+        with zipfile.ZipFile(file) as archive:
+            root = _checked_root(archive, len(content))
+            data = archive.read(f"{root}/data.pkl")
+            tensors = _Tensors(archive, root, len(content))
+            return _Machine(layers, ignored, tensors).run(data)
+
+
+def _has_more(content: mmap.mmap, marker: bytes, number: int) -> bool:
+    found = re.finditer(re.escape(marker), content)
+    return sum(1 for _ in itertools.islice(found, number + 1)) > number
+
+
+def _checked_root(archive: zipfile.ZipFile, num_bytes: int) -> str:
+    """The folder that all is in. Raises Refused for an archive that torch.save did not write."""
+    entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1 or len(set(names)) != len(names):
+        raise Refused(f"it has {len(pickles)} pickles or a name twice, not one of each")
+    root = pickles[0].partition("/")[0]
+    if any(name.startswith((f"{root}/code/", f"{root}/constants.pkl")) for name in names):
+        raise Refused("it is TorchScript, a program: give the checkpoint it was made from")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise Refused("its entries are compressed, which torch.save does not do")
+    if sum(entry.file_size for entry in entries) > num_bytes:
+        raise Refused("its entries claim more bytes than it has")
+    if archive.getinfo(pickles[0]).file_size > _MOST_PICKLE_BYTES:
+        raise Refused(f"its pickle has more than {_MOST_PICKLE_BYTES} bytes")
+    if f"{root}/byteorder" in names and archive.read(f"{root}/byteorder") != b"little":
+        raise Refused("it was written on a machine of another byte order")
+    return root
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """The numbers that one or more tensors are views of."""
+
+    values: torch.Tensor
+
+
+class _Tensors:
+    """Tensors out of an archive, never more than it has bytes for."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str, num_bytes: int) -> None:
+        self._archive, self._root = archive, root
+        self._storages: dict[str, _Storage] = {}
+        self._numbers_left = num_bytes
+
+    def storage(self, identity: object) -> _Storage:
+        """What a persistent id stands for: ("storage", type, entry, place, numbers)."""
+        match identity:
+            case ("storage", _Name(kind), str(entry), _, int(number)) if kind in _DTYPES:
+                dtype = _DTYPES[kind]
+            case _:
+                raise Refused("it refers to something that is no storage of numbers")
+        if entry not in self._storages:
+            about = self._archive.getinfo(f"{self._root}/data/{entry}")
+            if number * dtype.itemsize != about.file_size:
+                raise Refused(
+                    f"storage {entry[:20]} claims {number} numbers in {about.file_size} bytes"
+                )
+            values = torch.empty(0, dtype=dtype)
+            if number:
+                data = bytearray(self._archive.read(about))
+                values = torch.frombuffer(data, dtype=dtype)
+            self._storages[entry] = _Storage(values)
+        storage = self._storages[entry]
+        if (storage.values.dtype, len(storage.values)) != (dtype, number):
+            raise Refused(f"storage {entry[:20]} is described in two ways")
+        return storage
+
+    def tensor(self, *arguments: object) -> torch.Tensor:
+        """A view of a storage; floating point as float32, in memory of its own."""
+        match arguments[:4]:
+            case (_Storage(values), int(offset), tuple(size), tuple(stride)):
+                numbers = [*size, *stride, offset]
+            case _:
+                raise Refused("a tensor in it is not described as one")
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise Refused("a tensor in it has a size that is not a positive number")
+        if len(size) != len(stride) or len(size) > _MOST_DIMENSIONS:
+            raise Refused("a tensor in it has sizes and strides that do not fit each other")
+        count = math.prod(size)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if count > len(values) or (count and last >= len(values)):
+            raise Refused(
+                f"a tensor in it claims the shape {list(size)} in a storage of {len(values)}"
+            )
+        # Many tensors may look at one storage; in float32 each takes memory of its own.
+        self._numbers_left -= count
+        if self._numbers_left < 0:
+            raise Refused("its tensors claim more numbers than it has bytes")
+        tensor = values.as_strided(size, stride, offset)
+        return tensor.to(torch.float32, copy=True) if values.is_floating_point() else tensor.clone()
+
+
+class _Machine:
+    """Runs the instructions of one pickle, those that it knows."""
+
+    def __init__(
+        self, layers: Mapping[str, type[nn.Module]], ignored: frozenset[str], tensors: _Tensors
+    ) -> None:
+        self._layers, self._ignored, self._tensors = layers, ignored, tensors
+        self._types = tuple(set(layers.values()))
+        self._stack: list[Any] = []
+        self._below_marks: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> object:
+        for instruction, argument, _ in pickletools.genops(data):
+            step = _INSTRUCTIONS.get(instruction.name)
+            if step is None:
+                raise Refused(
+                    f"it uses the pickle instruction {instruction.name}, which a checkpoint "
+                    "does not need"
+                )
+            step(self, argument)
+        return self._stack.pop()
+
+    def push(self, value: object) -> None:
+        self._stack.append(value)
+
+    def mark(self, _: object) -> None:
+        self._below_marks.append(self._stack)
+        self._stack = []
+
+    def _since_mark(self) -> list[Any]:
+        items, self._stack = self._stack, self._below_marks.pop()
+        return items
+
+    def put(self, index: int) -> None:
+        self._memo[index] = self._stack[-1]
+
+    def get(self, index: int) -> None:
+        self.push(self._memo[index])
+
+    def tuple_since_mark(self, _: object) -> None:
+        self.push(tuple(self._since_mark()))
+
+    def tuple_of(self, number: int) -> None:
+        if len(self._stack) < number:
+            raise Refused("its pickle takes more from the stack than there is")
+        items = tuple(self._stack[-number:])
+        self._stack[-number:] = [items]
+
+    def append(self, _: object) -> None:
+        self._extend([self._stack.pop()])
+
+    def appends(self, _: object) -> None:
+        self._extend(self._since_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if type(target) is not list:
+            raise Refused("it appends to something that is no list")
+        target.extend(items)
+
+    def set_item(self, _: object) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._update([key, value])
+
+    def set_items(self, _: object) -> None:
+        self._update(self._since_mark())
+
+    def _update(self, pairs: list[Any]) -> None:
+        target, keys = self._stack[-1], pairs[::2]
+        if type(target) not in (dict, OrderedDict):
+            raise Refused("it puts an item into something that is no dictionary")
+        _require_plain_keys(keys)
+        target.update(zip(keys, pairs[1::2], strict=True))
+
+    def name(self, text: str) -> None:
+        dotted = text.replace(" ", ".")
+        known = (self._layers, self._ignored, _CALLS, _DTYPES)
+        if not any(dotted in names for names in known):
+            shown = dotted[:_LONGEST_SHOWN_NAME]
+            raise Refused(
+                f"it asks for {shown if shown.isprintable() else repr(shown)}, which a YOLOv5 "
+                "detection model does not need"
+            )
+        self.push(_Name(dotted))
+
+    def call(self, _: object) -> None:
+        arguments, function = self._stack.pop(), self._stack.pop()
+        if type(function) is not _Name or type(arguments) is not tuple:
+            raise Refused("it calls something that is no function")
+        self.push(self._call(function.text, arguments))
+
+    def _call(self, name: str, arguments: tuple[Any, ...]) -> object:
+        if name in self._ignored:
+            return Ignored()
+        match name, arguments:
+            case "torch._utils._rebuild_tensor_v2", _:
+                return self._tensors.tensor(*arguments)
+            case "torch._utils._rebuild_parameter", (torch.Tensor() as tensor, *_):
+                return nn.Parameter(tensor, requires_grad=False)
+            case "collections.OrderedDict", ():
+                return OrderedDict()
+            case (("__builtin__.set" | "builtins.set"), (list(items),)):
+                _require_plain_keys(items)
+                return set(items)
+        raise Refused(f"it calls {name} in a way that a checkpoint does not")
+
+    def new_object(self, _: object) -> None:
+        arguments, cls = self._stack.pop(), self._stack.pop()
+        if type(cls) is not _Name or cls.text not in {*self._layers, *self._ignored}:
+            raise Refused("it makes an object of something that is no layer")
+        if cls.text in self._ignored:
+            self.push(Ignored())
+            return
+        if arguments != ():
+            raise Refused(f"it makes a {cls.text} in a way that a checkpoint does not")
+        layer = self._layers[cls.text]
+        self.push(layer.__new__(layer))
+
+    def build(self, _: object) -> None:
+        state, target = self._stack.pop(), self._stack[-1]
+        if type(target) in self._types:
+            _restore(target, state)
+        elif type(target) not in (Ignored, OrderedDict):
+            raise Refused("it changes something that is no layer")
+
+    def persistent(self, _: object) -> None:
+        self.push(self._tensors.storage(self._stack.pop()))
+
+
+def _restore(layer: nn.Module, state: object) -> None:
+    """Give a layer its parameters, buffers, layers and settings; methods and hooks stay its own."""
+    if type(state) is not dict:
+        raise Refused("the state of a layer in it is no dictionary")
+    nn.Module.__init__(layer)
+    settings: dict[str, Any] = {}
+    for name, value in state.items():
+        if type(name) is not str:
+            raise Refused("a layer in it has a setting without a name")
+        kind = _CONTENTS.get(name)
+        if kind is not None:
+            if not isinstance(value, dict) or not all(
+                type(key) is str and (entry is None or isinstance(entry, kind))
+                for key, entry in value.items()
+            ):
+                raise Refused(f"the {name.strip('_')} of a layer in it are something else")
+            getattr(layer, name).update(value)
+        elif not name.startswith("_") and not hasattr(type(layer), name):
+            settings[name] = value
+    # Knows what to do about settings that older versions did not have.
+    layer.__setstate__(settings)  # type: ignore[no-untyped-call]
+
+
+def _require_plain_keys(keys: list[Any]) -> None:
+    """Only of these is it certain that comparing them takes no time and no stack."""
+    if not all(type(key) in (str, int, float, bool) for key in keys):
+        raise Refused("it has a dictionary or a set with keys that are no words or numbers")
+
+
+def _constant(make: Callable[[], object]) -> Callable[[_Machine, Any], None]:
+    return lambda machine, _: machine.push(make())
+
+
+def _tuple_of(number: int) -> Callable[[_Machine, Any], None]:
+    return lambda machine, _: machine.tuple_of(number)
+
+
+_INSTRUCTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(("PROTO", "STOP"), lambda *_: None),
+    **dict.fromkeys(
+        ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"),
+        _Machine.push,
+    ),
+    "NONE": _constant(lambda: None),
+    "NEWTRUE": _constant(lambda: True),
+    "NEWFALSE": _constant(lambda: False),
+    "EMPTY_TUPLE": _constant(tuple),
+    "EMPTY_LIST": _constant(list),
+    "EMPTY_DICT": _constant(dict),
+    "MARK": _Machine.mark,
+    "TUPLE": _Machine.tuple_since_mark,
+    **{f"TUPLE{number}": _tuple_of(number) for number in (1, 2, 3)},
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "GLOBAL": _Machine.name,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.new_object,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persistent,
+}

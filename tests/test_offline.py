@@ -1,0 +1,151 @@
+"""Nothing but the download of a checkpoint ever opens a connection, in the libraries either."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import gray, needs_demo, with_light, write_clip
+from tests.test_checkpoint import save, small_yolov5
+
+# Found by every Python that is started: what looks for another machine is written down, and fails.
+GUARD = """
+import os, sys, traceback
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+        with open(os.environ["CONNECTIONS"], "a") as file:
+            file.write(f"{event} {arguments[-2:]}\\n")
+            traceback.print_stack(file=file)
+        raise OSError(f"{event} is not for an offline tool")
+
+sys.addaudithook(refuse)
+"""
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip, a model and a labelled picture."""
+    folder = tmp_path_factory.mktemp("footage")
+    write_clip(folder / "clip.mp4", [gray(50), with_light((3, 3))] * 4)
+    save(folder / "model.pt", small_yolov5(2))
+    (folder / "data" / "images").mkdir(parents=True)
+    (folder / "data" / "labels").mkdir()
+    import cv2
+
+    for name in ("a", "b"):
+        cv2.imwrite(str(folder / "data" / "images" / f"{name}.png"), with_light((2, 2)))
+        (folder / "data" / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    return folder
+
+
+COMMANDS = {
+    "process": ["process", "{footage}/clip.mp4"],
+    "process in INT8": ["process", "{footage}/clip.mp4", "--precision", "int8"],
+    "process in PyTorch": ["process", "{footage}/clip.mp4", "--config", "pytorch"],
+    "evaluate": ["evaluate", "--data", "{footage}/data"],
+    "evaluate INT8": [
+        *("evaluate", "--data", "{footage}/data", "--precision", "int8"),
+        *("--calibration", "{footage}/data"),
+    ],
+    "bench": ["bench", "--frames", "16", "--rounds", "1", "--output-dir", "{out}"],
+    "tune": ["tune"],
+    "configs": ["configs"],
+}
+SLOW = ("bench", "tune")
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a user whose home is new, so that nothing was settled or asked before."""
+    (tmp_path / "guard").mkdir()
+    (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
+    (tmp_path / "home").mkdir()
+    project = str(Path(__file__).resolve().parents[1])
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "guard"), project]),
+        "HOME": str(tmp_path / "home"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "CONNECTIONS": str(tmp_path / "connections"),
+    }
+
+
+def command_line(command: list[str], footage: Path, tmp_path: Path) -> list[str]:
+    filled = [part.format(footage=footage, out=tmp_path / "out") for part in command]
+    weights = [] if command[0] == "configs" else ["--weights", str(footage / "model.pt")]
+    output = ["--output-dir", str(tmp_path / "out")] if command[0] == "process" else []
+    return [sys.executable, "-m", "pipeline", *filled, *weights, *output]
+
+
+def run(command: list[str], tmp_path: Path, settings: dict[str, str]) -> None:
+    found = subprocess.run(
+        command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode == 0, found.stderr
+    connections = Path(settings["CONNECTIONS"])
+    assert not connections.exists(), connections.read_text()
+
+
+def marked(names: dict[str, list[str]]) -> list[object]:
+    return [
+        pytest.param(
+            command,
+            id=name,
+            marks=[pytest.mark.slow, pytest.mark.timeout(400)] if name in SLOW else [],
+        )
+        for name, command in names.items()
+    ]
+
+
+def test_the_guard_sees_a_connection(tmp_path: Path) -> None:
+    settings = environment(tmp_path)
+    code = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9/')"
+    found = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True)
+    assert found.returncode
+    assert "socket." in Path(settings["CONNECTIONS"]).read_text()
+
+
+@pytest.mark.parametrize("command", marked(COMMANDS))
+def test_no_command_looks_for_another_machine(
+    command: list[str], footage: Path, tmp_path: Path
+) -> None:
+    run(command_line(command, footage, tmp_path), tmp_path, environment(tmp_path))
+
+
+@pytest.mark.parametrize("command", marked(COMMANDS))
+def test_every_command_works_where_there_is_no_network(
+    command: list[str], footage: Path, tmp_path: Path
+) -> None:
+    line = command_line(command, footage, tmp_path)
+    run([*without_network(), *line], tmp_path, environment(tmp_path))
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.slow
+@needs_demo
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_no_library_opens_a_connection_behind_pythons_back(
+    footage: Path, tmp_path: Path, precision: str
+) -> None:
+    log = tmp_path / "calls"
+    trace = ["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto", "-o", str(log)]
+    if subprocess.run([*trace, "true"], capture_output=True).returncode:
+        pytest.skip("needs the right to trace a process")
+    command = ["process", "--frames", "8", "--size", "320x192", "--precision", precision]
+    command += ["--output-dir", str(tmp_path / "out")]
+    run([*trace, sys.executable, "-m", "pipeline", *command], tmp_path, environment(tmp_path))
+    assert "AF_INET" not in log.read_text()
+
+
+def without_network() -> list[str]:
+    """What a command begins with to have no network; skips where that is not permitted."""
+    for prefix in (["unshare", "-n"], ["unshare", "-r", "-n"]):
+        with_it = [*prefix, "true"]
+        if shutil.which("unshare") and not subprocess.run(with_it, capture_output=True).returncode:
+            return prefix
+    pytest.skip("needs the right to make a network namespace")
