@@ -53,6 +53,8 @@ class Journal:
 
     def clear(self) -> None:
         """Let go of everything in the folder."""
+        # First, so that a journal is never without what it tells of.
+        (self.folder / _JOURNAL_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._done = {}
