@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import gray, needs_demo, with_light, write_clip
-from tests.test_checkpoint import save, small_yolov5
+from tests.conftest import DEMO, gray, needs_demo, with_light, write_clip
 
 # Found by every Python that is started: what looks for another machine is written down, and fails.
 GUARD = """
@@ -30,10 +29,9 @@ sys.addaudithook(refuse)
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip, a model and a labelled picture."""
+    """A clip and labelled pictures."""
     folder = tmp_path_factory.mktemp("footage")
     write_clip(folder / "clip.mp4", [gray(50), with_light((3, 3))] * 4)
-    save(folder / "model.pt", small_yolov5(2))
     (folder / "data" / "images").mkdir(parents=True)
     (folder / "data" / "labels").mkdir()
     import cv2
@@ -53,11 +51,14 @@ COMMANDS = {
         *("evaluate", "--data", "{footage}/data", "--precision", "int8"),
         *("--calibration", "{footage}/data"),
     ],
-    "bench": ["bench", "--frames", "16", "--rounds", "1", "--output-dir", "{out}"],
+    "bench": [
+        *("bench", "--frames", "16", "--rounds", "1", "--output-dir", "{out}"),
+        *("--configs", "pytorch", "throughput"),
+    ],
     "tune": ["tune"],
     "configs": ["configs"],
 }
-SLOW = ("bench", "tune")
+FAST = ("process", "configs")
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -77,7 +78,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def command_line(command: list[str], footage: Path, tmp_path: Path) -> list[str]:
     filled = [part.format(footage=footage, out=tmp_path / "out") for part in command]
-    weights = [] if command[0] == "configs" else ["--weights", str(footage / "model.pt")]
+    weights = [] if command[0] == "configs" else ["--weights", str(DEMO)]
     output = ["--output-dir", str(tmp_path / "out")] if command[0] == "process" else []
     return [sys.executable, "-m", "pipeline", *filled, *weights, *output]
 
@@ -96,7 +97,7 @@ def marked(names: dict[str, list[str]]) -> list[object]:
         pytest.param(
             command,
             id=name,
-            marks=[pytest.mark.slow, pytest.mark.timeout(400)] if name in SLOW else [],
+            marks=[] if name in FAST else [pytest.mark.slow, pytest.mark.timeout(400)],
         )
         for name, command in names.items()
     ]
@@ -110,6 +111,7 @@ def test_the_guard_sees_a_connection(tmp_path: Path) -> None:
     assert "socket." in Path(settings["CONNECTIONS"]).read_text()
 
 
+@needs_demo
 @pytest.mark.parametrize("command", marked(COMMANDS))
 def test_no_command_looks_for_another_machine(
     command: list[str], footage: Path, tmp_path: Path
@@ -117,7 +119,10 @@ def test_no_command_looks_for_another_machine(
     run(command_line(command, footage, tmp_path), tmp_path, environment(tmp_path))
 
 
-@pytest.mark.parametrize("command", marked(COMMANDS))
+@needs_demo
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
 def test_every_command_works_where_there_is_no_network(
     command: list[str], footage: Path, tmp_path: Path
 ) -> None:
@@ -133,7 +138,8 @@ def test_no_library_opens_a_connection_behind_pythons_back(
     footage: Path, tmp_path: Path, precision: str
 ) -> None:
     log = tmp_path / "calls"
-    trace = ["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto", "-o", str(log)]
+    calls = "trace=connect,sendto,sendmsg,sendmmsg"
+    trace = ["strace", "-f", "-qq", "-e", calls, "-o", str(log)]
     if subprocess.run([*trace, "true"], capture_output=True).returncode:
         pytest.skip("needs the right to trace a process")
     command = ["process", "--frames", "8", "--size", "320x192", "--precision", precision]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ OBJECTNESS = "objectness"
 """What the names of the convolutions begin with that must not lose accuracy."""
 
 _NUM_ANCHORS = 3
+_MOST_NUMBERS = 1 << 28
 _NHWC_TO_NCHW = np.array([0, 3, 1, 2])
 
 
@@ -36,6 +38,15 @@ def stored_layout(model: ov.Model, origin: Path) -> HeadLayout:
         return HeadLayout.from_json(model.get_rt_info(_RT_INFO_KEY).astype(str))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{origin}: its head layout cannot be read ({error})") from error
+
+
+def require_sane_shapes(model: ov.Model, origin: Path) -> None:
+    """Raise ModelError for a graph with a value larger than any of YOLOv5, before it is made."""
+    for operation in model.get_ops():
+        for output in operation.outputs():
+            shape = output.partial_shape
+            if shape.is_static and math.prod(shape.to_shape()) > _MOST_NUMBERS:
+                raise ModelError(f"{origin}: refused: a value in it has the shape {shape}")
 
 
 def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, HeadLayout]:
@@ -335,10 +346,10 @@ def _infer_anchors(
         raise ModelError(f"{origin}: expected heads at strides {STRIDES}, found {strides}")
     anchors = []
     for i, boxes in zip(order, np.split(decoded[0], np.cumsum(counts)[:-1]), strict=True):
-        ratio = _size_over_anchor(heads[i][0])
         sizes = boxes[:, 2:4].reshape(_NUM_ANCHORS, -1, 2)
-        estimates = sizes / ratio
-        anchor = np.median(estimates, axis=1)
+        with np.errstate(all="ignore"):  # What is not finite follows no equation.
+            estimates = sizes / _size_over_anchor(heads[i][0])
+            anchor = np.median(estimates, axis=1)
         if not np.allclose(estimates, anchor[:, None], rtol=0.02, atol=0.05):
             raise ModelError(f"{origin}: its boxes do not follow YOLOv5's equations")
         anchors.append(tuple((round(float(w), 3), round(float(h), 3)) for w, h in anchor))

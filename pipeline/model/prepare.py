@@ -29,7 +29,8 @@ from pipeline.model.cache import (
     seal,
     temporary_folder,
 )
-from pipeline.model.weights import cache_dir, file_sha256, require_size
+from pipeline.model.parts import parts_sha256, require_plain_graph, require_sizes
+from pipeline.model.weights import cache_dir
 from pipeline.notes import note
 from pipeline.postprocess import Candidates, select_candidates
 from pipeline.progress import Progress, ProgressCallback
@@ -60,6 +61,7 @@ class PreparedModel:
 
     source_wh: the size of the frames it was prepared for; input_wh: of the graph's input.
     convolutions: what makes predictions of the heads where they come out in parts.
+    weights_sha256: of the file; for an IR of its parts, see `parts_sha256`.
     compiled_cache_dir: where OpenVINO may keep what it compiled from the graph.
     quantization: None for a graph in float.
     """
@@ -92,8 +94,8 @@ def prepare_model(
     """
     if weights.suffix not in _SUFFIXES:
         raise ModelError(f"{weights}: expected a model file ending in {', '.join(_SUFFIXES)}")
-    require_size(weights)
-    sha256 = file_sha256(weights)
+    require_sizes(weights)
+    sha256 = parts_sha256(weights)
     key = _conversion_key(weights, sha256)
     try:
         folder = cache_dir() / "models" / key
@@ -141,23 +143,38 @@ def _convert(
     if weights.suffix == ".pt":
         model, layout = _export(weights, folder, on_progress)
     else:
-        model = _read(weights)
-        if graph.has_stored_layout(model):
-            layout, fixed_wh = graph.stored_layout(model, weights), graph.fixed_input_wh(model)
-            if fixed_wh is None:
-                raise ModelError(f"{weights}: its input has no fixed size")
-            graph.check_heads(model, layout, fixed_wh)
-            convolutions = _read_convolutions(weights) if graph.has_split_heads(model) else ()
-            if convolutions is None:
-                missing = weights.with_suffix(_CONVOLUTIONS_SUFFIX).name
-                raise ModelError(f"{weights}: {missing}, which belongs to it, cannot be read")
-            return model, convolutions
-        model, layout = graph.cut_at_heads(model, weights)
+        require_plain_graph(weights)
+        model, layout = _read(weights), None
     on_progress(Progress("convert", 2, 3, unit="step"))
     try:
-        return graph.finish(model, layout, graph.fixed_input_wh(model) or input_wh)
-    except RuntimeError as error:
-        raise ModelError(f"{weights}: cannot be made to take {input_wh} ({error})") from error
+        graph.require_sane_shapes(model, weights)
+        if layout is None and graph.has_stored_layout(model):
+            return _finished_before(model, weights)
+        if layout is None:
+            model, layout = graph.cut_at_heads(model, weights)
+        finished = graph.finish(model, layout, graph.fixed_input_wh(model) or input_wh)
+        graph.require_sane_shapes(finished[0], weights)
+        return finished
+    except ModelError:
+        raise
+    except Exception as error:  # Odd graphs fail in any way they like.
+        reason = reason_of(error)
+        raise ModelError(f"{weights}: cannot be made to take {input_wh} ({reason})") from error
+
+
+def _finished_before(
+    model: ov.Model, weights: Path
+) -> tuple[ov.Model, tuple[HeadConvolution, ...]]:
+    """A graph that an earlier run finished, with what belongs to it."""
+    layout, fixed_wh = graph.stored_layout(model, weights), graph.fixed_input_wh(model)
+    if fixed_wh is None:
+        raise ModelError(f"{weights}: its input has no fixed size")
+    graph.check_heads(model, layout, fixed_wh)
+    convolutions = _read_convolutions(weights) if graph.has_split_heads(model) else ()
+    if convolutions is None:
+        missing = weights.with_suffix(_CONVOLUTIONS_SUFFIX).name
+        raise ModelError(f"{weights}: {missing}, which belongs to it, cannot be read")
+    return model, convolutions
 
 
 def _export(
