@@ -237,7 +237,7 @@ def test_wrong_use_is_exit_code_2_and_says_what_there_is(
     [
         ("missing.pt", "no such model file"),
         ("broken.onnx", "not a model that OpenVINO reads"),
-        ("broken.xml", "not a model that OpenVINO reads"),
+        ("broken.xml", r"broken\.bin, which belongs to it, is no file"),
         ("broken.pt", "not a PyTorch checkpoint|refused"),
         ("broken.txt", r"expected a model file ending in \.pt, \.onnx, \.xml"),
     ],

@@ -100,6 +100,7 @@ def marked(names: dict[str, list[str]]) -> list[object]:
             marks=[] if name in FAST else [pytest.mark.slow, pytest.mark.timeout(400)],
         )
         for name, command in names.items()
+        if name != "tune"  # Takes minutes, and has its turn below, under the same guard.
     ]
 
 

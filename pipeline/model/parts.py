@@ -40,7 +40,7 @@ def require_sizes(weights: Path) -> None:
     """Raise ModelError for what cannot be a model by its size, before anything reads it."""
     for part in parts_of(weights):
         if not part.is_file():
-            _refuse(weights, f"its part {part.name} is no file" if part != weights else "no file")
+            raise ModelError(f"{weights}: {part.name}, which belongs to it, is no file")
         size = part.stat().st_size
         if size > MOST_BYTES or (size == 0 and part.suffix != ".bin"):
             _refuse(part, f"{size} bytes; a model has at least one, and {MOST_BYTES} at the most")
