@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.machine import available_cores
 from pipeline.progress import Progress
 from pipeline.run import process_video
 from pipeline.throughput.measure import in_own_process
@@ -123,14 +125,18 @@ def test_cold_starts(tmp_path: Path, tiny_weights: Path, fault: Callable[..., An
         "a new process each, 1 to 4 requests",
         "none hangs; the same detections, bit for bit",
     ) as row:
-        for number in range(200):
-            out = tmp_path / "out"
+
+        def one(number: int) -> None:
+            out = tmp_path / f"out-{number}"
             with row.attempt(number):
                 command = [sys.executable, "-c", START, clip, tiny_weights, out, 1 + number % 4]
                 subprocess.run([*map(str, command)], check=True, timeout=60, capture_output=True)
                 expected.add(sha256(out / "detections.jsonl"))
                 assert len(expected) == 1
             shutil.rmtree(out, ignore_errors=True)
+
+        with ThreadPoolExecutor(available_cores()) as pool:
+            list(pool.map(one, range(200)))
 
 
 @needs_demo

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import ModelError
+from pipeline.machine import available_cores
 from pipeline.model.export import export_onnx
 from tests.hostile import MEMORY_MB, Outcome, mutated_files, outcomes, truncated_files
 from tests.malicious import ATTACKS
@@ -60,8 +63,16 @@ def test_mutation(tmp_path: Path, tiny_weights: Path, fault: Callable[..., Any])
         "MP4, MKV, AVI, WebM and TS, seeded",
         f"parent alive, nothing over 30 s, memory below {MEMORY_MB} MB",
     ) as row:
-        files = mutated_files(mutation_clips(tmp_path), tmp_path, range(NUM_MUTATED))
-        judge(row, outcomes(files, tiny_weights, tmp_path))
+        clips, cores = mutation_clips(tmp_path), available_cores()
+
+        def some(first: int) -> list[Outcome]:
+            folder = tmp_path / str(first)
+            folder.mkdir()
+            files = mutated_files(clips, folder, range(first, NUM_MUTATED, cores))
+            return outcomes(files, tiny_weights, folder)
+
+        with ThreadPoolExecutor(cores) as pool:
+            judge(row, list(itertools.chain(*pool.map(some, range(cores)))))
 
 
 def test_playlists(tmp_path: Path, tiny_weights: Path, fault: Callable[..., Any]) -> None:
