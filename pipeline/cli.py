@@ -21,6 +21,7 @@ from pipeline.arguments import (
 )
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import Interrupted, PipelineError, UsageError, as_pipeline_error
+from pipeline.journal import WORK_NAME, Journal
 from pipeline.machine import available_cores
 from pipeline.notes import collected_notes
 from pipeline.outputs import require_free_output
@@ -75,6 +76,8 @@ def _fail(arguments: argparse.Namespace, reason: object, code: int) -> int:
 def _show(line: str, stream: TextIO | None = None) -> None:
     """Print a line; names and messages in it may come from hostile files."""
     stream = stream or sys.stdout
+    if stream is None:  # The shell has closed it: nobody looks.
+        return
     shown = printable(line).encode(stream.encoding or "utf-8", "backslashreplace")
     print(shown.decode(stream.encoding or "utf-8"), file=stream)
 
@@ -83,16 +86,21 @@ def process_in_worker(
     config: ProcessConfig, on_progress: ProgressCallback, position: Position
 ) -> dict[str, Any]:
     """What the child process of `process` does; all that is heavy is imported there."""
+    from pipeline.model.cache import remove_temporary_folder
     from pipeline.run import process_video
 
-    return process_video(config, on_progress, position)
+    try:
+        return process_video(config, on_progress, position)
+    finally:
+        remove_temporary_folder()
 
 
 def _process(arguments: argparse.Namespace) -> None:
     config = process_config(arguments)
     with contextlib.ExitStack() as stack:
         if arguments.video == STANDARD_INPUT:
-            require_free_output(config)  # Before all of it has been read.
+            if not Journal(config.output_dir / WORK_NAME).publishing:
+                require_free_output(config)  # Before all of it has been read.
             source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
             config = dataclasses.replace(config, source=source)
         progress = stack.enter_context(ProgressPrinter())

@@ -6,7 +6,6 @@ Imports nothing heavy: it is also what tidies up when the process that worked ha
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -14,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.checksum import file_sha256, flush_to_disk
 from pipeline.errors import InputError
 
 WORK_NAME = ".partial"
-_JOURNAL_NAME, _KEY_NAME = "journal.jsonl", "key"
+_JOURNAL_NAME, _KEY_NAME, _PUBLISHING_NAME = "journal.jsonl", "key", "publishing"
+_PASSING_NAMES = ("making", "finished")
 
 
 class Journal:
@@ -37,19 +38,40 @@ class Journal:
         """How many segments there are to go on from."""
         return len(self._done)
 
-    def begin(self, key: str, num_segments: int) -> None:
-        """Go on with what an interrupted run with the same key left; else begin with nothing."""
-        if not self._matches(key):
-            self.clear()
-            (self.folder / _KEY_NAME).write_text(key, encoding="utf-8")
-        self.num_segments = num_segments
+    @property
+    def publishing(self) -> bool:
+        """Whether a run was cut while it moved its finished files to their final names."""
+        return (self.folder / _PUBLISHING_NAME).exists()
 
-    def _matches(self, key: str) -> bool:
+    def begin_publishing(self) -> None:
+        (self.folder / _PUBLISHING_NAME).touch()
+
+    def begin(self, key: str, num_segments: int, encoder_threads: int) -> int:
+        """Go on with what an interrupted run with the same key left; else begin with nothing.
+
+        Returns the encoder threads of the run that is gone on with: what follows must be encoded
+        as what there is.
+        """
+        self.num_segments = num_segments
+        kept = self._kept_threads(key)
+        if kept is not None:
+            return kept
+        self.clear()
+        settings = {"key": key, "encoder_threads": encoder_threads}
+        (self.folder / _KEY_NAME).write_text(json.dumps(settings), encoding="utf-8")
+        flush_to_disk(self.folder / _KEY_NAME)
+        return encoder_threads
+
+    def matches(self, key: str) -> bool:
         """Whether what is in the folder was made by a run with this key."""
+        return self._kept_threads(key) is not None
+
+    def _kept_threads(self, key: str) -> int | None:
         try:
-            return (self.folder / _KEY_NAME).read_text(encoding="utf-8") == key
-        except (OSError, UnicodeDecodeError):
-            return False
+            settings = json.loads((self.folder / _KEY_NAME).read_text(encoding="utf-8"))
+            return int(settings["encoder_threads"]) if settings["key"] == key else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def clear(self) -> None:
         """Let go of everything in the folder."""
@@ -72,6 +94,8 @@ class Journal:
     def add(self, number: int, parts: Sequence[Path]) -> None:
         """Record that a segment is done: its files move from where they were made to here."""
         hashes = {}
+        for stale in self.folder.glob(f"{number:04d}.*"):
+            stale.unlink()  # Damaged, or of another attempt.
         for part in parts:
             flush_to_disk(part)
             hashes[part.name] = file_sha256(part)
@@ -109,6 +133,8 @@ def open_journal(output_dir: Path) -> Iterator[Journal]:
         try:
             yield journal
         finally:
+            for name in _PASSING_NAMES:
+                shutil.rmtree(journal.folder / name, ignore_errors=True)
             if not Journal(journal.folder).num_done:
                 shutil.rmtree(journal.folder, ignore_errors=True)
             if created:
@@ -141,23 +167,6 @@ def what_is_kept(journal: Journal) -> str:
     of_all = f" of {journal.num_segments}" if journal.num_segments else ""
     segments = "segment is" if journal.num_done == 1 and not of_all else "segments are"
     return f"{journal.num_done}{of_all} {segments} kept: the same command goes on from there"
-
-
-def flush_to_disk(path: Path) -> None:
-    """Return when a file's content, or a folder's list of names, has reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _lock(descriptor: int, output_dir: Path) -> None:

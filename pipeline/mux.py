@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.decode import MOST_TICKS, open_input
 from pipeline.errors import EncodeError
+from pipeline.position import Beat, no_beat
 
 _CARRIED_TYPES = ("audio", "subtitle")
 _OWN_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}
@@ -29,6 +30,7 @@ def mux(
     target: Path,
     end_seconds: float | None = None,
     limits: LimitOptions = DEFAULT_LIMITS,
+    beat: Beat = no_beat,
 ) -> list[str]:
     """Copy the video track, and the source's audio and subtitles, into an MP4 file.
 
@@ -56,13 +58,13 @@ def mux(
                     carried = _add_copies(out, other, _CARRIED_TYPES, notes)
                     sources.append(_packets(other, carried, notes, end_seconds))
                 merged = heapq.merge(*sources, key=lambda item: item[0])
-                notes += _mux_packets(out, merged, *video.values())
+                notes += _mux_packets(out, merged, beat, *video.values())
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"{target.name} could not be written ({error})") from error
     return notes
 
 
-def verify(path: Path, num_frames: int, end_seconds: float) -> None:
+def verify(path: Path, num_frames: int, end_seconds: float, beat: Beat = no_beat) -> None:
     """Reopen a finished file: it must hold every frame and last as long as the source.
 
     end_seconds: where the last frame ends. Raises EncodeError for what is not right.
@@ -74,6 +76,7 @@ def verify(path: Path, num_frames: int, end_seconds: float) -> None:
             found = 0
             end = ((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base
             for packet in container.demux(stream):
+                beat()
                 if packet.size and packet.pts is not None:
                     found += 1
     except (av.FFmpegError, IndexError) as error:
@@ -127,11 +130,13 @@ def _mp4_carries(stream: Stream) -> bool:
 def _mux_packets(
     out: OutputContainer,
     packets: Iterable[tuple[float, av.Packet[Stream], Stream]],
+    beat: Beat,
     video: Stream,
 ) -> list[str]:
     """Write all packets; returns a note for each other stream of which some were refused."""
     refused: Counter[str] = Counter()
     for _, packet, stream in packets:
+        beat()
         origin, packet.stream = packet.stream, stream
         try:
             out.mux(packet)

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.checksum import flush_to_disk
 from pipeline.config import ProcessConfig
 from pipeline.errors import InputError, UsageError
-from pipeline.journal import flush_to_disk
 
 if TYPE_CHECKING:
     from pipeline.frames import VideoInfo  # At run time it would load FFmpeg.
@@ -90,6 +90,7 @@ def publish(finished: Path, output_dir: Path) -> None:
     """Move the finished files to their final names, the clip last."""
     for name in _OUTPUT_NAMES:
         if (finished / name).exists():
+            flush_to_disk(finished / name)
             (finished / name).replace(output_dir / name)
         else:
             (output_dir / name).unlink(missing_ok=True)  # The truth of another run.

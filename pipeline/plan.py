@@ -13,6 +13,7 @@ import av
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.decode import MOST_TICKS, open_input
 from pipeline.frames import WHOLE, Segment, VideoInfo
+from pipeline.position import Beat, no_beat
 
 _LONGEST_LAST = 1.5
 """A clip that is not longer than so many segments is one; so is the rest of a clip."""
@@ -33,6 +34,7 @@ def plan_clip(
     segment_seconds: float,
     num_frames: int | None,
     limits: LimitOptions = DEFAULT_LIMITS,
+    beat: Beat = no_beat,
 ) -> tuple[Segment, ...]:
     """The segments of a clip, each of about segment_seconds and beginning at a key frame.
 
@@ -44,9 +46,8 @@ def plan_clip(
         known.append(float(num_frames / info.frame_rate))
     if known and min(known) <= _LONGEST_LAST * segment_seconds:
         return (WHOLE,)
-    return segments_of(
-        _read_packets(path, limits), info.time_base, info.frame_rate, segment_seconds
-    )
+    packets = _read_packets(path, limits, beat)
+    return segments_of(packets, info.time_base, info.frame_rate, segment_seconds)
 
 
 def plan_synthetic(
@@ -114,12 +115,13 @@ def _is_regular(packets: Sequence[Packet]) -> bool:
     )
 
 
-def _read_packets(path: Path, limits: LimitOptions) -> list[Packet]:
+def _read_packets(path: Path, limits: LimitOptions, beat: Beat) -> list[Packet]:
     packets = []
     with open_input(path, limits) as container:
         stream = container.streams.best("video")
         try:
             for packet in container.demux(stream):
+                beat()
                 if packet.size and not packet.is_discard:
                     packets.append(Packet(packet.pts, packet.dts, packet.is_keyframe))
         except av.FFmpegError:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from enum import IntEnum
 from multiprocessing.context import BaseContext
 from typing import Any
 
 _CELLS = 3
 _STEP, _FRAME, _MOVES = range(_CELLS)
+
+
+Beat = Callable[[], object]
+"""Called now and then by long work without frames, to show that it goes on."""
+
+
+def no_beat() -> None:
+    """For callers whom nobody watches."""
 
 
 class Step(IntEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -11,20 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.checksum import file_sha256
 from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOptions
 from pipeline.decode import VideoReader
 from pipeline.encode import encoder_settings
-from pipeline.errors import InputError, Interrupted, PipelineError, UsageError
+from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.infer import load_engine
-from pipeline.journal import Journal, file_sha256, flush_to_disk, open_journal, what_is_kept
+from pipeline.journal import Journal, open_journal, what_is_kept
 from pipeline.judge import Judgement, judge
 from pipeline.machine import available_cores, versions
 from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
-from pipeline.notes import collected_notes
+from pipeline.notes import collected_notes, note
 from pipeline.outputs import (
     ANNOTATED_NAME,
     DETECTIONS_NAME,
@@ -35,7 +37,7 @@ from pipeline.outputs import (
     require_space,
 )
 from pipeline.plan import plan_clip, plan_synthetic
-from pipeline.position import Position
+from pipeline.position import Beat, Position, Step
 from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.report import Phases, Report, build_report, write_report
 from pipeline.segment import Manifest, SegmentFiles, Setup, process_segment
@@ -62,19 +64,22 @@ def process_video(
     started = time.perf_counter()
     try:
         with open_journal(config.output_dir) as journal:
-            if not journal.num_done:
+            if not journal.publishing:
                 require_free_output(config)
             try:
                 with collected_notes() as notes:
                     return _process(
                         config, journal, started, on_progress, position or Position(), notes
                     )
-            except PipelineError as error:
+            except (PipelineError, OSError) as cause:
+                error = cause if isinstance(cause, PipelineError) else as_pipeline_error(cause)
                 if error.step is not None:
                     error.file = config.source_name
                 if kept := what_is_kept(journal):
                     error.args = (f"{error.args[0]}; {kept}",)
-                raise
+                if error is cause:
+                    raise
+                raise error from cause
             except KeyboardInterrupt as error:
                 kept = what_is_kept(journal) or "no output was written"
                 raise Interrupted(f"interrupted; {kept}") from error
@@ -109,13 +114,21 @@ def _process(
     position: Position,
     notes: list[str],
 ) -> Report:
+    beat = functools.partial(position.encoding.enter, Step.PREPARE)
     setup, selection = _set_up(config, on_progress)
     try:
-        segments = _plan(config, setup.source.info)
-        journal.begin(_run_key(config, setup, selection, segments), len(segments))
-        if not journal.num_done:
+        segments = _plan(config, setup.source.info, beat)
+        key = _run_key(config, setup, selection, segments, beat)
+        if not (journal.publishing and journal.matches(key)):
             require_free_output(config)
         require_space(config, setup.source.info)
+        if journal.num_done and not journal.matches(key):
+            note(
+                f"{journal.num_done} segments of an interrupted run with another input or other "
+                "options were thrown away"
+            )
+        threads = journal.begin(key, len(segments), setup.encoder_threads)
+        setup = dataclasses.replace(setup, encoder_threads=threads)
         prepared_at = time.perf_counter()
         taken = _take_segments(config, setup, segments, journal, on_progress, position)
     finally:
@@ -123,7 +136,8 @@ def _process(
     frames_at = time.perf_counter()
     finished = journal.folder / "finished"
     finished.mkdir(exist_ok=True)
-    notes += _join(config, setup.source.info, taken, journal.folder, finished)
+    beat = functools.partial(position.encoding.enter, Step.JOIN)
+    notes += _join(config, setup.source.info, taken, journal.folder, finished, beat)
     before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
         config=config,
@@ -151,6 +165,7 @@ def _process(
     )
     pictures = [picture for manifest in taken.manifests for picture in manifest.pictures]
     write_report(report, finished, pictures)
+    journal.begin_publishing()
     publish(finished, config.output_dir)
     journal.clear()
     return report
@@ -184,20 +199,26 @@ def _set_up(config: ProcessConfig, on_progress: ProgressCallback) -> tuple[Setup
     return setup, selection
 
 
-def _plan(config: ProcessConfig, info: VideoInfo) -> tuple[Segment, ...]:
+def _plan(config: ProcessConfig, info: VideoInfo, beat: Beat) -> tuple[Segment, ...]:
     if isinstance(config.source, SyntheticOptions):
         options = config.source
         return plan_synthetic(options.num_frames, options.frame_rate, config.segment_seconds)
-    return plan_clip(config.source, info, config.segment_seconds, config.num_frames, config.limits)
+    return plan_clip(
+        config.source, info, config.segment_seconds, config.num_frames, config.limits, beat
+    )
 
 
 def _run_key(
-    config: ProcessConfig, setup: Setup, selection: Selection, segments: Sequence[Segment]
+    config: ProcessConfig,
+    setup: Setup,
+    selection: Selection,
+    segments: Sequence[Segment],
+    beat: Beat,
 ) -> str:
     """A hash of everything that the result depends on: input, model, options and versions."""
     quantization, infer = setup.prepared.quantization, selection.plan.infer
     known: dict[str, Any] = {
-        "source": _identity(config.source, whole=len(segments) > 1),
+        "source": _identity(config.source, beat, whole=len(segments) > 1),
         "segments": [dataclasses.astuple(segment) for segment in segments],
         "model": setup.prepared.weights_sha256,
         "int8": quantization.folder.name if quantization else None,
@@ -211,13 +232,13 @@ def _run_key(
     return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
 
 
-def _identity(source: Path | SyntheticOptions, *, whole: bool) -> Any:
+def _identity(source: Path | SyntheticOptions, beat: Beat, *, whole: bool) -> Any:
     """What tells one source from another: of a clip that is short, not its every byte."""
     if isinstance(source, SyntheticOptions):
         picture = file_sha256(source.image) if source.image else None
         return [dataclasses.asdict(source), picture]
     found = source.stat()
-    content = file_sha256(source) if whole else found.st_mtime_ns
+    content = file_sha256(source, beat) if whole else found.st_mtime_ns
     return [source.name, found.st_size, content]
 
 
@@ -245,6 +266,7 @@ def _take_segments(
         left = None if config.num_frames is None else config.num_frames - stats.num_frames
         if left == 0:
             break
+        position.encoding.enter(Step.PREPARE)
         manifest = _kept(journal, segment.number)
         if manifest is not None:
             reused.add(segment.number)
@@ -279,7 +301,12 @@ def _kept(journal: Journal, number: int) -> Manifest | None:
 
 
 def _join(
-    config: ProcessConfig, info: VideoInfo, taken: _Taken, work: Path, finished: Path
+    config: ProcessConfig,
+    info: VideoInfo,
+    taken: _Taken,
+    work: Path,
+    finished: Path,
+    beat: Beat,
 ) -> list[str]:
     """Make the whole clip's files of those of its segments; returns notes for the report."""
     parts = [SegmentFiles(work, number) for number in range(len(taken.manifests))]
@@ -291,15 +318,14 @@ def _join(
         annotated,
         taken.end_seconds if taken.was_cut else None,
         config.limits,
+        beat,
     )
-    verify(annotated, sum(counts), taken.end_seconds)
+    verify(annotated, sum(counts), taken.end_seconds, beat)
     if not taken.was_cut:
         notes += _notes_on_length(info, sum(counts))
     join_lines([part.detections for part in parts], counts, finished / DETECTIONS_NAME)
     if config.scene:
         join_lines([part.truth for part in parts], counts, finished / TRUTH_NAME)
-    for path in finished.iterdir():
-        flush_to_disk(path)
     return notes
 
 

@@ -134,7 +134,8 @@ def _watch(
 ) -> _Done[Any] | _Failed:
     """Pass progress on until the worker answers. Raises WorkerDied."""
     # Polls are counted, not the time: a shell may stop both processes and continue them later.
-    still_polls = stop_polls = 0
+    still_polls = 0
+    stop_at: float | None = None
     heartbeat = position.heartbeat
     while True:
         ready = wait([messages, process.sentinel], _POLL_SECONDS)
@@ -154,8 +155,8 @@ def _watch(
         else:
             still_polls += 1
         if stop.signal_number is not None:
-            stop_polls += not ready
-            if stop_polls * _POLL_SECONDS >= _STOP_SECONDS:
+            stop_at = stop_at or time.monotonic() + _STOP_SECONDS
+            if time.monotonic() >= stop_at:
                 raise WorkerDied("the worker did not stop in time and was killed")
         elif still_polls:
             _require_not_stalled(still_polls * _POLL_SECONDS, position, config)
@@ -259,8 +260,9 @@ def _run_worker(
         answer = _Failed(as_pipeline_error(error), _WorkerTraceback(traceback.format_exc()))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     messages.send(answer)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # It is where the shell has closed it.
+            stream.flush()
     # Not the long way, on which threads that hang would be waited for.
     os._exit(0)
 

@@ -15,7 +15,7 @@ class ProgressPrinter:
     """Shows progress: a bar on a terminal, else a line every few seconds at the most."""
 
     def __init__(self) -> None:
-        self._on_terminal = sys.stderr.isatty()
+        self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
         self._stage = ""
         self._last_line = time.monotonic()
@@ -34,7 +34,7 @@ class ProgressPrinter:
             self._beginnings.setdefault(progress.stage, (time.monotonic(), progress.done))
         if self._on_terminal:
             self._update_bar(progress)
-        elif time.monotonic() - self._last_line > _LINE_INTERVAL_SECONDS:
+        elif sys.stderr is not None and time.monotonic() - self._last_line > _LINE_INTERVAL_SECONDS:
             self._last_line = time.monotonic()
             self._print_line(progress)
 

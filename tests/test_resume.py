@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 import shutil
@@ -24,6 +25,7 @@ from pipeline.encode import VideoEncoder
 from pipeline.errors import EncodeError, InputError, Interrupted
 from pipeline.frames import Frame
 from pipeline.journal import WORK_NAME, open_journal
+from pipeline.machine import available_cores
 from pipeline.plan import plan_clip
 from pipeline.progress import Progress
 from pipeline.report import Report
@@ -366,6 +368,61 @@ def test_with_other_options_a_run_starts_anew(
     assert run(clip, out, tiny_weights, **CHANGES[change])["segments"]["done_before"] == 0
 
 
+def test_what_other_options_leave_of_no_use_is_thrown_away_with_a_note(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    report = run(clip, out, tiny_weights, every=2)
+    [told] = [note for note in report["output"]["notes"] if "thrown away" in note]
+    assert told.startswith("3 segments of an interrupted run")
+
+
+def test_a_run_goes_on_with_as_many_encoder_threads_as_it_began_with(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    # As on a machine with other cores, or after tuning.
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    with pytest.MonkeyPatch.context() as patch:
+        whole = VideoEncoder.__init__
+        seen = []
+
+        def watched(*arguments: Any, num_threads: int) -> None:
+            seen.append(num_threads)
+            whole(*arguments, num_threads=num_threads)
+
+        patch.setattr(VideoEncoder, "__init__", watched)
+        patch.setattr("pipeline.throughput.selection.available_cores", lambda: 8)
+        assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
+    assert set(seen) == {max(1, available_cores() // 2)}
+    assert results(out) == clean
+
+
+def test_an_older_result_is_not_replaced_by_going_on_without_being_asked_to(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    out = tmp_path / "out"
+    run(clip, out, tiny_weights, num_frames=10)
+    before = results(out)
+    config = dataclasses.replace(config_of(clip, out, tiny_weights), overwrite=True)
+    with pytest.raises(Interrupted, match="3 of 6 segments are kept"):
+        process_video(config, interrupted_at(75, KeyboardInterrupt()))
+    with pytest.raises(InputError, match="exists already"):
+        run(clip, out, tiny_weights)
+    assert results(out) == before
+    assert process_video(config)["segments"]["done_before"] == 3
+
+
+def test_nothing_unfinished_stays_on_a_full_disk(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    left = {path.name.partition(".")[0] for path in (out / WORK_NAME).iterdir()}
+    assert left == {"key", "journal", "0000", "0001", "0002"}
+
+
 def test_with_another_input_of_the_same_name_a_run_starts_anew(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -385,7 +442,6 @@ def test_a_run_that_was_cut_while_it_published_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, whole = tmp_path / "out", Path.replace
-    monkeypatch.setattr("pipeline.outputs.flush_to_disk", lambda _: None)
 
     def cut(path: Path, target: Path) -> Path:
         if path.name == "report.html":

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checksum import file_sha256
 from pipeline.errors import ModelError
 from pipeline.model import weights
-from pipeline.model.weights import download, file_sha256, find_weights
+from pipeline.model.weights import download, find_weights
 from pipeline.progress import Progress, no_progress
 from tests.conftest import DEMO, needs_demo
 

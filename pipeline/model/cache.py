@@ -97,13 +97,23 @@ def note_damage(path: Path) -> None:
 
 @cache
 def temporary_folder() -> Path:
-    """Where this process keeps what it needs where the cache cannot be written."""
+    """Where this process keeps what it needs where the cache cannot be written.
+
+    Removed as the process ends, or before by `remove_temporary_folder`.
+    """
     folder = tempfile.TemporaryDirectory(prefix="pipeline-")
-    _OPEN.append(folder)  # Removed as the process ends.
+    _OPEN.append(folder)
     return Path(folder.name)
 
 
 _OPEN: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def remove_temporary_folder() -> None:
+    """For a process that does not end the usual way."""
+    temporary_folder.cache_clear()
+    while _OPEN:
+        _OPEN.pop().cleanup()
 
 
 def link_whole(path: Path, folder: Path) -> bool:

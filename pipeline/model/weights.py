@@ -128,14 +128,6 @@ def require_size(path: Path) -> None:
         )
 
 
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _from_environment() -> Path | None:
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     return Path(named) if named else None

@@ -1,0 +1,29 @@
+"""What tells one file from another, and what is on the disk from what is on its way there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+
+
+def file_sha256(path: Path, beat: Callable[[], object] = lambda: None) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; beat: called for every megabyte."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            beat()
+    return digest.hexdigest()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Return when a file's content, or a folder's list of names, has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
