@@ -147,6 +147,10 @@ class FrameLoop:
             self._stop.set()
             self._in_flight.release()
             self._producer.join(_JOIN_SECONDS)
+            if not self._producer.is_alive():
+                # It holds our methods, and so us: with its requests and buffers it would stay in
+                # memory until the garbage collector comes by, segment after segment.
+                del self._pool
 
     def _produce(self) -> None:
         clocks, place, num_frames = self._stats.producer, self._stats.position.decoding, 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import random
 import shutil
+import weakref
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +27,7 @@ from pipeline.encode import VideoEncoder
 from pipeline.errors import EncodeError, InputError, Interrupted
 from pipeline.frames import Frame
 from pipeline.journal import WORK_NAME, open_journal
+from pipeline.loop import FrameLoop
 from pipeline.machine import available_cores
 from pipeline.plan import plan_clip
 from pipeline.progress import Progress
@@ -254,6 +257,25 @@ def test_the_truth_of_a_synthetic_clip_is_joined_too(tmp_path: Path, tiny_weight
     one, many = ((tmp_path / name / "truth.jsonl").read_bytes() for name in ("one", "many"))
     assert one == many
     assert len(one.splitlines()) == 50
+
+
+def test_nothing_of_a_segment_stays_in_memory_until_the_collector_comes_by(
+    clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loops: list[weakref.ref[FrameLoop]] = []
+    whole = FrameLoop.__init__
+
+    def watched(loop: FrameLoop, **arguments: Any) -> None:
+        whole(loop, **arguments)
+        loops.append(weakref.ref(loop))
+
+    monkeypatch.setattr(FrameLoop, "__init__", watched)
+    gc.disable()
+    try:
+        run(clip, tmp_path / "out", tiny_weights)
+        assert [loop() for loop in loops] == [None] * 6
+    finally:
+        gc.enable()
 
 
 # Interrupted, and run again
