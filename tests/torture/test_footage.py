@@ -76,7 +76,9 @@ def test_mutation(tmp_path: Path, tiny_weights: Path, fault: Callable[..., Any])
 
 
 def test_playlists(tmp_path: Path, tiny_weights: Path, fault: Callable[..., Any]) -> None:
-    canary = write_canary(tmp_path / "elsewhere")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    canary = write_canary(elsewhere)
     with (
         fault(
             "playlists and addresses",
