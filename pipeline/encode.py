@@ -173,11 +173,15 @@ class VideoEncoder:
             raise EncodeError(f"the video track could not be finished ({error})") from error
 
     def abandon(self) -> None:
-        """Let go of the file without finishing it; safe after close."""
-        try:
-            self._container.close()
-        except av.FFmpegError:
-            return  # The file is thrown away and the error that led here is already on its way.
+        """Let go of the file, finished or not, and of the encoder; nothing may follow."""
+        container = self.__dict__.pop("_container", None)
+        if container is None:
+            return
+        with contextlib.suppress(av.FFmpegError):
+            # The file is thrown away and the error that led here is already on its way.
+            container.close()
+        # The encoder ends here and now, not when and on whatever thread the garbage collector runs.
+        self.__dict__.pop("_stream", None)
 
     def _add_stream(self, info: VideoInfo, codec: _Codec, options: EncodeOptions) -> VideoStream:
         stream = self._container.add_stream(
