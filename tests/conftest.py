@@ -229,3 +229,8 @@ def video_times(path: Path) -> list[tuple[Any, Any]]:
             for packet in container.demux(stream)
             if packet.pts is not None and packet.size
         )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the supervisor come first: it is made for a process in which nothing has run yet."""
+    items.sort(key=lambda item: item.path.name != "test_supervise.py")
