@@ -768,7 +768,7 @@ FIRST_FRAME = """
 import sys, time
 from pathlib import Path
 from pipeline import ProcessConfig, process_video
-class FirstFrame(Exception): pass
+class FirstFrame(BaseException): pass
 def stop(progress):
     if progress.stage == "frames":
         raise FirstFrame

@@ -12,12 +12,17 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import SyntheticOptions
+from pipeline.config import InferOptions, SyntheticOptions
+from pipeline.engine import Pool
 from pipeline.errors import UsageError
+from pipeline.infer import load_engine
+from pipeline.model.prepare import prepare_model
+from pipeline.progress import no_progress
 from pipeline.scene import MIN_BOX_PX, MIN_VISIBLE_SHARE, Placed, Scene, Truth
 from pipeline.sprites import CLASS_NAMES, SOLID_ALPHA, bounding_box, draw_thing
 from pipeline.synthetic import SyntheticSource
 from pipeline.truth import coco_truth, truth_records
+from tests.conftest import DEMO, needs_demo
 
 SIZE_WH = (640, 480)
 CLIP = SyntheticOptions(num_frames=60, size_wh=(320, 240), seed=5)
@@ -268,14 +273,31 @@ def test_a_repeated_picture_has_no_truth(tmp_path: Path) -> None:
         coco_truth(SyntheticOptions(image=tmp_path / "picture.png"))
 
 
+def model_cpu_seconds(num_frames: int = 30) -> float:
+    """What the demo model takes for one frame on this machine, in float32, of all cores."""
+    prepared = prepare_model(DEMO, SIZE_WH, 640, no_progress)
+    engine = load_engine(prepared, InferOptions(precision="f32"))
+    pool: Pool[int] = engine.open_pool(lambda *_: None, lambda _: None)
+    for count in (5, num_frames):  # Warm first.
+        started = time.process_time()
+        for job in range(count):
+            pool.next_input()[:] = 128
+            pool.submit(job)
+        pool.drain()
+    return (time.process_time() - started) / num_frames
+
+
+@needs_demo
 @pytest.mark.slow
-def test_frames_are_made_faster_than_any_model_takes_them() -> None:
+def test_a_frame_is_made_in_a_twelfth_of_the_time_that_the_model_takes_for_it() -> None:
+    # On a core that the model keeps busy for 30 ms with a frame: 400 frames per second.
     cv2.setNumThreads(1)
-    rates = []
+    ratios = []
     for seed in range(4):
         source = SyntheticSource(SyntheticOptions(num_frames=300, size_wh=SIZE_WH, seed=seed))
         started = time.process_time()
         for _ in source:
             pass
-        rates.append(300 / (time.process_time() - started))
-    assert np.median(rates) > 400
+        scene_cpu_seconds = (time.process_time() - started) / 300
+        ratios.append(model_cpu_seconds() / scene_cpu_seconds)
+    assert np.median(ratios) > 12
