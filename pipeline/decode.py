@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import re
-import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,31 +14,14 @@ from typing import Any, cast
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
+from pipeline.container import check_frame_rate, check_size, max_pixels, open_input
 from pipeline.errors import InputError
 from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
-
-# FFmpeg recognises a format by content, so that a playlist under any name could make it open
-# other files or the network: only containers that hold their media themselves are allowed.
-_ALLOWED_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,nut,ivf,h264,hevc,"
-    "m4v,mpegvideo,obu,av1,yuv4mpegpipe,gif,mjpeg,dv,wtv,rm"
-)
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _ALLOWED_FORMATS}
-_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.,-]+:")
-_OTHER_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISSOCK, "a socket"),
-)
-_LARGEST_BLOCK_PX = 128
 
 _BT601 = 6
 _FEW_FRAMES = 3000
@@ -63,99 +44,6 @@ _UPRIGHT_FILTERS: dict[tuple[int, int, int, int], _Filters] = {
     (1, 0, 0, -1): (("vflip", None), ("copy", None)),
     (-1, 0, 0, -1): (("vflip", None), ("hflip", None)),
 }
-
-
-def require_regular_file(path: Path) -> None:
-    """Refuse what is no file that can be read again and again. Raises InputError.
-
-    To be asked before anything opens it: a FIFO would wait for its writer for ever.
-    """
-    try:
-        kind = path.stat().st_mode
-    except OSError as error:
-        if _PROTOCOL.match(str(path)):
-            raise InputError(
-                f"{path}: only files are read, no addresses and no protocols of FFmpeg"
-            ) from error
-        missing = isinstance(error, FileNotFoundError)
-        raise InputError(f"{path}: {'no such file' if missing else error.strerror}") from error
-    except ValueError as error:  # A zero byte in the name.
-        raise InputError(f"{path}: no such file") from error
-    if not stat.S_ISREG(kind):
-        what = next((name for test, name in _OTHER_KINDS if test(kind)), "something else")
-        raise InputError(f"{path}: not a regular file but {what}")
-
-
-def open_input(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContainer:
-    """Open a media file that stands for itself alone, within the limits. Raises InputError."""
-    require_regular_file(path)
-    options = {**_OPEN_OPTIONS, "max_pixels": str(_max_pixels(limits))}
-    container = _open_probed(path, options, limits)
-    try:
-        _check_container(path, container, limits)
-    except InputError:
-        container.close()
-        raise
-    return container
-
-
-def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> InputContainer:
-    try:
-        try:
-            return _open(path, options, stream_options=[{}])
-        except ValueError:
-            # The header names no streams that the options could be given to, and the decoders
-            # that FFmpeg looks into the file with then know no limit: none of them at first.
-            with _open(path, {**options, "codec_whitelist": "none"}) as container:
-                _check_container(path, container, limits)
-            return _open(path, options)
-    except av.FFmpegError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: not a video that can be read ({reason})") from error
-
-
-def _open(path: Path, options: dict[str, str], **more: Any) -> InputContainer:
-    return cast(
-        "InputContainer",
-        av.open(f"file:{path}", options=options, metadata_errors="replace", **more),
-    )
-
-
-def _check_container(path: Path, container: InputContainer, limits: LimitOptions) -> None:
-    if not set(_ALLOWED_FORMATS.split(",")).issuperset(container.format.name.split(",")):
-        raise InputError(f"{path}: {container.format.name} is not a format that is read here")
-    if len(container.streams) > limits.max_streams:
-        raise InputError(
-            f"{path}: has {len(container.streams)} streams, more than --max-streams "
-            f"{limits.max_streams}"
-        )
-    for stream in container.streams.video:
-        if stream.codec_context is not None:
-            _check_size(path, (stream.codec_context.width, stream.codec_context.height), limits)
-
-
-def _check_size(path: Path, size_wh: tuple[int, int], limits: LimitOptions) -> None:
-    width, height = size_wh
-    max_width, max_height = limits.max_size_wh
-    if max(size_wh) > max(limits.max_size_wh) or width * height > max_width * max_height:
-        raise InputError(
-            f"{path}: its frames are {width}x{height}, larger than --max-size "
-            f"{max_width}x{max_height}"
-        )
-
-
-def _check_frame_rate(path: Path, frame_rate: Fraction | None, limits: LimitOptions) -> None:
-    if frame_rate and frame_rate > limits.max_frame_rate:
-        raise InputError(
-            f"{path}: claims {float(frame_rate):.0f} frames per second, more than "
-            f"--max-frame-rate {float(limits.max_frame_rate):g}"
-        )
-
-
-def _max_pixels(limits: LimitOptions) -> int:
-    """For FFmpeg, whose decoders round sides up to whole blocks."""
-    width, height = limits.max_size_wh
-    return (width + _LARGEST_BLOCK_PX) * (height + _LARGEST_BLOCK_PX)
 
 
 class VideoReader:
@@ -189,8 +77,8 @@ class VideoReader:
             self._filters = _upright_filters(first)
             self._decoded_wh = (first.width, first.height)
             self.info = self._describe(path, first)
-            _check_size(path, self.info.size_wh, limits)
-            _check_frame_rate(path, self.info.frame_rate, limits)
+            check_size(path, self.info.size_wh, limits)
+            check_frame_rate(path, self.info.frame_rate, limits)
         except BaseException:
             self._container.close()
             raise
@@ -260,7 +148,7 @@ class VideoReader:
             # drops every frame behind the first broken one.
             self._stream.thread_type = "SLICE"
             self._stream.codec_context.thread_count = self._num_threads
-            self._stream.codec_context.options = {"max_pixels": str(_max_pixels(self._limits))}
+            self._stream.codec_context.options = {"max_pixels": str(max_pixels(self._limits))}
         except BaseException:
             self._container.close()
             raise

@@ -18,18 +18,19 @@ from pipeline.errors import InputError
 
 WORK_NAME = ".partial"
 _JOURNAL_NAME, _KEY_NAME, _PUBLISHING_NAME = "journal.jsonl", "key", "publishing"
-_PASSING_NAMES = ("making", "finished")
 
 
 class Journal:
     """Which segments are done, in a folder that only one run may use.
 
     A segment is done when its files are on the disk under their names and a line here says so.
-    Raises OSError where the folder cannot be written.
+    making, finished: where segments, and the whole, are until they are that; nothing in them
+    outlasts the run. Raises OSError where the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.making, self.finished = folder / "making", folder / "finished"
         self.num_segments = 0
         self._done = dict(_entries(folder / _JOURNAL_NAME))
 
@@ -53,6 +54,12 @@ class Journal:
         as what there is.
         """
         self.num_segments = num_segments
+        threads = self._begin(key, encoder_threads)
+        for passing in (self.making, self.finished):
+            passing.mkdir(exist_ok=True)
+        return threads
+
+    def _begin(self, key: str, encoder_threads: int) -> int:
         kept = self._kept_threads(key)
         if kept is not None:
             return kept
@@ -133,8 +140,8 @@ def open_journal(output_dir: Path) -> Iterator[Journal]:
         try:
             yield journal
         finally:
-            for name in _PASSING_NAMES:
-                shutil.rmtree(journal.folder / name, ignore_errors=True)
+            for passing in (journal.making, journal.finished):
+                shutil.rmtree(passing, ignore_errors=True)
             if not Journal(journal.folder).num_done:
                 shutil.rmtree(journal.folder, ignore_errors=True)
             if created:

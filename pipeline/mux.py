@@ -16,7 +16,8 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.decode import MOST_TICKS, open_input
+from pipeline.container import open_input
+from pipeline.decode import MOST_TICKS
 from pipeline.errors import EncodeError
 from pipeline.position import Beat, no_beat
 

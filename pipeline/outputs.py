@@ -86,7 +86,7 @@ def _numbered(parts: Sequence[Path], num_frames: Sequence[int]) -> Iterator[byte
                 yield b"%s: %d,%s" % (name, begin + int(index), rest)
 
 
-def publish(finished: Path, output_dir: Path) -> None:
+def move_into_place(finished: Path, output_dir: Path) -> None:
     """Move the finished files to their final names, the clip last."""
     for name in _OUTPUT_NAMES:
         if (finished / name).exists():

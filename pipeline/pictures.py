@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode import require_regular_file
+from pipeline.container import require_regular_file
 from pipeline.errors import InputError, reason_of
 from pipeline.frames import Frame
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import av
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.decode import MOST_TICKS, open_input
+from pipeline.container import open_input
+from pipeline.decode import MOST_TICKS
 from pipeline.frames import WHOLE, Segment, VideoInfo
 from pipeline.position import Beat, no_beat
 

@@ -32,7 +32,7 @@ from pipeline.outputs import (
     DETECTIONS_NAME,
     TRUTH_NAME,
     join_lines,
-    publish,
+    move_into_place,
     require_free_output,
     require_space,
 )
@@ -134,10 +134,8 @@ def _process(
     finally:
         setup.source.close()
     frames_at = time.perf_counter()
-    finished = journal.folder / "finished"
-    finished.mkdir(exist_ok=True)
     beat = functools.partial(position.encoding.enter, Step.JOIN)
-    notes += _join(config, setup.source.info, taken, journal.folder, finished, beat)
+    notes += _join(config, setup.source.info, taken, journal, beat)
     before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
         config=config,
@@ -160,13 +158,13 @@ def _process(
             frames_seconds=before_seconds + frames_at - prepared_at,
             finish_seconds=time.perf_counter() - frames_at,
         ),
-        judgement=_judged(config, setup, finished),
-        annotated=finished / ANNOTATED_NAME,
+        judgement=_judged(config, setup, journal.finished),
+        annotated=journal.finished / ANNOTATED_NAME,
     )
     pictures = [picture for manifest in taken.manifests for picture in manifest.pictures]
-    write_report(report, finished, pictures)
+    write_report(report, journal.finished, pictures)
     journal.begin_publishing()
-    publish(finished, config.output_dir)
+    move_into_place(journal.finished, config.output_dir)
     journal.clear()
     return report
 
@@ -250,8 +248,6 @@ def _take_segments(
     on_progress: ProgressCallback,
     position: Position,
 ) -> _Taken:
-    making = journal.folder / "making"
-    making.mkdir(exist_ok=True)
     info = setup.source.info
     known = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
     expected = min(known, default=None)
@@ -271,7 +267,7 @@ def _take_segments(
         if manifest is not None:
             reused.add(segment.number)
         else:
-            files = SegmentFiles(making, segment.number)
+            files = SegmentFiles(journal.making, segment.number)
             manifest = process_segment(
                 setup,
                 config,
@@ -304,13 +300,13 @@ def _join(
     config: ProcessConfig,
     info: VideoInfo,
     taken: _Taken,
-    work: Path,
-    finished: Path,
+    journal: Journal,
     beat: Beat,
 ) -> list[str]:
     """Make the whole clip's files of those of its segments; returns notes for the report."""
-    parts = [SegmentFiles(work, number) for number in range(len(taken.manifests))]
+    parts = [SegmentFiles(journal.folder, number) for number in range(len(taken.manifests))]
     counts = [manifest.num_frames for manifest in taken.manifests]
+    finished = journal.finished
     annotated = finished / ANNOTATED_NAME
     notes = mux(
         [part.video for part in parts if part.video.exists()],
