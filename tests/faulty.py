@@ -45,8 +45,9 @@ def fail(fault: str) -> None:
 
 
 def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    # Unbuffered: a signal may come while the line before is still being flushed, and Python's
+    # buffers refuse to be entered twice.
+    os.write(1, f"{line}\n".encode())
 
 
 def at_call(number: int, fault: str, step: Callable[..., Any]) -> Callable[..., Any]:
