@@ -22,6 +22,7 @@ from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import check_frame_rate, check_size, max_pixels, open_input
 from pipeline.errors import InputError
 from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
+from pipeline.machine import thread_ids
 
 _BT601 = 6
 _FEW_FRAMES = 3000
@@ -64,6 +65,7 @@ class VideoReader:
         self._reached_pts: int | None = None
         self._at_beginning = True
         self._decoding = threading.Lock()
+        threads_before = thread_ids()
         self._open()
         try:
             first = next(self._images, None)
@@ -79,6 +81,7 @@ class VideoReader:
             self.info = self._describe(path, first)
             check_size(path, self.info.size_wh, limits)
             check_frame_rate(path, self.info.frame_rate, limits)
+            self.worker_threads = thread_ids() - threads_before
         except BaseException:
             self._container.close()
             raise

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from pipeline.config import EncodeOptions
 from pipeline.errors import EncodeError
 from pipeline.frames import VideoInfo, plane_rows
-from pipeline.stats import thread_ids
+from pipeline.machine import thread_ids
 
 # SVT-AV1 writes to the terminal on its own unless told to keep to errors.
 os.environ.setdefault("SVT_LOG", "1")

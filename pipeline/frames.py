@@ -145,6 +145,10 @@ class FrameSource(Protocol):
     @property
     def faults(self) -> SourceFaults: ...
 
+    @property
+    def worker_threads(self) -> frozenset[int]:
+        """The kernel's ids of the threads that help to make frames."""
+
     def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
         """Its frames, counted from 0. Segments are taken one at a time, each to its end."""
 

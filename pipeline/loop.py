@@ -104,7 +104,7 @@ class FrameLoop:
         results: TextIO,
         stats: RunStats,
         snapshots: Snapshots,
-        on_frame: Callable[[int], None],
+        on_frame: Callable[[], object],
     ) -> None:
         self._frames = frames
         self._first_index = first_index
@@ -247,7 +247,7 @@ class FrameLoop:
                 record["detections"] = detections.as_records(self._prepared.layout.class_names)
                 self._results.write(json.dumps(record) + "\n")
                 self._stats.note_frame(detections.class_id, time.perf_counter() - started)
-                self._on_frame(self._first_index + frame.index)
+                self._on_frame()
             self._in_flight.release()
         with clocks.encode:
             self._encoder.flush()

@@ -108,3 +108,24 @@ def _line_of(path: str, key: str) -> str:
     except OSError:
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def thread_ids() -> frozenset[int]:
+    """The kernel's ids of this process's threads; empty where they cannot be listed."""
+    try:
+        return frozenset(int(entry.name) for entry in Path("/proc/self/task").iterdir())
+    except OSError:
+        return frozenset()
+
+
+def threads_cpu_seconds(ids: frozenset[int]) -> float:
+    """CPU time, user and system, that the given threads have used so far."""
+    ticks = 0
+    for thread_id in ids:
+        try:
+            stat = Path(f"/proc/self/task/{thread_id}/stat").read_text()
+        except OSError:
+            continue  # The thread has ended.
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        ticks += int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import ProcessConfig
-from pipeline.engine import Engine
 from pipeline.frames import SourceFaults, VideoInfo
 from pipeline.judge import LEAST_IOU, Judgement
 from pipeline.machine import peak_memory_mb, processor_name, versions
@@ -51,7 +50,7 @@ def build_report(
     faults: SourceFaults,
     prepared: PreparedModel,
     selection: Selection,
-    engine: Engine,
+    engine: dict[str, Any],
     cores: int,
     encoder_settings: dict[str, Any],
     stats: RunStats,
@@ -63,6 +62,7 @@ def build_report(
 ) -> Report:
     """All facts and figures of a finished run.
 
+    engine: how the model ran, and where, as plain values.
     segments: how many there are, and how much an earlier, interrupted run had done, whose time
     is part of all times here.
     """
@@ -85,11 +85,9 @@ def build_report(
         },
         "segments": segments,
         "configuration": {
-            **engine.facts(),
+            **engine,
             "num_requests": stats.requests_running.limit,
             "max_frames_in_flight": stats.in_flight.limit,
-            "batch": engine.input_shape[0],
-            "input_shape": list(engine.input_shape),
             "cores": cores,
             "every": config.every,
             "reuse_duplicates": config.reuse_duplicates,

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOp
 from pipeline.decode import VideoReader
 from pipeline.encode import encoder_settings
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
-from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
+from pipeline.executors import Executor
+from pipeline.executors.local import LocalExecutor
+from pipeline.frames import WHOLE, FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
-from pipeline.infer import load_engine
+from pipeline.infer import resolved_precision
 from pipeline.journal import Journal, open_journal, what_is_kept
 from pipeline.judge import Judgement, judge
-from pipeline.machine import available_cores, versions
-from pipeline.model.prepare import PreparedModel, prepare_model
+from pipeline.machine import versions
+from pipeline.model.loaded import Models
+from pipeline.model.prepare import PreparedModel
 from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
 from pipeline.notes import collected_notes, note
@@ -40,9 +43,9 @@ from pipeline.plan import plan_clip, plan_synthetic
 from pipeline.position import Beat, Position, Step
 from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.report import Phases, Report, build_report, write_report
-from pipeline.segment import Manifest, SegmentFiles, Setup, process_segment
+from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask
 from pipeline.sprites import CLASS_NAMES
-from pipeline.stats import RunStats, thread_ids
+from pipeline.stats import RunStats
 from pipeline.synthetic import SyntheticSource
 from pipeline.throughput.selection import Selection, select
 
@@ -51,6 +54,8 @@ def process_video(
     config: ProcessConfig,
     on_progress: ProgressCallback = no_progress,
     position: Position | None = None,
+    models: Models | None = None,
+    executor: Executor | None = None,
 ) -> Report:
     """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
 
@@ -60,7 +65,11 @@ def process_video(
     the segments that are done, from which the same run goes on.
 
     position: is told where the work is, for another process that watches it.
+    models: keeps the model for the next run that is given the same. executor: who works on the
+    segments; None is this process.
     """
+    position, models = position or Position(), models or Models()
+    executor = executor or LocalExecutor(models, position)
     started = time.perf_counter()
     try:
         with open_journal(config.output_dir) as journal:
@@ -69,7 +78,7 @@ def process_video(
             try:
                 with collected_notes() as notes:
                     return _process(
-                        config, journal, started, on_progress, position or Position(), notes
+                        config, journal, started, on_progress, position, models, executor, notes
                     )
             except (PipelineError, OSError) as cause:
                 error = cause if isinstance(cause, PipelineError) else as_pipeline_error(cause)
@@ -93,8 +102,6 @@ class _Taken:
 
     manifests: list[Manifest]
     reused: frozenset[int]
-    stats: RunStats
-    faults: SourceFaults
 
     @property
     def end_seconds(self) -> float:
@@ -112,41 +119,53 @@ def _process(
     started: float,
     on_progress: ProgressCallback,
     position: Position,
+    models: Models,
+    executor: Executor,
     notes: list[str],
 ) -> Report:
     beat = functools.partial(position.encoding.enter, Step.PREPARE)
-    setup, selection = _set_up(config, on_progress)
+    clip, selection = _open(config, executor.cores, models, on_progress)
     try:
-        segments = _plan(config, setup.source.info, beat)
-        key = _run_key(config, setup, selection, segments, beat)
+        info, plan = clip.source.info, selection.plan
+        class_ids = select_class_ids(config.detect, clip.prepared.layout)
+        segments = _plan(config, info, executor, beat)
+        key = _run_key(config, clip.prepared, selection, segments, beat)
         if not (journal.publishing and journal.matches(key)):
             require_free_output(config)
-        require_space(config, setup.source.info)
+        require_space(config, info)
+        selected = dataclasses.replace(config, infer=plan.infer)
+        executor.prepare(clip, selected)
         if journal.num_done and not journal.matches(key):
             note(
                 f"{journal.num_done} segments of an interrupted run with another input or other "
                 "options were thrown away"
             )
-        threads = journal.begin(key, len(segments), setup.encoder_threads)
-        setup = dataclasses.replace(setup, encoder_threads=threads)
+        threads = config.encode.threads or plan.encoder_threads
+        threads = journal.begin(key, len(segments), threads)
         prepared_at = time.perf_counter()
-        taken = _take_segments(config, setup, segments, journal, on_progress, position)
+        taken = _take_segments(
+            clip, selected, segments, threads, class_ids, journal, executor, on_progress
+        )
     finally:
-        setup.source.close()
+        clip.source.close()
     frames_at = time.perf_counter()
     beat = functools.partial(position.encoding.enter, Step.JOIN)
-    notes += _join(config, setup.source.info, taken, journal, beat)
+    notes += _join(config, info, taken, journal, beat)
+    stats, faults = RunStats(), SourceFaults()
+    for manifest in taken.manifests:
+        stats.add(manifest.stats)
+        faults.add(manifest.faults)
     before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
         config=config,
-        info=setup.source.info,
-        faults=taken.faults,
-        prepared=setup.prepared,
+        info=info,
+        faults=faults,
+        prepared=clip.prepared,
         selection=selection,
-        engine=setup.engine,
-        cores=available_cores(),
-        encoder_settings=encoder_settings(config.encode, setup.encoder_threads),
-        stats=taken.stats,
+        engine={**taken.manifests[-1].engine, **executor.facts()},
+        cores=executor.cores,
+        encoder_settings=encoder_settings(config.encode, threads),
+        stats=stats,
         segments={
             "number": len(segments),
             "done_before": len(taken.reused),
@@ -158,7 +177,7 @@ def _process(
             frames_seconds=before_seconds + frames_at - prepared_at,
             finish_seconds=time.perf_counter() - frames_at,
         ),
-        judgement=_judged(config, setup, journal.finished),
+        judgement=_judged(config, clip.prepared, class_ids, journal.finished),
         annotated=journal.finished / ANNOTATED_NAME,
     )
     pictures = [picture for manifest in taken.manifests for picture in manifest.pictures]
@@ -169,35 +188,29 @@ def _process(
     return report
 
 
-def _set_up(config: ProcessConfig, on_progress: ProgressCallback) -> tuple[Setup, Selection]:
-    cores = available_cores()
-    threads_before = thread_ids()
-    source = _open_source(config, max(1, cores // 2))
-    decode_workers = thread_ids() - threads_before
+def _open(
+    config: ProcessConfig, cores: int, models: Models, on_progress: ProgressCallback
+) -> tuple[OpenClip, Selection]:
+    """The clip and the model for it, and how it is to be run with so many cores."""
+    source = open_source(config, cores)
     try:
         default: ModelName = "demo" if config.scene else "official"
         weights = find_weights(config.weights, on_progress, default)
-        prepared = prepare_model(weights, source.info.size_wh, config.imgsz, on_progress)
-        class_ids = select_class_ids(config.detect, prepared.layout)
-        selection = select(config.infer, prepared, config.encode)
+        prepared = models.prepare(weights, source.info.size_wh, config.imgsz, on_progress)
+        selection = select(config.infer, prepared, config.encode, cores)
         if selection.plan.infer.precision == "int8":
             prepared = _quantized(config, prepared, source, on_progress)
-        engine = load_engine(prepared, selection.plan.infer)
     except BaseException:
         source.close()
         raise
-    setup = Setup(
-        source=source,
-        prepared=prepared,
-        engine=engine,
-        class_ids=class_ids,
-        encoder_threads=config.encode.threads or selection.plan.encoder_threads,
-        decode_workers=decode_workers,
-    )
-    return setup, selection
+    return OpenClip(source, prepared), selection
 
 
-def _plan(config: ProcessConfig, info: VideoInfo, beat: Beat) -> tuple[Segment, ...]:
+def _plan(
+    config: ProcessConfig, info: VideoInfo, executor: Executor, beat: Beat
+) -> tuple[Segment, ...]:
+    if config.num_frames is not None and not executor.in_order:
+        return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
     if isinstance(config.source, SyntheticOptions):
         options = config.source
         return plan_synthetic(options.num_frames, options.frame_rate, config.segment_seconds)
@@ -208,19 +221,20 @@ def _plan(config: ProcessConfig, info: VideoInfo, beat: Beat) -> tuple[Segment, 
 
 def _run_key(
     config: ProcessConfig,
-    setup: Setup,
+    prepared: PreparedModel,
     selection: Selection,
     segments: Sequence[Segment],
     beat: Beat,
 ) -> str:
     """A hash of everything that the result depends on: input, model, options and versions."""
-    quantization, infer = setup.prepared.quantization, selection.plan.infer
+    quantization, infer = prepared.quantization, selection.plan.infer
+    precision = "int8" if quantization else resolved_precision(infer.precision)
     known: dict[str, Any] = {
         "source": _identity(config.source, beat, whole=len(segments) > 1),
         "segments": [dataclasses.astuple(segment) for segment in segments],
-        "model": setup.prepared.weights_sha256,
+        "model": prepared.weights_sha256,
         "int8": quantization.folder.name if quantization else None,
-        "infer": [infer.engine, infer.device, setup.engine.facts()["precision"], infer.batch],
+        "infer": [infer.engine, infer.device, precision, infer.batch],
         "imgsz": config.imgsz,
         "detect": dataclasses.asdict(config.detect),
         "encode": dataclasses.asdict(config.encode),
@@ -241,49 +255,62 @@ def _identity(source: Path | SyntheticOptions, beat: Beat, *, whole: bool) -> An
 
 
 def _take_segments(
+    clip: OpenClip,
     config: ProcessConfig,
-    setup: Setup,
     segments: Sequence[Segment],
+    encoder_threads: int,
+    class_ids: frozenset[int] | None,
     journal: Journal,
+    executor: Executor,
     on_progress: ProgressCallback,
-    position: Position,
 ) -> _Taken:
-    info = setup.source.info
+    """Have every segment done that is not yet; config: with the selected infer options."""
+    info = clip.source.info
     known = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
     expected = min(known, default=None)
-    manifests: list[Manifest] = []
+    done: dict[int, Manifest] = {}
     reused: set[int] = set()
-    stats, faults = RunStats(), SourceFaults()
+    num_frames_done = 0
 
-    def report_frame(index: int) -> None:
-        on_progress(Progress("frames", index + 1, expected))
+    def report_frames(number: int) -> None:
+        nonlocal num_frames_done
+        num_frames_done += number
+        on_progress(Progress("frames", num_frames_done, expected))
 
-    for segment in segments:
-        left = None if config.num_frames is None else config.num_frames - stats.num_frames
-        if left == 0:
-            break
-        position.encoding.enter(Step.PREPARE)
-        manifest = _kept(journal, segment.number)
-        if manifest is not None:
-            reused.add(segment.number)
-        else:
-            files = SegmentFiles(journal.making, segment.number)
-            manifest = process_segment(
-                setup,
-                config,
-                segment,
-                files,
-                first_index=stats.num_frames,
+    def tasks() -> Iterator[SegmentTask]:
+        for segment in segments:
+            before = sum(manifest.num_frames for manifest in done.values())
+            left = None if config.num_frames is None else config.num_frames - before
+            if left == 0:
+                return
+            manifest = _kept(journal, segment.number)
+            if manifest is not None:
+                done[segment.number] = manifest
+                reused.add(segment.number)
+                report_frames(manifest.num_frames)
+                continue
+            yield SegmentTask(
+                config=config,
+                segment=segment,
+                files=SegmentFiles(journal.making, segment.number),
+                first_index=before if executor.in_order else _first_index(segment, info),
                 num_frames=left,
-                position=position,
-                on_frame=report_frame,
+                encoder_threads=encoder_threads,
+                class_ids=class_ids,
             )
-            manifest.write(files.manifest)
-            journal.add(segment.number, files.existing())
-        manifests.append(manifest)
-        stats.add(manifest.stats)
-        faults.add(manifest.faults)
-    return _Taken(manifests, frozenset(reused), stats, faults)
+
+    for task, manifest in executor.run(clip, tasks(), report_frames):
+        manifest.write(task.files.manifest)
+        journal.add(task.segment.number, task.files.existing())
+        done[task.segment.number] = manifest
+    return _Taken([done[number] for number in sorted(done)], frozenset(reused))
+
+
+def _first_index(segment: Segment, info: VideoInfo) -> int:
+    """About how many frames come before a segment."""
+    if segment.start_pts is None or not info.frame_rate:
+        return 0
+    return max(0, round((segment.start_pts - info.start_pts) * info.time_base * info.frame_rate))
 
 
 def _kept(journal: Journal, number: int) -> Manifest | None:
@@ -325,11 +352,16 @@ def _join(
     return notes
 
 
-def _judged(config: ProcessConfig, setup: Setup, finished: Path) -> Judgement | None:
+def _judged(
+    config: ProcessConfig,
+    prepared: PreparedModel,
+    class_ids: frozenset[int] | None,
+    finished: Path,
+) -> Judgement | None:
     """None where the truth is not known, or the model knows other things."""
-    if config.scene is None or setup.prepared.layout.class_names != CLASS_NAMES:
+    if config.scene is None or prepared.layout.class_names != CLASS_NAMES:
         return None
-    return judge(finished / DETECTIONS_NAME, finished / TRUTH_NAME, setup.class_ids)
+    return judge(finished / DETECTIONS_NAME, finished / TRUTH_NAME, class_ids)
 
 
 def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int] | None:
@@ -350,10 +382,11 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
     return frozenset(wanted)
 
 
-def _open_source(config: ProcessConfig, num_threads: int) -> FrameSource:
+def open_source(config: ProcessConfig, cores: int) -> FrameSource:
+    """The frames of a run; half of the cores may decode, the model needs the others."""
     if isinstance(config.source, SyntheticOptions):
         return SyntheticSource(config.source)
-    return VideoReader(config.source, config.limits, num_threads=num_threads)
+    return VideoReader(config.source, config.limits, num_threads=max(1, cores // 2))
 
 
 def _quantized(

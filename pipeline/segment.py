@@ -20,31 +20,23 @@ from pipeline.errors import InputError
 from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.letterbox import letterbox
 from pipeline.loop import FrameLoop
-from pipeline.machine import process_cpu_seconds
+from pipeline.machine import process_cpu_seconds, thread_ids, threads_cpu_seconds
 from pipeline.model.prepare import PreparedModel
 from pipeline.mux import verify
 from pipeline.position import Position, Step
 from pipeline.scene import Truth
 from pipeline.snapshots import Snapshots, places_seconds
-from pipeline.stats import RunStats, thread_ids, threads_cpu_seconds
+from pipeline.stats import RunStats
 from pipeline.synthetic import SyntheticSource
 from pipeline.truth import truth_record
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """What every segment of a clip is worked on with.
-
-    class_ids: the classes to keep; None keeps all.
-    decode_workers: the threads that the decoder started.
-    """
+class OpenClip:
+    """What every segment of a clip is worked on with: its frames, and the model for them."""
 
     source: FrameSource
     prepared: PreparedModel
-    engine: Engine
-    class_ids: frozenset[int] | None
-    encoder_threads: int
-    decode_workers: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +72,33 @@ class SegmentFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentTask:
+    """One segment to be done: everything that decides its result, as values.
+
+    config: its infer options are those that were selected.
+    files: where to make the results.
+    first_index: of its first frame in the clip, for messages; where that is not known yet, about.
+    num_frames: take the first so many only; None takes all.
+    class_ids: the classes to keep; None keeps all.
+    """
+
+    config: ProcessConfig
+    segment: Segment
+    files: SegmentFiles
+    first_index: int
+    num_frames: int | None
+    encoder_threads: int
+    class_ids: frozenset[int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What there is to know about a segment that is done.
 
     end_seconds: where its last frame ends on the clip's timeline; 0 without frames.
     ended: whether it has every frame that could be read, rather than as many as were asked for.
     pictures: annotated frames, as data: URLs.
+    engine: how the model ran, as plain values for the report.
     """
 
     end_seconds: float
@@ -93,6 +106,7 @@ class Manifest:
     faults: SourceFaults
     pictures: list[str]
     stats: RunStats
+    engine: dict[str, Any]
 
     @property
     def num_frames(self) -> int:
@@ -105,6 +119,7 @@ class Manifest:
             "faults": asdict(self.faults),
             "pictures": self.pictures,
             "stats": self.stats.as_record(),
+            "engine": self.engine,
         }
         path.write_text(json.dumps(record), encoding="utf-8")
 
@@ -117,27 +132,24 @@ class Manifest:
             faults=SourceFaults(**record["faults"]),
             pictures=record["pictures"],
             stats=RunStats.from_record(record["stats"]),
+            engine=record["engine"],
         )
 
 
 def process_segment(
-    setup: Setup,
-    config: ProcessConfig,
-    segment: Segment,
-    files: SegmentFiles,
-    *,
-    first_index: int,
-    num_frames: int | None,
+    clip: OpenClip,
+    engine: Engine,
+    task: SegmentTask,
     position: Position,
-    on_frame: Callable[[int], None],
+    on_frame: Callable[[], object],
 ) -> Manifest:
     """Take a segment's frames through all steps into files that were read back and are right.
 
-    first_index: of its first frame in the clip, for messages and on_frame, which is told of
-    every frame that is done. num_frames: take the first so many only; None takes all.
-    position: is told where the work is. Raises PipelineError.
+    position: is told where the work is; on_frame: of every frame that is done. Raises
+    PipelineError.
     """
-    source, stats = setup.source, RunStats(position)
+    config, segment, files = task.config, task.segment, task.files
+    source, stats = clip.source, RunStats(position)
     frames = source.frames(segment)
     # What was skipped before the very first frame belongs to the first segment.
     faults_before = SourceFaults()
@@ -145,12 +157,12 @@ def process_segment(
         faults_before.add(source.faults)
     threads_before = thread_ids()
     encoder = VideoEncoder(
-        files.video, source.info, config.encode, num_threads=setup.encoder_threads
+        files.video, source.info, config.encode, num_threads=task.encoder_threads
     )
     encode_workers = thread_ids() - threads_before
-    snapshots = Snapshots(_places_in(segment, setup, config.num_frames))
+    snapshots = Snapshots(_places_in(segment, source.info, config.num_frames))
     started, cpu_before = time.perf_counter(), process_cpu_seconds()
-    decode_cpu_before = threads_cpu_seconds(setup.decode_workers)
+    decode_cpu_before = threads_cpu_seconds(source.worker_threads)
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
         results = stack.enter_context(files.detections.open("w", encoding="utf-8"))
@@ -159,14 +171,14 @@ def process_segment(
             lines = stack.enter_context(files.truth.open("w", encoding="utf-8"))
             source.on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
         loop = FrameLoop(
-            frames=itertools.islice(frames, num_frames),
-            first_index=first_index,
+            frames=itertools.islice(frames, task.num_frames),
+            first_index=task.first_index,
             info=source.info,
-            engine=setup.engine,
-            prepared=setup.prepared,
-            box=letterbox(source.info.size_wh, setup.prepared.input_wh),
+            engine=engine,
+            prepared=clip.prepared,
+            box=letterbox(source.info.size_wh, clip.prepared.input_wh),
             detect=config.detect,
-            class_ids=setup.class_ids,
+            class_ids=task.class_ids,
             every=config.every,
             reuse_duplicates=config.reuse_duplicates,
             encoder=encoder,
@@ -179,7 +191,7 @@ def process_segment(
         loop.run()
         position.encoding.enter(Step.JOIN)
         stats.decode_workers_cpu_seconds = (
-            threads_cpu_seconds(setup.decode_workers) - decode_cpu_before
+            threads_cpu_seconds(source.worker_threads) - decode_cpu_before
         )
         stats.encode_workers_cpu_seconds = threads_cpu_seconds(encode_workers)
         stats.frames_cpu_seconds = process_cpu_seconds() - cpu_before
@@ -192,16 +204,20 @@ def process_segment(
         files.video.unlink(missing_ok=True)
     return Manifest(
         end_seconds=loop.end_seconds,
-        ended=num_frames is None or stats.num_frames < num_frames,
+        ended=task.num_frames is None or stats.num_frames < task.num_frames,
         faults=source.faults.since(faults_before),
         pictures=snapshots.pictures,
         stats=stats,
+        engine={
+            **engine.facts(),
+            "batch": engine.input_shape[0],
+            "input_shape": list(engine.input_shape),
+        },
     )
 
 
-def _places_in(segment: Segment, setup: Setup, num_frames: int | None) -> list[float]:
+def _places_in(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:
     """Where in a segment to take pictures for the report, in seconds on the clip's timeline."""
-    info = setup.source.info
     known = [info.duration_seconds] if info.duration_seconds else []
     if num_frames is not None and info.frame_rate:
         known.append(float(num_frames / info.frame_rate))

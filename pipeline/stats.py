@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from array import array
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -196,24 +194,3 @@ _NUMBERS = (
     "encode_workers_cpu_seconds",
 )
 _QUEUES = ("requests_running", "completed", "reorder", "in_flight")
-
-
-def thread_ids() -> frozenset[int]:
-    """The kernel's ids of this process's threads; empty where they cannot be listed."""
-    try:
-        return frozenset(int(entry.name) for entry in Path("/proc/self/task").iterdir())
-    except OSError:
-        return frozenset()
-
-
-def threads_cpu_seconds(ids: frozenset[int]) -> float:
-    """CPU time, user and system, that the given threads have used so far."""
-    ticks = 0
-    for thread_id in ids:
-        try:
-            stat = Path(f"/proc/self/task/{thread_id}/stat").read_text()
-        except OSError:
-            continue  # The thread has ended.
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        ticks += int(user) + int(system)
-    return ticks / os.sysconf("SC_CLK_TCK")

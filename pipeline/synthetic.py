@@ -32,6 +32,7 @@ class SyntheticSource:
 
     def __init__(self, options: SyntheticOptions) -> None:
         self.faults = SourceFaults()
+        self.worker_threads: frozenset[int] = frozenset()
         self.on_truth: OnTruth | None = None
         self._options = options
         self._picture = _read_picture(options.image, options.size_wh) if options.image else None

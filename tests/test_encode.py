@@ -12,8 +12,8 @@ import pytest
 from pipeline.config import CODECS, EncodeOptions
 from pipeline.encode import VideoEncoder, encoder_settings
 from pipeline.errors import EncodeError, InputError
+from pipeline.machine import thread_ids
 from pipeline.mux import mux, verify
-from pipeline.stats import thread_ids
 from tests.conftest import gray, info_of, process, write_clip
 
 TIME_BASE = Fraction(1, 25)

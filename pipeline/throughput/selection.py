@@ -60,13 +60,19 @@ class Selection:
 
 
 def select(
-    asked: InferOptions | AutoOptions, prepared: PreparedModel, encode: EncodeOptions
+    asked: InferOptions | AutoOptions,
+    prepared: PreparedModel,
+    encode: EncodeOptions,
+    cores: int | None = None,
 ) -> Selection:
-    """The plan for a run: what was asked for, what was tuned, or the rule, in this order."""
-    usual = rule(available_cores(), prepared.source_wh)
+    """The plan for a run: what was asked for, what was tuned, or the rule, in this order.
+
+    cores: None takes those of this process.
+    """
+    usual = rule(cores or available_cores(), prepared.source_wh)
     if isinstance(asked, InferOptions):
         return Selection(dataclasses.replace(usual, infer=asked), "request", "it was asked for")
-    place = tuning_of(prepared, encode, asked.precision or "auto")
+    place = tuning_of(prepared, encode, asked.precision or "auto", cores=cores)
     tuned = place.load()
     if tuned is None:
         reason = "nothing was tuned for this machine, model and codec: `tune` measures what is best"

@@ -1,0 +1,49 @@
+"""One segment after the other in this process, with all of its cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pipeline.config import InferOptions, ProcessConfig
+from pipeline.engine import Engine
+from pipeline.executors import Done
+from pipeline.machine import available_cores
+from pipeline.model.loaded import Models
+from pipeline.position import Position, Step
+from pipeline.segment import OpenClip, SegmentTask, process_segment
+
+
+class LocalExecutor:
+    """position: is told where the work is."""
+
+    in_order = True
+
+    def __init__(self, models: Models, position: Position) -> None:
+        self._models = models
+        self._position = position
+
+    @property
+    def cores(self) -> int:
+        return available_cores()
+
+    def facts(self) -> dict[str, Any]:
+        return {"executor": "local"}
+
+    def prepare(self, clip: OpenClip, config: ProcessConfig) -> None:
+        self._engine(clip, config)
+
+    def run(
+        self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
+    ) -> Iterator[Done]:
+        for task in tasks:
+            self._position.encoding.enter(Step.PREPARE)
+            engine = self._engine(clip, task.config)
+            yield (
+                task,
+                process_segment(clip, engine, task, self._position, lambda: on_frames(1)),
+            )
+
+    def _engine(self, clip: OpenClip, config: ProcessConfig) -> Engine:
+        assert isinstance(config.infer, InferOptions)  # Selected by now.
+        return self._models.engine(clip.prepared, config.infer)
