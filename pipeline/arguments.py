@@ -21,9 +21,9 @@ from pipeline.config import (
     SyntheticOptions,
 )
 from pipeline.errors import UsageError
+from pipeline.journal import SPOOL_NAME
 from pipeline.machine import available_cores
 from pipeline.printable import printable
-from pipeline.spool import SPOOL_NAME
 from pipeline.throughput.configurations import AUTO, configuration
 
 SYNTHETIC = "synthetic"

@@ -17,6 +17,7 @@ from pipeline.checksum import file_sha256, flush_to_disk
 from pipeline.errors import InputError
 
 WORK_NAME = ".partial"
+SPOOL_NAME = "stdin"
 _JOURNAL_NAME, _KEY_NAME, _PUBLISHING_NAME = "journal.jsonl", "key", "publishing"
 
 
@@ -24,13 +25,15 @@ class Journal:
     """Which segments are done, in a folder that only one run may use.
 
     A segment is done when its files are on the disk under their names and a line here says so.
-    making, finished: where segments, and the whole, are until they are that; nothing in them
-    outlasts the run. Raises OSError where the folder cannot be written.
+    making, finished: where segments, and the whole, are until they are that; spool: where standard
+    input is kept as a file. Nothing in them outlasts the run. Raises OSError where the folder
+    cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.making, self.finished = folder / "making", folder / "finished"
+        self.spool = folder / SPOOL_NAME
         self.num_segments = 0
         self._done = dict(_entries(folder / _JOURNAL_NAME))
 
@@ -81,11 +84,13 @@ class Journal:
             return None
 
     def clear(self) -> None:
-        """Let go of everything in the folder."""
+        """Let go of everything in the folder but the spool, which the run may be reading."""
         # First, so that a journal is never without what it tells of.
         (self.folder / _JOURNAL_NAME).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
+        for entry in self.folder.iterdir():
+            if entry != self.spool:
+                _remove(entry)
         self._done = {}
 
     def has(self, number: int) -> bool:
@@ -125,6 +130,26 @@ def open_journal(output_dir: Path) -> Iterator[Journal]:
     folder cannot be written, or another run is at work in it.
     """
     created = not output_dir.exists()
+    with locked_work_folder(output_dir) as folder:
+        journal = Journal(folder)
+        try:
+            yield journal
+        finally:
+            for passing in (journal.making, journal.finished, journal.spool):
+                _remove(passing)
+            if not Journal(folder).num_done:
+                shutil.rmtree(folder, ignore_errors=True)
+            if created:
+                with suppress(OSError):  # It is not empty, as it should be.
+                    output_dir.rmdir()
+
+
+@contextmanager
+def locked_work_folder(output_dir: Path) -> Iterator[Path]:
+    """The folder of the journal, made if need be, while no other run may use it.
+
+    Raises InputError as `open_journal` does.
+    """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(output_dir, os.O_RDONLY)
@@ -132,21 +157,12 @@ def open_journal(output_dir: Path) -> Iterator[Journal]:
         raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
     try:
         _lock(lock, output_dir)
-        journal = Journal(output_dir / WORK_NAME)
+        folder = output_dir / WORK_NAME
         try:
-            journal.folder.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
-        try:
-            yield journal
-        finally:
-            for passing in (journal.making, journal.finished):
-                shutil.rmtree(passing, ignore_errors=True)
-            if not Journal(journal.folder).num_done:
-                shutil.rmtree(journal.folder, ignore_errors=True)
-            if created:
-                with suppress(OSError):  # It is not empty, as it should be.
-                    output_dir.rmdir()
+        yield folder
     finally:
         os.close(lock)
 
@@ -183,6 +199,14 @@ def _lock(descriptor: int, output_dir: Path) -> None:
         raise InputError(f"{output_dir}: another run is writing there") from error
     except OSError:
         return  # Not every network file system locks folders; then nothing can be told.
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _entries(journal: Path) -> Iterator[tuple[int, dict[str, str]]]:

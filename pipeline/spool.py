@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import InputError
-
-SPOOL_NAME = "stdin"
+from pipeline.journal import SPOOL_NAME, locked_work_folder, tidy
 
 _CHUNK_BYTES = 1 << 20
 
@@ -50,20 +48,18 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
 
 
 @contextlib.contextmanager
-def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
-    """A stream as a file under a folder, which is made; the file lasts as long as the context."""
-    created = not folder.exists()
+def spooled(stream: BinaryIO, output_dir: Path) -> Iterator[Path]:
+    """A stream as a file in the work folder of a run, for as long as the context lasts.
+
+    What a run that was killed has left there is removed by the next one. Raises InputError, before
+    anything is read, if another run is at work there.
+    """
+    created = not output_dir.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write there ({error.strerror})") from error
-    try:
-        path = scratch / SPOOL_NAME
-        spool(stream, path)
+        with locked_work_folder(output_dir) as folder:
+            path = folder / SPOOL_NAME
+            path.unlink(missing_ok=True)
+            spool(stream, path)
         yield path
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if created:
-            with contextlib.suppress(OSError):  # It is not empty, as it should be.
-                folder.rmdir()
+        tidy(output_dir, created=created)

@@ -27,8 +27,9 @@ from pipeline.cli import main
 from pipeline.config import LimitOptions
 from pipeline.decode import VideoReader
 from pipeline.errors import InputError, PipelineError, UsageError
+from pipeline.journal import SPOOL_NAME, open_journal
 from pipeline.printable import printable
-from pipeline.spool import SPOOL_NAME, spool
+from pipeline.spool import spool, spooled
 from tests.conftest import (
     TINY_LAYOUT,
     gray,
@@ -457,6 +458,24 @@ def test_a_clip_comes_through_a_pipe(tmp_path: Path, tiny_weights: Path) -> None
         "report.html",
         "report.json",
     ]
+
+
+def test_where_another_run_is_at_work_nothing_is_read(tmp_path: Path) -> None:
+    stream, out = io.BytesIO(b"a clip"), tmp_path / "out"
+    with (
+        open_journal(out),
+        pytest.raises(InputError, match="another run is writing there"),
+        spooled(stream, out),
+    ):
+        pass
+    assert stream.tell() == 0
+
+
+def test_what_was_read_is_gone_afterwards_with_the_folder_made_for_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with spooled(io.BytesIO(b"a clip"), out) as path:
+        assert path.read_bytes() == b"a clip"
+    assert not out.exists()
 
 
 def test_standard_input_cannot_be_tuned_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,13 +26,14 @@ from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
 from pipeline.errors import EncodeError, InputError, Interrupted
 from pipeline.frames import Frame
-from pipeline.journal import WORK_NAME, open_journal
+from pipeline.journal import SPOOL_NAME, WORK_NAME, open_journal
 from pipeline.loop import FrameLoop
 from pipeline.machine import available_cores
 from pipeline.plan import plan_clip
 from pipeline.progress import Progress
 from pipeline.report import Report
 from pipeline.run import process_video
+from pipeline.spool import spooled
 from tests.conftest import process, read_detections, video_times, write_clip
 from tests.test_media import Track, damage_packets, record, record_with_tracks, tracks_of
 from tests.test_run import assert_numbered, numbered
@@ -454,6 +455,30 @@ def test_with_another_input_of_the_same_name_a_run_starts_anew(
     write_clip(clip, [numbered(i + 1) for i in range(NUM_FRAMES)], options=KEYS)
     assert run(clip, out, tiny_weights)["segments"]["done_before"] == 0
     assert read_detections(out)[0]["detections"][0]["xyxy"][0] == pytest.approx(8.0, abs=0.1)
+
+
+def test_what_is_read_from_standard_input_outlives_segments_of_no_use(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    with clip.open("rb") as stream, spooled(stream, out) as source:
+        report = run(source, out, tiny_weights)
+    assert report["segments"]["done_before"] == 0
+    assert results(out) == clean
+    assert not (out / WORK_NAME).exists()
+
+
+def test_a_run_on_standard_input_goes_on_when_the_same_comes_again(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    out = tmp_path / "out"
+    with clip.open("rb") as stream, spooled(stream, out) as source:
+        interrupt(source, out, tiny_weights, 75)
+    assert not (out / WORK_NAME / SPOOL_NAME).exists()
+    with clip.open("rb") as stream, spooled(stream, out) as source:
+        assert run(source, out, tiny_weights)["segments"]["done_before"] == 3
+    assert results(out) == clean
 
 
 def test_a_run_that_was_cut_while_it_published_goes_on(

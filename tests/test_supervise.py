@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from pipeline.config import ProcessConfig, SyntheticOptions
 from pipeline.errors import EncodeError, Interrupted, PipelineError, WorkerDied
-from pipeline.journal import WORK_NAME
+from pipeline.journal import SPOOL_NAME, WORK_NAME
 from pipeline.position import Position
 from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.supervise import supervise
@@ -52,11 +52,14 @@ ENDLESS = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
 
 
 @contextlib.contextmanager
-def faulty(fault: str, step: str, frame: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def faulty(
+    fault: str, step: str, frame: int, *arguments: str, stdin: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """The command with a fault, in a session of its own; nothing of it is left afterwards."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.faulty", fault, step, str(frame), *arguments],
         cwd=PROJECT,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,6 +87,7 @@ def last_words(running: subprocess.Popen[str]) -> str:
     return running.stderr.read()
 
 
+FINAL = ["annotated.mp4", "detections.jsonl", "report.html", "report.json"]
 KEPT = "1 segment is kept: the same command goes on from there"
 
 
@@ -168,6 +172,23 @@ def test_a_parent_that_is_killed_takes_its_worker_along(options: list[str]) -> N
         # Ends when the worker, which has it too, is gone.
         assert last_words(running) == ""
         assert time.monotonic() - killed < 5
+
+
+def test_what_a_killed_parent_left_of_standard_input_is_removed_by_the_next_run(
+    clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with (
+        clip.open("rb") as stream,
+        faulty("hang", "encode", 9, "process", "-", *options, stdin=stream) as running,
+    ):
+        worker_pid(running)
+        running.kill()
+        last_words(running)
+    assert (out / WORK_NAME / SPOOL_NAME).read_bytes() == clip.read_bytes()
+    command = [sys.executable, "-m", "pipeline", "process", str(clip), *options]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=60)
+    assert sorted(path.name for path in out.iterdir()) == FINAL
 
 
 @pytest.mark.parametrize("step", ["encode", *slow(["decode", *OTHERS])])
