@@ -30,7 +30,7 @@ from pipeline.printable import printable
 from pipeline.progress import ProgressCallback
 from pipeline.spool import spooled
 from pipeline.supervise import supervise
-from pipeline.terminal import ProgressPrinter
+from pipeline.terminal import ProgressPrinter, discard
 from pipeline.throughput.configurations import AUTO, configurations
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE = 0, 1, 2
@@ -74,12 +74,21 @@ def _fail(arguments: argparse.Namespace, reason: object, code: int) -> int:
 
 
 def _show(line: str, stream: TextIO | None = None) -> None:
-    """Print a line; names and messages in it may come from hostile files."""
+    """Print a line; names and messages in it may come from hostile files.
+
+    Raises OSError for a full disk behind standard output. Where nobody reads any more, nobody
+    misses it.
+    """
     stream = stream or sys.stdout
     if stream is None:  # The shell has closed it: nobody looks.
         return
     shown = printable(line).encode(stream.encoding or "utf-8", "backslashreplace")
-    print(shown.decode(stream.encoding or "utf-8"), file=stream)
+    try:
+        print(shown.decode(stream.encoding or "utf-8"), file=stream, flush=True)
+    except OSError as error:
+        discard(stream)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def process_in_worker(
@@ -105,8 +114,16 @@ def _process(arguments: argparse.Namespace) -> None:
             config = dataclasses.replace(config, source=source)
         progress = stack.enter_context(ProgressPrinter())
         report = supervise(process_in_worker, config, progress)
-    for line in _summary(report, config.output_dir):
-        _show(line)
+    try:
+        for line in _summary(report, config.output_dir):
+            _show(line)
+    except OSError as error:  # What was asked for are the files.
+        complete = config.output_dir / report["output"]["file"]
+        _show(
+            f"pipeline: {complete} is complete; its summary could not be shown "
+            f"({error.filename}: {error.strerror})",
+            sys.stderr,
+        )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.progress import Progress
 
 _LINE_INTERVAL_SECONDS = 5.0
 
 
+def discard(stream: TextIO) -> None:
+    """Send what a stream that failed still holds, and all that is to come, nowhere.
+
+    Otherwise Python would fail on it once more as it ends, and with its own exit code.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 class ProgressPrinter:
-    """Shows progress: a bar on a terminal, else a line every few seconds at the most."""
+    """Shows progress: a bar on a terminal, else a line every few seconds at the most.
+
+    A stderr that cannot be written is no reason to end the work: nothing more is shown then.
+    """
 
     def __init__(self) -> None:
         self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -28,6 +42,12 @@ class ProgressPrinter:
         self._close_bar()
 
     def __call__(self, progress: Progress) -> None:
+        try:
+            self._show(progress)
+        except OSError:
+            discard(sys.stderr)
+
+    def _show(self, progress: Progress) -> None:
         if progress.stage != self._stage:
             self._close_bar()
             self._stage = progress.stage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import re
 import signal
 import subprocess
@@ -26,6 +27,8 @@ from tests.test_checkpoint import save, three_convolutions
 
 COMMAND = [sys.executable, "-m", "pipeline"]
 CONFIGURATIONS = ["auto", *configurations(2)]
+FULL = Path("/dev/full")
+needs_full_device = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 SMALL = ["--size", "128x96", "--frames", "12"]
 
 
@@ -378,6 +381,60 @@ def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
     assert printed == ""
     assert re.fullmatch(r"(frames: .*\n)?pipeline: interrupted.*\n", last_words)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_summary_that_nobody_reads_is_no_failure(
+    clip: Path, usual: list[str], tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, "process", str(clip), *usual]
+    with os.fdopen(writer, "wb") as nobody:
+        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, timeout=90)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "out" / "annotated.mp4").is_file()
+
+
+@needs_full_device
+def test_a_summary_that_finds_no_room_is_told_and_the_output_is_there(
+    clip: Path, usual: list[str], tmp_path: Path
+) -> None:
+    command = [*COMMAND, "process", str(clip), *usual]
+    with FULL.open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=90)
+    annotated = tmp_path / "out" / "annotated.mp4"
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"pipeline: {annotated} is complete; its summary could not be shown "
+        "(standard output: No space left on device)\n"
+    )
+    assert annotated.is_file()
+
+
+@needs_full_device
+def test_figures_that_find_no_room_are_a_failure() -> None:
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "configs"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=90
+        )
+    assert done.returncode == 1
+    assert done.stderr == "pipeline: standard output: No space left on device\n"
+
+
+@needs_full_device
+def test_progress_and_errors_that_find_no_room_change_nothing(
+    clip: Path, usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FULL.open("wb") as full:
+        done = subprocess.run([*COMMAND, "process", "missing.mp4", *usual], stderr=full, timeout=90)
+        assert done.returncode == 1
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("pipeline.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    with FULL.open("w") as full, ProgressPrinter() as progress:
+        monkeypatch.setattr("sys.stderr", full)
+        for done_frames in (1, 2, 3):
+            now.seconds += 60
+            progress(Progress("frames", done_frames, 3))
 
 
 def test_away_from_a_terminal_progress_is_a_line_every_few_seconds(
