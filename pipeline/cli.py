@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _COMMANDS[arguments.command](arguments)
         if arguments.command != "process":  # Its report has them.
             for line in notes:
-                _show(f"pipeline: {line}", sys.stderr)
+                _show(f"note: {line}", sys.stderr)
     except Interrupted as error:
         return _fail(arguments, error, _EXIT_BY_SIGNAL + error.signal_number)
     except KeyboardInterrupt:
@@ -124,6 +124,8 @@ def _process(arguments: argparse.Namespace) -> None:
             f"({error.filename}: {error.strerror})",
             sys.stderr,
         )
+    for line in report["output"]["notes"]:
+        _show(f"note: {line}", sys.stderr)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -220,7 +222,6 @@ def _summary(report: dict[str, Any], folder: Path) -> list[str]:
         )
     mended = {key: value for key, value in report["source"]["faults"].items() if value}
     remarks += [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
-    remarks += report["output"]["notes"]
     lines = [
         f"{report['output']['num_frames']} frames in {speed['wall_seconds']:.2f} s: "
         f"{speed['file_to_file_fps']:.1f} fps from file to file{real_time}",

@@ -383,6 +383,19 @@ def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_notes_are_lines_of_their_own_after_the_summary(
+    clip: Path, usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in the way").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "in the way"))
+    done = run("process", str(clip), *usual, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[3] == "8 boxes in 8 frames"
+    assert re.fullmatch(
+        rf"note: {re.escape(str(tmp_path / 'in the way'))}\S*: cannot be written .*\n", done.stderr
+    )
+
+
 def test_a_summary_that_nobody_reads_is_no_failure(
     clip: Path, usual: list[str], tmp_path: Path
 ) -> None:
