@@ -43,6 +43,12 @@ class Journal:
         return len(self._done)
 
     @property
+    def num_bytes(self) -> int:
+        """How large the files are that there are to go on from."""
+        paths = [self.folder / name for hashes in self._done.values() for name in hashes]
+        return sum(path.stat().st_size for path in paths if path.exists())
+
+    @property
     def publishing(self) -> bool:
         """Whether a run was cut while it moved its finished files to their final names."""
         return (self.folder / _PUBLISHING_NAME).exists()

@@ -49,14 +49,18 @@ def require_free_output(config: ProcessConfig) -> None:
             raise InputError(f"{target} is a folder: it cannot be replaced")
 
 
-def require_space(config: ProcessConfig, info: VideoInfo) -> None:
+def require_space(
+    config: ProcessConfig, info: VideoInfo, kept_bytes: int = 0, share_kept: float = 0.0
+) -> None:
     """Raise InputError where the result cannot fit; where it might not, the run may try.
 
-    The segments and the result made of them are on the disk at the same time.
+    The segments and the result made of them are on the disk at the same time. Of those that an
+    interrupted run has kept, so many bytes that are so large a share of all, only the copy in the
+    result needs room.
     """
     counts = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
-    pixels = info.size_wh[0] * info.size_wh[1] * min(counts, default=0)
-    least = int(2 * pixels * _LEAST_BITS_PER_PIXEL / 8)
+    pixels = info.size_wh[0] * info.size_wh[1] * min(counts, default=0) * (1 - share_kept)
+    least = int(2 * pixels * _LEAST_BITS_PER_PIXEL / 8) + kept_bytes
     free = shutil.disk_usage(config.output_dir).free
     if free < least:
         raise InputError(

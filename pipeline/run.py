@@ -132,7 +132,11 @@ def _process(
         key = _run_key(config, clip.prepared, selection, segments, beat)
         if not (journal.publishing and journal.matches(key)):
             require_free_output(config)
-        require_space(config, info)
+        if journal.matches(key):
+            share_kept = journal.num_done / len(segments)
+            require_space(config, info, journal.num_bytes, share_kept)
+        else:
+            require_space(config, info)
         selected = dataclasses.replace(config, infer=plan.infer)
         executor.prepare(clip, selected)
         if journal.num_done and not journal.matches(key):

@@ -533,3 +533,28 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(
     with pytest.raises(InputError, match=r"0 MB are free, and the result needs"):
         run(clip, tmp_path / "out", tiny_weights)
     assert not (tmp_path / "out").exists()
+
+
+def test_for_what_is_kept_only_the_copy_in_the_result_needs_room(
+    clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    # So that what a run needs is far more than what these small segments take.
+    monkeypatch.setattr("pipeline.outputs._LEAST_BITS_PER_PIXEL", 100.0)
+    whole = 2 * NUM_FRAMES * 128 * 96 * 100 // 8
+    free = whole
+
+    def usage(_: Path) -> Any:
+        return disk._replace(free=free)
+
+    disk = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    interrupt(clip, out, tiny_weights, 75)
+    kept = sum(path.stat().st_size for path in (out / WORK_NAME).glob("000*"))
+    free = whole // 2 + kept - 1
+    with pytest.raises(InputError, match="make room"):
+        run(clip, out, tiny_weights)
+    free += 1
+    with pytest.raises(InputError, match="make room"):
+        run(clip, out, tiny_weights, every=2)
+    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
