@@ -29,6 +29,23 @@ _OTHER_KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+_LISTS = (
+    (rb"#EXTM3U", "a playlist (M3U, HLS)"),
+    (rb"ffconcat version", "a list of files for FFmpeg (ffconcat)"),
+    (rb"\[playlist\]", "a playlist (PLS)"),
+    (rb"<(?:\w+:)?MPD\b", "a playlist (DASH)"),
+    (rb"<SmoothStreamingMedia\b", "a playlist (Smooth Streaming)"),
+    (rb"<asx\b", "a playlist (ASX)"),
+    (rb"<smil\b", "a playlist (SMIL)"),
+    (rb"<playlist\b", "a playlist (XSPF)"),
+    (rb"<CompositionPlaylist\b", "a playlist (IMF)"),
+    (rb"\[Reference\]", "a list of addresses"),
+    (rb"(?:rtsp|rtmp|mms|https?)://", "a list of addresses"),
+    (rb"v=0\r?\no=", "a description of a live stream (SDP)"),
+)
+"""What the files begin with that name others: after blanks, and a declaration in XML."""
+_BEGINNING = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?", re.DOTALL)
+_BEGINNING_BYTES = 4096
 _LARGEST_BLOCK_PX = 128
 
 
@@ -77,8 +94,26 @@ def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> I
                 _check_container(path, container, limits)
             return _open(path, options)
     except av.FFmpegError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: not a video that can be read ({reason})") from error
+        raise InputError(f"{path}: not a video that can be read: {_why(path, error)}") from error
+
+
+def _why(path: Path, error: av.FFmpegError) -> str:
+    """What is wrong with a file that FFmpeg does not open, and what to do."""
+    with path.open("rb") as file:
+        content = file.read(_BEGINNING_BYTES)
+    if not content:
+        return "it is empty"
+    blank = _BEGINNING.match(content)
+    assert blank is not None
+    for beginning, what in _LISTS:
+        if re.compile(beginning, re.IGNORECASE).match(content, blank.end()):
+            return (
+                f"it is {what}, which holds no media but names other files or addresses, and "
+                "those are never opened: give the clips it names"
+            )
+    if isinstance(error, (av.InvalidDataError, av.ArgumentError, av.EOFError)):
+        return "it is damaged, or in a format that is not read here; MP4, MKV, AVI and TS are"
+    return error.strerror or type(error).__name__
 
 
 def _open(path: Path, options: dict[str, str], **more: Any) -> InputContainer:
