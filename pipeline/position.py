@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -87,9 +88,11 @@ class Position:
     """The places of the two threads, and how often either has moved.
 
     Its own memory by default; `shared` gives one that another process sees too.
+    on_failure: told of an error before anything is cleaned up, which may hang.
     """
 
     def __init__(self, memory: Any = None) -> None:
+        self.on_failure: Callable[[Exception], object] = lambda _: None
         # Eight bytes each: a cell is read as it was written, without a lock.
         self._memory = array("q", bytes(8 * 2 * _CELLS)) if memory is None else memory
         cells = memoryview(self._memory).cast("B").cast("q")
@@ -100,6 +103,15 @@ class Position:
     def shared(cls, context: BaseContext) -> Position:
         """One to be given to a process of that context as an argument."""
         return cls(context.RawArray("q", 2 * _CELLS))
+
+    @contextlib.contextmanager
+    def failures_told(self) -> Iterator[None]:
+        """Tell on_failure of what this block raises."""
+        try:
+            yield
+        except Exception as error:
+            self.on_failure(error)
+            raise
 
     def __reduce__(self) -> tuple[type[Position], tuple[Any]]:
         return Position, (self._memory,)

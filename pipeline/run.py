@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -124,8 +125,8 @@ def _process(
     notes: list[str],
 ) -> Report:
     beat = functools.partial(position.encoding.enter, Step.PREPARE)
-    clip, selection = _open(config, executor.cores, models, on_progress)
-    try:
+    clip, selection = _open(config, executor.cores, models, on_progress, position)
+    with contextlib.closing(clip.source), position.failures_told():
         info, plan = clip.source.info, selection.plan
         class_ids = select_class_ids(config.detect, clip.prepared.layout)
         segments = _plan(config, info, executor, beat)
@@ -150,8 +151,6 @@ def _process(
         taken = _take_segments(
             clip, selected, segments, threads, class_ids, journal, executor, on_progress
         )
-    finally:
-        clip.source.close()
     frames_at = time.perf_counter()
     beat = functools.partial(position.encoding.enter, Step.JOIN)
     notes += _join(config, info, taken, journal, beat)
@@ -193,20 +192,23 @@ def _process(
 
 
 def _open(
-    config: ProcessConfig, cores: int, models: Models, on_progress: ProgressCallback
+    config: ProcessConfig,
+    cores: int,
+    models: Models,
+    on_progress: ProgressCallback,
+    position: Position,
 ) -> tuple[OpenClip, Selection]:
     """The clip and the model for it, and how it is to be run with so many cores."""
-    source = open_source(config, cores)
-    try:
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(contextlib.closing(open_source(config, cores)))
+        stack.enter_context(position.failures_told())
         default: ModelName = "demo" if config.scene else "official"
         weights = find_weights(config.weights, on_progress, default)
         prepared = models.prepare(weights, source.info.size_wh, config.imgsz, on_progress)
         selection = select(config.infer, prepared, config.encode, cores)
         if selection.plan.infer.precision == "int8":
             prepared = _quantized(config, prepared, source, on_progress)
-    except BaseException:
-        source.close()
-        raise
+        stack.pop_all()
     return OpenClip(source, prepared), selection
 
 

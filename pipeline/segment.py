@@ -165,6 +165,7 @@ def process_segment(
     decode_cpu_before = threads_cpu_seconds(source.worker_threads)
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
+        stack.enter_context(position.failures_told())
         results = stack.enter_context(files.detections.open("w", encoding="utf-8"))
         if config.scene:
             assert isinstance(source, SyntheticSource)

@@ -39,6 +39,7 @@ threads wait for the model, which the worker itself watches."""
 _POLL_SECONDS = 0.25
 _STOP_SECONDS = 3.5
 _EXIT_SECONDS = 2.0
+_CLEAN_UP_SECONDS = 5.0
 _PROGRESS_SECONDS = 0.1
 _STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -50,8 +51,11 @@ class _Done(Generic[Result]):
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
+    """cleaned_up: whether the worker has, before it said so; otherwise its parent will."""
+
     error: PipelineError
     cause: _WorkerTraceback | None
+    cleaned_up: bool = True
 
 
 class _WorkerTraceback(Exception):
@@ -91,10 +95,9 @@ def supervise(work: Work[Result], config: ProcessConfig, on_progress: ProgressCa
         try:
             answer = _watch(process, messages, position, config, on_progress, stop)
         except WorkerDied as error:
-            process.kill()
-            answer = _Failed(error, None)
+            answer = _Failed(error, None, cleaned_up=False)
         finally:
-            if answer is None:
+            if answer is None or (isinstance(answer, _Failed) and not answer.cleaned_up):
                 process.kill()
             _end(process)
             if not isinstance(answer, _Done):
@@ -103,7 +106,7 @@ def supervise(work: Work[Result], config: ProcessConfig, on_progress: ProgressCa
     if stop.signal_number is not None:
         raise _interrupted(answer, stop.signal_number, kept)
     if isinstance(answer, _Failed):
-        if kept and isinstance(answer.error, WorkerDied):
+        if kept and not answer.cleaned_up:
             answer.error.args = (f"{answer.error.args[0]}; {kept}",)
         raise answer.error from answer.cause
     return answer.result
@@ -132,24 +135,36 @@ def _watch(
     on_progress: ProgressCallback,
     stop: _Stop,
 ) -> _Done[Any] | _Failed:
-    """Pass progress on until the worker answers. Raises WorkerDied."""
+    """Pass progress on until the worker answers, or has failed and does not finish cleaning up.
+
+    Raises WorkerDied.
+    """
     # Polls are counted, not the time: a shell may stop both processes and continue them later.
     still_polls = 0
     stop_at: float | None = None
+    failed: _Failed | None = None
+    failed_at = 0.0
     heartbeat = position.heartbeat
     while True:
         ready = wait([messages, process.sentinel], _POLL_SECONDS)
+        message = None
         if messages in ready:
-            try:
+            with contextlib.suppress(EOFError, OSError):
                 message = messages.recv()
-            except (EOFError, OSError):
-                raise _death(process, position, config) from None
-            if isinstance(message, (_Done, _Failed)):
-                return message
+        if ready and message is None:
+            if failed is not None:
+                return failed
+            raise _death(process, position, config)
+        if isinstance(message, _Done) or (isinstance(message, _Failed) and message.cleaned_up):
+            return message
+        if isinstance(message, _Failed):
+            if failed is None:
+                failed, failed_at = message, time.monotonic()
+                if failed.error.step is not None:
+                    failed.error.file = config.source_name
+        elif message is not None:
             on_progress(message)
             still_polls = 0
-        elif ready:
-            raise _death(process, position, config)
         elif heartbeat != position.heartbeat:
             heartbeat, still_polls = position.heartbeat, 0
         else:
@@ -158,6 +173,9 @@ def _watch(
             stop_at = stop_at or time.monotonic() + _STOP_SECONDS
             if time.monotonic() >= stop_at:
                 raise WorkerDied("the worker did not stop in time and was killed")
+        elif failed is not None:
+            if time.monotonic() - failed_at >= _CLEAN_UP_SECONDS:
+                return failed
         elif still_polls:
             _require_not_stalled(still_polls * _POLL_SECONDS, position, config)
 
@@ -251,13 +269,12 @@ def _run_worker(
     answer: _Done[Any] | _Failed
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING_SIGNALS)
+        position.on_failure = lambda error: messages.send(_failed(error, cleaned_up=False))
         answer = _Done(work(config, _sender(messages), position))
     except KeyboardInterrupt:
         answer = _Failed(Interrupted("interrupted"), None)
-    except PipelineError as error:
-        answer = _Failed(error, _WorkerTraceback(traceback.format_exc()))
     except BaseException as error:
-        answer = _Failed(as_pipeline_error(error), _WorkerTraceback(traceback.format_exc()))
+        answer = _failed(error)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     messages.send(answer)
     for stream in (sys.stdout, sys.stderr):
@@ -265,6 +282,12 @@ def _run_worker(
             stream.flush()
     # Not the long way, on which threads that hang would be waited for.
     os._exit(0)
+
+
+def _failed(error: BaseException, *, cleaned_up: bool = True) -> _Failed:
+    """To be called where the error is being handled."""
+    known = error if isinstance(error, PipelineError) else as_pipeline_error(error)
+    return _Failed(known, _WorkerTraceback(traceback.format_exc()), cleaned_up)
 
 
 def _interrupt(*_: object) -> None:

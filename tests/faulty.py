@@ -8,6 +8,7 @@ The worker says "reached PID" on stdout when it comes to that step of that frame
     exit    leaves without a word
     hang    never comes back; on the main thread it says "told to stop" when it is
     raise   raises an exception that is not of this package
+    stick   raises it too, and then does not come back from a library that is to clean up
 """
 
 from __future__ import annotations
@@ -40,8 +41,19 @@ def fail(fault: str) -> None:
     elif fault == "hang":
         while True:
             time.sleep(1000)
-    elif fault == "raise":
+    elif fault in ("raise", "stick"):
+        if fault == "stick":
+            from pipeline.decode import VideoReader
+            from pipeline.encode import VideoEncoder
+
+            for owner, name in ((VideoEncoder, "abandon"), (VideoReader, "close")):
+                setattr(owner, name, never_come_back)
         raise ZeroDivisionError("made on purpose")
+
+
+def never_come_back(_: object) -> None:
+    """As a library may: with Python's lock, so that no other thread runs either."""
+    ctypes.PyDLL(None).sleep(1000)
 
 
 def say(line: str) -> None:

@@ -207,6 +207,26 @@ def test_an_exception_in_the_worker_names_step_and_frame_to_the_user(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["prepare", "decode", "encode"])
+def test_after_an_exception_clean_up_that_hangs_ends_with_it(
+    step: str, clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    frame = 0 if step == "prepare" else 30
+    with faulty("stick", step, frame, "process", str(clip), *options) as running:
+        pid = worker_pid(running)
+        reached = time.monotonic()
+        words = last_words(running)
+        assert running.wait(10) == 1
+        assert time.monotonic() - reached < 10
+    place = "" if step == "prepare" else f"{clip}: {step} of frame 30 failed: "
+    assert words == (
+        f"pipeline: {place}unexpected ZeroDivisionError: made on purpose (--debug shows where)\n"
+    )
+    assert_gone(pid)
+    assert not (tmp_path / "out").exists()
+
+
 def test_for_debugging_the_place_in_the_worker_is_shown(clip: Path, options: list[str]) -> None:
     with faulty("raise", "encode", 3, "process", str(clip), *options, "--debug") as running:
         words = last_words(running)
