@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class _Codec:
     tag: the name of the codec in MP4 that players look for.
     preset_option: the option that takes --preset.
     even_sizes: whether an odd width or height must be made even.
+    decode_all: whether every frame it made has to be decoded, as it was seen to make some that no
+        decoder takes; of the others one frame is enough.
     """
 
     encoder: str
@@ -40,6 +43,7 @@ class _Codec:
     preset: str
     preset_option: str = "preset"
     even_sizes: bool = False
+    decode_all: bool = False
     max_crf: int = 63
     extra: dict[str, str] = field(default_factory=dict)
     default_preset_extra: dict[str, str] = field(default_factory=dict)
@@ -70,7 +74,7 @@ _CODECS = {
         max_crf=51,
         extra={"x265-params": "log-level=error:bframes=0"},
     ),
-    "av1": _Codec("libsvtav1", "av01", crf=35, preset="12", even_sizes=True),
+    "av1": _Codec("libsvtav1", "av01", crf=35, preset="12", even_sizes=True, decode_all=True),
     "vp9": _Codec(
         "libvpx-vp9",
         "vp09",
@@ -208,6 +212,29 @@ class VideoEncoder:
         context.color_trc = info.color.trc
         context.colorspace = info.color.space
         return stream
+
+
+def require_decodable(path: Path, options: EncodeOptions, num_frames: int) -> None:
+    """Decode a finished video track as far as its encoder makes that necessary.
+
+    num_frames: that it holds, 1 or more. Raises EncodeError for what a decoder does not take.
+    """
+    codec = _CODECS[options.codec]
+    wanted = num_frames if codec.decode_all else 1
+    try:
+        with av.open(f"file:{path}") as container:
+            stream = container.streams.video[0]
+            if codec.decode_all:
+                stream.thread_type = "AUTO"
+            found = sum(1 for _ in itertools.islice(container.decode(stream), wanted))
+            reason = f"{found} of {num_frames} frames come out"
+    except av.FFmpegError as error:
+        found, reason = 0, error.strerror or type(error).__name__
+    if found < wanted:
+        raise EncodeError(
+            f"what {codec.encoder} made of the frames cannot be decoded ({reason}): choose "
+            "another --crf, --preset or --codec"
+        )
 
 
 def encoder_settings(options: EncodeOptions, num_threads: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.config import LimitOptions, ProcessConfig
-from pipeline.encode import VideoEncoder
+from pipeline.encode import VideoEncoder, require_decodable
 from pipeline.engine import Engine
 from pipeline.errors import InputError
 from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
@@ -201,6 +201,7 @@ def process_segment(
             encoder.close()
     if stats.num_frames:
         verify(files.video, stats.num_frames, loop.end_seconds)
+        require_decodable(files.video, config.encode, stats.num_frames)
     else:
         files.video.unlink(missing_ok=True)
     return Manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -10,11 +11,12 @@ import av
 import pytest
 
 from pipeline.config import CODECS, EncodeOptions
-from pipeline.encode import VideoEncoder, encoder_settings
+from pipeline.encode import VideoEncoder, encoder_settings, require_decodable
 from pipeline.errors import EncodeError, InputError
 from pipeline.machine import thread_ids
 from pipeline.mux import mux, verify
 from tests.conftest import gray, info_of, process, write_clip
+from tests.test_media import damage_packets
 
 TIME_BASE = Fraction(1, 25)
 
@@ -41,6 +43,51 @@ def test_every_frame_that_goes_in_is_in_the_file(
     encoder.close()
     assert encoder.num_frames == num_frames
     verify(path, num_frames, num_frames / 25)
+
+
+def encoded(path: Path, levels: list[int], options: EncodeOptions) -> Path:
+    encoder = VideoEncoder(path, info_of(), options)
+    for index, level in enumerate(levels):
+        encoder.encode(image(level), index, 1, TIME_BASE)
+    encoder.flush()
+    encoder.close()
+    return path
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_track_that_a_decoder_takes_is_let_through(tmp_path: Path, codec: str) -> None:
+    options = EncodeOptions(codec=codec)
+    path = encoded(tmp_path / "video.mp4", list(range(30)), options)
+    require_decodable(path, options, 30)
+
+
+@pytest.mark.parametrize(("codec", "damaged"), [*((codec, 0) for codec in CODECS), ("av1", 8)])
+def test_a_track_that_no_decoder_takes_is_an_error_that_says_what_to_try(
+    tmp_path: Path, codec: str, damaged: int
+) -> None:
+    options = EncodeOptions(codec=codec)
+    path = encoded(tmp_path / "video.mp4", list(range(0, 90, 10)), options)
+    damage_packets(path, [damaged])
+    with pytest.raises(EncodeError, match=r"cannot be decoded \(.*--crf, --preset or --codec"):
+        require_decodable(path, options, 9)
+
+
+def test_what_svt_av1_makes_of_a_flash_at_crf_1_is_not_taken_for_a_result(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    levels = [20] * 8 + [47] * 9
+    options = EncodeOptions(codec="av1", crf=1)
+    path = encoded(tmp_path / "video.mp4", levels, options)
+    with (
+        contextlib.suppress(av.FFmpegError),
+        av.open(str(path)) as container,
+    ):
+        if len([*container.decode(video=0)]) == len(levels):
+            pytest.skip("this SVT-AV1 makes it right")
+    clip = write_clip(tmp_path / "clip.mp4", [gray(level) for level in levels])
+    with pytest.raises(EncodeError, match="what libsvtav1 made of the frames cannot be decoded"):
+        process(clip, tmp_path / "out", tiny_weights, encode=options)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs the scheduler of Linux")
