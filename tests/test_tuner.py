@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,14 @@ def test_candidates_fit_the_cores_and_begin_with_the_rule(cores: int) -> None:
         assert plan.encoder_threads <= cores
         assert plan.infer.device == "CPU"
     assert len({(plan.infer, plan.encoder_threads) for plan in found.values()}) == len(found)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8])
+def test_the_names_of_candidates_count_in_plain_english(cores: int) -> None:
+    names = ", ".join(candidates(cores, ["CPU"], "auto", FRAME_WH))
+    assert not re.search(r"\b1 (streams|threads|requests)\b", names)
+    assert not re.search(r"\b([02-9]|\d\d+) (stream|thread|request)\b", names)
+    assert re.search(rf"\b{cores} streams?, {4 * cores} requests\b", names)
 
 
 def test_other_devices_are_candidates_alone_and_together() -> None:

@@ -24,6 +24,7 @@ from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.run import process_video
 from pipeline.throughput.measure import in_own_process
 from pipeline.throughput.selection import Measured, Plan, Selection, rule, tuning_of
+from pipeline.wording import counted
 
 BUDGET_SECONDS = 90.0
 """No new round begins after this; what is known by then decides."""
@@ -104,7 +105,7 @@ def candidates(
     plans = {
         "rule: THROUGHPUT hint, not pinned": infer,
         "THROUGHPUT hint, pinned": dataclasses.replace(infer, pinning=True),
-        f"{cores} streams, {4 * cores} requests": dataclasses.replace(
+        f"{counted(cores, 'stream')}, {4 * cores} requests": dataclasses.replace(
             by_hand, num_streams=cores, num_requests=4 * cores
         ),
         "THROUGHPUT hint, batch 2": dataclasses.replace(infer, batch=2),
@@ -112,7 +113,7 @@ def candidates(
     }
     if cores > 1:
         half = max(1, cores // 2)
-        plans[f"{half} streams on all cores"] = dataclasses.replace(
+        plans[f"{counted(half, 'stream')} on all cores"] = dataclasses.replace(
             by_hand, num_streams=half, num_requests=2 * half + 1
         )
     if precision == "auto" and bf16_instructions() == "avx512":
@@ -127,7 +128,7 @@ def candidates(
         )
     named = {name: Plan(options, usual.encoder_threads) for name, options in plans.items()}
     for threads in sorted({1, cores} - {usual.encoder_threads}):
-        named[f"rule, encoder on {threads} threads"] = Plan(infer, threads)
+        named[f"rule, encoder on {counted(threads, 'thread')}"] = Plan(infer, threads)
     return named
 
 
