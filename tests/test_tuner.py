@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import AutoOptions, EncodeOptions, InferOptions, ProcessConfig
 from pipeline.errors import InferenceError, InputError, UsageError
+from pipeline.machine import available_cores
 from pipeline.progress import Progress
 from pipeline.throughput.selection import Plan, rule
 from pipeline.throughput.tuner import candidates, halve, in_time, int8_gain_of, tune
@@ -218,6 +220,11 @@ def test_what_is_tuned_on_a_clip_is_what_later_runs_of_such_clips_take(
 ) -> None:
     monkeypatch.setattr("pipeline.throughput.tuner._HALVING", (1, 1))
     monkeypatch.setattr("pipeline.throughput.tuner._MEASUREMENT_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.throughput.tuner._INT8_ROUNDS", 1)
+    few = dict(
+        itertools.islice(candidates(available_cores(), ["CPU"], "f32", (128, 96)).items(), 3)
+    )
+    monkeypatch.setattr("pipeline.throughput.tuner.candidates", lambda *_: few)
     clip = write_clip(tmp_path / "clip.mp4", [with_light((i % 16, 3)) for i in range(60)])
     config = ProcessConfig(
         source=clip,
@@ -233,7 +240,8 @@ def test_what_is_tuned_on_a_clip_is_what_later_runs_of_such_clips_take(
     report = process(clip, tmp_path / "out", tiny_weights, infer=config.infer, encode=config.encode)
     assert report["selection"]["by"] == "tune"
     assert report["selection"]["reason"] == tuned.selection.reason
-    assert len(report["selection"]["alternatives"]) >= 3
+    assert {entry["name"] for entry in report["selection"]["alternatives"]} == few.keys()
+    assert tuned.int8_gain is not None
     other = process(clip, tmp_path / "other", tiny_weights, infer=config.infer)
     assert other["selection"]["by"] == "rule"
 
