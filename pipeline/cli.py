@@ -32,6 +32,7 @@ from pipeline.spool import spooled
 from pipeline.supervise import supervise
 from pipeline.terminal import ProgressPrinter, discard
 from pipeline.throughput.configurations import AUTO, configurations
+from pipeline.wording import counted
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE = 0, 1, 2
 _EXIT_BY_SIGNAL = 128
@@ -140,7 +141,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             calibration=arguments.calibration,
             on_progress=progress,
         )
-    _show(f"{result.num_images} images, {result.num_boxes} boxes")
+    images, boxes = counted(result.num_images, "image"), counted(result.num_boxes, "box", "boxes")
+    _show(f"{images}, {boxes}")
     for precision, found in result.accuracy.items():
         _show(f"{precision:<5} mAP@0.5 {found.map_50:.4f}, mAP@0.5:0.95 {found.map_50_95:.4f}")
 
@@ -220,18 +222,20 @@ def _summary(report: dict[str, Any], folder: Path) -> list[str]:
         remarks.append(
             f"{boxes['interpolated_frames']} frames not inferred, their boxes interpolated"
         )
+    # Some devices do not tell.
+    streams = f", {counted(used['num_streams'], 'stream')}" if used["num_streams"] else ""
     mended = {key: value for key, value in report["source"]["faults"].items() if value}
     remarks += [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
     lines = [
-        f"{report['output']['num_frames']} frames in {speed['wall_seconds']:.2f} s: "
+        f"{counted(report['output']['num_frames'], 'frame')} in {speed['wall_seconds']:.2f} s: "
         f"{speed['file_to_file_fps']:.1f} fps from file to file{real_time}",
         f"model alone {speed['model_alone_fps']:.1f} fps ({used['device']}, hint {used['hint']}, "
-        f"{used['precision']}, {used['num_streams']} streams, {used['num_requests']} requests); "
+        f"{used['precision']}{streams}, {counted(used['num_requests'], 'request')}); "
         f"cores {100 * speed['cores_busy']:.0f}% busy",
         f"bottleneck {slowest['step']}: {slowest['share_of_cpu']:.0%} of the CPU time; "
         f"next {slowest['next_step']}, {slowest['margin']:.1f} times faster",
-        f"{report['detections']['total']} boxes in {report['detections']['frames_with_any']} "
-        f"frames{'; ' + '; '.join(remarks) if remarks else ''}",
+        f"{counted(boxes['total'], 'box', 'boxes')} in "
+        f"{counted(boxes['frames_with_any'], 'frame')}{''.join(f'; {line}' for line in remarks)}",
     ]
     if report["truth"] and report["truth"]["num_pairs"]:
         truth = report["truth"]

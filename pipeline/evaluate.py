@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import numpy as np
 
 from pipeline.config import InferOptions, ModelName
 from pipeline.detections import Detections
-from pipeline.engine import Heads, Pool
+from pipeline.engine import Engine, Heads, Pool
 from pipeline.errors import InputError, UsageError
-from pipeline.infer import load_engine, resolved_precision
+from pipeline.infer import load_engine
 from pipeline.letterbox import PADDING_VALUE, input_size_wh, letterbox
 from pipeline.model.cache import NotKept
-from pipeline.model.prepare import prepare_model
+from pipeline.model.prepare import PreparedModel, Quantization, prepare_model
 from pipeline.model.quantize import (
     Calibration,
     calibration_of_folder,
@@ -52,7 +53,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How good a model is, by the precision that it ran in."""
+    """How good a model is, by the precision that it really ran in."""
 
     num_images: int
     num_boxes: int
@@ -71,9 +72,9 @@ def evaluate(
     """Judge a model on data/images and data/labels (class cx cy w h, normalised to 0..1).
 
     INT8 is calibrated on the pictures of the folder `calibration` and judged beside float32 and
-    bf16; what was found is kept for the reports of later runs. Raises InputError if there is
-    nothing to judge on, UsageError for options that do not go together or if the package that
-    computes the precision is not installed, ModelError.
+    bf16, where the device has that; what was found is kept for the reports of later runs. Raises
+    InputError if there is nothing to judge on, UsageError for options that do not go together or
+    if the package that computes the precision is not installed, ModelError.
     """
     if imgsz < 32 or imgsz % 32:
         raise UsageError(f"imgsz must be a multiple of 32, not {imgsz}")
@@ -89,27 +90,25 @@ def evaluate(
     judged = _Judged(pictures, truth, find_weights(weights, on_progress), imgsz, on_progress)
     pictures_for_int8 = calibration_of_folder(calibration) if calibration else None
     precisions = ("f32", "bf16", "int8") if pictures_for_int8 else (infer.precision,)
-    accuracy = {}
-    for precision in precisions:
-        if precision == "int8":
-            name = precision
-        else:
-            name = "f32" if infer.engine == "pytorch" else resolved_precision(precision)
-        options = dataclasses.replace(infer, precision=precision)
-        accuracy[name] = judged.accuracy(options, pictures_for_int8)
+    accuracy: dict[str, Accuracy] = {}
+    quantization = None
+    for asked in precisions:
+        options = dataclasses.replace(infer, precision=asked)
+        verdict = judged.judge(options, pictures_for_int8, but_in=accuracy.keys())
+        if verdict is None:
+            note(f"{infer.device} does not run in {asked}, which is left out")
+            continue
+        accuracy[verdict.precision] = verdict.accuracy
+        quantization = verdict.quantization
     result = Evaluation(
         num_images=len(pictures),
         num_boxes=sum(len(labels) for labels in truth.values()),
         accuracy=accuracy,
     )
-    if pictures_for_int8:
-        prepared = prepare_int8(
-            judged.weights, (imgsz, imgsz), imgsz, pictures_for_int8, on_progress
-        )
-        assert prepared.quantization is not None
+    if quantization:
         found = {"data": data.name, **dataclasses.asdict(result)}
         try:
-            record_accuracy(prepared.quantization, found)
+            record_accuracy(quantization, found)
         except NotKept as error:
             note(str(error))
     return result
@@ -133,6 +132,15 @@ def _read_labels(path: Path) -> list[Label]:
     return labels
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """precision: what the model really ran in; quantization: None if that was float."""
+
+    precision: str
+    quantization: Quantization | None
+    accuracy: Accuracy
+
+
 class _Judged:
     """Labelled pictures, and what it takes to detect things on them."""
 
@@ -144,7 +152,7 @@ class _Judged:
         imgsz: int,
         on_progress: ProgressCallback,
     ) -> None:
-        self.weights = weights
+        self._weights = weights
         self._truth = truth
         self._imgsz = imgsz
         self._on_progress = on_progress
@@ -156,26 +164,38 @@ class _Judged:
             self._sizes_wh[path] = (image.width, image.height)
             self._groups[input_size_wh(self._sizes_wh[path], imgsz)].append(path)
 
-    def accuracy(self, infer: InferOptions, calibration: Calibration | None) -> Accuracy:
+    def judge(
+        self, infer: InferOptions, calibration: Calibration | None, *, but_in: Collection[str]
+    ) -> _Verdict | None:
+        """None if the model would run in a precision that has been judged already."""
         found: dict[Path, Detections] = {}
         for group in self._groups.values():
-            found.update(self._detect(group, infer, calibration))
+            prepared = self._prepare(self._sizes_wh[group[0]], infer, calibration)
+            engine = load_engine(prepared, infer)
+            precision = engine.facts()["precision"]
+            if precision in but_in:
+                return None
+            found.update(self._detect(group, prepared, engine))
             self._on_progress(
                 Progress(f"evaluate {infer.precision}", len(found), len(self._truth), unit="image")
             )
-        return Accuracy(*_average_precision(self._truth, found, self._sizes_wh))
+        return _Verdict(
+            precision=precision,
+            quantization=prepared.quantization,
+            accuracy=Accuracy(*_average_precision(self._truth, found, self._sizes_wh)),
+        )
+
+    def _prepare(
+        self, size_wh: tuple[int, int], infer: InferOptions, calibration: Calibration | None
+    ) -> PreparedModel:
+        if infer.precision != "int8":
+            return prepare_model(self._weights, size_wh, self._imgsz, self._on_progress)
+        assert calibration is not None
+        return prepare_int8(self._weights, size_wh, self._imgsz, calibration, self._on_progress)
 
     def _detect(
-        self, group: list[Path], infer: InferOptions, calibration: Calibration | None
+        self, group: list[Path], prepared: PreparedModel, engine: Engine
     ) -> dict[Path, Detections]:
-        size_wh = self._sizes_wh[group[0]]
-        if infer.precision == "int8":
-            assert calibration is not None
-            prepared = prepare_int8(
-                self.weights, size_wh, self._imgsz, calibration, self._on_progress
-            )
-        else:
-            prepared = prepare_model(self.weights, size_wh, self._imgsz, self._on_progress)
         boxes = {path: letterbox(self._sizes_wh[path], prepared.input_wh) for path in group}
         found: dict[Path, Detections] = {}
         errors: list[BaseException] = []
@@ -190,7 +210,7 @@ class _Judged:
                 multi_label=True,
             )
 
-        pool: Pool[Path] = load_engine(prepared, infer).open_pool(done, errors.append)
+        pool: Pool[Path] = engine.open_pool(done, errors.append)
         for path in group:
             model_input = pool.next_input()
             model_input.fill(PADDING_VALUE)  # The picture before was perhaps of another shape.

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import openvino as ov
 import pytest
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
@@ -25,6 +26,12 @@ from pipeline.progress import ProgressCallback
 from pipeline.report import Report
 from pipeline.run import process_video
 from pipeline.supervise import Work
+
+# How long a case takes says something about what else the machine does.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CHECKPOINT = SHARED / "weights" / "yolov5n.pt"

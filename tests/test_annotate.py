@@ -81,7 +81,7 @@ def test_a_frame_without_detections_is_left_as_it_is() -> None:
     assert all((plane == 77).all() for plane in planes_of(annotated))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sizes_and_boxes)
 def test_nothing_changes_but_the_box_and_its_tag(case: tuple[tuple[int, int], Box]) -> None:
     size_wh, box = case
@@ -95,7 +95,7 @@ def test_nothing_changes_but_the_box_and_its_tag(case: tuple[tuple[int, int], Bo
     assert rows.max() <= max(bottom + 1, top + tag_height)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sizes_and_boxes)
 def test_a_drawn_box_holds_the_whole_object(case: tuple[tuple[int, int], Box]) -> None:
     size_wh, (left, top, right, bottom) = case
@@ -107,7 +107,7 @@ def test_a_drawn_box_holds_the_whole_object(case: tuple[tuple[int, int], Box]) -
         assert rows.max() + 1 >= bottom
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes_and_boxes)
 def test_a_box_is_never_drawn_beyond_what_its_tag_leaves_open(
     case: tuple[tuple[int, int], Box],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +91,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_configuration_is_a_row_and_what_is_missing_says_so(result: dict[str, Any]) -> None:
     rows = rows_of(result)
     assert [name for name in rows if name.startswith("openvino-batch")] == [
-        f"openvino-batch batch {size}" for size in (2, 4, 8, 16)
+        f"openvino-batch {size}" for size in (2, 4, 8, 16)
     ]
     for name in ("gpu", "npu"):
         assert rows[name]["status"] == "not on this machine"
         assert rows[name]["reason"] == f"not on this machine: no {name.upper()}, only CPU"
         assert "fps" not in rows[name]
-    for name in ("openvino", "throughput", "cumulative", "openvino-batch batch 16"):
+    for name in ("openvino", "throughput", "cumulative", "openvino-batch 16"):
         assert rows[name]["status"] == "measured"
         assert len(rows[name]["fps"]) == 2
         assert rows[name]["fps_min"] <= rows[name]["fps_median"] <= rows[name]["fps_max"]
@@ -274,6 +276,12 @@ def test_an_interrupted_measurement_ends_at_once_and_leaves_no_process(tmp_path:
 def test_a_measurement_whose_process_dies_is_an_error_not_the_end() -> None:
     with pytest.raises(InferenceError, match="died"):
         in_own_process(die, 0)
+
+
+def test_a_measurement_that_takes_too_long_is_ended_with_its_process() -> None:
+    with pytest.raises(TimeoutError, match=r"not done within 0\.2 s"):
+        in_own_process(time.sleep, 60, 0.2)
+    assert multiprocessing.active_children() == []
 
 
 def test_all_configurations_have_a_colour_in_the_chart() -> None:

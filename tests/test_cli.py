@@ -69,7 +69,7 @@ def test_a_run_prints_five_lines_and_nothing_on_stderr(
         r"8 frames in \d+\.\d+ s: \d+\.\d fps from file to file, \d+\.\d times real", lines[0]
     )
     assert re.match(
-        r"model alone \d+\.\d fps \(CPU, hint THROUGHPUT, (f32|bf16), \d+ streams, "
+        r"model alone \d+\.\d fps \(CPU, hint THROUGHPUT, (f32|bf16), \d+ streams?, "
         r"\d+ requests\); cores \d+% busy",
         lines[1],
     )
@@ -564,7 +564,21 @@ def test_pytorch_says_what_it_ran(
     weights = save(tmp_path / "model.pt", three_convolutions(1))
     options = ["--weights", str(weights), "--output-dir", str(tmp_path / "out"), "--imgsz", "128"]
     assert main(["process", str(clip), *options, "--config", "pytorch"]) == 0
-    assert re.search(r"\(.*CPU.*f32, 1 streams, 1 requests\)", capsys.readouterr().out)
+    assert re.search(r"\(.*CPU.*f32, 1 stream, 1 request\)", capsys.readouterr().out)
+
+
+def test_what_there_is_one_of_is_not_called_many(
+    tmp_path: Path, usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "one.mp4", [with_light((4, 4))])
+    assert main(["process", str(clip), *usual, "--streams", "1", "--requests", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("1 frame in ")
+    assert ", 1 stream, 1 request)" in printed
+    assert "\n1 box in 1 frame\n" in printed
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "1 frame of 128" in page
+    assert "1 box, in" in page
 
 
 def test_frames_that_were_not_inferred_are_counted(
@@ -613,7 +627,7 @@ def test_an_option_given_by_itself_goes_over_the_configuration(
 ) -> None:
     chosen = ["--config", "latency", "--precision", "f32", "--requests", "3", "--streams", "1"]
     assert main(["process", *SMALL, *usual, *chosen]) == 0
-    assert "hint LATENCY, f32, 1 streams, 3 requests" in capsys.readouterr().out
+    assert "hint LATENCY, f32, 1 stream, 3 requests" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

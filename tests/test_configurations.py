@@ -61,7 +61,8 @@ def test_the_grid_of_streams_fits_the_cores(cores: int) -> None:
         assert options.num_requests >= options.num_streams
         assert options.num_threads == cores
         assert options.hint == "NONE"
-        assert str(options.num_streams) in variant.label
+        words = f"{options.num_streams}, requests {options.num_requests}"
+        assert variant.label == words + (", pinned" if options.pinning else "")
 
 
 def test_the_grid_varies_streams_requests_and_pinning() -> None:

@@ -61,7 +61,13 @@ COMMANDS = {
 FAST = ("process", "configs")
 
 
-def environment(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whichever command comes first converts the model, so that not every one does."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def environment(tmp_path: Path, cache: Path) -> dict[str, str]:
     """Of a user whose home is new, so that nothing was settled or asked before."""
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
@@ -71,7 +77,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join([str(tmp_path / "guard"), project]),
         "HOME": str(tmp_path / "home"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_CACHE_HOME": str(cache),
         "CONNECTIONS": str(tmp_path / "connections"),
     }
 
@@ -100,12 +106,12 @@ def marked(names: dict[str, list[str]]) -> list[object]:
             marks=[] if name in FAST else [pytest.mark.slow, pytest.mark.timeout(400)],
         )
         for name, command in names.items()
-        if name != "tune"  # Takes minutes, and has its turn below, under the same guard.
+        if name != "tune"  # Takes minutes, and runs nothing that the others do not.
     ]
 
 
 def test_the_guard_sees_a_connection(tmp_path: Path) -> None:
-    settings = environment(tmp_path)
+    settings = environment(tmp_path, tmp_path / "cache")
     code = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9/')"
     found = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True)
     assert found.returncode
@@ -115,10 +121,10 @@ def test_the_guard_sees_a_connection(tmp_path: Path) -> None:
 @needs_demo
 @pytest.mark.parametrize("command", marked(COMMANDS))
 def test_no_command_looks_for_another_machine(
-    command: list[str], footage: Path, tmp_path: Path
+    command: list[str], footage: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     line = [*without_network(), *command_line(command, footage, tmp_path)]
-    run(line, tmp_path, environment(tmp_path))
+    run(line, tmp_path, environment(tmp_path, shared_cache))
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
@@ -135,7 +141,8 @@ def test_no_library_opens_a_connection_behind_pythons_back(
         pytest.skip("needs the right to trace a process")
     command = ["process", "--frames", "8", "--size", "320x192", "--precision", precision]
     command += ["--output-dir", str(tmp_path / "out")]
-    run([*trace, sys.executable, "-m", "pipeline", *command], tmp_path, environment(tmp_path))
+    settings = environment(tmp_path, tmp_path / "cache")
+    run([*trace, sys.executable, "-m", "pipeline", *command], tmp_path, settings)
     assert "AF_INET" not in log.read_text()
 
 

@@ -660,18 +660,24 @@ def test_an_output_folder_that_cannot_be_written_is_named(
         process(clip, tmp_path / "file" / "out", tiny_weights)
 
 
-def test_the_times_in_the_report_add_up_to_the_wall_time(
-    tmp_path: Path, tiny_weights: Path
-) -> None:
-    source = SyntheticOptions(num_frames=600, size_wh=(320, 240))
-    started = time.perf_counter()
-    report = process_video(
-        ProcessConfig(source=source, output_dir=tmp_path / "out", weights=tiny_weights)
-    )
-    elapsed = time.perf_counter() - started
+@pytest.fixture(scope="module")
+def timed(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, float]:
+    """The report of a run over 400 frames, and the seconds that it took as seen from outside."""
+    folder = tmp_path_factory.mktemp("timed")
+    source = SyntheticOptions(num_frames=400, size_wh=(320, 240))
+    config = ProcessConfig(source=source, output_dir=folder / "out", weights=tiny_weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        started = time.perf_counter()
+        report = process_video(config)
+        return report, time.perf_counter() - started
+
+
+def test_the_times_in_the_report_add_up_to_the_wall_time(timed: tuple[Report, float]) -> None:
+    report, elapsed = timed
     assert sum(report["phases"].values()) == pytest.approx(report["speed"]["wall_seconds"])
     # What is missing from the outside's view is the writing of the report itself.
-    assert 0 < elapsed - report["speed"]["wall_seconds"] < 1
+    assert 0 < elapsed - report["speed"]["wall_seconds"] < max(1, 0.2 * elapsed)
     for parts in report["threads"].values():
         assert sum(parts.values()) == pytest.approx(report["phases"]["frames_seconds"], rel=0.05)
     cpu_ms = sum(step["cpu_ms"] for step in report["steps"])
@@ -679,18 +685,15 @@ def test_the_times_in_the_report_add_up_to_the_wall_time(
     assert cores_used <= report["configuration"]["cores"] * 1.05
 
 
-def test_the_speed_over_the_run_counts_every_frame_once(tmp_path: Path, tiny_weights: Path) -> None:
-    source = SyntheticOptions(num_frames=600, size_wh=(320, 240))
-    report = process_video(
-        ProcessConfig(source=source, output_dir=tmp_path / "out", weights=tiny_weights)
-    )
+def test_the_speed_over_the_run_counts_every_frame_once(timed: tuple[Report, float]) -> None:
+    report, _ = timed
     points = report["speed"]["over_time"]
     ends = [0.0, *(point["seconds"] for point in points)]
     frames = sum(
         point["fps"] * (end - start)
         for point, start, end in zip(points, ends[:-1], ends[1:], strict=True)
     )
-    assert frames == pytest.approx(600, rel=0.01)
+    assert frames == pytest.approx(400, rel=0.01)
 
 
 def test_the_report_names_the_slowest_step(tmp_path: Path, tiny_weights: Path) -> None:
@@ -731,18 +734,20 @@ def test_memory_does_not_depend_on_the_length_of_the_clip(
     picture = tmp_path / "lights.png"
     cv2.imwrite(str(picture), np.maximum(with_light((3, 3)), with_light((9, 6))))
     config = ProcessConfig(
-        source=SyntheticOptions(num_frames=20_000, size_wh=(128, 96), image=picture),
+        source=SyntheticOptions(num_frames=6000, size_wh=(128, 96), image=picture),
         output_dir=tmp_path / "out",
         weights=tiny_weights,
         reuse_duplicates=reuse_duplicates,
         every=every,
         infer=AutoOptions(batch=batch),
+        encode=EncodeOptions(preset="ultrafast"),
     )
     # Not in this process, whose memory also moves with what other tests have left.
     resident_mb = in_own_process(resident_mb_while_processing, config)
     late = [resident for done, resident in resident_mb.items() if done >= 2000]
-    assert len(late) == 37
-    assert max(late) - resident_mb[2000] < 10
+    assert len(late) == 9
+    # 550 bytes a frame; measured are 0.2 to 0.5 MB in all.
+    assert max(late) - resident_mb[2000] < 2.2
 
 
 def pipeline_process(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -779,12 +784,15 @@ clip, weights, out = map(Path, sys.argv[1:])
 try:
     process_video(ProcessConfig(source=clip, weights=weights, output_dir=out), stop)
 except FirstFrame:
-    started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    import os
-    now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    print(now - started / os.sysconf("SC_CLK_TCK"))
+    print(time.process_time())
     print(sorted({"torch", "onnx", "ultralytics", "nncf", "matplotlib"} & set(sys.modules)))
 """
+
+IMPORTS = "import time, av, cv2, numpy, openvino; print(time.process_time())"
+
+
+def output_of(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 @pytest.mark.slow
@@ -793,13 +801,15 @@ except FirstFrame:
 def test_with_a_warm_cache_the_first_frame_is_done_within_a_moment(tmp_path: Path) -> None:
     clip = SHARED / "videos" / "car-detection.mp4"
     command = [sys.executable, "-c", FIRST_FRAME, str(clip), str(CHECKPOINT), str(tmp_path / "o")]
-    seconds, heavy = [], []
+    imports, first_frame, heavy = [], [], []
     for _ in range(4):
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        first, second = done.stdout.splitlines()
-        seconds.append(float(first))
-        heavy.append(second)
-    assert min(seconds[1:]) < 0.8
+        imports.append(float(output_of([sys.executable, "-c", IMPORTS])))
+        seconds, modules = output_of(command).splitlines()
+        first_frame.append(float(seconds))
+        heavy.append(modules)
+    # CPU time over that of the imports alone, so that it holds on any machine, busy or not.
+    # Measured: 2.3 to 2.8; 7 where the model has to be converted.
+    assert min(first_frame[1:]) < 3.5 * min(imports[1:])
     assert heavy[1:] == ["[]"] * 3
 
 

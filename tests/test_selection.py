@@ -104,9 +104,9 @@ def test_the_command_takes_what_was_tuned_by_default_and_a_named_one_if_asked(
     small = ["process", "--size", "128x96", "--frames", "12", "--weights", str(tiny_weights)]
     small += ["--output-dir", str(tmp_path / "out"), "--overwrite"]
     assert main(small) == 0
-    assert "hint LATENCY, f32, 1 streams, 3 requests" in capsys.readouterr().out
+    assert "hint LATENCY, f32, 1 stream, 3 requests" in capsys.readouterr().out
     assert main([*small, "--config", "auto", "--requests", "2"]) == 0
-    assert "hint LATENCY, f32, 1 streams, 2 requests" in capsys.readouterr().out
+    assert "hint LATENCY, f32, 1 stream, 2 requests" in capsys.readouterr().out
     assert main([*small, "--config", "throughput"]) == 0
     assert "hint THROUGHPUT" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))

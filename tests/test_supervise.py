@@ -101,8 +101,21 @@ def assert_gone(pid: int) -> None:
         os.kill(pid, 0)
 
 
-@pytest.mark.parametrize("step", ["encode", *slow(["prepare", "decode", *OTHERS, "join"])])
-@pytest.mark.parametrize("fault", ["kill", "segv"])
+@pytest.mark.parametrize(
+    ("fault", "step"),
+    [
+        ("kill", "encode"),
+        ("segv", "encode"),
+        *(
+            pytest.param(fault, step, marks=pytest.mark.slow)
+            for fault, steps in (
+                ("kill", ["prepare", "decode", *OTHERS, "join"]),
+                ("segv", ["prepare", "callback"]),  # It ends on the thread that it came from.
+            )
+            for step in steps
+        ),
+    ],
+)
 def test_a_worker_that_dies_in_any_step_is_exit_code_1_with_what_it_was_at(
     fault: str, step: str, clip: Path, options: list[str], tmp_path: Path
 ) -> None:
@@ -276,8 +289,15 @@ def test_a_signal_ends_the_run_soon_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("step", ["encode", *slow(["prepare", "join"])])
-@pytest.mark.parametrize(("stop", "code"), STOPS)
+@pytest.mark.parametrize(
+    ("stop", "code", "step"),
+    [
+        (signal.SIGINT, 130, "encode"),
+        (signal.SIGTERM, 143, "encode"),
+        pytest.param(signal.SIGINT, 130, "join", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "prepare", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_that_does_not_stop_is_killed_before_5_seconds_are_over(
     stop: signal.Signals, code: int, step: str, clip: Path, options: list[str], tmp_path: Path
 ) -> None:

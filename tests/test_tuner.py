@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,9 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline.config import AutoOptions, EncodeOptions, InferOptions, ProcessConfig
 from pipeline.errors import InferenceError, InputError, UsageError
+from pipeline.machine import available_cores
 from pipeline.progress import Progress
 from pipeline.throughput.selection import Plan, rule
-from pipeline.throughput.tuner import candidates, halve, tune
+from pipeline.throughput.tuner import candidates, halve, in_time, int8_gain_of, tune
 from tests.conftest import process, with_light, write_clip
 
 FRAME_WH = (640, 360)
@@ -99,6 +103,78 @@ def test_nothing_can_be_tuned_where_the_rule_cannot_run() -> None:
         halve(plans(3), measure)
 
 
+class Clock:
+    """A machine on which every measurement takes as long as the next of `seconds`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Iterable[float]) -> None:
+        self.now, self.begun, self._seconds = 0.0, 0, iter(seconds)
+        fake = SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr("pipeline.throughput.tuner.time", fake)
+
+    def run(self, plan: Plan, most_seconds: float) -> float:
+        self.begun += 1
+        seconds = next(self._seconds)
+        self.now += min(seconds, most_seconds)
+        if seconds > most_seconds:
+            raise TimeoutError
+        return 100.0 + (plan.infer.precision == "int8") * 30.0
+
+
+@given(
+    seconds=st.lists(st.floats(0.1, 40.0), min_size=60, max_size=60),
+    end_seconds=st.floats(40.0, 200.0),
+    num=st.integers(2, 12),
+)
+def test_however_slow_the_machine_is_it_ends_in_time(
+    seconds: list[float], end_seconds: float, num: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(patch, seconds)
+        selection = halve(plans(num), in_time(clock.run, end_seconds))
+        assert selection.plan == plans(num)["rule"]
+        assert sum(len(entry.throughput_fps) for entry in selection.alternatives) > 0
+        int8_gain_of(selection.plan, clock.run, end_seconds + 30.0)
+        assert clock.now <= end_seconds + 30.0
+
+
+def test_a_measurement_that_would_end_too_late_is_not_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch, [2.0, 4.0, 3.0, 1.0, 1.0, 1.0])
+    selection = halve(plans(8), in_time(clock.run, 12.5))
+    # 9 s are over; the longest took 4.
+    assert (clock.begun, clock.now) == (3, 9.0)
+    assert len(selection.alternatives) == 3
+
+
+def test_where_there_is_no_time_for_a_single_measurement_it_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch, [200.0])
+    with pytest.raises(InferenceError, match="nothing could be measured within 110 s: tune when"):
+        halve(plans(8), in_time(clock.run, 110.0))
+    assert clock.now == 110.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "gain", "begun"),
+    [
+        ([10.0, *[2.0] * 6], 1.3, 7),
+        ([10.0, *[3.9] * 6], 1.3, 6),  # Two rounds; the third is not measured on both sides.
+        ([26.0, *[4.0] * 6], None, 2),
+        ([31.0], None, 1),
+    ],
+    ids=["idle", "busy", "quantised late", "not quantised in time"],
+)
+def test_how_much_is_measured_in_int8_depends_on_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[float], gain: float | None, begun: int
+) -> None:
+    clock = Clock(monkeypatch, seconds)
+    found = int8_gain_of(plans(2)["rule"], clock.run, 30.0)
+    assert found == (gain if gain is None else pytest.approx(gain))
+    assert clock.begun == begun
+
+
 def test_it_tells_how_far_it_is() -> None:
     seen: list[Progress] = []
     halve(plans(8), lambda _: 1.0, seen.append)
@@ -115,6 +191,14 @@ def test_candidates_fit_the_cores_and_begin_with_the_rule(cores: int) -> None:
         assert plan.encoder_threads <= cores
         assert plan.infer.device == "CPU"
     assert len({(plan.infer, plan.encoder_threads) for plan in found.values()}) == len(found)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8])
+def test_the_names_of_candidates_count_in_plain_english(cores: int) -> None:
+    names = ", ".join(candidates(cores, ["CPU"], "auto", FRAME_WH))
+    assert not re.search(r"\b1 (streams|threads|requests)\b", names)
+    assert not re.search(r"\b([02-9]|\d\d+) (stream|thread|request)\b", names)
+    assert re.search(rf"\b{cores} streams?, {4 * cores} requests\b", names)
 
 
 def test_other_devices_are_candidates_alone_and_together() -> None:
@@ -136,6 +220,11 @@ def test_what_is_tuned_on_a_clip_is_what_later_runs_of_such_clips_take(
 ) -> None:
     monkeypatch.setattr("pipeline.throughput.tuner._HALVING", (1, 1))
     monkeypatch.setattr("pipeline.throughput.tuner._MEASUREMENT_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.throughput.tuner._INT8_ROUNDS", 1)
+    few = dict(
+        itertools.islice(candidates(available_cores(), ["CPU"], "f32", (128, 96)).items(), 3)
+    )
+    monkeypatch.setattr("pipeline.throughput.tuner.candidates", lambda *_: few)
     clip = write_clip(tmp_path / "clip.mp4", [with_light((i % 16, 3)) for i in range(60)])
     config = ProcessConfig(
         source=clip,
@@ -151,7 +240,8 @@ def test_what_is_tuned_on_a_clip_is_what_later_runs_of_such_clips_take(
     report = process(clip, tmp_path / "out", tiny_weights, infer=config.infer, encode=config.encode)
     assert report["selection"]["by"] == "tune"
     assert report["selection"]["reason"] == tuned.selection.reason
-    assert len(report["selection"]["alternatives"]) >= 3
+    assert {entry["name"] for entry in report["selection"]["alternatives"]} == few.keys()
+    assert tuned.int8_gain is not None
     other = process(clip, tmp_path / "other", tiny_weights, infer=config.infer)
     assert other["selection"]["by"] == "rule"
 

@@ -19,7 +19,7 @@ _VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to run a configuration; label is what tells it from the others of its kind."""
+    """One way to run a configuration; label, behind its name, tells it from the others."""
 
     label: str
     options: InferOptions
@@ -69,9 +69,7 @@ def configurations(cores: int) -> dict[str, Configuration]:
                 "OpenVINO",
                 f"IR, synchronous, in batches of {', '.join(map(str, BATCH_SIZES))}",
                 tuple(
-                    Variant(
-                        f"batch {batch}", InferOptions(hint="NONE", num_requests=1, batch=batch)
-                    )
+                    Variant(str(batch), InferOptions(hint="NONE", num_requests=1, batch=batch))
                     for batch in BATCH_SIZES
                 ),
             ),
@@ -177,7 +175,7 @@ def _stream_grid(cores: int) -> tuple[Variant, ...]:
     )
     return tuple(
         Variant(
-            f"{streams} streams, {requests} requests{', pinned' if pinned else ''}",
+            f"{streams}, requests {requests}{', pinned' if pinned else ''}",
             InferOptions(
                 hint="NONE",
                 num_streams=streams,

@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as NoResultYet
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,19 +66,26 @@ class ModelSpeed:
         return self.num_frames / self.seconds
 
 
-def in_own_process(work: Callable[[Job], Result], job: Job) -> Result:
-    """work(job), in a new process that ends with it. Raises what it raises, InferenceError if
-    the process dies."""
+def in_own_process(
+    work: Callable[[Job], Result], job: Job, most_seconds: float | None = None
+) -> Result:
+    """work(job), in a new process that ends with it.
+
+    Raises what it raises, InferenceError if the process dies, TimeoutError if it has taken
+    most_seconds, its start included, and is not done; the process is ended then.
+    """
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(max_workers=1, mp_context=context)
     try:
-        return executor.submit(work, job).result()
+        return executor.submit(work, job).result(most_seconds)
     except BrokenProcessPool as error:
         raise InferenceError("the process that ran the model died") from error
-    except BaseException:
+    except BaseException as error:
         # When interrupted, the shutdown would wait for the process to finish its work.
         for process in multiprocessing.active_children():
             process.kill()
+        if isinstance(error, NoResultYet):  # Another class than TimeoutError in Python 3.10.
+            raise TimeoutError(f"not done within {most_seconds} s") from error
         raise
     finally:
         executor.shutdown()

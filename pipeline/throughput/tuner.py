@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 import tempfile
@@ -24,18 +25,27 @@ from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.run import process_video
 from pipeline.throughput.measure import in_own_process
 from pipeline.throughput.selection import Measured, Plan, Selection, rule, tuning_of
+from pipeline.wording import counted
 
-BUDGET_SECONDS = 90.0
-"""No new round begins after this; what is known by then decides."""
+MOST_SECONDS = 110.0
+"""Of all of it, once the weights are there; what is known by then decides."""
+
+_INT8_SECONDS = 30.0
+"""What of it is left for INT8."""
 
 _HALVING = (1, 2, 3)
 """Rounds for all candidates, then for the better half of them, then for the half of those."""
 _MEASUREMENT_SECONDS = 2.0
 _FIRST_LOOK_FRAMES, _LEAST_FRAMES, _MOST_FRAMES = 48, 24, 2000
 _LEAST_GAIN = 1.02
+_NO_TIME = f"nothing could be measured within {MOST_SECONDS:.0f} s: tune when the machine is idle"
 _INT8_ROUNDS = 3
 
 Measure = Callable[[Plan], float]
+"""Frames per second of a plan. Raises TimeoutError where there is no time to find out."""
+
+Run = Callable[[Plan, float], float]
+"""The same; the second argument is the most seconds that it may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +64,12 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     """Measure candidates on the first frames of a source, and keep the fastest.
 
     With the model, the frame shape and the codec of the config; every measurement is a run of
-    its own from file to file. Raises PipelineError if nothing can be run.
+    its own from file to file. Takes MOST_SECONDS at the most, also on a machine that is busy with
+    other things: it measures less then. Raises PipelineError if nothing can be run.
     """
     precision = config.infer.precision or "auto"
     weights = find_weights(config.weights, on_progress)
+    end_seconds = time.perf_counter() + MOST_SECONDS
     size_wh = _size_of(config)
     prepared = prepare_model(weights, size_wh, config.imgsz, on_progress)
     devices = ov.Core().available_devices
@@ -72,20 +84,27 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
             reuse_duplicates=False,
         )
         usual = next(iter(plans.values()))
-        first_look, available = in_own_process(_frames_fps, _job(config, usual, _FIRST_LOOK_FRAMES))
+        job, left = _job(config, usual, _FIRST_LOOK_FRAMES), end_seconds - time.perf_counter()
+        try:
+            first_look, available = in_own_process(_frames_fps, job, max(0.0, left))
+        except TimeoutError as error:
+            raise InferenceError(_NO_TIME) from error
         if available < _LEAST_FRAMES:
             raise InputError(f"{available} frames are too few to tune on: {_LEAST_FRAMES} or more")
         frames = round(first_look * _MEASUREMENT_SECONDS)
         num_frames = min(_MOST_FRAMES, max(_LEAST_FRAMES, frames))
 
-        def measure(plan: Plan) -> float:
-            fps, _ = in_own_process(_frames_fps, _job(config, plan, num_frames))
+        def run(plan: Plan, most_seconds: float) -> float:
+            job = _job(config, plan, num_frames)
+            fps, _ = in_own_process(_frames_fps, job, most_seconds)
             return fps
 
-        selection = halve(plans, measure, on_progress)
         int8_gain = None
-        if precision != "int8":
-            int8_gain = _int8_gain(selection.plan, measure)
+        if precision == "int8":
+            selection = halve(plans, in_time(run, end_seconds), on_progress)
+        else:
+            selection = halve(plans, in_time(run, end_seconds - _INT8_SECONDS), on_progress)
+            int8_gain = int8_gain_of(selection.plan, run, end_seconds)
     kept = tuning_of(prepared, config.encode, precision, devices=devices)
     try:
         kept.store(selection)
@@ -104,7 +123,7 @@ def candidates(
     plans = {
         "rule: THROUGHPUT hint, not pinned": infer,
         "THROUGHPUT hint, pinned": dataclasses.replace(infer, pinning=True),
-        f"{cores} streams, {4 * cores} requests": dataclasses.replace(
+        f"{counted(cores, 'stream')}, {4 * cores} requests": dataclasses.replace(
             by_hand, num_streams=cores, num_requests=4 * cores
         ),
         "THROUGHPUT hint, batch 2": dataclasses.replace(infer, batch=2),
@@ -112,7 +131,7 @@ def candidates(
     }
     if cores > 1:
         half = max(1, cores // 2)
-        plans[f"{half} streams on all cores"] = dataclasses.replace(
+        plans[f"{counted(half, 'stream')} on all cores"] = dataclasses.replace(
             by_hand, num_streams=half, num_requests=2 * half + 1
         )
     if precision == "auto" and bf16_instructions() == "avx512":
@@ -127,8 +146,28 @@ def candidates(
         )
     named = {name: Plan(options, usual.encoder_threads) for name, options in plans.items()}
     for threads in sorted({1, cores} - {usual.encoder_threads}):
-        named[f"rule, encoder on {threads} threads"] = Plan(infer, threads)
+        named[f"rule, encoder on {counted(threads, 'thread')}"] = Plan(infer, threads)
     return named
+
+
+def in_time(run: Run, end_seconds: float) -> Measure:
+    """Measurements until a time of `time.perf_counter`.
+
+    One that, taking as long as the longest so far, would end later is not begun; one that turns
+    out to take longer still is ended.
+    """
+    longest_seconds = 0.0
+
+    def measure(plan: Plan) -> float:
+        nonlocal longest_seconds
+        started = time.perf_counter()
+        if started + longest_seconds >= end_seconds:
+            raise TimeoutError
+        fps = run(plan, end_seconds - started)
+        longest_seconds = max(longest_seconds, time.perf_counter() - started)
+        return fps
+
+    return measure
 
 
 def halve(
@@ -137,28 +176,30 @@ def halve(
     """Successive halving: all plans once, the better half more often, half of those again.
 
     The first plan stays to the end: another wins only if it was ahead of it in every round that
-    both ran, and by more than 2% in the median. A plan that cannot run drops out. Raises
-    InferenceError if the first cannot.
+    both ran, and by more than 2% in the median. A plan that cannot run drops out. What was
+    measured when there is no more time decides. Raises InferenceError if the first cannot run,
+    or not in time.
     """
-    usual, deadline = next(iter(plans)), time.perf_counter() + BUDGET_SECONDS
+    usual = next(iter(plans))
     fps: dict[str, list[float]] = {name: [] for name in plans}
     alive, done = list(plans), 0
     total = _num_measurements(len(plans))
-    for stage, rounds in enumerate(_HALVING):
-        if stage:
-            alive = _better_half(alive, fps, usual)
-        for _ in range(rounds):
-            if stage and time.perf_counter() > deadline:
-                break
-            for name in list(alive):
-                on_progress(Progress("tune", done, total, unit="run"))
-                done += 1
-                try:
-                    fps[name].append(measure(plans[name]))
-                except (InferenceError, ModelError, UsageError, RuntimeError):
-                    if name == usual:
-                        raise
-                    alive.remove(name)
+    with contextlib.suppress(TimeoutError):
+        for stage, rounds in enumerate(_HALVING):
+            if stage:
+                alive = _better_half(alive, fps, usual)
+            for _ in range(rounds):
+                for name in list(alive):
+                    on_progress(Progress("tune", done, total, unit="run"))
+                    done += 1
+                    try:
+                        fps[name].append(measure(plans[name]))
+                    except (InferenceError, ModelError, UsageError, RuntimeError):
+                        if name == usual:
+                            raise
+                        alive.remove(name)
+    if not fps[usual]:
+        raise InferenceError(_NO_TIME)
     on_progress(Progress("tune", total, total, unit="run"))
     measured = sorted(
         (Measured(name, tuple(values)) for name, values in fps.items() if values),
@@ -188,15 +229,16 @@ def _better_half(alive: list[str], fps: dict[str, list[float]], usual: str) -> l
     return kept if usual in kept else [usual, *kept[:-1]]
 
 
-def _int8_gain(plan: Plan, measure: Measure) -> float | None:
-    """How many times as fast the plan is in INT8; None where that cannot be had."""
+def int8_gain_of(plan: Plan, run: Run, end_seconds: float) -> float | None:
+    """How many times as fast the plan is in INT8; None where that cannot be had, or not by then."""
     quantized = dataclasses.replace(plan, infer=dataclasses.replace(plan.infer, precision="int8"))
-    try:
-        measure(quantized)  # Quantises.
-        ratios = [measure(quantized) / measure(plan) for _ in range(_INT8_ROUNDS)]
-    except PipelineError:
-        return None
-    return statistics.median(ratios)
+    ratios: list[float] = []
+    with contextlib.suppress(PipelineError, TimeoutError):
+        in_time(run, end_seconds)(quantized)  # Quantises, which takes longer than the others.
+        measure = in_time(run, end_seconds)
+        for _ in range(_INT8_ROUNDS):
+            ratios.append(measure(quantized) / measure(plan))
+    return statistics.median(ratios) if ratios else None
 
 
 def _job(config: ProcessConfig, plan: Plan, num_frames: int) -> ProcessConfig:
