@@ -27,7 +27,7 @@ from pipeline.throughput.measure import in_own_process
 from pipeline.throughput.selection import Measured, Plan, Selection, rule, tuning_of
 from pipeline.wording import counted
 
-MOST_SECONDS = 110.0
+MOST_SECONDS = 100.0
 """Of all of it, once the weights are there; what is known by then decides."""
 
 _INT8_SECONDS = 30.0
