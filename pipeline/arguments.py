@@ -61,6 +61,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_bench(commands)
     _add_tune(commands)
+    _add_plan(commands)
     listing = commands.add_parser("configs", help="list the throughput configurations")
     listing.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -217,6 +218,48 @@ def _add_tune(commands: Any) -> None:
     _add_encoding(command)
     _add_limits(command)
     _add_synthetic(command)
+
+
+def _add_plan(commands: Any) -> None:
+    command = commands.add_parser(
+        "plan",
+        help="how long footage takes on how many cores, and what it costs",
+        description="Reads the headers of clips, and tells the time, cost and bandwidth of a job "
+        "on a cluster, and what limits it. No frame is decoded.",
+        epilog="The frames per second of a core are those of a run on footage of the same kind: in "
+        "its report.json, speed.file_to_file_fps divided by configuration.cores.",
+        formatter_class=_HelpFormatter,
+    )
+    command.add_argument("footage", nargs="+", help="files, folders and patterns")
+    command.add_argument(
+        "--fps-per-core", type=float, required=True, metavar="FPS", help="what one core manages"
+    )
+    command.add_argument(
+        "--cores", type=int, required=True, metavar="N", help="of all machines together"
+    )
+    command.add_argument(
+        "--cores-per-actor", type=int, default=4, metavar="N", help="that work on one segment"
+    )
+    command.add_argument(
+        "--segment-seconds", type=float, default=60.0, metavar="S", help="about, as of `process`"
+    )
+    command.add_argument(
+        "--clips-at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="that are worked on at the same time",
+    )
+    command.add_argument(
+        "--bandwidth",
+        type=float,
+        metavar="MB",
+        help="megabytes that the storage reads and writes in a second, together",
+    )
+    command.add_argument(
+        "--price-per-core-hour", type=float, metavar="PRICE", help="in any currency"
+    )
+    command.add_argument("--debug", action="store_true", help="show where an error came from")
 
 
 def _add_weights_options(command: argparse.ArgumentParser) -> Any:

@@ -186,6 +186,32 @@ def _tune(arguments: argparse.Namespace) -> None:
         )
 
 
+def _plan(arguments: argparse.Namespace) -> None:
+    from pipeline.footage import read_headers
+    from pipeline.sizing import JobOptions, size_job, table_lines
+
+    options = JobOptions(
+        fps_per_core=arguments.fps_per_core,
+        cores=arguments.cores,
+        cores_per_actor=arguments.cores_per_actor,
+        segment_seconds=arguments.segment_seconds,
+        clips_at_once=arguments.clips_at_once,
+        bandwidth_bytes=arguments.bandwidth and 1e6 * arguments.bandwidth,
+        price_per_core_hour=arguments.price_per_core_hour,
+    )
+    clips = read_headers(_clips(arguments.footage))
+    for line in table_lines(size_job(clips, options)):
+        _show(line)
+
+
+def _clips(inputs: Sequence[str]) -> list[Path]:
+    found = []
+    for text in inputs:
+        path = Path(text)
+        found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return found
+
+
 def _configs(_: argparse.Namespace) -> None:
     import openvino as ov
 
@@ -254,5 +280,6 @@ _COMMANDS = {
     "evaluate": _evaluate,
     "bench": _bench,
     "tune": _tune,
+    "plan": _plan,
     "configs": _configs,
 }

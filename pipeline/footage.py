@@ -1,0 +1,64 @@
+"""How much footage there is, as clips' headers claim; no frame is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from pipeline.config import DEFAULT_LIMITS, LimitOptions
+from pipeline.container import open_input
+from pipeline.errors import InputError
+from pipeline.notes import note
+
+_USUAL_RATE = Fraction(25)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipHeader:
+    """What a clip claims: frames, frames per second; and the size of its file."""
+
+    path: Path
+    num_frames: int
+    frame_rate: Fraction
+    num_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return float(self.num_frames / self.frame_rate)
+
+
+def read_headers(paths: Iterable[Path]) -> list[ClipHeader]:
+    """What can be read, with a note for what cannot. Raises InputError if there is nothing."""
+    headers, errors = [], []
+    for path in paths:
+        try:
+            headers.append(read_header(path))
+        except InputError as error:
+            note(f"left out: {error}")
+            errors.append(error)
+    if not headers:
+        raise errors[0]
+    return headers
+
+
+def read_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> ClipHeader:
+    """Raises InputError for what is no clip, and for one that does not say how long it is."""
+    with open_input(path, limits) as container:
+        stream = container.streams.best("video")
+        if stream is None:
+            raise InputError(f"{path}: has no video stream")
+        rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+        if stream.duration is not None and stream.time_base is not None:
+            seconds = stream.duration * stream.time_base
+        else:
+            seconds = Fraction(container.duration or 0, av.time_base)
+        num_frames = stream.frames or round(seconds * rate)
+        if num_frames < 1:
+            raise InputError(f"{path}: its header does not say how long it is")
+        if seconds > 0:
+            rate = num_frames / seconds
+        return ClipHeader(path, num_frames, rate, path.stat().st_size)
