@@ -13,8 +13,12 @@ MODEL_OPTIONS = $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(MODEL),--model "$
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-process: $(VENV)/.installed ## annotate VIDEO=clip.mp4 (else a synthetic clip); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
-	@$(BIN)/pipeline process $(if $(VIDEO),"$(VIDEO)") $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
+# One name if there is such a file, blanks in it or not; else words, with quotes as in a shell.
+# Patterns are for pipeline to fill in.
+process: export VIDEO := $(VIDEO)
+process: $(VENV)/.installed ## annotate VIDEO=clip.mp4, a folder, several (else a synthetic clip); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
+	@set -f; if [ -e "$$VIDEO" ]; then set -- "$$VIDEO"; else eval "set -- $$VIDEO"; fi; set +f; \
+	$(BIN)/pipeline process "$$@" $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
 		$(MODEL_OPTIONS) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 tune: $(VENV)/.installed ## find what is fastest here for clips like VIDEO=clip.mp4; MODEL= WEIGHTS= ARGS=

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.clips import names_many
 from pipeline.config import (
     CODECS,
     HINTS,
@@ -28,6 +29,7 @@ from pipeline.throughput.configurations import AUTO, configuration
 
 SYNTHETIC = "synthetic"
 STANDARD_INPUT = "-"
+OUTPUT_FOLDER = "output"
 
 _SYNTHETIC_FRAMES = SyntheticOptions().num_frames
 
@@ -70,16 +72,33 @@ def argument_parser() -> argparse.ArgumentParser:
 def _add_process(commands: Any) -> None:
     command = commands.add_parser(
         "process",
-        help="annotate a clip",
+        help="annotate a clip, or many",
         description="Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and "
-        "report.html; for the synthetic scene also truth.jsonl.",
+        "report.html; for the synthetic scene also truth.jsonl. Of several files, of a folder or a "
+        "pattern, each clip is done in turn, into a folder of its own with the path of the clip; "
+        "batch.json and batch.html tell of all. What was done before, of the same clip with the "
+        "same model and options, is skipped, and a clip that fails does not end the others.",
         formatter_class=_HelpFormatter,
     )
-    _add_source(command, "the clip, '-' for standard input, or 'synthetic' for one that is made up")
     command.add_argument(
-        "--output-dir", type=Path, metavar="DIR", help="where to write (default: output/CLIP)"
+        "videos",
+        nargs="*",
+        metavar="video",
+        help="the clip, '-' for standard input, or 'synthetic' for one that is made up, as without "
+        "any; or files, folders and quoted patterns like 'cams/**/*.mp4'",
     )
-    command.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    command.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="where to write (default: output/CLIP; for many clips output)",
+    )
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing output; of many clips, those made with other options or of "
+        "another file",
+    )
     _add_model_options(command)
 
     boxes = command.add_argument_group("boxes")
@@ -131,10 +150,6 @@ def _add_process(commands: Any) -> None:
         help="end if one step on one frame takes longer",
     )
     _add_synthetic(command)
-
-
-def _add_source(command: argparse.ArgumentParser, what: str) -> None:
-    command.add_argument("video", nargs="?", default=SYNTHETIC, help=what)
 
 
 def _add_encoding(command: argparse.ArgumentParser) -> None:
@@ -213,7 +228,12 @@ def _add_tune(commands: Any) -> None:
         "with the same machine, model, frame shape and codec.",
         formatter_class=_HelpFormatter,
     )
-    _add_source(command, "the clip, or 'synthetic' for one that is made up")
+    command.add_argument(
+        "video",
+        nargs="?",
+        default=SYNTHETIC,
+        help="the clip, or 'synthetic' for one that is made up",
+    )
     _add_precision(_add_weights_options(command))
     _add_encoding(command)
     _add_limits(command)
@@ -328,22 +348,34 @@ def _fraction(text: str) -> Fraction:
         raise argparse.ArgumentTypeError(reason) from None
 
 
+def is_batch(arguments: argparse.Namespace) -> bool:
+    """Whether `process` is asked for many clips. Raises UsageError for what is no part of many."""
+    videos: list[str] = arguments.videos
+    if len(videos) > 1:
+        for word, what in ((STANDARD_INPUT, "standard input"), (SYNTHETIC, "the synthetic scene")):
+            if word in videos:
+                raise UsageError(f"{what} is processed alone; a file of this name is ./{word}")
+        return True
+    return bool(videos) and videos[0] not in (STANDARD_INPUT, SYNTHETIC) and names_many(videos[0])
+
+
 def process_config(arguments: argparse.Namespace) -> ProcessConfig:
-    """What `process` is asked to do. Raises UsageError.
+    """What `process` is asked to do, of many inputs with the first. Raises UsageError.
 
     The source is `-` as it stands where standard input is asked for.
     """
-    if arguments.video == STANDARD_INPUT:
+    video = arguments.videos[0] if arguments.videos else SYNTHETIC
+    if video == STANDARD_INPUT:
         name = SPOOL_NAME
-    elif arguments.video != SYNTHETIC:
-        path = Path(arguments.video)
+    elif video != SYNTHETIC:
+        path = Path(video)
         # What is left of "...mp4" is no folder of its own.
         name = path.stem if path.stem.strip(".") else path.name
     else:
         name = arguments.image.stem if arguments.image else SYNTHETIC
     return ProcessConfig(
-        source=_source(arguments, arguments.frames),
-        output_dir=arguments.output_dir or Path("output") / name,
+        source=_source(arguments, video, arguments.frames),
+        output_dir=arguments.output_dir or Path(OUTPUT_FOLDER) / name,
         overwrite=arguments.overwrite,
         weights=arguments.weights,
         imgsz=arguments.imgsz,
@@ -370,7 +402,7 @@ def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
     if arguments.video == STANDARD_INPUT:
         raise UsageError("standard input cannot be read again and again: name a file")
     return ProcessConfig(
-        source=_source(arguments, None),
+        source=_source(arguments, arguments.video, None),
         output_dir=Path(),
         weights=arguments.weights,
         imgsz=arguments.imgsz,
@@ -381,9 +413,11 @@ def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
     )
 
 
-def _source(arguments: argparse.Namespace, num_frames: int | None) -> Path | SyntheticOptions:
-    if arguments.video != SYNTHETIC:
-        return Path(arguments.video)
+def _source(
+    arguments: argparse.Namespace, video: str, num_frames: int | None
+) -> Path | SyntheticOptions:
+    if video != SYNTHETIC:
+        return Path(video)
     return SyntheticOptions(
         num_frames=_SYNTHETIC_FRAMES if num_frames is None else num_frames,
         size_wh=arguments.size,

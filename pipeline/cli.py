@@ -13,23 +13,29 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.arguments import (
+    OUTPUT_FOLDER,
     STANDARD_INPUT,
     argument_parser,
     infer_options,
+    is_batch,
     process_config,
     tune_config,
 )
+from pipeline.batch import Batch
+from pipeline.batch_report import batch_record, write_batch
+from pipeline.batch_work import ProcessClips, end_processing
+from pipeline.clips import find_clips
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.journal import WORK_NAME, Journal
 from pipeline.machine import available_cores
 from pipeline.notes import collected_notes
-from pipeline.outputs import require_free_output
+from pipeline.outputs import BATCH_PAGE_NAME, require_free_output
 from pipeline.position import Position
 from pipeline.printable import printable
 from pipeline.progress import ProgressCallback
 from pipeline.spool import spooled
-from pipeline.supervise import supervise
+from pipeline.supervise import Worker, supervise
 from pipeline.terminal import ProgressPrinter, discard
 from pipeline.throughput.configurations import AUTO, configurations
 from pipeline.wording import counted
@@ -106,9 +112,12 @@ def process_in_worker(
 
 
 def _process(arguments: argparse.Namespace) -> None:
+    if is_batch(arguments):
+        _process_batch(arguments)
+        return
     config = process_config(arguments)
     with contextlib.ExitStack() as stack:
-        if arguments.video == STANDARD_INPUT:
+        if arguments.videos == [STANDARD_INPUT]:
             if not Journal(config.output_dir / WORK_NAME).publishing:
                 require_free_output(config)  # Before all of it has been read.
             source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
@@ -127,6 +136,56 @@ def _process(arguments: argparse.Namespace) -> None:
         )
     for line in report["output"]["notes"]:
         _show(f"note: {line}", sys.stderr)
+
+
+def _process_batch(arguments: argparse.Namespace) -> None:
+    output_dir = arguments.output_dir or Path(OUTPUT_FOLDER)
+    config = dataclasses.replace(process_config(arguments), output_dir=output_dir)
+    with collected_notes() as notes:
+        batch = Batch(config, find_clips(arguments.videos, output_dir))
+    for line in notes:
+        _show(f"note: {line}", sys.stderr)
+    try:
+        with (
+            ProgressPrinter() as progress,
+            Worker(ProcessClips(), end_processing) as worker,
+        ):
+            batch.process(worker, supervise, progress)
+        worker.require_not_stopped()
+    finally:
+        if batch.number_of("not reached") < len(batch.results):
+            record = batch_record(batch, notes, output_dir)
+            write_batch(record, output_dir)
+            with contextlib.suppress(OSError):  # What was asked for are the files.
+                for line in _batch_summary(record, output_dir):
+                    _show(line)
+    if failed := [result for result in batch.results if result.status == "failed"]:
+        width = max(len(printable(str(result.clip.path))) for result in failed)
+        for result in failed:
+            if arguments.debug:
+                for line in traceback.format_exception(result.error):
+                    _show(line.rstrip("\n"), sys.stderr)
+            _show(f"{printable(str(result.clip.path)):<{width}}  {result.reason}", sys.stderr)
+        raise PipelineError(f"{len(failed)} of {len(batch.results)} clips failed")
+
+
+def _batch_summary(record: dict[str, Any], folder: Path) -> list[str]:
+    total = record["total"]
+    now = total["this_run"]
+    counts = [f"{total['done']} of {total['clips']} clips done"]
+    if total["skipped"]:
+        counts.append(f"{total['skipped']} skipped, done by an earlier run")
+    counts += [
+        f"{total[key]} {key.replace('_', ' ')}" for key in ("failed", "not_reached") if total[key]
+    ]
+    lines = ["; ".join(counts)]
+    if now["num_frames"]:
+        lines.append(
+            f"{now['num_frames']} frames, {now['footage_hours']:.2f} hours of footage, in "
+            f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all, "
+            f"{now['times_real_time']:.1f} times real time"
+        )
+    return [*lines, f"report in {folder / BATCH_PAGE_NAME}"]
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -199,17 +258,11 @@ def _plan(arguments: argparse.Namespace) -> None:
         bandwidth_bytes=arguments.bandwidth and 1e6 * arguments.bandwidth,
         price_per_core_hour=arguments.price_per_core_hour,
     )
-    clips = read_headers(_clips(arguments.footage))
-    for line in table_lines(size_job(clips, options)):
+    # Where results usually go is no footage.
+    clips = find_clips(arguments.footage, Path(OUTPUT_FOLDER))
+    headers = read_headers(clip.path for clip in clips)
+    for line in table_lines(size_job(headers, options)):
         _show(line)
-
-
-def _clips(inputs: Sequence[str]) -> list[Path]:
-    found = []
-    for text in inputs:
-        path = Path(text)
-        found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return found
 
 
 def _configs(_: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import resource
@@ -97,8 +98,13 @@ def process_cpu_seconds() -> float:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    found = {name: version(name) for name in _REPORTED_PACKAGES}
-    return {"python": platform.python_version(), "pipeline": version("pipeline"), **found}
+    found = {name: _version(name) for name in _REPORTED_PACKAGES}
+    return {"python": platform.python_version(), "pipeline": _version("pipeline"), **found}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return version(package)  # Reads all that is known of the package, each time.
 
 
 def _line_of(path: str, key: str) -> str:

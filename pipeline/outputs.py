@@ -6,14 +6,16 @@ Imports nothing heavy: what is in the way is told before anything is loaded.
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.checksum import flush_to_disk
 from pipeline.config import ProcessConfig
 from pipeline.errors import InputError, UsageError
+from pipeline.journal import WORK_NAME, Journal
 
 if TYPE_CHECKING:
     from pipeline.frames import VideoInfo  # At run time it would load FFmpeg.
@@ -23,6 +25,8 @@ DETECTIONS_NAME = "detections.jsonl"
 TRUTH_NAME = "truth.jsonl"
 REPORT_JSON_NAME = "report.json"
 REPORT_PAGE_NAME = "report.html"
+BATCH_JSON_NAME = "batch.json"
+BATCH_PAGE_NAME = "batch.html"
 _OUTPUT_NAMES = (
     TRUTH_NAME,
     DETECTIONS_NAME,
@@ -47,6 +51,23 @@ def require_free_output(config: ProcessConfig) -> None:
             raise InputError(f"{target} exists already: --overwrite replaces it")
         if target.is_dir():
             raise InputError(f"{target} is a folder: it cannot be replaced")
+
+
+def finished_report(output_dir: Path, key: str) -> dict[str, Any] | None:
+    """The report of a result that is all there and was asked for by this key; else None."""
+    if Journal(output_dir / WORK_NAME).publishing:
+        return None
+    try:
+        report = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))
+        complete = (
+            report["result_key"] == key
+            and report["output"]["size_bytes"] == (output_dir / ANNOTATED_NAME).stat().st_size
+            and (output_dir / DETECTIONS_NAME).exists()
+            and (output_dir / REPORT_PAGE_NAME).exists()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(report) if complete else None
 
 
 def require_space(

@@ -116,6 +116,12 @@ class Position:
     def __reduce__(self) -> tuple[type[Position], tuple[Any]]:
         return Position, (self._memory,)
 
+    def reset(self) -> None:
+        """Both threads are to begin; what they were at before is forgotten."""
+        for place in (self.decoding, self.encoding):
+            place.frame_index = 0
+            place.enter(Step.PREPARE)
+
     @property
     def heartbeat(self) -> int:
         """A number that grows with every step that either thread enters."""

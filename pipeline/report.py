@@ -46,6 +46,7 @@ class Phases:
 def build_report(
     *,
     config: ProcessConfig,
+    key: str,
     info: VideoInfo,
     faults: SourceFaults,
     prepared: PreparedModel,
@@ -62,6 +63,7 @@ def build_report(
 ) -> Report:
     """All facts and figures of a finished run.
 
+    key: tells what was asked for from all else.
     engine: how the model ran, and where, as plain values.
     segments: how many there are, and how much an earlier, interrupted run had done, whose time
     is part of all times here.
@@ -73,6 +75,7 @@ def build_report(
     frames_fps = frames / stats.frames_wall_seconds
     return {
         "schema_version": SCHEMA_VERSION,
+        "result_key": key,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "source": {**_plain(asdict(info)), "faults": asdict(faults)},
         "output": {

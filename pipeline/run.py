@@ -22,6 +22,7 @@ from pipeline.executors import Executor
 from pipeline.executors.local import LocalExecutor
 from pipeline.frames import WHOLE, FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
+from pipeline.identity import result_key, source_stamp
 from pipeline.infer import resolved_precision
 from pipeline.journal import Journal, open_journal, what_is_kept
 from pipeline.judge import Judgement, judge
@@ -130,6 +131,7 @@ def _process(
         info, plan = clip.source.info, selection.plan
         class_ids = select_class_ids(config.detect, clip.prepared.layout)
         segments = _plan(config, info, executor, beat)
+        asked = result_key(config, clip.prepared.weights_sha256)
         key = _run_key(config, clip.prepared, selection, segments, beat)
         if not (journal.publishing and journal.matches(key)):
             require_free_output(config)
@@ -161,6 +163,7 @@ def _process(
     before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
         config=config,
+        key=asked,
         info=info,
         faults=faults,
         prepared=clip.prepared,
@@ -252,12 +255,9 @@ def _run_key(
 
 def _identity(source: Path | SyntheticOptions, beat: Beat, *, whole: bool) -> Any:
     """What tells one source from another: of a clip that is short, not its every byte."""
-    if isinstance(source, SyntheticOptions):
-        picture = file_sha256(source.image) if source.image else None
-        return [dataclasses.asdict(source), picture]
-    found = source.stat()
-    content = file_sha256(source, beat) if whole else found.st_mtime_ns
-    return [source.name, found.st_size, content]
+    if whole and isinstance(source, Path):
+        return [source.name, source.stat().st_size, file_sha256(source, beat)]
+    return source_stamp(source)
 
 
 def _take_segments(

@@ -24,7 +24,13 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from pipeline.config import ProcessConfig
-from pipeline.errors import Interrupted, PipelineError, WorkerDied, as_pipeline_error
+from pipeline.errors import (
+    InputError,
+    Interrupted,
+    PipelineError,
+    WorkerDied,
+    as_pipeline_error,
+)
 from pipeline.journal import tidy
 from pipeline.position import Position
 from pipeline.progress import Progress, ProgressCallback
@@ -58,6 +64,10 @@ class _Failed:
     cleaned_up: bool = True
 
 
+def _do_nothing() -> None:
+    """For a child that keeps nothing."""
+
+
 class _WorkerTraceback(Exception):
     """Where an error came from in the worker; as a cause it is shown in the parent's traceback."""
 
@@ -66,70 +76,169 @@ class _WorkerTraceback(Exception):
 
 
 def supervise(work: Work[Result], config: ProcessConfig, on_progress: ProgressCallback) -> Result:
-    """Do the work in a child process and return its result; for the main thread only.
+    """Do one piece of work in a child process and return its result; for the main thread only.
 
-    work: a function of a module, called as work(config, on_progress, position) in the child.
-    Raises the PipelineError that the work raised; WorkerDied if the child died, or hung and was
-    killed; Interrupted if SIGINT or SIGTERM came. The first of them asks the work to stop, by a
-    KeyboardInterrupt; a second one, or too long a wait, kills the child. In all these cases what
-    the child left behind is removed.
+    As Worker does it, which is told of any signal, so that also one that comes when all is done
+    is not lost.
     """
-    context = _context()
-    position = Position.shared(context)
-    messages, worker_end = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_run_worker, args=(work, config, position, worker_end), name="worker"
-    )
-    creates = not config.output_dir.exists()
-    stop = _Stop(process)
-    answer: _Done[Result] | _Failed | None = None
-    kept = ""
-    with messages, contextlib.ExitStack() as handlers:
-        # Held back, so that neither process is without its own handlers for a moment.
+    with Worker(work) as worker:
+        result = worker.run(config, on_progress)
+    worker.require_not_stopped()
+    return result
+
+
+class Worker(Generic[Result]):
+    """A child process that does one run after the other; for the main thread only.
+
+    work: a function of a module, or an object that can be pickled, called in the child as
+        work(config, on_progress, position) for every run; what it keeps is there for the next.
+    at_end: called in the child before it ends in order.
+
+    The child begins with the first run. One that died, or did not end a run as it should, is
+    replaced for the next one. SIGINT and SIGTERM are caught as long as the context lasts: the
+    first of them asks the work to stop, by a KeyboardInterrupt; a second one, or too long a
+    wait, kills the child.
+    """
+
+    def __init__(self, work: Work[Result], at_end: Callable[[], object] = _do_nothing) -> None:
+        self._work = work
+        self._at_end = at_end
+        self._child: _Child | None = None
+        self._stop = _Stop()
+        self._handlers = contextlib.ExitStack()
+
+    def __enter__(self) -> Worker[Result]:
         with _stopping_signals_blocked():
-            process.start()
             for number in _STOPPING_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    handlers.callback(signal.signal, number, signal.signal(number, stop))
-        worker_end.close()
+                    before = signal.signal(number, self._stop)
+                    self._handlers.callback(signal.signal, number, before)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._handlers:
+            self._let_go(kill=False)
+
+    def require_not_stopped(self) -> None:
+        """Raise Interrupted if a signal came, though the last run is complete."""
+        if self._stop.signal_number is not None:
+            error = Interrupted("interrupted when the output was complete")
+            error.signal_number = self._stop.signal_number
+            raise error
+
+    def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> Result:
+        """Do the work and return its result.
+
+        Raises the PipelineError that the work raised; WorkerDied if the child died, or hung and
+        was killed; Interrupted if a signal came before the result. In all these cases what the
+        child left behind is removed.
+        """
+        self.require_not_stopped()
+        creates = not config.output_dir.exists()
+        child = self._living_child()
+        answer: _Done[Result] | _Failed | None = None
+        kept = ""
         try:
-            answer = _watch(process, messages, position, config, on_progress, stop)
+            answer = _answer(child, config, on_progress, self._stop)
         except WorkerDied as error:
             answer = _Failed(error, None, cleaned_up=False)
         finally:
             if answer is None or (isinstance(answer, _Failed) and not answer.cleaned_up):
-                process.kill()
-            _end(process)
+                self._let_go(kill=True)
+            elif not _is_sound(answer):
+                self._let_go(kill=False)
             if not isinstance(answer, _Done):
                 kept = tidy(config.output_dir, created=creates)
-    process.close()
-    if stop.signal_number is not None:
-        raise _interrupted(answer, stop.signal_number, kept)
-    if isinstance(answer, _Failed):
+        if isinstance(answer, _Done):
+            return answer.result
+        if self._stop.signal_number is not None:
+            raise _interrupted(answer, self._stop.signal_number, kept)
         if kept and not answer.cleaned_up:
             answer.error.args = (f"{answer.error.args[0]}; {kept}",)
         raise answer.error from answer.cause
-    return answer.result
+
+    def _living_child(self) -> _Child:
+        if self._child is not None and not self._child.process.is_alive():
+            self._let_go(kill=True)
+        if self._child is None:
+            self._child = _start(self._work, self._at_end, self._stop)
+        return self._child
+
+    def _let_go(self, *, kill: bool) -> None:
+        """End the child, if there is one: in order, or at once."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if kill:
+            child.process.kill()
+        with child.pipe, contextlib.suppress(OSError):  # It may be gone already.
+            child.pipe.send(None)
+        _end(child.process)
+        self._stop.process = None
+        child.process.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """pipe: configs go there, progress and answers come back."""
+
+    process: BaseProcess
+    pipe: Connection[Any, Any]
+    position: Position
+
+
+def _start(work: Work[Any], at_end: Callable[[], object], stop: _Stop) -> _Child:
+    context = _context()
+    position = Position.shared(context)
+    pipe, worker_end = context.Pipe()
+    process = context.Process(
+        target=_run_worker, args=(work, at_end, position, worker_end), name="worker"
+    )
+    # Held back, so that neither process is without its own handlers for a moment.
+    with _stopping_signals_blocked():
+        process.start()
+        stop.process = process
+    worker_end.close()
+    return _Child(process, pipe, position)
+
+
+def _is_sound(answer: _Done[Any] | _Failed) -> bool:
+    """Whether the child can be trusted with another run: nothing of this one hangs in it."""
+    return isinstance(answer, _Done) or isinstance(answer.error, InputError)
 
 
 class _Stop:
     """The handler of the signals that stop a run: the first asks the worker, the second kills."""
 
-    def __init__(self, process: BaseProcess) -> None:
+    def __init__(self) -> None:
         self.signal_number: int | None = None
-        self._process = process
+        self.process: BaseProcess | None = None
 
     def __call__(self, number: int, _: FrameType | None) -> None:
-        if self.signal_number is None:
+        first = self.signal_number is None
+        if first:
             self.signal_number = number
-            self._process.terminate()
-        else:
-            self._process.kill()
+        if self.process is not None:
+            if first:
+                self.process.terminate()
+            else:
+                self.process.kill()
+
+
+def _answer(
+    child: _Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
+) -> _Done[Any] | _Failed:
+    """Have a run done. Raises WorkerDied."""
+    try:
+        child.pipe.send(config)
+    except OSError:
+        raise _death(child.process, child.position, config) from None
+    return _watch(child.process, child.pipe, child.position, config, on_progress, stop)
 
 
 def _watch(
     process: BaseProcess,
-    messages: Connection,
+    messages: Connection[Any, Any],
     position: Position,
     config: ProcessConfig,
     on_progress: ProgressCallback,
@@ -217,10 +326,8 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _interrupted(answer: _Done[Any] | _Failed, signal_number: int, kept: str) -> Interrupted:
-    if isinstance(answer, _Done):
-        error = Interrupted("interrupted when the output was complete")
-    elif isinstance(answer.error, Interrupted):
+def _interrupted(answer: _Failed, signal_number: int, kept: str) -> Interrupted:
+    if isinstance(answer.error, Interrupted):
         error = answer.error
     elif isinstance(answer.error, WorkerDied):
         parts = ("interrupted", "the worker did not stop and was killed", kept)
@@ -259,24 +366,31 @@ def _stopping_signals_blocked() -> Iterator[None]:
 
 
 def _run_worker(
-    work: Work[Any], config: ProcessConfig, position: Position, messages: Connection
+    work: Work[Any], at_end: Callable[[], object], position: Position, pipe: Connection[Any, Any]
 ) -> None:
-    """The child's whole life; its last message is a _Done or a _Failed."""
+    """The child's whole life: every config that comes is answered by a _Done or a _Failed."""
     # Ctrl-C reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruption = _Interruption()
+    signal.signal(signal.SIGTERM, interruption)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING_SIGNALS)
     answer: _Done[Any] | _Failed
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING_SIGNALS)
-        position.on_failure = lambda error: messages.send(_failed(error, cleaned_up=False))
-        answer = _Done(work(config, _sender(messages), position))
-    except KeyboardInterrupt:
-        answer = _Failed(Interrupted("interrupted"), None)
-    except BaseException as error:
-        answer = _failed(error)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    messages.send(answer)
+    while True:
+        try:
+            with interruption.raised():
+                config = pipe.recv()
+                if config is None:
+                    break
+                answer = _work_on(work, config, pipe, position)
+        except KeyboardInterrupt:
+            answer = _Failed(Interrupted("interrupted"), None)
+        with contextlib.suppress(OSError):  # Nobody listens any more.
+            pipe.send(answer)
+        if interruption.came:
+            break
+    with contextlib.suppress(Exception):
+        at_end()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # It is where the shell has closed it.
             stream.flush()
@@ -290,9 +404,41 @@ def _failed(error: BaseException, *, cleaned_up: bool = True) -> _Failed:
     return _Failed(known, _WorkerTraceback(traceback.format_exc()), cleaned_up)
 
 
-def _interrupt(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def _work_on(
+    work: Work[Any], config: ProcessConfig, pipe: Connection[Any, Any], position: Position
+) -> _Done[Any] | _Failed:
+    position.reset()
+    position.on_failure = lambda error: pipe.send(_failed(error, cleaned_up=False))
+    try:
+        return _Done(work(config, _sender(pipe), position))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return _failed(error)
+
+
+class _Interruption:
+    """The child's handler of SIGTERM: one KeyboardInterrupt, where it is wanted."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._raises = False
+
+    def __call__(self, *_: object) -> None:
+        first, self.came = not self.came, True
+        if first and self._raises:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Where the work may be cut; elsewhere it is only remembered that the signal came."""
+        self._raises = True
+        try:
+            if self.came:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._raises = False
 
 
 def _end_with_parent() -> None:
@@ -302,7 +448,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _sender(messages: Connection) -> ProgressCallback:
+def _sender(messages: Connection[Any, Any]) -> ProgressCallback:
     """Sends what is worth showing: every stage, its end, and a few reports a second."""
     last_sent, last_stage = 0.0, ""
 

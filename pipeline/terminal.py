@@ -61,6 +61,8 @@ class ProgressPrinter:
     def _update_bar(self, progress: Progress) -> None:
         from tqdm import tqdm
 
+        # Its thread would keep this process from forking another worker.
+        tqdm.monitor_interval = 0
         if self._bar is None:
             self._bar = tqdm(
                 desc=progress.stage,
@@ -69,6 +71,7 @@ class ProgressPrinter:
                 unit_scale=progress.unit == "B",
                 dynamic_ncols=True,
             )
+        self._bar.total = progress.total  # Of many clips it is known better as they go by.
         self._bar.update(progress.done - self._bar.n)
 
     def _print_line(self, progress: Progress) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,24 @@ def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(work: Work[Any], config: ProcessConfig, on_progress: ProgressCallback) -> Any:
         return work(config, on_progress, Position())
 
+    class WorkerHere:
+        def __init__(self, work: Work[Any], at_end: Callable[[], object]) -> None:
+            self._work, self._at_end = work, at_end
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._at_end()
+
+        def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> Any:
+            return self._work(config, on_progress, Position())
+
+        def require_not_stopped(self) -> None:
+            pass
+
     monkeypatch.setattr("pipeline.cli.supervise", here)
+    monkeypatch.setattr("pipeline.cli.Worker", WorkerHere)
 
 
 def write_clip(

@@ -1,6 +1,7 @@
 """The command with a fault in its worker: python -m tests.faulty FAULT STEP FRAME process ...
 
-The worker says "reached PID" on stdout when it comes to that step of that frame, and then
+The worker says "reached PID" on stdout when it comes to that step of that frame, and then does
+what follows. Of many clips, the frames of all that a worker does are counted, for most steps.
 
     tell    goes on
     kill    is killed, as by the kernel when memory runs out
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline import cli
+from pipeline.batch_work import ProcessClips
 from pipeline.config import ProcessConfig
 from pipeline.position import Position
 from pipeline.progress import ProgressCallback
@@ -118,7 +120,22 @@ def main() -> int:
         break_step(fault, step, int(frame))
         return work(config, on_progress, position)
 
+    whole = ProcessClips.__call__
+    broken: list[int] = []
+
+    def faulty_clips(
+        clips: ProcessClips,
+        config: ProcessConfig,
+        on_progress: ProgressCallback,
+        position: Position,
+    ) -> Any:
+        if not broken:
+            broken.append(os.getpid())
+            break_step(fault, step, int(frame))
+        return whole(clips, config, on_progress, position)
+
     cli.process_in_worker = faulty
+    setattr(ProcessClips, "__call__", faulty_clips)  # noqa: B010
     return cli.main(arguments)
 
 

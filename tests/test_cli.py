@@ -261,15 +261,13 @@ def test_a_model_that_cannot_be_used_is_exit_code_1_and_one_line(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("kind", ["missing", "a text", "a folder", "empty", "truncated"])
+@pytest.mark.parametrize("kind", ["missing", "a text", "empty", "truncated"])
 def test_a_clip_that_cannot_be_read_is_exit_code_1_and_one_line(
     tmp_path: Path, usual: list[str], kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "wrong.mp4"
     if kind == "a text":
         path.write_text("no video\n" * 50)
-    elif kind == "a folder":
-        path.mkdir()
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "truncated":
@@ -279,6 +277,19 @@ def test_a_clip_that_cannot_be_read_is_exit_code_1_and_one_line(
     printed = capfd.readouterr()
     assert printed.out == ""
     assert re.fullmatch(rf"pipeline: {re.escape(str(path))}: .+\n", printed.err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_clip_is_wrong_use(
+    tmp_path: Path, usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.mp4"
+    path.mkdir()
+    assert main(["process", str(path), *usual]) == 2
+    assert re.fullmatch(
+        rf"pipeline: {re.escape(str(path))}: holds no clip; looked for .*\n",
+        capsys.readouterr().err,
+    )
     assert not (tmp_path / "out").exists()
 
 

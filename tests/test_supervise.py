@@ -19,11 +19,11 @@ from typing import IO, Any
 import pytest
 
 from pipeline.config import ProcessConfig, SyntheticOptions
-from pipeline.errors import EncodeError, Interrupted, PipelineError, WorkerDied
+from pipeline.errors import EncodeError, InputError, Interrupted, PipelineError, WorkerDied
 from pipeline.journal import SPOOL_NAME, WORK_NAME
 from pipeline.position import Position
 from pipeline.progress import Progress, ProgressCallback, no_progress
-from pipeline.supervise import supervise
+from pipeline.supervise import Worker, supervise
 from tests.conftest import with_light, write_clip
 from tests.test_public_api import HEAVY
 
@@ -473,3 +473,84 @@ def test_a_progress_callback_that_fails_ends_the_worker(tmp_path: Path) -> None:
     with pytest.raises(BrokenPipeError):
         supervise(count_to_five, config_in(tmp_path), refuse)
     assert multiprocessing.active_children() == []
+
+
+class Counting:
+    """Work that remembers how often it was done in this process; some of it fails."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, config: ProcessConfig, *_: object) -> tuple[int, int]:
+        self.times += 1
+        how = config.source_name
+        if how == "unreadable":
+            raise InputError("no video")
+        if how == "unexpected":
+            raise ZeroDivisionError
+        if how == "dead":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid(), self.times
+
+
+def named(name: str, folder: Path) -> ProcessConfig:
+    return ProcessConfig(source=Path(name), output_dir=folder / name)
+
+
+def test_one_worker_does_one_run_after_the_other_and_keeps_what_it_has(tmp_path: Path) -> None:
+    with Worker(Counting()) as worker:
+        first = worker.run(named("a", tmp_path), no_progress)
+        with pytest.raises(InputError, match="no video"):
+            worker.run(named("unreadable", tmp_path), no_progress)
+        last = worker.run(named("b", tmp_path), no_progress)
+    assert first[0] == last[0] != os.getpid()
+    assert (first[1], last[1]) == (1, 3)
+    assert_gone(first[0])
+
+
+@pytest.mark.parametrize(("how", "error"), [("dead", WorkerDied), ("unexpected", PipelineError)])
+def test_a_worker_that_died_or_may_be_damaged_is_replaced_for_the_next_run(
+    how: str, error: type[PipelineError], tmp_path: Path
+) -> None:
+    with Worker(Counting()) as worker:
+        first = worker.run(named("a", tmp_path), no_progress)
+        with pytest.raises(error):
+            worker.run(named(how, tmp_path), no_progress)
+        last = worker.run(named("b", tmp_path), no_progress)
+    assert first[0] != last[0]
+    assert last[1] == 1
+    assert_gone(first[0])
+
+
+def test_a_worker_that_dies_while_it_waits_costs_no_run(tmp_path: Path) -> None:
+    with Worker(Counting()) as worker:
+        first = worker.run(named("a", tmp_path), no_progress)
+        os.kill(first[0], signal.SIGKILL)
+        wait_until_dead(first[0])
+        assert worker.run(named("b", tmp_path), no_progress)[1] == 1
+
+
+def wait_until_dead(pid: int) -> None:
+    """Wait for a child of this process without taking its exit code from who will ask for it."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_after_a_signal_between_two_runs_there_is_no_further_one(tmp_path: Path) -> None:
+    with Worker(Counting()) as worker:
+        pid, _ = worker.run(named("a", tmp_path), no_progress)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted) as caught:
+            worker.run(named("b", tmp_path), no_progress)
+    assert caught.value.signal_number == signal.SIGTERM
+    assert_gone(pid)
+
+
+def leave_a_mark(folder: str) -> None:
+    Path(folder, "ended").touch()
+
+
+def test_a_worker_that_is_no_longer_needed_ends_in_order(tmp_path: Path) -> None:
+    with Worker(Counting(), functools.partial(leave_a_mark, str(tmp_path))) as worker:
+        worker.run(named("a", tmp_path), no_progress)
+        assert not (tmp_path / "ended").exists()
+    assert (tmp_path / "ended").exists()

@@ -12,12 +12,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-
-import openvino as ov
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ModelError
 from pipeline.model.weights import cache_dir
 from pipeline.notes import note
+
+if TYPE_CHECKING:
+    import openvino as ov
 
 _SEAL_SUFFIX = ".seal"
 _CHUNK_BYTES = 1 << 20
@@ -58,6 +60,8 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 def save_ir(model: ov.Model, ir: Path) -> None:
     """Write an IR in float32. Raises OSError if it cannot be written."""
+    import openvino as ov  # Only here: who fills in a page needs the rest of this module.
+
     try:
         ov.save_model(model, ir, compress_to_fp16=False)
     except RuntimeError as error:  # Says no more than that.

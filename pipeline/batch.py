@@ -1,0 +1,166 @@
+"""Many clips, one after the other: one that fails is told of, and the rest go on.
+
+Imports nothing heavy: the work is done in a worker process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pipeline.batch_work import expected_frames
+from pipeline.clips import Clip
+from pipeline.config import ProcessConfig
+from pipeline.errors import Interrupted, PipelineError, UsageError, WorkerDied
+from pipeline.identity import result_key
+from pipeline.model.parts import parts_sha256, require_sizes
+from pipeline.model.weights import find_weights
+from pipeline.outputs import finished_report
+from pipeline.progress import Progress, ProgressCallback
+from pipeline.supervise import Work
+
+Status = Literal["done", "skipped", "failed", "not reached"]
+"""skipped: an earlier run had done it, of the same input, with the same model and options."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What there is to say of a result; footage_seconds is None where the rate is not known."""
+
+    num_frames: int
+    footage_seconds: float | None
+    wall_seconds: float
+
+    @classmethod
+    def of(cls, report: dict[str, Any]) -> Figures:
+        speed, frames = report["speed"], report["output"]["num_frames"]
+        real_time = speed["times_real_time"]
+        return cls(frames, real_time and real_time * speed["wall_seconds"], speed["wall_seconds"])
+
+
+@dataclass(frozen=True, slots=True)
+class ClipResult:
+    """How a clip fared; error: why it failed; figures: where there is a result."""
+
+    clip: Clip
+    status: Status = "not reached"
+    error: PipelineError | None = None
+    figures: Figures | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in a line that does not name the clip once more; empty if it did not."""
+        if self.error is None:
+            return ""
+        return " ".join(str(self.error).removeprefix(f"{self.clip.path}: ").split())
+
+
+class ClipWorker(Protocol):
+    """As `supervise.Worker`."""
+
+    def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any]: ...
+
+
+Supervise = Callable[[Work[list[int | None]], ProcessConfig, ProgressCallback], list[int | None]]
+
+
+class Batch:
+    """The clips of one command, and how each of them fared.
+
+    config: of every clip, but for its source and output_dir. wall_seconds: what `process` took.
+    """
+
+    def __init__(self, config: ProcessConfig, clips: Sequence[Clip]) -> None:
+        self.wall_seconds = 0.0
+        self._config = config
+        self._results = {clip: ClipResult(clip) for clip in clips}
+
+    @property
+    def results(self) -> list[ClipResult]:
+        return list(self._results.values())
+
+    def number_of(self, status: Status) -> int:
+        return sum(result.status == status for result in self._results.values())
+
+    def process(
+        self, worker: ClipWorker, supervise: Supervise, on_progress: ProgressCallback
+    ) -> None:
+        """Process every clip of which there is no result of the same input, model and options.
+
+        supervise: looks at the clips in a process of its own. Raises what ends them all:
+        UsageError, ModelError where there is no model, Interrupted; how far it came is in
+        `results`.
+        """
+        started = time.perf_counter()
+        try:
+            clips = self._clips_left(on_progress)
+            expected = self._expected_frames(clips, supervise, on_progress) if clips else []
+            done, ahead = 0, sum(count or 0 for count in expected)
+            for clip, count in zip(clips, expected, strict=True):
+                ahead -= count or 0
+                self._process_clip(
+                    clip, worker, functools.partial(_of_all, on_progress, done, ahead)
+                )
+                figures = self._results[clip].figures
+                done += figures.num_frames if figures else count or 0
+        except Interrupted as error:
+            finished = self.number_of("done") + self.number_of("skipped")
+            error.args = (
+                f"interrupted; {finished} of {len(self._results)} clips are done: "
+                "the same command goes on with the others",
+            )
+            raise
+        finally:
+            self.wall_seconds = time.perf_counter() - started
+
+    def _clips_left(self, on_progress: ProgressCallback) -> list[Clip]:
+        weights = find_weights(self._config.weights, on_progress)
+        require_sizes(weights)
+        model = parts_sha256(weights)
+        left = []
+        for clip in self._results:
+            try:
+                key = result_key(self._config_of(clip), model)
+            except OSError:  # It is not there, or the calibration is not: told when it is its turn.
+                left.append(clip)
+                continue
+            report = finished_report(clip.output_dir, key)
+            if report is None:
+                left.append(clip)
+            else:
+                self._results[clip] = ClipResult(clip, "skipped", figures=Figures.of(report))
+        return left
+
+    def _expected_frames(
+        self, clips: Sequence[Clip], supervise: Supervise, on_progress: ProgressCallback
+    ) -> list[int | None]:
+        look = functools.partial(expected_frames, [clip.path for clip in clips])
+        try:
+            return supervise(look, self._config, on_progress)
+        except WorkerDied:  # One of the clips did it; which, is told when it is its turn.
+            return [None] * len(clips)
+
+    def _process_clip(self, clip: Clip, worker: ClipWorker, on_progress: ProgressCallback) -> None:
+        try:
+            report = worker.run(self._config_of(clip), on_progress)
+        except (Interrupted, UsageError):
+            raise
+        except PipelineError as error:
+            self._results[clip] = ClipResult(clip, "failed", error)
+        else:
+            self._results[clip] = ClipResult(clip, "done", figures=Figures.of(report))
+
+    def _config_of(self, clip: Clip) -> ProcessConfig:
+        return dataclasses.replace(self._config, source=clip.path, output_dir=clip.output_dir)
+
+
+def _of_all(on_progress: ProgressCallback, done: int, ahead: int, progress: Progress) -> None:
+    """Tell of a clip's progress as that of all; done, ahead: the frames before and behind it."""
+    if progress.stage == "frames":
+        of_clip = max(progress.done, progress.total or 0)
+        progress = Progress("frames", done + progress.done, done + of_clip + ahead)
+    on_progress(progress)

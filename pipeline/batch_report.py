@@ -1,0 +1,112 @@
+"""How a batch went -> batch.json and batch.html.
+
+Imports nothing heavy before there is something to write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pipeline.batch import Batch, ClipResult, Figures
+from pipeline.errors import InputError
+from pipeline.outputs import BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
+
+SCHEMA_VERSION = 1
+
+
+def batch_record(batch: Batch, notes: Sequence[str], output_dir: Path) -> dict[str, Any]:
+    """All facts and figures of a batch, as plain values.
+
+    this_run: of the clips that were done now, in the time of the whole command; results: of all
+    that have a result, by an earlier run or by this one. notes: what else there is to tell.
+    """
+    results = batch.results
+    now = [r.figures for r in results if r.figures and r.status == "done"]
+    frames, footage = _num_frames(now), _footage_seconds(now)
+    seconds = batch.wall_seconds
+    existing = [r.figures for r in results if r.figures]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "total": {
+            "clips": len(results),
+            "done": batch.number_of("done"),
+            "skipped": batch.number_of("skipped"),
+            "failed": batch.number_of("failed"),
+            "not_reached": batch.number_of("not reached"),
+            "wall_seconds": seconds,
+            "this_run": {
+                "num_frames": frames,
+                "footage_hours": footage / 3600,
+                "fps": frames / seconds if seconds else None,
+                "times_real_time": footage / seconds if seconds else None,
+            },
+            "results": {
+                "num_frames": _num_frames(existing),
+                "footage_hours": _footage_seconds(existing) / 3600,
+            },
+        },
+        "notes": list(notes),
+        "clips": [_clip_record(result, output_dir) for result in results],
+    }
+
+
+def write_batch(record: dict[str, Any], output_dir: Path) -> None:
+    """Write batch.json and batch.html, in place of those of an earlier command.
+
+    Raises InputError if they cannot be written.
+    """
+    # Only here: what comes before the first frame need not wait for it.
+    from pipeline.page import render_page
+
+    page = render_page("batch.html.jinja", b=record)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        _write_whole(output_dir / BATCH_JSON_NAME, json.dumps(record, indent=2) + "\n")
+        _write_whole(output_dir / BATCH_PAGE_NAME, page)
+    except OSError as error:
+        raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _clip_record(result: ClipResult, output_dir: Path) -> dict[str, Any]:
+    figures, place = result.figures, result.clip.output_dir.relative_to(output_dir)
+    record: dict[str, Any] = {
+        "source": str(result.clip.path),
+        "output_dir": str(place),
+        "status": result.status,
+        "reason": result.reason or None,
+        "report": None,
+    }
+    if figures:
+        seconds, footage = figures.wall_seconds, figures.footage_seconds
+        record |= {
+            # As a link: of the bytes of the name, which need not be text.
+            "report": quote(os.fsencode(place / REPORT_PAGE_NAME)),
+            "num_frames": figures.num_frames,
+            "footage_seconds": footage,
+            "wall_seconds": seconds,
+            "fps": figures.num_frames / seconds,
+            "times_real_time": footage and footage / seconds,
+        }
+    return record
+
+
+def _num_frames(figures: Sequence[Figures]) -> int:
+    return sum(of_clip.num_frames for of_clip in figures)
+
+
+def _footage_seconds(figures: Sequence[Figures]) -> float:
+    """Of the clips whose frame rate is known."""
+    return sum(of_clip.footage_seconds or 0.0 for of_clip in figures)

@@ -1,0 +1,507 @@
+"""Many clips with one command: what is done, what is skipped, what fails, and what tells of it."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+
+from pipeline.batch import Batch
+from pipeline.cli import main
+from pipeline.clips import Clip
+from pipeline.config import ProcessConfig
+from pipeline.errors import InputError
+from pipeline.progress import Progress, ProgressCallback
+from tests.conftest import with_light, write_clip
+from tests.test_public_api import HEAVY
+from tests.test_supervise import faulty, last_words, worker_pid
+
+NUM_CLIPS = 10
+FRAMES = 8
+BROKEN = (2, 6)
+
+
+@pytest.fixture(scope="module")
+def one_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, [with_light((i, 3)) for i in range(FRAMES)])
+
+
+@pytest.fixture
+def footage(tmp_path: Path, one_clip: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Ten clips in folders of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    clips = [Path("footage", f"cam{i % 3}", f"{i}.mp4") for i in range(NUM_CLIPS)]
+    for clip in clips:
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(one_clip, clip)
+    return sorted(clips)
+
+
+@pytest.fixture
+def usual(tiny_weights: Path) -> list[str]:
+    return ["--weights", str(tiny_weights), "--output-dir", "out"]
+
+
+def damage(clip: Path) -> None:
+    clip.write_bytes(b"no video\n" * 50)
+
+
+def results(out: str = "out") -> dict[str, Any]:
+    """The clips of batch.json by their names."""
+    record = json.loads(Path(out, "batch.json").read_text(encoding="utf-8"))
+    return {clip["source"]: clip for clip in record["clips"]}
+
+
+def totals(out: str = "out") -> dict[str, Any]:
+    return dict(json.loads(Path(out, "batch.json").read_text(encoding="utf-8"))["total"])
+
+
+def statuses() -> list[str]:
+    return [clip["status"] for clip in results().values()]
+
+
+def annotated() -> dict[str, int]:
+    """The finished clips below the output folder, and when they were written."""
+    return {str(path): path.stat().st_mtime_ns for path in Path("out").rglob("annotated.mp4")}
+
+
+def test_what_can_be_done_is_done_and_what_fails_is_told_with_its_reason(
+    footage: list[Path], usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in BROKEN:
+        damage(footage[number])
+    assert main(["process", "footage", *usual]) == 1
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert lines[-1] == "pipeline: 2 of 10 clips failed"
+    for line, number in zip(lines[-3:], BROKEN, strict=False):
+        assert re.fullmatch(rf"{footage[number]}  not a video that can be read: .+", line)
+    assert re.fullmatch(
+        r"8 of 10 clips done; 2 failed\n"
+        r"64 frames, 0\.00 hours of footage, in \d+\.\d\d s: \d+\.\d fps over all, "
+        r"\d+\.\d times real time\n"
+        r"report in out/batch\.html\n",
+        printed.out,
+    )
+    whole = [clip for clip in footage if footage.index(clip) not in BROKEN]
+    assert sorted(annotated()) == sorted(f"out/{clip}/annotated.mp4" for clip in whole)
+    for clip in whole:
+        assert len(Path("out", clip, "detections.jsonl").read_text().splitlines()) == FRAMES
+
+
+def test_the_record_of_a_batch_has_the_figures_of_every_clip_and_of_all(
+    footage: list[Path], usual: list[str]
+) -> None:
+    damage(footage[0])
+    assert main(["process", "footage", *usual]) == 1
+    found, total = results(), totals()
+    assert list(found) == [str(clip) for clip in footage]
+    assert found[str(footage[0])]["reason"].startswith("not a video that can be read")
+    for clip in footage[1:]:
+        record = found[str(clip)]
+        report = json.loads(Path("out", clip, "report.json").read_text())
+        assert record["num_frames"] == FRAMES
+        assert record["footage_seconds"] == pytest.approx(FRAMES / 25)
+        assert record["fps"] == pytest.approx(report["speed"]["file_to_file_fps"])
+        assert record["times_real_time"] == pytest.approx(report["speed"]["times_real_time"])
+    assert (total["clips"], total["done"], total["failed"], total["skipped"]) == (10, 9, 1, 0)
+    now = total["this_run"]
+    assert now["num_frames"] == 9 * FRAMES == total["results"]["num_frames"]
+    assert now["footage_hours"] == pytest.approx(9 * FRAMES / 25 / 3600)
+    assert now["fps"] == pytest.approx(9 * FRAMES / total["wall_seconds"])
+    assert now["times_real_time"] == pytest.approx(9 * FRAMES / 25 / total["wall_seconds"])
+
+
+def test_clips_that_are_done_are_skipped_and_the_others_are_tried_again(
+    footage: list[Path],
+    usual: list[str],
+    one_clip: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in BROKEN:
+        damage(footage[number])
+    assert main(["process", "footage", *usual]) == 1
+    first = annotated()
+    for number in BROKEN:
+        shutil.copy(one_clip, footage[number])
+    capsys.readouterr()
+    assert main(["process", "footage", *usual]) == 0
+    assert capsys.readouterr().out.startswith(
+        "2 of 10 clips done; 8 skipped, done by an earlier run\n"
+    )
+    assert annotated().items() >= first.items()
+    assert len(annotated()) == NUM_CLIPS
+    assert (totals()["this_run"]["num_frames"], totals()["results"]["num_frames"]) == (16, 80)
+    assert main(["process", "footage", *usual]) == 0
+    assert statuses() == ["skipped"] * NUM_CLIPS
+
+
+def test_clips_that_are_done_are_skipped_though_they_are_named_in_another_way(
+    footage: list[Path], usual: list[str], one_clip: Path
+) -> None:
+    shutil.copy(one_clip, "more.mp4")
+    assert main(["process", "footage", *usual]) == 0
+    assert main(["process", "more.mp4", "footage/**/*.mp4", *usual]) == 0
+    assert sorted(statuses()) == ["done", *["skipped"] * NUM_CLIPS]
+
+
+def test_what_was_made_with_other_options_is_replaced_only_when_asked(
+    footage: list[Path], usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["process", *map(str, footage[:3]), *usual]
+    assert main(command) == 0
+    first = annotated()
+    capsys.readouterr()
+    assert main([*command, "--conf", "0.5"]) == 1
+    assert statuses() == ["failed"] * 3
+    errors = capsys.readouterr().err.splitlines()
+    assert all("exists already: --overwrite replaces it" in line for line in errors[:3])
+    assert annotated() == first
+    assert main([*command, "--conf", "0.5", "--overwrite"]) == 0
+    assert statuses() == ["done"] * 3
+    second = annotated()
+    assert set(second.values()).isdisjoint(first.values())
+    # And when that is interrupted, it need not be done twice.
+    assert main([*command, "--conf", "0.5", "--overwrite"]) == 0
+    assert statuses() == ["skipped"] * 3
+    assert annotated() == second
+
+
+CHANGES = {
+    "the clip was written to": lambda clip, _: os.utime(clip, ns=(1, 1)),
+    "the clip is another": lambda clip, _: write_clip(clip, [with_light((1, 1))] * 3),
+    "the result was cut": lambda _, out: os.truncate(out / "annotated.mp4", 100),
+    "a part of the result is gone": lambda _, out: (out / "detections.jsonl").unlink(),
+    "the report is damaged": lambda _, out: (out / "report.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_result_that_is_not_that_of_this_clip_or_not_whole_is_not_skipped(
+    change: Any, footage: list[Path], usual: list[str]
+) -> None:
+    command = ["process", *map(str, footage[:2]), *usual]
+    assert main(command) == 0
+    change(footage[0], Path("out", footage[0]))
+    assert main(command) == 1
+    assert statuses() == ["failed", "skipped"]
+    assert main([*command, "--overwrite"]) == 0
+    assert statuses() == ["done", "skipped"]
+
+
+def test_the_model_is_prepared_and_compiled_once_for_all_clips(
+    footage: list[Path], usual: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.model import loaded
+
+    calls: list[str] = []
+
+    def counted(make: Any) -> Any:
+        def made(*arguments: Any) -> Any:
+            calls.append(make.__name__)
+            return make(*arguments)
+
+        return made
+
+    for name in ("prepare_model", "load_engine"):
+        monkeypatch.setattr(loaded, name, counted(getattr(loaded, name)))
+    assert main(["process", "footage", *usual]) == 0
+    assert calls == ["prepare_model", "load_engine"]
+
+
+def test_the_first_frames_are_those_of_each_clip(footage: list[Path], usual: list[str]) -> None:
+    assert main(["process", "footage", *usual, "--frames", "3"]) == 0
+    assert {clip["num_frames"] for clip in results().values()} == {3}
+
+
+def test_by_default_everything_goes_below_output(footage: list[Path], tiny_weights: Path) -> None:
+    assert main(["process", "footage", "--weights", str(tiny_weights)]) == 0
+    assert Path("output", footage[0], "annotated.mp4").is_file()
+    assert Path("output", "batch.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["footage", "-"], "standard input is processed alone"),
+        (["footage", "synthetic"], "the synthetic scene is processed alone"),
+        (["footage", "nothing/"], "nothing/"),
+        (["footage", "--classes", "horse"], "'horse'"),
+        (["footage", "--device", "NPU.9"], "NPU.9"),
+    ],
+    ids=str,
+)
+def test_what_can_be_done_for_no_clip_ends_all_at_once_and_leaves_nothing(
+    arguments: list[str],
+    told: str,
+    footage: list[Path],
+    usual: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("nothing").mkdir()
+    assert main(["process", *arguments, *usual]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"pipeline: .*{re.escape(told)}.*\n", printed.err)
+    assert not Path("out", "batch.json").exists()
+
+
+def test_a_model_that_is_not_there_is_told_once(
+    footage: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["process", "footage", "--weights", "missing.pt"]) == 1
+    assert capsys.readouterr().err == (
+        "pipeline: missing.pt: no such model file; give a .pt, .onnx or .xml\n"
+    )
+    assert not Path("output").exists()
+
+
+def test_a_file_that_is_not_there_fails_alone(footage: list[Path], usual: list[str]) -> None:
+    assert main(["process", str(footage[0]), "missing.mp4", *usual]) == 1
+    assert statuses() == ["done", "failed"]
+    assert results()["missing.mp4"]["reason"] == "no such file"
+
+
+def test_a_batch_that_is_interrupted_tells_what_is_done_and_goes_on(
+    footage: list[Path],
+    usual: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from pipeline.encode import VideoEncoder
+
+    calls, encode = itertools.count(1), VideoEncoder.encode
+
+    def interrupted(*arguments: Any) -> None:
+        if next(calls) == 3 * FRAMES + 4:
+            raise KeyboardInterrupt
+        encode(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(VideoEncoder, "encode", interrupted)
+        assert main(["process", "footage", *usual]) == 130
+    printed = capsys.readouterr()
+    assert printed.out.startswith("3 of 10 clips done; 7 not reached\n")
+    assert printed.err == (
+        "pipeline: interrupted; 3 of 10 clips are done: the same command goes on with the others\n"
+    )
+    assert statuses() == ["done"] * 3 + ["not reached"] * 7
+    assert "7 not reached" in Path("out", "batch.html").read_text(encoding="utf-8")
+    assert len(annotated()) == 3
+    assert main(["process", "footage", *usual]) == 0
+    assert statuses() == ["skipped"] * 3 + ["done"] * 7
+
+
+HOSTILE = [
+    b"<script>alert(1)<script>.mp4",
+    b'" onmouseover="alert(1).mp4',
+    b"two\nlines\x1b[31m.mp4",
+    b"not text \xff\xfe.mp4",
+    b"100% #1 ?.mp4",
+    b"javascript:alert(1).mp4",
+]
+
+
+def test_the_page_shows_hostile_names_as_text_and_its_links_lead_to_the_reports(
+    tmp_path: Path,
+    one_clip: Path,
+    usual: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("footage").mkdir()
+    for name in HOSTILE:
+        shutil.copy(one_clip, os.fsdecode(b"footage/" + name))
+    damage(Path("footage", os.fsdecode(HOSTILE[0])))
+    damage(Path("footage", os.fsdecode(HOSTILE[2])))
+    assert main(["process", "footage", *usual]) == 1
+    page = Path("out", "batch.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert 'onmouseover="' not in page.replace("&#34;", "")
+    assert "\x1b" not in page
+    assert "\\x1b[31m" in page
+    links = [html.unescape(link) for link in re.findall(r'href="([^"]*)"', page)]
+    assert len(links) == len(HOSTILE) - 2
+    for link in links:
+        assert ":" not in link
+        assert Path("out", os.fsdecode(unquote_to_bytes(link))).is_file()
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.err
+    assert len(printed.err.splitlines()) == 3
+
+
+class WorkerOfSorts:
+    """Tells of frames without there being any."""
+
+    def __init__(self, counts: dict[str, int | None]) -> None:
+        self.counts = counts
+
+    def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any]:
+        count = self.counts[Path(config.source_name).name]
+        if count is None:
+            raise InputError(f"{config.source_name}: broken")
+        for done in range(1, count + 1):
+            on_progress(Progress("frames", done, count))
+        return {
+            "speed": {"times_real_time": None, "wall_seconds": 1.0},
+            "output": {"num_frames": count},
+        }
+
+
+def test_progress_is_that_of_all_frames_of_all_clips(tmp_path: Path, tiny_weights: Path) -> None:
+    counts = {"a.mp4": 5, "b.mp4": None, "c.mp4": 3, "d.mp4": 4}
+    clips = [Clip(tmp_path / name, tmp_path / "out" / name) for name in counts]
+    config = ProcessConfig(source=Path(), output_dir=tmp_path / "out", weights=tiny_weights)
+    seen: list[Progress] = []
+    # Of the third one nothing is known before; the second one breaks.
+    Batch(config, clips).process(WorkerOfSorts(counts), lambda *_: [5, 2, None, 4], seen.append)
+    assert [p.done for p in seen] == [*range(1, 6), *range(8, 15)]
+    assert [p.total for p in seen] == [11] * 5 + [14] * 7
+
+
+def batch_with_fault(
+    fault: str, step: str, frame: int, usual: list[str], *more: str
+) -> tuple[int, str]:
+    """Exit code and stderr of a batch whose workers have a fault."""
+    arguments = ["process", str(Path("footage").resolve()), *usual[:2], *more]
+    out = ["--output-dir", str(Path("out").resolve())]
+    with faulty(fault, step, frame, *arguments, *out) as running:
+        words = last_words(running)
+        return running.wait(10), words
+
+
+def test_a_worker_that_is_killed_costs_its_clip_only(footage: list[Path], usual: list[str]) -> None:
+    # Every worker dies in its third clip.
+    code, words = batch_with_fault("kill", "encode", 2 * FRAMES + 4, usual)
+    assert code == 1
+    assert statuses() == (["done"] * 2 + ["failed"]) * 3 + ["done"]
+    table = words.splitlines()
+    assert table[-1] == "pipeline: 3 of 10 clips failed"
+    for line, clip in zip(table[-4:], footage[2::3], strict=False):
+        assert re.fullmatch(
+            rf"{clip.resolve()}  the worker was killed by SIGKILL, perhaps because memory ran out; "
+            r".*encoding thread at encode of frame 4",
+            line,
+        )
+    assert not [*Path("out").rglob(".partial")]
+    assert main(["process", str(Path("footage").resolve()), *usual]) == 0
+    assert statuses() == (["skipped"] * 2 + ["done"]) * 3 + ["skipped"]
+
+
+def test_a_step_that_hangs_costs_its_clip_only(footage: list[Path], usual: list[str]) -> None:
+    for clip in footage[4:]:
+        clip.unlink()
+    code, words = batch_with_fault("hang", "encode", FRAMES + 4, usual, "--stall-seconds", "1.5")
+    assert code == 1
+    assert statuses() == ["done", "failed", "done", "failed"]
+    assert re.search(
+        rf"{footage[1].resolve()}  encode of frame 4 failed: it did not come back within 1\.5 s; "
+        "--stall-seconds allows more\n",
+        words,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_signal_ends_all_clips_and_the_same_command_goes_on(
+    stop: signal.Signals, code: int, footage: list[Path], usual: list[str]
+) -> None:
+    many = [with_light((i % 16, 3)) for i in range(3000)]
+    write_clip(footage[2], many, options={"preset": "ultrafast"})
+    arguments = ["process", str(Path("footage").resolve()), *usual[:2]]
+    out = ["--output-dir", str(Path("out").resolve())]
+    with faulty("tell", "encode", 2 * FRAMES + 5, *arguments, *out) as running:
+        pid = worker_pid(running)
+        running.send_signal(stop)
+        words = last_words(running)
+        assert running.wait(10) == code
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert words == (
+        "pipeline: interrupted; 2 of 10 clips are done: the same command goes on with the others\n"
+    )
+    assert statuses() == ["done"] * 2 + ["not reached"] * 8
+    assert not [*Path("out").rglob(".partial")]
+    assert main([*arguments, "--output-dir", "out"]) == 0
+    assert statuses() == ["skipped"] * 2 + ["done"] * 8
+
+
+def test_the_parent_of_a_batch_has_imported_nothing_heavy(
+    footage: list[Path], usual: list[str]
+) -> None:
+    damage(footage[1])
+    code = (
+        "import sys; from pipeline.cli import main; exit_code = main(sys.argv[1:]); "
+        f"print(exit_code, *sorted(set({HEAVY}) & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "process", *map(str, footage[:3]), *usual],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1].split() == ["1"]
+    assert statuses() == ["done", "failed", "done"]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    """`make process VIDEO=...` where what is run tells its arguments, one a line."""
+    binary = tmp_path / "venv" / "bin"
+    binary.mkdir(parents=True)
+    for name in ("pyproject.toml", "constraints.txt", "venv/bin/python", "venv/.installed"):
+        (tmp_path / name).touch()
+    (binary / "pipeline").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (binary / "pipeline").chmod(0o755)
+    project = Path(__file__).resolve().parents[1]
+
+    def run(*variables: str) -> list[str]:
+        done = subprocess.run(
+            ["make", "-f", str(project / "Makefile"), "process", "VENV=venv", *variables],
+            check=True,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return done.stdout.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("video", "words"),
+    [
+        ("", []),
+        ("clip.mp4", ["clip.mp4"]),
+        ("footage/", ["footage/"]),
+        ("a.mp4 b.mkv footage", ["a.mp4", "b.mkv", "footage"]),
+        ("cams/**/*.mp4 a.mp4", ["cams/**/*.mp4", "a.mp4"]),
+        ("Bob's clip (1).mp4", ["Bob's clip (1).mp4"]),
+        ("'Bob and I.mp4' a.mp4", ["Bob and I.mp4", "a.mp4"]),
+        ("-", ["-"]),
+    ],
+)
+def test_make_takes_one_name_with_blanks_or_several(
+    video: str, words: list[str], make: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "Bob's clip (1).mp4").touch()
+    (tmp_path / "cams" / "x").mkdir(parents=True)
+    (tmp_path / "cams" / "x" / "c.mp4").touch()
+    assert make(f"VIDEO={video}", "OUTPUT=o") == ["process", *words, "--output-dir", "o"]
