@@ -14,17 +14,20 @@ from pipeline.config import (
     MODEL_NAMES,
     PRECISIONS,
     AutoOptions,
+    ClusterOptions,
     DetectOptions,
     EncodeOptions,
     InferOptions,
     LimitOptions,
     ProcessConfig,
+    RemoteOptions,
     SyntheticOptions,
 )
 from pipeline.errors import UsageError
 from pipeline.journal import SPOOL_NAME
 from pipeline.machine import available_cores
 from pipeline.printable import printable
+from pipeline.storage import is_url, scratch_output
 from pipeline.throughput.configurations import AUTO, configuration
 
 SYNTHETIC = "synthetic"
@@ -89,7 +92,6 @@ def _add_process(commands: Any) -> None:
     )
     command.add_argument(
         "--output-dir",
-        type=Path,
         metavar="DIR",
         help="where to write (default: output/CLIP; for many clips output)",
     )
@@ -150,6 +152,7 @@ def _add_process(commands: Any) -> None:
         help="end if one step on one frame takes longer",
     )
     _add_synthetic(command)
+    _add_cluster(command)
 
 
 def _add_encoding(command: argparse.ArgumentParser) -> None:
@@ -187,6 +190,27 @@ def _add_synthetic(command: argparse.ArgumentParser) -> None:
     )
     synthetic.add_argument("--seed", type=int, default=0, help="of the scene")
     synthetic.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
+
+
+def _add_cluster(command: argparse.ArgumentParser) -> None:
+    cluster = command.add_argument_group("cluster", "Segments worked on by the nodes of a cluster.")
+    cluster.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="this machine alone, or a Ray cluster",
+    )
+    cluster.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of the cluster, or 'local' to start one (default: the one that runs here, or local)",
+    )
+    cluster.add_argument(
+        "--cores-per-actor",
+        type=int,
+        metavar="N",
+        help="that one segment is worked on with (default: 4, or what the smallest node has)",
+    )
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -355,8 +379,11 @@ def is_batch(arguments: argparse.Namespace) -> bool:
         for word, what in ((STANDARD_INPUT, "standard input"), (SYNTHETIC, "the synthetic scene")):
             if word in videos:
                 raise UsageError(f"{what} is processed alone; a file of this name is ./{word}")
-        return True
-    return bool(videos) and videos[0] not in (STANDARD_INPUT, SYNTHETIC) and names_many(videos[0])
+    elif not videos or videos[0] in (STANDARD_INPUT, SYNTHETIC) or not names_many(videos[0]):
+        return False
+    if url := next((name for name in [*videos, arguments.output_dir or ""] if is_url(name)), None):
+        raise UsageError(f"{url}: many clips are read and written by path; give one clip at a time")
+    return True
 
 
 def process_config(arguments: argparse.Namespace) -> ProcessConfig:
@@ -373,9 +400,17 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         name = path.stem if path.stem.strip(".") else path.name
     else:
         name = arguments.image.stem if arguments.image else SYNTHETIC
+    remote = RemoteOptions(
+        source_url=video if is_url(video) else None,
+        output_url=arguments.output_dir if is_url(arguments.output_dir or "") else None,
+    )
+    if remote.output_url is not None:
+        output_dir = scratch_output(remote.output_url, video)
+    else:
+        output_dir = Path(arguments.output_dir or Path(OUTPUT_FOLDER) / name)
     return ProcessConfig(
         source=_source(arguments, video, arguments.frames),
-        output_dir=arguments.output_dir or Path(OUTPUT_FOLDER) / name,
+        output_dir=output_dir,
         overwrite=arguments.overwrite,
         weights=arguments.weights,
         imgsz=arguments.imgsz,
@@ -394,6 +429,8 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         reuse_duplicates=not arguments.no_reuse,
         segment_seconds=arguments.segment_seconds,
         stall_seconds=arguments.stall_seconds,
+        cluster=_cluster_options(arguments),
+        remote=remote,
     )
 
 
@@ -429,6 +466,19 @@ def _source(
 
 def _encode_options(arguments: argparse.Namespace) -> EncodeOptions:
     return EncodeOptions(codec=arguments.codec, crf=arguments.crf, preset=arguments.preset)
+
+
+def _cluster_options(arguments: argparse.Namespace) -> ClusterOptions | None:
+    options = ClusterOptions(
+        address=arguments.address,
+        cores_per_actor=arguments.cores_per_actor,
+        show_logs=arguments.debug,
+    )
+    if arguments.executor == "ray":
+        return options
+    if arguments.address is not None or arguments.cores_per_actor is not None:
+        raise UsageError("--address and --cores-per-actor are for --executor ray")
+    return None
 
 
 def _limit_options(arguments: argparse.Namespace) -> LimitOptions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import signal
 import sys
 import traceback
@@ -31,7 +32,7 @@ from pipeline.journal import WORK_NAME, Journal
 from pipeline.machine import available_cores
 from pipeline.notes import collected_notes
 from pipeline.outputs import BATCH_PAGE_NAME, require_free_output
-from pipeline.position import Position
+from pipeline.position import Position, Step
 from pipeline.printable import printable
 from pipeline.progress import ProgressCallback
 from pipeline.spool import spooled
@@ -104,9 +105,12 @@ def process_in_worker(
     """What the child process of `process` does; all that is heavy is imported there."""
     from pipeline.model.cache import remove_temporary_folder
     from pipeline.run import process_video
+    from pipeline.storage import local_places
 
     try:
-        return process_video(config, on_progress, position)
+        beat = functools.partial(position.encoding.enter, Step.PREPARE)
+        with local_places(config, beat) as local:
+            return process_video(local, on_progress, position)
     finally:
         remove_temporary_folder()
 
@@ -124,11 +128,12 @@ def _process(arguments: argparse.Namespace) -> None:
             config = dataclasses.replace(config, source=source)
         progress = stack.enter_context(ProgressPrinter())
         report = supervise(process_in_worker, config, progress)
+    place = config.remote.output_url or str(config.output_dir)
     try:
-        for line in _summary(report, config.output_dir):
+        for line in _summary(report, place):
             _show(line)
     except OSError as error:  # What was asked for are the files.
-        complete = config.output_dir / report["output"]["file"]
+        complete = f"{place}/{report['output']['file']}"
         _show(
             f"pipeline: {complete} is complete; its summary could not be shown "
             f"({error.filename}: {error.strerror})",
@@ -139,7 +144,7 @@ def _process(arguments: argparse.Namespace) -> None:
 
 
 def _process_batch(arguments: argparse.Namespace) -> None:
-    output_dir = arguments.output_dir or Path(OUTPUT_FOLDER)
+    output_dir = Path(arguments.output_dir or OUTPUT_FOLDER)
     config = dataclasses.replace(process_config(arguments), output_dir=output_dir)
     with collected_notes() as notes:
         batch = Batch(config, find_clips(arguments.videos, output_dir))
@@ -281,7 +286,7 @@ def _concrete(options: InferOptions | AutoOptions) -> InferOptions:
     return options.over(InferOptions()) if isinstance(options, AutoOptions) else options
 
 
-def _summary(report: dict[str, Any], folder: Path) -> list[str]:
+def _summary(report: dict[str, Any], folder: str) -> list[str]:
     speed, used, slowest = report["speed"], report["configuration"], report["bottleneck"]
     remarks: list[str] = []
     real_time = (
@@ -324,7 +329,7 @@ def _summary(report: dict[str, Any], folder: Path) -> list[str]:
         )
     return [
         *lines,
-        f"{folder / report['output']['file']}, report in {folder / 'report.html'}",
+        f"{folder}/{report['output']['file']}, report in {folder}/report.html",
     ]
 
 

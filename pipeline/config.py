@@ -212,6 +212,39 @@ DEFAULT_LIMITS = LimitOptions()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterOptions:
+    """Work on the nodes of a Ray cluster.
+
+    address: of the cluster's head; "local" starts one on this machine; None takes the one that
+        runs here, and starts one if need be.
+    cores_per_actor: that one segment is worked on with; None takes 4, or what the smallest node
+        has.
+    show_logs: let what the actors write appear on the terminal.
+    """
+
+    address: str | None = None
+    cores_per_actor: int | None = None
+    show_logs: bool = False
+
+    def __post_init__(self) -> None:
+        _require(
+            self.cores_per_actor is None or 1 <= self.cores_per_actor <= _MOST_REQUESTS,
+            f"cores-per-actor must lie between 1 and {_MOST_REQUESTS}, not {self.cores_per_actor}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteOptions:
+    """Addresses in an object store: of the clip, and of the folder for the results.
+
+    None where it is a path. See `storage.local_places`.
+    """
+
+    source_url: str | None = None
+    output_url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessConfig:
     """One run: a source, a place for the results, and how each step works.
 
@@ -228,6 +261,8 @@ class ProcessConfig:
         stretch begins with a key frame and an inferred frame.
     stall_seconds: how long one step on one frame may take before the worker of the command line
         is taken to hang.
+    cluster: where the segments are worked on; None is this process.
+    remote: where source and output_dir come from and go to, if they are copies.
     """
 
     source: Path | SyntheticOptions
@@ -245,6 +280,8 @@ class ProcessConfig:
     reuse_duplicates: bool = True
     segment_seconds: float = 60.0
     stall_seconds: float = 60.0
+    cluster: ClusterOptions | None = None
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
 
     @property
     def source_name(self) -> str:

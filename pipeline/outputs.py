@@ -27,7 +27,7 @@ REPORT_JSON_NAME = "report.json"
 REPORT_PAGE_NAME = "report.html"
 BATCH_JSON_NAME = "batch.json"
 BATCH_PAGE_NAME = "batch.html"
-_OUTPUT_NAMES = (
+OUTPUT_NAMES = (
     TRUTH_NAME,
     DETECTIONS_NAME,
     REPORT_JSON_NAME,
@@ -41,7 +41,7 @@ _LEAST_BITS_PER_PIXEL = 0.005
 
 def require_free_output(config: ProcessConfig) -> None:
     """Raises InputError for what is there and may not be replaced, UsageError for the input."""
-    for name in reversed(_OUTPUT_NAMES):
+    for name in reversed(OUTPUT_NAMES):
         target = config.output_dir / name
         if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
             raise UsageError(
@@ -113,7 +113,7 @@ def _numbered(parts: Sequence[Path], num_frames: Sequence[int]) -> Iterator[byte
 
 def move_into_place(finished: Path, output_dir: Path) -> None:
     """Move the finished files to their final names, the clip last."""
-    for name in _OUTPUT_NAMES:
+    for name in OUTPUT_NAMES:
         if (finished / name).exists():
             flush_to_disk(finished / name)
             (finished / name).replace(output_dir / name)

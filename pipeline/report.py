@@ -53,6 +53,7 @@ def build_report(
     selection: Selection,
     engine: dict[str, Any],
     cores: int,
+    workers: int,
     encoder_settings: dict[str, Any],
     stats: RunStats,
     segments: dict[str, int],
@@ -65,14 +66,17 @@ def build_report(
 
     key: tells what was asked for from all else.
     engine: how the model ran, and where, as plain values.
+    cores: that one segment was worked on with; workers: how many were worked on at a time.
     segments: how many there are, and how much an earlier, interrupted run had done, whose time
     is part of all times here.
     """
     frames = stats.num_frames
-    steps = step_times(stats, cores, encoder_settings["threads"])
+    steps = step_times(stats, cores, encoder_settings["threads"], workers)
     cpu_ms = 1000 * stats.frames_cpu_seconds / frames
     infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
-    frames_fps = frames / stats.frames_wall_seconds
+    # Where several segments are worked on at a time, their times overlap.
+    frames_seconds = stats.frames_wall_seconds if workers == 1 else phases.frames_seconds
+    frames_fps, all_cores = frames / frames_seconds, cores * workers
     return {
         "schema_version": SCHEMA_VERSION,
         "result_key": key,
@@ -91,7 +95,7 @@ def build_report(
             **engine,
             "num_requests": stats.requests_running.limit,
             "max_frames_in_flight": stats.in_flight.limit,
-            "cores": cores,
+            "cores": all_cores,
             "every": config.every,
             "reuse_duplicates": config.reuse_duplicates,
             "detect": asdict(config.detect),
@@ -117,9 +121,9 @@ def build_report(
             "file_to_file_fps": frames / phases.wall_seconds,
             "times_real_time": _real_time(info, frames, phases.wall_seconds),
             "frames_fps": frames_fps,
-            "model_alone_fps": 1000 * cores / infer_cpu_ms if infer_cpu_ms else None,
-            "cores_allow_fps": 1000 * cores / cpu_ms if cpu_ms else None,
-            "cores_busy": cpu_ms * frames_fps / (1000 * cores),
+            "model_alone_fps": 1000 * all_cores / infer_cpu_ms if infer_cpu_ms else None,
+            "cores_allow_fps": 1000 * all_cores / cpu_ms if cpu_ms else None,
+            "cores_busy": cpu_ms * frames_fps / (1000 * all_cores),
             "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_frames,
             "over_time": _speed_over_time(stats),
         },
@@ -186,12 +190,14 @@ def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
     (folder / REPORT_PAGE_NAME).write_text(page, encoding="utf-8")
 
 
-def step_times(stats: RunStats, cores: int, encoder_threads: int) -> list[dict[str, Any]]:
+def step_times(
+    stats: RunStats, cores: int, encoder_threads: int, workers: int
+) -> list[dict[str, Any]]:
     """What each step costs, in the order of the flow, in milliseconds per frame.
 
     alone_fps is what the step would allow if it had the machine for itself: a step on one
-    thread a core, the model all cores. CPU time of inference is what the process used and no
-    other step did.
+    thread a core, the model all cores, and that so many times. CPU time of inference is what the
+    process used and no other step did.
     """
     producer, consumer, frames = stats.producer, stats.consumer, stats.num_frames
     decode_cpu = producer.decode.cpu_ns / 1e9 + stats.decode_workers_cpu_seconds
@@ -231,7 +237,7 @@ def step_times(stats: RunStats, cores: int, encoder_threads: int) -> list[dict[s
             "busy_wall_ms": wall_ns / 1e6 / frames,
             "cpu_ms": 1000 * cpu_seconds / frames,
             "waited_ms": waited_ns / 1e6 / frames,
-            "alone_fps": threads * frames / cpu_seconds if cpu_seconds else None,
+            "alone_fps": workers * threads * frames / cpu_seconds if cpu_seconds else None,
         }
         for name, wall_ns, cpu_seconds, waited_ns, threads in rows
     ]
@@ -285,7 +291,7 @@ def _bottleneck(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def _speed_over_time(stats: RunStats) -> list[dict[str, float]]:
     """Frames per second and detections per frame, over equal slices of the time."""
     finished, detections = np.asarray(stats.finished_seconds), stats.detections_per_frame
-    end = float(finished[-1])
+    end = float(finished.max())
     num_points = min(_NUM_SPEED_POINTS, max(1, int(end / _LEAST_SLICE_SECONDS)))
     frames, edges = np.histogram(finished, num_points, (0.0, end))
     boxes, _ = np.histogram(finished, num_points, (0.0, end), weights=detections)

@@ -15,11 +15,9 @@ from typing import Any
 
 from pipeline.checksum import file_sha256
 from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOptions
-from pipeline.decode import VideoReader
 from pipeline.encode import encoder_settings
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
-from pipeline.executors import Executor
-from pipeline.executors.local import LocalExecutor
+from pipeline.executors import Executor, open_executor
 from pipeline.frames import WHOLE, FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.identity import result_key, source_stamp
@@ -45,10 +43,9 @@ from pipeline.plan import plan_clip, plan_synthetic
 from pipeline.position import Beat, Position, Step
 from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.report import Phases, Report, build_report, write_report
-from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask
+from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask, open_source
 from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats
-from pipeline.synthetic import SyntheticSource
 from pipeline.throughput.selection import Selection, select
 
 
@@ -68,10 +65,12 @@ def process_video(
 
     position: is told where the work is, for another process that watches it.
     models: keeps the model for the next run that is given the same. executor: who works on the
-    segments; None is this process.
+    segments; None opens what the config asks for, for this run.
     """
     position, models = position or Position(), models or Models()
-    executor = executor or LocalExecutor(models, position)
+    if executor is None:
+        with open_executor(config.cluster, models, position) as opened:
+            return process_video(config, on_progress, position, models, opened)
     started = time.perf_counter()
     try:
         with open_journal(config.output_dir) as journal:
@@ -100,10 +99,16 @@ def process_video(
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """The segments of a clip, all done; reused: the numbers of those an earlier run had done."""
+    """The segments of a clip, all done.
+
+    reused: the numbers of those that an earlier run had done.
+    began_seconds: when each began, counted from the first, as if this run and those before it
+        had been one.
+    """
 
     manifests: list[Manifest]
     reused: frozenset[int]
+    began_seconds: list[float]
 
     @property
     def end_seconds(self) -> float:
@@ -157,8 +162,8 @@ def _process(
     beat = functools.partial(position.encoding.enter, Step.JOIN)
     notes += _join(config, info, taken, journal, beat)
     stats, faults = RunStats(), SourceFaults()
-    for manifest in taken.manifests:
-        stats.add(manifest.stats)
+    for manifest, began_seconds in zip(taken.manifests, taken.began_seconds, strict=True):
+        stats.add(manifest.stats, began_seconds)
         faults.add(manifest.faults)
     before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
@@ -170,6 +175,7 @@ def _process(
         selection=selection,
         engine={**taken.manifests[-1].engine, **executor.facts()},
         cores=executor.cores,
+        workers=executor.workers,
         encoder_settings=encoder_settings(config.encode, threads),
         stats=stats,
         segments={
@@ -218,11 +224,11 @@ def _open(
 def _plan(
     config: ProcessConfig, info: VideoInfo, executor: Executor, beat: Beat
 ) -> tuple[Segment, ...]:
-    if config.num_frames is not None and not executor.in_order:
-        return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
     if isinstance(config.source, SyntheticOptions):
         options = config.source
         return plan_synthetic(options.num_frames, options.frame_rate, config.segment_seconds)
+    if config.num_frames is not None and not executor.in_order:
+        return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
     return plan_clip(
         config.source, info, config.segment_seconds, config.num_frames, config.limits, beat
     )
@@ -276,7 +282,9 @@ def _take_segments(
     expected = min(known, default=None)
     done: dict[int, Manifest] = {}
     reused: set[int] = set()
+    arrived_seconds: dict[int, float] = {}
     num_frames_done = 0
+    started = time.perf_counter()
 
     def report_frames(number: int) -> None:
         nonlocal num_frames_done
@@ -309,7 +317,24 @@ def _take_segments(
         manifest.write(task.files.manifest)
         journal.add(task.segment.number, task.files.existing())
         done[task.segment.number] = manifest
-    return _Taken([done[number] for number in sorted(done)], frozenset(reused))
+        arrived_seconds[task.segment.number] = time.perf_counter() - started
+    return _Taken(
+        [done[number] for number in sorted(done)],
+        frozenset(reused),
+        _began_seconds(done, arrived_seconds),
+    )
+
+
+def _began_seconds(done: dict[int, Manifest], arrived_seconds: dict[int, float]) -> list[float]:
+    """When each segment began: those that had been done, one after the other, then the others."""
+    began, before_seconds = {}, 0.0
+    for number in sorted(done.keys() - arrived_seconds.keys()):
+        began[number] = before_seconds
+        before_seconds += done[number].stats.frames_wall_seconds
+    for number, seconds in arrived_seconds.items():
+        took_seconds = done[number].stats.frames_wall_seconds
+        began[number] = before_seconds + max(0.0, seconds - took_seconds)
+    return [began[number] for number in sorted(done)]
 
 
 def _first_index(segment: Segment, info: VideoInfo) -> int:
@@ -386,13 +411,6 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
                 f"class {entry!r} is unknown; this model has: {', '.join(layout.class_names)}"
             )
     return frozenset(wanted)
-
-
-def open_source(config: ProcessConfig, cores: int) -> FrameSource:
-    """The frames of a run; half of the cores may decode, the model needs the others."""
-    if isinstance(config.source, SyntheticOptions):
-        return SyntheticSource(config.source)
-    return VideoReader(config.source, config.limits, num_threads=max(1, cores // 2))
 
 
 def _quantized(

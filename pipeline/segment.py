@@ -13,7 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.config import LimitOptions, ProcessConfig
+from pipeline.config import LimitOptions, ProcessConfig, SyntheticOptions
+from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder, require_decodable
 from pipeline.engine import Engine
 from pipeline.errors import InputError
@@ -29,6 +30,13 @@ from pipeline.snapshots import Snapshots, places_seconds
 from pipeline.stats import RunStats
 from pipeline.synthetic import SyntheticSource
 from pipeline.truth import truth_record
+
+
+def open_source(config: ProcessConfig, cores: int) -> FrameSource:
+    """The frames of a source; half of the cores may decode, the model needs the others."""
+    if isinstance(config.source, SyntheticOptions):
+        return SyntheticSource(config.source)
+    return VideoReader(config.source, config.limits, num_threads=max(1, cores // 2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,24 +157,26 @@ class RunStats:
         stats.detections_per_class = Counter({int(k): n for k, n in per_class.items()})
         return stats
 
-    def add(self, later: RunStats) -> None:
-        """Count in another part of the same work, as if it had come right after this one."""
-        start_seconds = self.frames_wall_seconds
+    def add(self, other: RunStats, start_seconds: float) -> None:
+        """Count in another part of the same work, which began so long after the first one.
+
+        Times are added up: those of parts done at the same time count each.
+        """
         for name in _NUMBERS:
-            setattr(self, name, getattr(self, name) + getattr(later, name))
-        for ours, theirs in ((self.producer, later.producer), (self.consumer, later.consumer)):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for ours, theirs in ((self.producer, other.producer), (self.consumer, other.consumer)):
             for name, clock in vars(ours).items():
                 clock.wall_ns += vars(theirs)[name].wall_ns
                 clock.cpu_ns += vars(theirs)[name].cpu_ns
         for name in _QUEUES:
-            queue, other = getattr(self, name), getattr(later, name)
-            queue.limit = other.limit
-            queue.maximum = max(queue.maximum, other.maximum)
-            queue.sum += other.sum
-            queue.count += other.count
-        self.detections_per_frame.extend(later.detections_per_frame)
-        self.finished_seconds.extend(start_seconds + s for s in later.finished_seconds)
-        self.detections_per_class.update(later.detections_per_class)
+            ours, theirs = getattr(self, name), getattr(other, name)
+            ours.limit = theirs.limit
+            ours.maximum = max(ours.maximum, theirs.maximum)
+            ours.sum += theirs.sum
+            ours.count += theirs.count
+        self.detections_per_frame.extend(other.detections_per_frame)
+        self.finished_seconds.extend(start_seconds + s for s in other.finished_seconds)
+        self.detections_per_class.update(other.detections_per_class)
 
     def note_frame(self, class_id: NDArray[np.int64], seconds_since_start: float) -> None:
         self.detections_per_frame.append(min(len(class_id), 65535))

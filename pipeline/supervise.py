@@ -286,10 +286,11 @@ def _watch(
             if time.monotonic() - failed_at >= _CLEAN_UP_SECONDS:
                 return failed
         elif still_polls:
-            _require_not_stalled(still_polls * _POLL_SECONDS, position, config)
+            require_not_stalled(still_polls * _POLL_SECONDS, position, config)
 
 
-def _require_not_stalled(still_seconds: float, position: Position, config: ProcessConfig) -> None:
+def require_not_stalled(still_seconds: float, position: Position, config: ProcessConfig) -> None:
+    """Raise WorkerDied if nothing has moved for longer than the step at hand may take."""
     place = position.working
     limit_seconds = config.stall_seconds if place else max(IDLE_SECONDS, config.stall_seconds)
     if still_seconds < limit_seconds:

@@ -40,8 +40,8 @@ from pipeline.mux import mux, verify
 from pipeline.outputs import join_lines
 from pipeline.plan import plan_clip
 from pipeline.position import Position
-from pipeline.run import open_source, process_video
-from pipeline.segment import OpenClip, SegmentTask
+from pipeline.run import process_video
+from pipeline.segment import OpenClip, SegmentTask, open_source
 from pipeline.sizing import Costs
 
 _SEGMENT_SECONDS = (1.0, 4.0)

@@ -229,6 +229,14 @@ def read_cached_ir(ir: Path) -> ov.Model | None:
         return None
 
 
+def save_prepared(prepared: PreparedModel, ir: Path) -> None:
+    """Write the graph with what belongs to it, to be given as weights elsewhere.
+
+    Raises OSError if it cannot be written.
+    """
+    _save(prepared.model, prepared.convolutions, ir)
+
+
 def _save(model: ov.Model, convolutions: tuple[HeadConvolution, ...], ir: Path) -> None:
     save_ir(model, ir)
     arrays, beside = {}, ir.with_suffix(_CONVOLUTIONS_SUFFIX)

@@ -1,0 +1,199 @@
+"""Clips and results in an object store: copied from there before a run, and to there after it.
+
+The store's own packages are extras, and find credentials as they always do: in the environment,
+in a file of the user's, from the machine. Messages name the address and the kind of an error only,
+because what a package says may hold a part of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import posixpath
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ProcessConfig
+from pipeline.errors import InputError, UsageError
+from pipeline.model.weights import cache_dir
+from pipeline.outputs import ANNOTATED_NAME, OUTPUT_NAMES
+from pipeline.position import Beat, no_beat
+
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+"""What each kind of address needs."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is an address in a store, rather than a path. Raises UsageError.
+
+    What looks like an address but is of no kind that is known is left to whoever opens paths.
+    """
+    found = _SCHEME.match(name)
+    if found is None or found[1] not in PACKAGES:
+        return False
+    if "@" in name or "?" in name:
+        raise UsageError(
+            f"{found[1]}://...: credentials do not belong into an address; the environment or a "
+            "file in the home folder may hold them"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def local_places(config: ProcessConfig, beat: Beat = no_beat) -> Iterator[ProcessConfig]:
+    """What to run in place of a config whose clip or output is in a store.
+
+    When the context ends well, the results are in the store. Raises UsageError, InputError.
+    """
+    remote = config.remote
+    if remote.output_url is not None and not config.overwrite:
+        for name in OUTPUT_NAMES:
+            if exists(joined(remote.output_url, name)):
+                raise InputError(
+                    f"{joined(remote.output_url, name)} exists already: --overwrite replaces it"
+                )
+    with contextlib.ExitStack() as stack:
+        if remote.source_url is not None:
+            source = stack.enter_context(local_copy(remote.source_url, beat))
+            config = dataclasses.replace(config, source=source)
+        yield config
+    if remote.output_url is not None:
+        upload(config.output_dir, remote.output_url, beat, last=ANNOTATED_NAME)
+        shutil.rmtree(config.output_dir)
+
+
+def scratch_output(url: str, source: str) -> Path:
+    """Where the results for a store are made; the same for the same run, which may go on there."""
+    name = hashlib.sha256(f"{source} {url}".encode()).hexdigest()[:16]
+    return cache_dir() / "remote-output" / name
+
+
+def joined(url: str, *names: str) -> str:
+    """The address of something in a folder."""
+    return posixpath.join(url, *names)
+
+
+def exists(url: str) -> bool:
+    """Whether there is something at an address. Raises UsageError, InputError."""
+    with _errors(url):
+        return bool(_filesystem(url).exists(url))
+
+
+def upload(folder: Path, url: str, beat: Beat = no_beat, last: str | None = None) -> None:
+    """Copy all files of a folder into one in a store; last: the name of the one to come last."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        target = joined(url, path.name)
+        with _errors(target):
+            _filesystem(url).put_file(str(path), target, callback=_told(beat))
+
+
+def download(url: str, folder: Path) -> None:
+    """Copy all files of a folder in a store into one that is made here."""
+    folder.mkdir()
+    with _errors(url):
+        filesystem = _filesystem(url)
+        for source in filesystem.find(url):
+            filesystem.get_file(source, str(folder / posixpath.basename(source)))
+
+
+def remove(url: str) -> None:
+    """Remove a folder in a store, if there is one."""
+    with _errors(url), contextlib.suppress(FileNotFoundError):
+        _filesystem(url).rm(url, recursive=True)
+
+
+@contextlib.contextmanager
+def local_copy(url: str, beat: Beat = no_beat) -> Iterator[Path]:
+    """A clip in a store as a file here, for as long as the context lasts.
+
+    All processes of a machine share one copy. It stays until another clip is copied, so that a
+    run that goes on finds it. Raises UsageError, InputError.
+    """
+    with _errors(url):
+        filesystem = _filesystem(url)
+        filesystem.invalidate_cache()
+        version = filesystem.checksum(url)
+    name = hashlib.sha256(f"{url} {version}".encode()).hexdigest()[:16]
+    path = cache_dir() / "remote" / name / posixpath.basename(url)
+    while True:
+        with _folder_lock(path.parent, fcntl.LOCK_SH):
+            if path.exists():
+                yield path
+                return
+        with _folder_lock(path.parent, fcntl.LOCK_EX):
+            if not path.exists():  # Nobody else was faster.
+                _remove_unused(path.parent)
+                _fetch(url, path, beat)
+
+
+def _fetch(url: str, path: Path, beat: Beat) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        part = Path(scratch) / path.name
+        with _errors(url):
+            _filesystem(url).get_file(url, str(part), callback=_told(beat))
+        part.rename(path)
+
+
+def _remove_unused(wanted: Path) -> None:
+    for other in wanted.parent.iterdir():
+        with contextlib.suppress(OSError):
+            if other != wanted:
+                with _folder_lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(other)
+
+
+@contextlib.contextmanager
+def _folder_lock(folder: Path, kind: int) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _told(beat: Beat) -> Any:
+    """What tells of every block that was copied."""
+    from fsspec.callbacks import Callback
+
+    return Callback(hooks={"beat": lambda *_, **__: beat()})
+
+
+def _filesystem(url: str) -> Any:
+    scheme = url.partition("://")[0]
+    try:
+        import fsspec
+
+        return fsspec.filesystem(scheme)
+    except ImportError as error:
+        package = PACKAGES[scheme]
+        extra = "'pipeline[s3]'" if scheme == "s3" else package
+        raise UsageError(f"{scheme}:// needs the package {package}: pip install {extra}") from error
+
+
+@contextlib.contextmanager
+def _errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, UsageError):
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{url}: there is no such thing, or no such bucket") from error
+    except PermissionError as error:
+        raise InputError(
+            f"{url}: access is denied; the store's credentials come from the environment"
+        ) from error
+    except Exception as error:  # Of any of the packages below.
+        raise InputError(
+            f"{url}: the store does not answer as it should ({type(error).__name__})"
+        ) from error

@@ -1,0 +1,521 @@
+"""Segments worked on by a Ray cluster: the same result, whoever is lost on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import psutil
+import pytest
+
+from pipeline.cli import process_in_worker
+from pipeline.config import (
+    ClusterOptions,
+    EncodeOptions,
+    InferOptions,
+    LimitOptions,
+    ProcessConfig,
+    RemoteOptions,
+)
+from pipeline.errors import InputError, ModelError, UsageError, WorkerDied
+from pipeline.executors.worker import SegmentWorker
+from pipeline.journal import WORK_NAME
+from pipeline.machine import versions
+from pipeline.position import Position
+from pipeline.progress import Progress, no_progress
+from pipeline.report import Report
+from pipeline.run import process_video
+from tests.conftest import process, read_detections, video_times, write_clip
+from tests.test_media import Track, record_with_tracks, tracks_of
+from tests.test_run import numbered
+from tests.test_storage import a_bucket, settings_of
+from tests.toy_actor import Toy
+
+pytest.importorskip("ray", reason="needs Ray: pip install 'pipeline[ray]'")
+
+import ray
+from ray.cluster_utils import Cluster
+
+from pipeline.executors.actors import MOST_ATTEMPTS, ActorPool, node_name, nodes_alive
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray")
+
+NUM_FRAMES = 240
+NUM_SEGMENTS = 12
+OPTIONS: dict[str, Any] = {
+    "segment_seconds": 0.8,
+    "infer": InferOptions(precision="f32"),
+    "encode": EncodeOptions(threads=1),
+}
+DRIVER = """
+import pickle, sys
+from pipeline.cli import process_in_worker
+from pipeline.position import Position
+from pipeline.progress import no_progress
+from pipeline.supervise import supervise
+supervise(process_in_worker, pickle.loads(bytes.fromhex(sys.argv[1])), no_progress)
+"""
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_the_nodes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture(scope="module")
+def cluster(cache: Path, s3_server: str) -> Iterator[Cluster]:
+    """A head that does no work, and two nodes with a core each; its actors import this project."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings_of(s3_server).items():
+            patch.setenv(name, value)
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        patch.setenv("PYTHONPATH", str(PROJECT))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        yield cluster
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # It leaves its logs open.
+            gc.collect()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 frames with sound and a key frame at every tenth: twelve segments.
+
+    Large enough to take a while: none is done before all actors are there.
+    """
+    folder = tmp_path_factory.mktemp("clip")
+    keys = {"g": "10", "sc_threshold": "0"}
+    images = [numbered(i).repeat(6, axis=0).repeat(6, axis=1) for i in range(NUM_FRAMES)]
+    silent = write_clip(folder / "a.mp4", images, options=keys)
+    sound = record_with_tracks(folder / "b.mp4", [], [Track("aac")])
+    path = folder / "clip.mp4"
+    with av.open(str(silent)) as a, av.open(str(sound)) as b, av.open(str(path), "w") as out:
+        packets = []
+        for source, stream in ((a, a.streams.video[0]), (b, b.streams.audio[0])):
+            target = out.add_stream_from_template(stream)
+            for packet in source.demux(stream):
+                if packet.size:
+                    packets.append((float(packet.dts * packet.time_base), target, packet))
+        for _, target, packet in sorted(packets, key=lambda entry: entry[0]):
+            packet.stream = target
+            out.mux(packet)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clean(
+    clip: Path, tiny_weights: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What the local executor gives."""
+    out = tmp_path_factory.mktemp("clean") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        assert process(clip, out, tiny_weights, **OPTIONS)["segments"]["number"] == NUM_SEGMENTS
+    return out
+
+
+def config_of(
+    cluster: Cluster, source: Path, out: Path, weights: Path, **options: Any
+) -> ProcessConfig:
+    return ProcessConfig(
+        source=source,
+        output_dir=out,
+        weights=weights,
+        cluster=ClusterOptions(address=cluster.address, cores_per_actor=1),
+        **{**OPTIONS, **options},
+    )
+
+
+def run(
+    cluster: Cluster,
+    source: Path,
+    out: Path,
+    weights: Path,
+    on_progress: Callable[[Progress], None] = no_progress,
+    **options: Any,
+) -> Report:
+    return process_video(config_of(cluster, source, out, weights, **options), on_progress)
+
+
+def after_frames(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
+    """Acts once, when so many frames are done."""
+    acted = False
+
+    def tell(progress: Progress) -> None:
+        nonlocal acted
+        if progress.stage == "frames" and progress.done >= number and not acted:
+            acted = True
+            act()
+
+    return tell
+
+
+def assert_same(out: Path, clean: Path) -> None:
+    """Frame for frame: pictures, time stamps, detections and sound."""
+    ours, theirs = out / "annotated.mp4", clean / "annotated.mp4"
+    assert (out / "detections.jsonl").read_bytes() == (clean / "detections.jsonl").read_bytes()
+    assert video_times(ours) == video_times(theirs)
+    assert tracks_of(ours, "video") == tracks_of(theirs, "video")
+    assert tracks_of(ours, "audio") == tracks_of(theirs, "audio") != []
+    assert not (out / WORK_NAME).exists()
+
+
+def at_work() -> list[psutil.Process]:
+    """The actors that are at a segment."""
+    found = []
+    for candidate in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if candidate.cmdline()[:1] == ["ray::SegmentWorker.run"]:
+                found.append(candidate)
+    return found
+
+
+def kill_one() -> None:
+    while not (found := at_work()):
+        time.sleep(0.001)
+    found[0].kill()
+
+
+def a_node_at_work(cluster: Cluster) -> Any:
+    while True:
+        raylets = {actor.ppid() for actor in at_work()}
+        for node in cluster.worker_nodes:
+            if raylets & {process.process.pid for process in node.all_processes["raylet"]}:
+                return node
+
+
+# The same result
+
+
+def test_a_cluster_gives_what_one_machine_gives(
+    cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    report = run(cluster, clip, tmp_path / "out", tiny_weights)
+    assert_same(tmp_path / "out", clean)
+    assert report["segments"]["number"] == NUM_SEGMENTS
+    used = report["configuration"]
+    assert (used["executor"], used["actors"], used["nodes"]) == ("ray", 2, 2)
+    assert (used["num_threads"], used["pinning"], used["cores"]) == (1, False, 2)
+    assert 0 < report["speed"]["cores_busy"] <= 1.1
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"annotated.mp4", "detections.jsonl", "report.json", "report.html"}
+
+
+def test_the_first_frames_of_a_clip_are_one_segment(
+    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    report = run(cluster, clip, tmp_path / "out", tiny_weights, num_frames=50)
+    assert report["segments"]["number"] == 1
+    assert report["output"]["num_frames"] == len(read_detections(tmp_path / "out")) == 50
+
+
+def test_a_relative_path_is_the_same_file_on_every_node(
+    cluster: Cluster,
+    clip: Path,
+    clean: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(clip.parent)
+    out = Path(os.path.relpath(tmp_path / "out"))
+    run(cluster, Path(clip.name), out, tiny_weights)
+    assert_same(tmp_path / "out", clean)
+
+
+def test_with_a_store_no_folder_is_shared(
+    clip: Path,
+    clean: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    s3_server: str,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in settings_of(s3_server).items():
+        monkeypatch.setenv(name, value)
+    with a_bucket() as store:
+        store.put_file(str(clip), "footage/clip.mp4")
+        config = dataclasses.replace(
+            config_of(cluster, Path("clip.mp4"), tmp_path / "scratch", tiny_weights),
+            remote=RemoteOptions(source_url="s3://footage/clip.mp4", output_url="s3://footage/out"),
+        )
+        process_in_worker(config, no_progress, Position())
+        (tmp_path / "out").mkdir()
+        for name in store.find("footage/out"):
+            store.get_file(name, str(tmp_path / "out" / Path(name).name))
+    assert_same(tmp_path / "out", clean)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert not (tmp_path / "scratch").exists()
+
+
+# Whoever is lost
+
+
+def test_an_actor_that_dies_costs_its_segment_only(
+    cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    run(cluster, clip, tmp_path / "out", tiny_weights, after_frames(20, kill_one))
+    assert_same(tmp_path / "out", clean)
+
+
+def test_a_node_that_leaves_and_one_that_joins(
+    cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    def change() -> None:
+        cluster.remove_node(a_node_at_work(cluster), allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+    run(cluster, clip, tmp_path / "out", tiny_weights, after_frames(20, change))
+    assert_same(tmp_path / "out", clean)
+
+
+def test_a_driver_that_is_killed_goes_on_with_what_was_done(
+    cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    out = tmp_path / "out"
+    config = pickle.dumps(config_of(cluster, clip, out, tiny_weights))
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, config.hex()], cwd=PROJECT)
+    journal = out / WORK_NAME / "journal.jsonl"
+    while driver.poll() is None and number_of_lines(journal) < 2:
+        time.sleep(0.005)
+    driver.kill()
+    driver.wait()
+    done = number_of_lines(journal)
+    assert done >= 2
+    while at_work():
+        time.sleep(0.01)
+    report = run(cluster, clip, out, tiny_weights)
+    assert report["segments"]["done_before"] >= done
+    assert_same(out, clean)
+
+
+def number_of_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") + 1 if path.exists() else 0
+
+
+def test_a_segment_that_costs_one_actor_after_the_other_is_given_up(
+    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    stop = threading.Event()
+
+    def kill_all() -> None:
+        while not stop.is_set():
+            for actor in at_work():
+                actor.kill()
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        with pytest.raises(WorkerDied) as caught:
+            run(cluster, clip, tmp_path / "out", tiny_weights, segment_seconds=60.0)
+    finally:
+        stop.set()
+        killer.join()
+    message = str(caught.value)
+    assert f"segment 0 of {clip} was given up after {MOST_ATTEMPTS} actors" in message
+    assert "died, perhaps because memory ran out" in message
+    assert "\n" not in message
+    assert not (tmp_path / "out").exists()
+
+
+# What cannot work
+
+
+def test_a_clip_that_cannot_be_read_is_told_of_as_ever(
+    cluster: Cluster, tmp_path: Path, tiny_weights: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(bytes(1000))
+    with pytest.raises(InputError, match=r"broken\.mp4"):
+        run(cluster, broken, tmp_path / "out", tiny_weights)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_a_segment_is_not_tried_again(
+    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    limits = LimitOptions(max_memory_mb=1)
+    infer = InferOptions(precision="f32", num_requests=100)
+    with pytest.raises(InputError, match="more than --max-memory 1"):
+        run(cluster, clip, tmp_path / "out", tiny_weights, limits=limits, infer=infer)
+
+
+def test_output_that_the_nodes_do_not_see_is_refused_by_name(
+    cluster: Cluster,
+    clip: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # Where the nodes are not.
+    with pytest.raises(InputError) as caught:
+        run(cluster, clip, Path("/proc/self/cwd/out"), tiny_weights)
+    message = str(caught.value)
+    assert message.startswith("node ")
+    assert "does not see the output folder /proc/self/cwd/out" in message
+    assert "storage that all nodes share" in message
+
+
+def test_input_that_the_nodes_do_not_see_is_refused_by_name(
+    cluster: Cluster,
+    clip: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(clip.parent)
+    with pytest.raises(InputError, match=r"node .* cannot read /proc/self/cwd/clip\.mp4"):
+        run(cluster, Path("/proc/self/cwd/clip.mp4"), tmp_path / "out", tiny_weights)
+
+
+def test_a_node_with_other_versions_is_refused() -> None:
+    worker = SegmentWorker(1, {**versions(), "openvino": "1.0"})
+    error = worker.start("node n7 (abc)")
+    assert isinstance(error, UsageError)
+    assert "node n7 (abc) has openvino" in str(error)
+    assert "instead of 1.0" in str(error)
+    assert SegmentWorker(1, versions()).start("node n7 (abc)") is None
+
+
+def test_a_cluster_that_is_not_there_is_told_of(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    nowhere = ClusterOptions(address="127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
+        process(clip, tmp_path / "out", tiny_weights, cluster=nowhere)
+
+
+def test_without_ray_the_extra_is_named(
+    clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "pipeline.executors.ray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'pipeline\[ray\]'"):
+        process(clip, tmp_path / "out", tiny_weights, cluster=ClusterOptions())
+
+
+def test_pytorch_is_not_for_a_cluster(
+    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    with pytest.raises(UsageError, match="a cluster runs the model in OpenVINO"):
+        run(cluster, clip, tmp_path / "out", tiny_weights, infer=InferOptions(engine="pytorch"))
+
+
+# The end
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_no_process_and_no_output(
+    clip: Path, tmp_path: Path, tiny_weights: Path, number: signal.Signals
+) -> None:
+    command = [
+        *(sys.executable, "-m", "pipeline", "process", str(clip)),
+        *("--output-dir", str(tmp_path / "out"), "--weights", str(tiny_weights)),
+        *("--segment-seconds", "0.8", "--executor", "ray", "--address", "local"),
+    ]
+    driver = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    assert driver.stderr is not None
+    journal = tmp_path / "out" / WORK_NAME / "journal.jsonl"
+    while driver.poll() is None and not journal.exists():
+        time.sleep(0.005)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    assert any("raylet" in process.name() for process in family)
+    sent = time.monotonic()
+    driver.send_signal(number)
+    errors = driver.communicate(timeout=20)[1]
+    assert time.monotonic() - sent < 5
+    assert driver.returncode == 128 + number
+    assert "the same command goes on from there" in errors.splitlines()[-1]
+    assert not (tmp_path / "out" / "annotated.mp4").exists()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+
+
+# The pool of actors by itself
+
+
+@pytest.fixture
+def pool(cluster: Cluster, tmp_path: Path) -> Iterator[ActorPool[str, str]]:
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    pool: ActorPool[str, str] = ActorPool(Toy, (tmp_path / "log",), cores=1)
+    yield pool
+    pool.close()
+    ray.shutdown()
+
+
+def test_actors_are_spread_over_the_nodes_and_no_more_than_there_are_jobs(
+    pool: ActorPool[str, str],
+) -> None:
+    nodes = {pool.submit("", f"job {i}").result(30) for i in range(1)}
+    assert pool.num_actors == 1
+    nodes |= {future.result(30) for future in [pool.submit("", "job") for _ in range(20)]}
+    assert nodes <= {
+        node_name(node["NodeManagerHostname"], node_id) for node_id, node in nodes_alive().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ("die", "died"),
+        pytest.param("hang", "it hangs", marks=pytest.mark.slow),
+        pytest.param("raise", "out of order", marks=pytest.mark.slow),
+    ],
+)
+def test_a_job_goes_to_another_node_and_is_given_up_in_the_end(
+    pool: ActorPool[str, str], tmp_path: Path, order: str, reason: str
+) -> None:
+    with pytest.raises(WorkerDied, match=f"job 7 was given up after 3 actors: .*{reason}"):
+        pool.submit(order, "job 7").result(60)
+    starts = (tmp_path / "log").read_text().splitlines()
+    assert len(starts) == MOST_ATTEMPTS
+    assert starts[0] != starts[1]
+    assert pool.submit("", "job 8").result(60)
+
+
+def test_an_error_leaves_the_actor_as_it_is(pool: ActorPool[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no"):
+        pool.submit("fail", "job").result(30)
+    assert pool.submit("", "job").result(30)
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+def test_actors_that_nothing_fits_are_told_of(
+    cluster: Cluster,
+    clip: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.executors.actors._NOBODY_SECONDS", 1.0)
+    large = ClusterOptions(address=cluster.address, cores_per_actor=64)
+    with pytest.raises(UsageError, match="no node of the cluster has the 64 cores of an actor"):
+        process(clip, tmp_path / "out", tiny_weights, cluster=large)

@@ -1,0 +1,177 @@
+"""Clips and results in an object store, on a server that speaks S3."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.errors import InputError, UsageError
+from pipeline.model.weights import cache_dir
+from pipeline.storage import download, exists, is_url, local_copy, upload
+from tests.conftest import gray, with_light, write_clip
+
+pytest.importorskip("s3fs", reason="needs s3fs: pip install 'pipeline[s3]'")
+
+import s3fs
+
+SECRET = "do-not-print-this"
+
+
+def settings_of(server: str) -> dict[str, str]:
+    """What tells the packages of the store where it is, and who asks."""
+    return {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+@contextlib.contextmanager
+def a_bucket() -> Iterator[Any]:
+    """A bucket named footage, for as long as the context lasts."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    filesystem = s3fs.S3FileSystem()
+    filesystem.mkdir("footage")
+    yield filesystem
+    filesystem.rm("footage", recursive=True)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def store(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name, value in settings_of(s3_server).items():
+        monkeypatch.setenv(name, value)
+    with a_bucket() as filesystem:
+        yield filesystem
+
+
+@pytest.fixture
+def clip(tmp_path: Path, store: Any) -> str:
+    path = write_clip(tmp_path / "clip.mp4", [gray(50), with_light((3, 3))] * 4)
+    store.put_file(str(path), "footage/cams/clip.mp4")
+    return "s3://footage/cams/clip.mp4"
+
+
+def files_below(store: Any, folder: str) -> set[str]:
+    store.invalidate_cache()
+    return {name.removeprefix(f"{folder}/") for name in store.find(folder)}
+
+
+def test_a_clip_in_a_store_is_annotated_into_the_store(
+    store: Any, clip: str, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["process", clip, "--output-dir", "s3://footage/out", "--weights", str(tiny_weights)]
+    assert main(command) == 0
+    assert files_below(store, "footage/out") == {
+        "annotated.mp4",
+        "detections.jsonl",
+        "report.json",
+        "report.html",
+    }
+    assert store.cat_file("footage/out/detections.jsonl").count(b"\n") == 8
+    assert b'"name": "clip.mp4"' in store.cat_file("footage/out/report.json")
+    shown = capsys.readouterr()
+    assert "s3://footage/out/annotated.mp4" in shown.out
+    assert not list((cache_dir() / "remote-output").iterdir())
+    # A second time nothing is replaced, and --overwrite is named.
+    assert main(command) == 1
+    assert "s3://footage/out/detections.jsonl exists already" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_either_may_be_a_path(store: Any, clip: str, tmp_path: Path, tiny_weights: Path) -> None:
+    weights = ["--weights", str(tiny_weights)]
+    assert main(["process", clip, "--output-dir", str(tmp_path / "out"), *weights]) == 0
+    assert (tmp_path / "out" / "annotated.mp4").exists()
+    local = str(tmp_path / "clip.mp4")
+    assert main(["process", local, "--output-dir", "s3://footage/up", *weights]) == 0
+    assert "annotated.mp4" in files_below(store, "footage/up")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("s3://footage/none.mp4", "s3://footage/none.mp4: there is no such thing"),
+        ("s3://nobucket/clip.mp4", "s3://nobucket/clip.mp4: there is no such thing"),
+    ],
+)
+def test_what_is_not_there_is_told_of(
+    store: Any, tmp_path: Path, source: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["process", source, "--output-dir", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_server_that_is_away_is_told_of_without_a_word_of_credentials(
+    store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    arguments = ["process", "s3://footage/a.mp4", "--output-dir", str(tmp_path / "out"), "--debug"]
+    assert main(arguments) == 1
+    shown = capsys.readouterr()
+    assert "s3://footage/a.mp4: the store does not answer" in shown.err.splitlines()[-1]
+    assert SECRET not in shown.err + shown.out
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_credentials_in_an_address_are_refused_and_not_repeated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["process", f"s3://someone:{SECRET}@footage/a.mp4"]) == 2
+    shown = capsys.readouterr()
+    assert "credentials do not belong into an address" in shown.err
+    assert SECRET not in shown.err + shown.out
+
+
+def test_a_package_that_is_missing_is_named(store: Any) -> None:
+    with pytest.raises(UsageError, match="gs:// needs the package gcsfs: pip install gcsfs"):
+        exists("gs://footage/clip.mp4")
+
+
+@pytest.mark.parametrize(
+    "name", ["clip.mp4", "/a/s3:/b", "http://x/y.mp4", "memory://x", "file:///etc/passwd", "s3:/x"]
+)
+def test_paths_and_other_addresses_are_left_alone(name: str) -> None:
+    assert not is_url(name)
+
+
+def test_one_copy_is_shared_and_gives_way_to_the_next_clip(store: Any, clip: str) -> None:
+    with local_copy(clip) as first, local_copy(clip) as second:
+        assert first == second
+        store.put_file(str(first), "footage/other.mp4")
+        with local_copy("s3://footage/other.mp4"):
+            assert first.exists()  # It is in use.
+    store.put_file(str(first), "footage/third.mp4")
+    with local_copy("s3://footage/third.mp4") as third:
+        assert not first.exists()
+        assert third.name == "third.mp4"
+
+
+def test_a_clip_that_was_written_anew_is_copied_anew(store: Any, clip: str) -> None:
+    with local_copy(clip) as first:
+        before = first.read_bytes()
+    store.pipe_file("footage/cams/clip.mp4", b"other")
+    with local_copy(clip) as second:
+        assert second.read_bytes() == b"other" != before
+
+
+def test_folders_go_there_and_come_back(store: Any, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("x", "y"):
+        (tmp_path / "a" / name).write_text(name)
+    upload(tmp_path / "a", "s3://footage/folder")
+    download("s3://footage/folder", tmp_path / "b")
+    assert {path.name: path.read_text() for path in (tmp_path / "b").iterdir()} == {
+        "x": "x",
+        "y": "y",
+    }
+    with pytest.raises(InputError, match="no such thing"), contextlib.ExitStack() as stack:
+        stack.enter_context(local_copy("s3://footage/nothing"))
