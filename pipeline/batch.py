@@ -1,4 +1,4 @@
-"""Many clips, one after the other: one that fails is told of, and the rest go on.
+"""Many clips, on a cluster at the same time: one that fails is told of, and the rest go on.
 
 Imports nothing heavy: the work is done in a worker process.
 """
@@ -8,21 +8,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
-from pipeline.batch_work import expected_frames
+from pipeline.batch_work import ProcessTogether, expected_frames
 from pipeline.clips import Clip
 from pipeline.config import ProcessConfig
 from pipeline.errors import Interrupted, PipelineError, UsageError, WorkerDied
 from pipeline.identity import result_key
+from pipeline.journal import tidy
 from pipeline.model.parts import parts_sha256, require_sizes
 from pipeline.model.weights import find_weights
 from pipeline.outputs import finished_report
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.supervise import Work
 
+Result = TypeVar("Result")
 Status = Literal["done", "skipped", "failed", "not reached"]
 """skipped: an earlier run had done it, of the same input, with the same model and options."""
 
@@ -65,7 +67,12 @@ class ClipWorker(Protocol):
     def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any]: ...
 
 
-Supervise = Callable[[Work[list[int | None]], ProcessConfig, ProgressCallback], list[int | None]]
+class Supervise(Protocol):
+    """As `supervise.supervise`."""
+
+    def __call__(
+        self, work: Work[Result], config: ProcessConfig, on_progress: ProgressCallback
+    ) -> Result: ...
 
 
 class Batch:
@@ -91,22 +98,18 @@ class Batch:
     ) -> None:
         """Process every clip of which there is no result of the same input, model and options.
 
-        supervise: looks at the clips in a process of its own. Raises what ends them all:
-        UsageError, ModelError where there is no model, Interrupted; how far it came is in
-        `results`.
+        supervise: does what is done for all clips together in a process of its own. Raises what
+        ends them all: UsageError, ModelError where there is no model, Interrupted, and WorkerDied
+        for what keeps a cluster at work; how far it came is in `results`.
         """
         started = time.perf_counter()
         try:
             clips = self._clips_left(on_progress)
             expected = self._expected_frames(clips, supervise, on_progress) if clips else []
-            done, ahead = 0, sum(count or 0 for count in expected)
-            for clip, count in zip(clips, expected, strict=True):
-                ahead -= count or 0
-                self._process_clip(
-                    clip, worker, functools.partial(_of_all, on_progress, done, ahead)
-                )
-                figures = self._results[clip].figures
-                done += figures.num_frames if figures else count or 0
+            if clips and self._config.cluster is not None:
+                self._process_together(clips, expected, supervise, on_progress)
+            else:
+                self._process_in_turn(clips, expected, worker, on_progress)
         except Interrupted as error:
             finished = self.number_of("done") + self.number_of("skipped")
             error.args = (
@@ -116,6 +119,40 @@ class Batch:
             raise
         finally:
             self.wall_seconds = time.perf_counter() - started
+
+    def _process_in_turn(
+        self,
+        clips: Sequence[Clip],
+        expected: Sequence[int | None],
+        worker: ClipWorker,
+        on_progress: ProgressCallback,
+    ) -> None:
+        done, ahead = 0, sum(count or 0 for count in expected)
+        for clip, count in zip(clips, expected, strict=True):
+            ahead -= count or 0
+            self._process_clip(clip, worker, functools.partial(_of_all, on_progress, done, ahead))
+            figures = self._results[clip].figures
+            done += figures.num_frames if figures else count or 0
+
+    def _process_together(
+        self,
+        clips: Sequence[Clip],
+        expected: Sequence[int | None],
+        supervise: Supervise,
+        on_progress: ProgressCallback,
+    ) -> None:
+        created = [not clip.output_dir.exists() for clip in clips]
+        work = ProcessTogether([self._config_of(clip) for clip in clips], expected)
+        try:
+            outcomes = supervise(work, self._config, on_progress)
+        except PipelineError:
+            for clip, is_new in zip(clips, created, strict=True):
+                tidy(clip.output_dir, created=is_new)
+            for clip in set(clips) - set(self._clips_left(on_progress)):
+                self._results[clip] = dataclasses.replace(self._results[clip], status="done")
+            raise
+        for clip, outcome in zip(clips, outcomes, strict=True):
+            self._note(clip, outcome)
 
     def _clips_left(self, on_progress: ProgressCallback) -> list[Clip]:
         weights = find_weights(self._config.weights, on_progress)
@@ -146,13 +183,20 @@ class Batch:
 
     def _process_clip(self, clip: Clip, worker: ClipWorker, on_progress: ProgressCallback) -> None:
         try:
-            report = worker.run(self._config_of(clip), on_progress)
-        except (Interrupted, UsageError):
+            self._note(clip, worker.run(self._config_of(clip), on_progress))
+        except Interrupted:
             raise
         except PipelineError as error:
-            self._results[clip] = ClipResult(clip, "failed", error)
+            self._note(clip, error)
+
+    def _note(self, clip: Clip, outcome: dict[str, Any] | PipelineError) -> None:
+        """Record how a clip fared. Raises a UsageError, which is no clip's own fault."""
+        if isinstance(outcome, UsageError):
+            raise outcome
+        if isinstance(outcome, PipelineError):
+            self._results[clip] = ClipResult(clip, "failed", outcome)
         else:
-            self._results[clip] = ClipResult(clip, "done", figures=Figures.of(report))
+            self._results[clip] = ClipResult(clip, "done", figures=Figures.of(outcome))
 
     def _config_of(self, clip: Clip) -> ProcessConfig:
         return dataclasses.replace(self._config, source=clip.path, output_dir=clip.output_dir)

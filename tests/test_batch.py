@@ -367,7 +367,8 @@ def test_progress_is_that_of_all_frames_of_all_clips(tmp_path: Path, tiny_weight
     config = ProcessConfig(source=Path(), output_dir=tmp_path / "out", weights=tiny_weights)
     seen: list[Progress] = []
     # Of the third one nothing is known before; the second one breaks.
-    Batch(config, clips).process(WorkerOfSorts(counts), lambda *_: [5, 2, None, 4], seen.append)
+    expected: Any = lambda *_: [5, 2, None, 4]  # noqa: E731
+    Batch(config, clips).process(WorkerOfSorts(counts), expected, seen.append)
     assert [p.done for p in seen] == [*range(1, 6), *range(8, 15)]
     assert [p.total for p in seen] == [11] * 5 + [14] * 7
 

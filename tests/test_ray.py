@@ -22,7 +22,7 @@ import av
 import psutil
 import pytest
 
-from pipeline.cli import process_in_worker
+from pipeline.cli import main, process_in_worker
 from pipeline.config import (
     ClusterOptions,
     EncodeOptions,
@@ -220,8 +220,10 @@ def test_a_cluster_gives_what_one_machine_gives(
     assert_same(tmp_path / "out", clean)
     assert report["segments"]["number"] == NUM_SEGMENTS
     used = report["configuration"]
-    assert (used["executor"], used["actors"], used["nodes"]) == ("ray", 2, 2)
-    assert (used["num_threads"], used["pinning"], used["cores"]) == (1, False, 2)
+    assert used["executor"] == "ray"
+    # A quick one may have done all before the other is there.
+    assert used["actors"] == used["nodes"] == used["cores"] in (1, 2)
+    assert (used["num_threads"], used["pinning"]) == (1, False)
     assert 0 < report["speed"]["cores_busy"] <= 1.1
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"annotated.mp4", "detections.jsonl", "report.json", "report.html"}
@@ -422,6 +424,11 @@ def test_without_ray_the_extra_is_named(
         process(clip, tmp_path / "out", tiny_weights, cluster=ClusterOptions())
 
 
+def test_options_of_a_cluster_are_not_for_one_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["process", "clip.mp4", "--address", "10.0.0.1:6379"]) == 2
+    assert "--address and --cores-per-actor are for --executor ray" in capsys.readouterr().err
+
+
 def test_pytorch_is_not_for_a_cluster(
     cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -457,6 +464,80 @@ def test_an_interrupted_run_leaves_no_process_and_no_output(
     assert not (tmp_path / "out" / "annotated.mp4").exists()
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
+
+
+# Many clips
+
+
+@pytest.fixture
+def footage(tmp_path: Path) -> list[Path]:
+    """Ten clips of their own lengths, two of which are broken."""
+    folder = tmp_path / "footage"
+    folder.mkdir()
+    clips = []
+    for number in range(10):
+        images = [numbered(i).repeat(6, axis=0).repeat(6, axis=1) for i in range(20 + number)]
+        clips.append(write_clip(folder / f"{number}.mp4", images))
+    for number in BROKEN:
+        clips[number].write_bytes(clips[number].read_bytes()[:100])
+    return clips
+
+
+BROKEN = (3, 7)
+
+
+def batch_command(cluster: Cluster, clips: list[Path], out: Path, weights: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "pipeline", "process", str(clips[0].parent)),
+        *("--output-dir", str(out), "--weights", str(weights), "--precision", "f32"),
+        *("--executor", "ray", "--address", cluster.address, "--cores-per-actor", "1"),
+    ]
+
+
+def done_clips(out: Path) -> dict[str, int]:
+    return {
+        path.parent.stem: len(path.read_bytes().splitlines())
+        for path in out.rglob("detections.jsonl")
+    }
+
+
+def test_of_many_clips_the_whole_ones_are_done_together_and_the_others_told_of(
+    cluster: Cluster, footage: list[Path], tmp_path: Path, tiny_weights: Path
+) -> None:
+    command = batch_command(cluster, footage, tmp_path / "out", tiny_weights)
+    found = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1] == "pipeline: 2 of 10 clips failed"
+    assert found.stdout.startswith("8 of 10 clips done; 2 failed")
+    whole = {str(n): 20 + n for n in range(10) if n not in BROKEN}
+    assert done_clips(tmp_path / "out") == whole
+    # As one machine has them.
+    local = tmp_path / "local"
+    process(footage[9], local, tiny_weights, **OPTIONS)
+    (ours,) = (tmp_path / "out").rglob("9.mp4/detections.jsonl")
+    assert ours.read_bytes() == (local / "detections.jsonl").read_bytes()
+
+
+def test_many_clips_that_were_interrupted_go_on_with_the_same_command(
+    cluster: Cluster, footage: list[Path], tmp_path: Path, tiny_weights: Path
+) -> None:
+    out = tmp_path / "out"
+    command = batch_command(cluster, footage, out, tiny_weights)
+    driver = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    while driver.poll() is None and not done_clips(out):
+        time.sleep(0.005)
+    sent = time.monotonic()
+    driver.send_signal(signal.SIGTERM)
+    errors = driver.communicate(timeout=20)[1]
+    assert time.monotonic() - sent < 5
+    assert driver.returncode == 128 + signal.SIGTERM
+    done = len(done_clips(out))
+    assert f"interrupted; {done} of 10 clips are done" in errors.splitlines()[-1]
+    assert not list(out.rglob(WORK_NAME))
+    again = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
+    assert again.returncode == 1
+    assert f"{8 - done} of 10 clips done; {done} skipped" in again.stdout
+    assert len(done_clips(out)) == 8
 
 
 # The pool of actors by itself

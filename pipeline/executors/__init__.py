@@ -20,6 +20,7 @@ class Executor(Protocol):
 
     cores: that one segment is worked on with.
     workers: how many segments were worked on at the same time, at the most.
+    places: how many segments it can work on at the same time as things stand.
     in_order: whether it takes a task only after the one before is done and was yielded.
     """
 
@@ -31,6 +32,9 @@ class Executor(Protocol):
 
     @property
     def in_order(self) -> bool: ...
+
+    @property
+    def places(self) -> int: ...
 
     def facts(self) -> dict[str, Any]:
         """What the report tells of it, as plain values."""

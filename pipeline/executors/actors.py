@@ -101,6 +101,12 @@ class ActorPool(Generic[Argument, Result]):
         self._thread.join(2 * _END_SECONDS)
 
     @property
+    def num_places(self) -> int:
+        """How many fit on the nodes that are there now."""
+        nodes = nodes_alive().values()
+        return sum(int(node["Resources"].get("CPU", 0) // self._cores) for node in nodes)
+
+    @property
     def num_actors(self) -> int:
         """How many are ready."""
         return len(self._idle) + len(self._busy)

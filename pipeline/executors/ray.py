@@ -70,6 +70,10 @@ class RayExecutor:
     def cores(self) -> int:
         return self._cores
 
+    @property
+    def places(self) -> int:
+        return self._actors.num_places
+
     def facts(self) -> dict[str, Any]:
         return {
             "executor": "ray",
