@@ -290,9 +290,8 @@ def _add_plan(commands: Any) -> None:
     command.add_argument(
         "--clips-at-once",
         type=int,
-        default=1,
         metavar="N",
-        help="that are worked on at the same time",
+        help="that are worked on at the same time (default: as many as `process` takes)",
     )
     command.add_argument(
         "--bandwidth",

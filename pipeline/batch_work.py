@@ -17,7 +17,6 @@ from pipeline.progress import Progress, ProgressCallback
 if TYPE_CHECKING:
     from pipeline.model.loaded import Models
 
-_MOST_AT_ONCE = 64
 _BEAT_SECONDS = 1.0
 
 
@@ -55,6 +54,7 @@ class ProcessTogether:
         from pipeline.executors import open_executor
         from pipeline.model.loaded import Models
         from pipeline.run import process_video
+        from pipeline.sizing import clips_together
 
         models, progress = Models(), _Together(self.expected, on_progress)
 
@@ -70,8 +70,7 @@ class ProcessTogether:
                 progress.finished(number)
 
         with open_executor(config.cluster, models, position) as executor:
-            # A clip of one segment keeps one worker busy, and the next is to be at hand.
-            at_once = min(_MOST_AT_ONCE, len(self.configs), executor.places + 1)
+            at_once = clips_together(len(self.configs), executor.places)
             threads = ThreadPoolExecutor(at_once, thread_name_prefix="clip")
             try:
                 results = [threads.submit(process, n) for n in range(len(self.configs))]

@@ -15,6 +15,12 @@ from pipeline.plan import plan_synthetic
 from pipeline.schedule import ClipWork, Cluster, Schedule, simulate
 
 _SECONDS_PER_HOUR = 3600.0
+MOST_CLIPS_AT_ONCE = 64
+
+
+def clips_together(num_clips: int, num_actors: int) -> int:
+    """How many clips are worked on at once: one of a single segment keeps one actor busy."""
+    return max(1, min(MOST_CLIPS_AT_ONCE, num_clips, num_actors + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +75,7 @@ class JobOptions:
 
     fps_per_core: frames per second from file to file, over the cores that it took.
     cores: of all machines. cores_per_actor: that work on one segment.
-    clips_at_once: how many are worked on at the same time, each by a driver of its own.
+    clips_at_once: how many are worked on at the same time; None takes as many as a batch does.
     bandwidth_bytes: per second, of the storage, for reading and writing together; None if it is
         not known. price_per_core_hour: in any currency; None likewise.
     """
@@ -78,7 +84,7 @@ class JobOptions:
     cores: int
     cores_per_actor: int = 4
     segment_seconds: float = 60.0
-    clips_at_once: int = 1
+    clips_at_once: int | None = None
     bandwidth_bytes: float | None = None
     price_per_core_hour: float | None = None
 
@@ -123,7 +129,7 @@ class Sizing:
     core_seconds: that all segments take. floor_seconds: the wall time with cores for every
     segment. read_bytes, written_bytes: by driver and actors, at least.
     longest_clip_seconds: what the clip takes that takes longest, with cores for all its segments.
-    plan_seconds, record_seconds, join_seconds: of all drivers, in sum.
+    plan_seconds, record_seconds, join_seconds: of the driver, for all clips.
     limits: other than the number of cores, the hardest first.
     """
 
@@ -192,7 +198,7 @@ def size_job(clips: Sequence[ClipHeader], options: JobOptions, costs: Costs = ME
     cluster = Cluster(
         num_nodes=1,
         actors_per_node=options.num_actors,
-        num_drivers=options.clips_at_once,
+        num_drivers=options.clips_at_once or clips_together(len(clips), options.num_actors),
         dispatch_seconds=costs.dispatch_seconds,
         record_seconds=costs.record_seconds,
         start_seconds=costs.start_seconds,
@@ -204,18 +210,19 @@ def size_job(clips: Sequence[ClipHeader], options: JobOptions, costs: Costs = ME
     limits = least_times(works, cluster)
     if options.bandwidth_bytes is not None:
         limits["storage"] = (read_bytes + written_bytes) / options.bandwidth_bytes
-    storage_seconds = limits.get("storage", 0.0)
+    driver_seconds = limits["planning"] + limits["recording"] + limits["joining"]
+    shared_seconds = max(driver_seconds, limits.get("storage", 0.0))
     return Sizing(
         clips=clips,
         options=options,
         num_segments=num_segments,
         core_seconds=core_seconds,
-        wall_seconds=max(schedule.wall_seconds, storage_seconds),
-        floor_seconds=max(floor.wall_seconds, storage_seconds),
+        wall_seconds=max(schedule.wall_seconds, shared_seconds),
+        floor_seconds=max(floor.wall_seconds, shared_seconds),
         longest_clip_seconds=max(work.least_seconds for work in works),
-        plan_seconds=sum(work.plan_seconds for work in works),
-        record_seconds=num_segments * (costs.dispatch_seconds + costs.record_seconds),
-        join_seconds=sum(work.join_seconds for work in works),
+        plan_seconds=limits["planning"],
+        record_seconds=limits["recording"],
+        join_seconds=limits["joining"],
         read_bytes=read_bytes,
         written_bytes=written_bytes,
         schedule=schedule,
@@ -230,19 +237,16 @@ def size_job(clips: Sequence[ClipHeader], options: JobOptions, costs: Costs = ME
 def least_times(works: Sequence[ClipWork], cluster: Cluster) -> dict[str, float]:
     """Seconds that a job takes at least, with actors for every segment, by what it waits for.
 
-    segments: each clip takes as long as its longest segment; planning, recording, joining: its
-    driver's work. A driver takes one clip after the other; all drivers share the clips.
+    segments: each clip takes as long as its longest one, as many clips at a time as are worked on
+    at once; planning, recording, joining: of all clips, which one process does on one core.
     """
-    per_segment = cluster.dispatch_seconds + cluster.record_seconds
-    waits = {
-        "segments": [max(work.segment_seconds) for work in works],
-        "planning": [work.plan_seconds for work in works],
-        "recording": [per_segment * len(work.segment_seconds) for work in works],
-        "joining": [work.join_seconds for work in works],
-    }
+    longest = [max(work.segment_seconds) for work in works]
+    num_segments = sum(len(work.segment_seconds) for work in works)
     return {
-        name: max(sum(seconds) / cluster.num_drivers, max(seconds))
-        for name, seconds in waits.items()
+        "segments": max(sum(longest) / cluster.num_drivers, max(longest)),
+        "planning": sum(work.plan_seconds for work in works),
+        "recording": (cluster.dispatch_seconds + cluster.record_seconds) * num_segments,
+        "joining": sum(work.join_seconds for work in works),
     }
 
 
@@ -332,9 +336,9 @@ def _next_limit(sizing: Sizing) -> str:
 
 _REMEDIES = {
     "segments": "shorter segments, or more clips at once, help",
-    "planning": "more clips at once, and shorter ones, help",
-    "recording": "longer segments, or more clips at once, help",
-    "joining": "more clips at once, and shorter ones, help",
+    "planning": "several commands, each for a part of the footage, help",
+    "recording": "longer segments, or several commands, each for a part of the footage, help",
+    "joining": "several commands, each for a part of the footage, help",
     "storage": "only faster storage helps",
 }
 
