@@ -46,12 +46,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class ClipResult:
-    """How a clip fared; error: why it failed; figures: where there is a result."""
+    """How a clip fared; error: why it failed; figures: where there is a result; notes: on it."""
 
     clip: Clip
     status: Status = "not reached"
     error: PipelineError | None = None
     figures: Figures | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -65,6 +66,8 @@ class ClipWorker(Protocol):
     """As `supervise.Worker`."""
 
     def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any]: ...
+
+    def require_not_stopped(self) -> None: ...
 
 
 class Supervise(Protocol):
@@ -93,21 +96,63 @@ class Batch:
     def number_of(self, status: Status) -> int:
         return sum(result.status == status for result in self._results.values())
 
+    @property
+    def notes(self) -> list[str]:
+        """What this run had to say of clips, once where it is the same of several."""
+        clips: dict[str, list[Clip]] = {}
+        for result in self._results.values():
+            for text in result.notes:
+                clips.setdefault(text, []).append(result.clip)
+        return [
+            f"{of[0].path}: {text}" if len(of) == 1 else f"{text} ({len(of)} clips)"
+            for text, of in clips.items()
+        ]
+
+    def clips_left(self, on_progress: ProgressCallback) -> list[Clip]:
+        """The clips of which there is no result of the same input, model and options yet.
+
+        The others are skipped. Raises ModelError where there is no model.
+        """
+        weights = find_weights(self._config.weights, on_progress)
+        require_sizes(weights)
+        model = parts_sha256(weights)
+        left = []
+        for clip in self._results:
+            try:
+                key = result_key(self._config_of(clip), model)
+            except OSError:  # It is not there, or the calibration is not: told when it is its turn.
+                left.append(clip)
+                continue
+            report = finished_report(clip.output_dir, key)
+            if report is None:
+                left.append(clip)
+            else:
+                self._results[clip] = ClipResult(clip, "skipped", figures=Figures.of(report))
+        return left
+
     def process(
-        self, worker: ClipWorker, supervise: Supervise, on_progress: ProgressCallback
+        self,
+        clips: Sequence[Clip],
+        worker: ClipWorker,
+        supervise: Supervise,
+        on_progress: ProgressCallback,
     ) -> None:
-        """Process every clip of which there is no result of the same input, model and options.
+        """Process clips of the batch.
 
         supervise: does what is done for all clips together in a process of its own. Raises what
-        ends them all: UsageError, ModelError where there is no model, Interrupted, and WorkerDied
-        for what keeps a cluster at work; how far it came is in `results`.
+        ends them all, UsageError and Interrupted; how far it came is in `results`.
         """
         started = time.perf_counter()
         try:
-            clips = self._clips_left(on_progress)
-            expected = self._expected_frames(clips, supervise, on_progress) if clips else []
-            if clips and self._config.cluster is not None:
-                self._process_together(clips, expected, supervise, on_progress)
+            expected = self._expected_frames(clips, supervise, on_progress)
+            worker.require_not_stopped()
+            if self._config.cluster is not None:
+                try:
+                    self._process_together(clips, expected, supervise, on_progress)
+                except WorkerDied:  # One of the clips did it; which, is told when it is its turn.
+                    clips = [c for c in clips if self._results[c].status == "not reached"]
+                    expected = [None] * len(clips)
+                    self._process_in_turn(clips, expected, worker, on_progress)
             else:
                 self._process_in_turn(clips, expected, worker, on_progress)
         except Interrupted as error:
@@ -148,29 +193,17 @@ class Batch:
         except PipelineError:
             for clip, is_new in zip(clips, created, strict=True):
                 tidy(clip.output_dir, created=is_new)
-            for clip in set(clips) - set(self._clips_left(on_progress)):
+            for clip in set(clips) - set(self.clips_left(on_progress)):
                 self._results[clip] = dataclasses.replace(self._results[clip], status="done")
             raise
+        wrong_use = None
         for clip, outcome in zip(clips, outcomes, strict=True):
-            self._note(clip, outcome)
-
-    def _clips_left(self, on_progress: ProgressCallback) -> list[Clip]:
-        weights = find_weights(self._config.weights, on_progress)
-        require_sizes(weights)
-        model = parts_sha256(weights)
-        left = []
-        for clip in self._results:
-            try:
-                key = result_key(self._config_of(clip), model)
-            except OSError:  # It is not there, or the calibration is not: told when it is its turn.
-                left.append(clip)
-                continue
-            report = finished_report(clip.output_dir, key)
-            if report is None:
-                left.append(clip)
-            else:
-                self._results[clip] = ClipResult(clip, "skipped", figures=Figures.of(report))
-        return left
+            if isinstance(outcome, UsageError):
+                wrong_use = wrong_use or outcome
+            elif outcome is not None:
+                self._note(clip, outcome)
+        if wrong_use is not None:
+            raise wrong_use
 
     def _expected_frames(
         self, clips: Sequence[Clip], supervise: Supervise, on_progress: ProgressCallback
@@ -184,19 +217,18 @@ class Batch:
     def _process_clip(self, clip: Clip, worker: ClipWorker, on_progress: ProgressCallback) -> None:
         try:
             self._note(clip, worker.run(self._config_of(clip), on_progress))
-        except Interrupted:
+        except (Interrupted, UsageError):
             raise
         except PipelineError as error:
             self._note(clip, error)
 
     def _note(self, clip: Clip, outcome: dict[str, Any] | PipelineError) -> None:
-        """Record how a clip fared. Raises a UsageError, which is no clip's own fault."""
-        if isinstance(outcome, UsageError):
-            raise outcome
+        """Record how a clip fared."""
         if isinstance(outcome, PipelineError):
             self._results[clip] = ClipResult(clip, "failed", outcome)
         else:
-            self._results[clip] = ClipResult(clip, "done", figures=Figures.of(outcome))
+            notes = tuple(outcome["output"].get("notes", ()))
+            self._results[clip] = ClipResult(clip, "done", figures=Figures.of(outcome), notes=notes)
 
     def _config_of(self, clip: Clip) -> ProcessConfig:
         return dataclasses.replace(self._config, source=clip.path, output_dir=clip.output_dir)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ProcessConfig
-from pipeline.errors import PipelineError, as_pipeline_error
+from pipeline.errors import PipelineError, UsageError, as_pipeline_error
 from pipeline.position import Position, Step
 from pipeline.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from pipeline.model.loaded import Models
 
+MOST_CLIPS_AT_ONCE = 64
 _BEAT_SECONDS = 1.0
 
 
@@ -42,7 +44,8 @@ class ProcessTogether:
     """Processes many clips at the same time on a cluster, of which one alone has too little work.
 
     configs: of the clips, all on the same cluster. expected: how many frames each will have; None
-    where that is not known. Returns the report of each clip, or what it failed with.
+    where that is not known. Returns the report of each clip, or what it failed with; None for
+    those that were not begun after a UsageError, which is no clip's own fault.
     """
 
     configs: Sequence[ProcessConfig]
@@ -50,18 +53,18 @@ class ProcessTogether:
 
     def __call__(
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
-    ) -> list[dict[str, Any] | PipelineError]:
+    ) -> list[dict[str, Any] | PipelineError | None]:
         from pipeline.executors import open_executor
         from pipeline.model.loaded import Models
         from pipeline.run import process_video
-        from pipeline.sizing import clips_together
 
         models, progress = Models(), _Together(self.expected, on_progress)
+        positions = [Position() for _ in self.configs]
 
         def process(number: int) -> dict[str, Any] | PipelineError:
-            clip = self.configs[number]
+            clip, place = self.configs[number], positions[number]
             try:
-                return process_video(clip, progress.of(number), Position(), models, executor)
+                return process_video(clip, progress.of(number), place, models, executor)
             except PipelineError as error:
                 return error
             except Exception as error:
@@ -69,19 +72,36 @@ class ProcessTogether:
             finally:
                 progress.finished(number)
 
-        with open_executor(config.cluster, models, position) as executor:
-            at_once = clips_together(len(self.configs), executor.places)
-            threads = ThreadPoolExecutor(at_once, thread_name_prefix="clip")
-            try:
-                results = [threads.submit(process, n) for n in range(len(self.configs))]
-                left: set[Future[dict[str, Any] | PipelineError]] = set(results)
-                while left:
+        results: list[Future[dict[str, Any] | PipelineError]] = []
+        under_way: set[Future[dict[str, Any] | PipelineError]] = set()
+        heartbeat, wrong_use = 0, False
+        with contextlib.ExitStack() as stack:
+            stack.callback(end_processing)
+            executor = stack.enter_context(open_executor(config.cluster, models, position))
+            # Those under way wait for workers that end now: the process does not wait for them.
+            threads = ThreadPoolExecutor(MOST_CLIPS_AT_ONCE, thread_name_prefix="clip")
+            stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+            while under_way or (len(results) < len(self.configs) and not wrong_use):
+                # Nodes may join at any time.
+                while (
+                    len(results) < len(self.configs)
+                    and not wrong_use
+                    and len(under_way) < clips_together(len(self.configs), executor.places)
+                ):
+                    results.append(threads.submit(process, len(results)))
+                    under_way.add(results[-1])
+                done, under_way = wait(under_way, _BEAT_SECONDS, FIRST_COMPLETED)
+                wrong_use = wrong_use or any(isinstance(f.result(), UsageError) for f in done)
+                before, heartbeat = heartbeat, sum(place.heartbeat for place in positions)
+                if done or heartbeat != before:
                     position.encoding.enter(Step.WAIT_INFERENCE)
-                    left = wait(left, _BEAT_SECONDS).not_done
-                return [result.result() for result in results]
-            finally:
-                # Those under way wait for workers that end now: the process does not wait for them.
-                threads.shutdown(wait=False, cancel_futures=True)
+            begun = [result.result() for result in results]
+        return [*begun, *[None] * (len(self.configs) - len(begun))]
+
+
+def clips_together(num_clips: int, num_workers: int) -> int:
+    """How many clips are worked on at once: one of a single segment keeps one worker busy."""
+    return max(1, min(MOST_CLIPS_AT_ONCE, num_clips, num_workers + 1))
 
 
 class _Together:

@@ -151,19 +151,21 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     for line in notes:
         _show(f"note: {line}", sys.stderr)
     try:
-        with (
-            ProgressPrinter() as progress,
-            Worker(ProcessClips(), end_processing) as worker,
-        ):
-            batch.process(worker, supervise, progress)
-        worker.require_not_stopped()
+        with ProgressPrinter() as progress:
+            # Before the worker, which holds back the signals that would end this.
+            if clips := batch.clips_left(progress):
+                with Worker(ProcessClips(), end_processing) as worker:
+                    batch.process(clips, worker, supervise, progress)
+                worker.require_not_stopped()
     finally:
         if batch.number_of("not reached") < len(batch.results):
-            record = batch_record(batch, notes, output_dir)
+            record = batch_record(batch, [*notes, *batch.notes], output_dir)
             write_batch(record, output_dir)
             with contextlib.suppress(OSError):  # What was asked for are the files.
                 for line in _batch_summary(record, output_dir):
                     _show(line)
+            for line in batch.notes:
+                _show(f"note: {line}", sys.stderr)
     if failed := [result for result in batch.results if result.status == "failed"]:
         width = max(len(printable(str(result.clip.path))) for result in failed)
         for result in failed:

@@ -99,8 +99,11 @@ def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> I
 
 def _why(path: Path, error: av.FFmpegError) -> str:
     """What is wrong with a file that FFmpeg does not open, and what to do."""
-    with path.open("rb") as file:
-        content = file.read(_BEGINNING_BYTES)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_BEGINNING_BYTES)
+    except OSError as unreadable:
+        return unreadable.strerror or type(unreadable).__name__
     if not content:
         return "it is empty"
     blank = _BEGINNING.match(content)

@@ -54,6 +54,7 @@ def build_report(
     engine: dict[str, Any],
     cores: int,
     workers: int,
+    frames_seconds: float,
     encoder_settings: dict[str, Any],
     stats: RunStats,
     segments: dict[str, int],
@@ -67,6 +68,7 @@ def build_report(
     key: tells what was asked for from all else.
     engine: how the model ran, and where, as plain values.
     cores: that one segment was worked on with; workers: how many were worked on at a time.
+    frames_seconds: while frames were under way.
     segments: how many there are, and how much an earlier, interrupted run had done, whose time
     is part of all times here.
     """
@@ -74,8 +76,6 @@ def build_report(
     steps = step_times(stats, cores, encoder_settings["threads"], workers)
     cpu_ms = 1000 * stats.frames_cpu_seconds / frames
     infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
-    # Where several segments are worked on at a time, their times overlap.
-    frames_seconds = stats.frames_wall_seconds if workers == 1 else phases.frames_seconds
     frames_fps, all_cores = frames / frames_seconds, cores * workers
     return {
         "schema_version": SCHEMA_VERSION,
@@ -93,6 +93,7 @@ def build_report(
         "segments": segments,
         "configuration": {
             **engine,
+            "segments_at_once": workers,
             "num_requests": stats.requests_running.limit,
             "max_frames_in_flight": stats.in_flight.limit,
             "cores": all_cores,

@@ -18,7 +18,7 @@ from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOp
 from pipeline.encode import encoder_settings
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.executors import Executor, open_executor
-from pipeline.frames import WHOLE, FrameSource, Segment, SourceFaults, VideoInfo
+from pipeline.frames import WHOLE, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.identity import result_key, source_stamp
 from pipeline.infer import resolved_precision
@@ -111,6 +111,24 @@ class _Taken:
     began_seconds: list[float]
 
     @property
+    def at_once(self) -> int:
+        """How many segments were worked on at the same time, at the most."""
+        spans = [
+            (began, began + manifest.stats.frames_wall_seconds)
+            for began, manifest in zip(self.began_seconds, self.manifests, strict=True)
+        ]
+        return max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
+
+    @property
+    def wall_seconds(self) -> float:
+        """From when the first began to when the last was done."""
+        ends = [
+            began + manifest.stats.frames_wall_seconds
+            for began, manifest in zip(self.began_seconds, self.manifests, strict=True)
+        ]
+        return max(ends) - min(self.began_seconds)
+
+    @property
     def end_seconds(self) -> float:
         return max(manifest.end_seconds for manifest in self.manifests)
 
@@ -175,7 +193,8 @@ def _process(
         selection=selection,
         engine={**taken.manifests[-1].engine, **executor.facts()},
         cores=executor.cores,
-        workers=executor.workers,
+        workers=1 if executor.in_order else taken.at_once,
+        frames_seconds=stats.frames_wall_seconds if executor.in_order else taken.wall_seconds,
         encoder_settings=encoder_settings(config.encode, threads),
         stats=stats,
         segments={
@@ -216,7 +235,7 @@ def _open(
         prepared = models.prepare(weights, source.info.size_wh, config.imgsz, on_progress)
         selection = select(config.infer, prepared, config.encode, cores)
         if selection.plan.infer.precision == "int8":
-            prepared = _quantized(config, prepared, source, on_progress)
+            prepared = models.quantize(config, prepared, on_progress)
         stack.pop_all()
     return OpenClip(source, prepared), selection
 
@@ -224,14 +243,14 @@ def _open(
 def _plan(
     config: ProcessConfig, info: VideoInfo, executor: Executor, beat: Beat
 ) -> tuple[Segment, ...]:
-    if isinstance(config.source, SyntheticOptions):
-        options = config.source
-        return plan_synthetic(options.num_frames, options.frame_rate, config.segment_seconds)
-    if config.num_frames is not None and not executor.in_order:
+    source, num_frames = config.source, config.num_frames
+    if isinstance(source, SyntheticOptions) and num_frames in (None, source.num_frames):
+        return plan_synthetic(source.num_frames, source.frame_rate, config.segment_seconds)
+    if num_frames is not None and not executor.in_order:
         return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
-    return plan_clip(
-        config.source, info, config.segment_seconds, config.num_frames, config.limits, beat
-    )
+    if isinstance(source, SyntheticOptions):
+        return plan_synthetic(source.num_frames, source.frame_rate, config.segment_seconds)
+    return plan_clip(source, info, config.segment_seconds, num_frames, config.limits, beat)
 
 
 def _run_key(
@@ -411,22 +430,6 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
                 f"class {entry!r} is unknown; this model has: {', '.join(layout.class_names)}"
             )
     return frozenset(wanted)
-
-
-def _quantized(
-    config: ProcessConfig,
-    prepared: PreparedModel,
-    source: FrameSource,
-    on_progress: ProgressCallback,
-) -> PreparedModel:
-    # Only here: a run in float need not load it.
-    from pipeline.model.quantize import calibration_of_folder, calibration_of_source, quantize
-
-    if config.calibration is not None:
-        calibration = calibration_of_folder(config.calibration)
-    else:
-        calibration = calibration_of_source(config.source, source.info.size_wh, config.limits)
-    return quantize(prepared, config.imgsz, calibration, on_progress)
 
 
 def _notes_on_length(info: VideoInfo, num_frames: int) -> list[str]:

@@ -9,18 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.batch_work import clips_together
 from pipeline.errors import UsageError
 from pipeline.footage import ClipHeader
 from pipeline.plan import plan_synthetic
 from pipeline.schedule import ClipWork, Cluster, Schedule, simulate
 
 _SECONDS_PER_HOUR = 3600.0
-MOST_CLIPS_AT_ONCE = 64
-
-
-def clips_together(num_clips: int, num_actors: int) -> int:
-    """How many clips are worked on at once: one of a single segment keeps one actor busy."""
-    return max(1, min(MOST_CLIPS_AT_ONCE, num_clips, num_actors + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

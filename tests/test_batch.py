@@ -349,6 +349,9 @@ class WorkerOfSorts:
     def __init__(self, counts: dict[str, int | None]) -> None:
         self.counts = counts
 
+    def require_not_stopped(self) -> None:
+        """Nobody stops it."""
+
     def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any]:
         count = self.counts[Path(config.source_name).name]
         if count is None:
@@ -368,7 +371,7 @@ def test_progress_is_that_of_all_frames_of_all_clips(tmp_path: Path, tiny_weight
     seen: list[Progress] = []
     # Of the third one nothing is known before; the second one breaks.
     expected: Any = lambda *_: [5, 2, None, 4]  # noqa: E731
-    Batch(config, clips).process(WorkerOfSorts(counts), expected, seen.append)
+    Batch(config, clips).process(clips, WorkerOfSorts(counts), expected, seen.append)
     assert [p.done for p in seen] == [*range(1, 6), *range(8, 15)]
     assert [p.total for p in seen] == [11] * 5 + [14] * 7
 

@@ -602,7 +602,7 @@ def test_hostile_metadata_is_harmless(
     assert sorted(path.name for path in tmp_path.iterdir()) == [clip.name, "out"]
 
 
-@pytest.mark.parametrize("arguments", [["process", "a.mp4", "\x1b[31m"], ["\x1b[31m"]], ids=str)
+@pytest.mark.parametrize("arguments", [["tune", "a.mp4", "\x1b[31m"], ["\x1b[31m"]], ids=str)
 def test_wrong_use_does_not_reach_the_terminal_raw(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -614,7 +614,7 @@ def test_wrong_use_does_not_reach_the_terminal_raw(
 def test_a_traceback_does_not_reach_the_terminal_raw(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = str(tmp_path / "\x1b[31m\udcff.mp4")
+    name = str(tmp_path / "\x1b]0;owned\udcff.mp4")
     assert main(["process", name, "--debug", "--output-dir", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said

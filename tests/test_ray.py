@@ -222,7 +222,7 @@ def test_a_cluster_gives_what_one_machine_gives(
     used = report["configuration"]
     assert used["executor"] == "ray"
     # A quick one may have done all before the other is there.
-    assert used["actors"] == used["nodes"] == used["cores"] in (1, 2)
+    assert used["segments_at_once"] == used["cores"] <= used["nodes"] in (1, 2)
     assert (used["num_threads"], used["pinning"]) == (1, False)
     assert 0 < report["speed"]["cores_busy"] <= 1.1
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -799,13 +799,13 @@ def test_with_a_warm_cache_the_first_frame_is_done_within_a_moment(tmp_path: Pat
     clip = SHARED / "videos" / "car-detection.mp4"
     command = [sys.executable, "-c", FIRST_FRAME, str(clip), str(CHECKPOINT), str(tmp_path / "o")]
     seconds, heavy = [], []
-    for _ in range(4):
+    for _ in range(7):
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         first, second = done.stdout.splitlines()
         seconds.append(float(first))
         heavy.append(second)
     assert min(seconds[1:]) < 0.8
-    assert heavy[1:] == ["[]"] * 3
+    assert heavy[1:] == ["[]"] * 6
 
 
 @pytest.mark.parametrize("limit", [None, 1000])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import struct
 from collections.abc import Callable
@@ -165,7 +164,6 @@ def _addresses(canary: Path, port: int) -> dict[str, str]:
         "name-unix": f"unix:{canary}",
         "name-hls": f"hls+{http}/clip.m3u8",
         "name-sequence": str(canary.parent / "canary%d.ts"),
-        "name-glob": str(canary.parent / "*.ts"),
     }
 
 
@@ -266,11 +264,6 @@ def _link_to_fifo(place: Path, canary: Path, _: str) -> Path:
     return place / "clip.mp4"
 
 
-def _folder(place: Path, canary: Path, _: str) -> Path:
-    shutil.copy(canary, place)
-    return place
-
-
 def _socket(place: Path, canary: Path, _: str) -> Path:
     with socket.socket(socket.AF_UNIX) as server:
         before = Path.cwd()
@@ -301,7 +294,6 @@ _BINARY_TRAPS: dict[str, _Make] = {
 _SPECIAL_FILES: dict[str, _Make] = {
     "fifo": _fifo,
     "link-to-fifo": _link_to_fifo,
-    "folder": _folder,
     "socket": _socket,
     "device": lambda place, canary, http: Path("/dev/zero"),
 }

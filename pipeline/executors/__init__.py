@@ -19,16 +19,12 @@ class Executor(Protocol):
     """Takes segments through all steps; what it leaves are the files that each task names.
 
     cores: that one segment is worked on with.
-    workers: how many segments were worked on at the same time, at the most.
     places: how many segments it can work on at the same time as things stand.
     in_order: whether it takes a task only after the one before is done and was yielded.
     """
 
     @property
     def cores(self) -> int: ...
-
-    @property
-    def workers(self) -> int: ...
 
     @property
     def in_order(self) -> bool: ...

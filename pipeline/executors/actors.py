@@ -6,6 +6,7 @@ An actor or a node may be lost at any moment, and nodes may join: whoever is the
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import threading
 import time
@@ -27,6 +28,7 @@ MOST_ATTEMPTS = 3
 """How many actors may be lost over one job before it is given up."""
 
 _LOOK_SECONDS = 2.0
+_LATE_SECONDS = 15.0
 _NOBODY_SECONDS = 120.0
 _END_SECONDS = 2.0
 
@@ -46,12 +48,13 @@ class _Job:
 
 @dataclass(eq=False, slots=True)
 class _Actor:
-    """last: the reference to what it was told last; job: what it is at."""
+    """last: the reference to what it was told last; job: what it is at; since: when it was made."""
 
     handle: Any
     node_id: str
     last: Any
     job: _Job | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 class ActorPool(Generic[Argument, Result]):
@@ -186,7 +189,9 @@ class ActorPool(Generic[Argument, Result]):
     def _refuse(self, node_id: str, error: PipelineError) -> None:
         """Go on without a node, if there are others; what a user can mend is never passed over."""
         self._failed_starts[node_id] = MOST_ATTEMPTS
-        if isinstance(error, UsageError) or not self._usable_nodes():
+        if not self._usable_nodes():
+            self._broken = error
+        if isinstance(error, UsageError) or self._broken is not None:
             self._fail_all(error)
         else:
             note(f"{error}; the work goes on without that node")
@@ -252,7 +257,9 @@ class ActorPool(Generic[Argument, Result]):
             for node_id, node in usable.items()
             for place in range(have[node_id], int(node["Resources"]["CPU"] // self._cores))
         )
-        wanted = len(self._waiting) + len(self._busy) - len(actors)
+        # Where other work has the cores, an actor may take long to start: others need not wait.
+        late = sum(actor.since < now - _LATE_SECONDS for actor in self._starting)
+        wanted = len(self._waiting) + len(self._busy) - (len(actors) - late)
         for *_, node_id in places[: max(0, wanted)]:
             self._start(node_id)
         if self._busy or self._idle or not self._waiting:
@@ -321,7 +328,7 @@ def _resolve(job: _Job, value: object) -> None:
     if job.future.done():
         return
     if isinstance(value, PipelineError):
-        job.future.set_exception(value)
+        job.future.set_exception(copy.copy(value))  # Whoever gets it may add to it.
     else:
         job.future.set_result(value)
 

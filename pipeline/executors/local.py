@@ -17,7 +17,7 @@ from pipeline.segment import OpenClip, SegmentTask, process_segment
 class LocalExecutor:
     """position: is told where the work is."""
 
-    workers, places, in_order = 1, 1, True
+    places, in_order = 1, True
 
     def __init__(self, models: Models, position: Position) -> None:
         self._models = models

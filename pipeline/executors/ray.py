@@ -55,10 +55,11 @@ class RayExecutor:
 
     def __init__(self, options: ClusterOptions, position: Position) -> None:
         self._position = position
-        self.workers = self._most_nodes = 1
+        self._most_nodes = 1
         _connect(options)
         try:
             self._cores = options.cores_per_actor or _cores_per_actor()
+            resolved_precision("auto")  # Found once, while nothing else is at work here.
             self._actors: ActorPool[Job, Attempt] = ActorPool(
                 SegmentWorker, (self._cores, versions()), cores=self._cores
             )
@@ -77,7 +78,6 @@ class RayExecutor:
     def facts(self) -> dict[str, Any]:
         return {
             "executor": "ray",
-            "actors": self.workers,
             "nodes": self._most_nodes,
         }
 
@@ -111,8 +111,9 @@ class RayExecutor:
                 future.add_done_callback(arrived.put)
             while under_way:
                 future = self._next(arrived)
+                attempt = future.result()
                 task = under_way.pop(future)
-                manifest = _take_over(future.result(), task, exchange_url)
+                manifest = _take_over(attempt, task, exchange_url)
                 on_frames(manifest.num_frames)
                 yield task, manifest
         finally:
@@ -123,7 +124,6 @@ class RayExecutor:
     def _next(self, arrived: SimpleQueue[Future[Attempt]]) -> Future[Attempt]:
         while True:
             self._position.encoding.enter(Step.WAIT_INFERENCE)
-            self.workers = max(self.workers, self._actors.num_actors)
             self._most_nodes = max(self._most_nodes, self._actors.num_nodes)
             with contextlib.suppress(Empty):
                 return arrived.get(timeout=_BEAT_SECONDS)

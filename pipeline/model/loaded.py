@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import openvino as ov
 
-from pipeline.config import InferOptions
+from pipeline.config import InferOptions, ProcessConfig
 from pipeline.engine import Engine
 from pipeline.infer import load_engine
 from pipeline.letterbox import input_size_wh
@@ -43,6 +43,7 @@ class Models:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._prepared: _Latest[PreparedModel] = _Latest()
+        self._quantized: _Latest[PreparedModel] = _Latest()
         self._engines: _Latest[tuple[ov.Model, Engine]] = _Latest()
 
     def prepare(
@@ -57,6 +58,26 @@ class Models:
                 key, lambda: prepare_model(weights, source_wh, imgsz, on_progress)
             )
         return dataclasses.replace(prepared, source_wh=source_wh)
+
+    def quantize(
+        self, config: ProcessConfig, prepared: PreparedModel, on_progress: ProgressCallback
+    ) -> PreparedModel:
+        """As `quantize.quantize`, calibrated as a run is asked to be: one at a time."""
+        # Only here: a run in float need not load it.
+        from pipeline.model.quantize import calibration_of_folder, calibration_of_source, quantize
+
+        with self._lock:
+            if config.calibration is not None:
+                calibration = calibration_of_folder(config.calibration)
+            else:
+                calibration = calibration_of_source(
+                    config.source, prepared.source_wh, config.limits
+                )
+            key = (prepared.weights_sha256, prepared.input_wh, calibration.key, config.imgsz)
+            quantized = self._quantized.get(
+                key, lambda: quantize(prepared, config.imgsz, calibration, on_progress)
+            )
+        return dataclasses.replace(quantized, source_wh=prepared.source_wh)
 
     def engine(self, prepared: PreparedModel, options: InferOptions) -> Engine:
         """As `load_engine`."""
