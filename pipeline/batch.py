@@ -16,10 +16,8 @@ from pipeline.batch_work import ProcessTogether, expected_frames
 from pipeline.clips import Clip
 from pipeline.config import ProcessConfig
 from pipeline.errors import Interrupted, PipelineError, UsageError, WorkerDied
-from pipeline.identity import result_key
+from pipeline.identity import model_sha256, result_key
 from pipeline.journal import tidy
-from pipeline.model.parts import parts_sha256, require_sizes
-from pipeline.model.weights import find_weights
 from pipeline.outputs import finished_report
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.supervise import Work
@@ -113,9 +111,7 @@ class Batch:
 
         The others are skipped. Raises ModelError where there is no model.
         """
-        weights = find_weights(self._config.weights, on_progress)
-        require_sizes(weights)
-        model = parts_sha256(weights)
+        model = model_sha256(self._config, on_progress)
         left = []
         for clip in self._results:
             try:

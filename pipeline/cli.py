@@ -105,12 +105,12 @@ def process_in_worker(
     """What the child process of `process` does; all that is heavy is imported there."""
     from pipeline.model.cache import remove_temporary_folder
     from pipeline.run import process_video
-    from pipeline.storage import local_places
+    from pipeline.storage import local_places, made_before
 
     try:
         beat = functools.partial(position.encoding.enter, Step.PREPARE)
         with local_places(config, beat) as local:
-            return process_video(local, on_progress, position)
+            return made_before(local, on_progress) or process_video(local, on_progress, position)
     finally:
         remove_temporary_folder()
 

@@ -10,6 +10,16 @@ from typing import Any
 
 from pipeline.checksum import file_sha256
 from pipeline.config import ProcessConfig, SyntheticOptions
+from pipeline.model.parts import parts_sha256, require_sizes
+from pipeline.model.weights import find_weights
+from pipeline.progress import ProgressCallback
+
+
+def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
+    """Of the model that a run takes. Raises ModelError where there is none."""
+    weights = find_weights(config.weights, on_progress, "demo" if config.scene else "official")
+    require_sizes(weights)
+    return parts_sha256(weights)
 
 
 def result_key(config: ProcessConfig, weights_sha256: str) -> str:

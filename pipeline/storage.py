@@ -22,9 +22,11 @@ from typing import Any
 
 from pipeline.config import ProcessConfig
 from pipeline.errors import InputError, UsageError
+from pipeline.identity import model_sha256, result_key
 from pipeline.model.weights import cache_dir
-from pipeline.outputs import ANNOTATED_NAME, OUTPUT_NAMES
+from pipeline.outputs import ANNOTATED_NAME, finished_report
 from pipeline.position import Beat, no_beat
+from pipeline.progress import ProgressCallback
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 """What each kind of address needs."""
@@ -55,12 +57,13 @@ def local_places(config: ProcessConfig, beat: Beat = no_beat) -> Iterator[Proces
     When the context ends well, the results are in the store. Raises UsageError, InputError.
     """
     remote = config.remote
-    if remote.output_url is not None and not config.overwrite:
-        for name in OUTPUT_NAMES:
-            if exists(joined(remote.output_url, name)):
-                raise InputError(
-                    f"{joined(remote.output_url, name)} exists already: --overwrite replaces it"
-                )
+    if remote.output_url is not None:
+        # It comes last: without it, what is there is of a run that was cut.
+        complete = joined(remote.output_url, ANNOTATED_NAME)
+        if not config.overwrite and exists(complete):
+            raise InputError(f"{complete} exists already: --overwrite replaces it")
+        # The folder here is ours; what is in it is of a run whose results did not get there.
+        config = dataclasses.replace(config, overwrite=True)
     with contextlib.ExitStack() as stack:
         if remote.source_url is not None:
             source = stack.enter_context(local_copy(remote.source_url, beat))
@@ -69,6 +72,14 @@ def local_places(config: ProcessConfig, beat: Beat = no_beat) -> Iterator[Proces
     if remote.output_url is not None:
         upload(config.output_dir, remote.output_url, beat, last=ANNOTATED_NAME)
         shutil.rmtree(config.output_dir)
+
+
+def made_before(config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any] | None:
+    """The report of a run whose results are here, but did not get to the store they were for."""
+    if config.remote.output_url is None:
+        return None
+    key = result_key(config, model_sha256(config, on_progress))
+    return finished_report(config.output_dir, key)
 
 
 def scratch_output(url: str, source: str) -> Path:

@@ -20,8 +20,8 @@ import pytest
 from pipeline.batch import Batch
 from pipeline.cli import main
 from pipeline.clips import Clip
-from pipeline.config import ProcessConfig
-from pipeline.errors import InputError
+from pipeline.config import ClusterOptions, ProcessConfig
+from pipeline.errors import InputError, Interrupted, WorkerDied
 from pipeline.progress import Progress, ProgressCallback
 from tests.conftest import with_light, write_clip
 from tests.test_public_api import HEAVY
@@ -374,6 +374,43 @@ def test_progress_is_that_of_all_frames_of_all_clips(tmp_path: Path, tiny_weight
     Batch(config, clips).process(clips, WorkerOfSorts(counts), expected, seen.append)
     assert [p.done for p in seen] == [*range(1, 6), *range(8, 15)]
     assert [p.total for p in seen] == [11] * 5 + [14] * 7
+
+
+def test_where_a_clip_ends_what_does_all_of_them_together_each_is_done_by_itself(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    counts = {"a.mp4": 5, "b.mp4": None, "c.mp4": 3}
+    clips = [Clip(tmp_path / name, tmp_path / "out" / name) for name in counts]
+    config = ProcessConfig(
+        source=Path(),
+        output_dir=tmp_path / "out",
+        weights=tiny_weights,
+        cluster=ClusterOptions(),
+    )
+
+    def dies(*_: object) -> None:
+        raise WorkerDied("the worker was killed")
+
+    together: Any = dies
+    batch = Batch(config, clips)
+    batch.process(clips, WorkerOfSorts(counts), together, lambda _: None)
+    assert [result.status for result in batch.results] == ["done", "failed", "done"]
+
+
+def test_a_signal_that_came_while_clips_were_looked_at_ends_a_batch(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    class Stopped(WorkerOfSorts):
+        def require_not_stopped(self) -> None:
+            raise Interrupted("interrupted")
+
+    clips = [Clip(tmp_path / "a.mp4", tmp_path / "out" / "a.mp4")]
+    config = ProcessConfig(source=Path(), output_dir=tmp_path / "out", weights=tiny_weights)
+    looked: Any = lambda *_: [5]  # noqa: E731
+    batch = Batch(config, clips)
+    with pytest.raises(Interrupted, match="0 of 1 clips are done"):
+        batch.process(clips, Stopped({"a.mp4": 5}), looked, lambda _: None)
+    assert batch.number_of("not reached") == 1
 
 
 def batch_with_fault(

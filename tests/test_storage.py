@@ -81,8 +81,25 @@ def test_a_clip_in_a_store_is_annotated_into_the_store(
     assert not list((cache_dir() / "remote-output").iterdir())
     # A second time nothing is replaced, and --overwrite is named.
     assert main(command) == 1
-    assert "s3://footage/out/detections.jsonl exists already" in capsys.readouterr().err
+    assert "s3://footage/out/annotated.mp4 exists already" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
+
+
+def test_results_that_could_not_be_sent_are_sent_by_the_next_run(
+    store: Any, clip: str, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["process", clip, "--output-dir", "s3://later/out", "--weights", str(tiny_weights)]
+    assert main(command) == 1
+    assert "s3://later/out/" in capsys.readouterr().err
+    (kept,) = (cache_dir() / "remote-output").iterdir()
+    report = (kept / "report.json").read_bytes()
+    store.mkdir("later")
+    try:
+        assert main(command) == 0
+        assert store.cat_file("later/out/report.json") == report
+        assert "annotated.mp4" in files_below(store, "later/out")
+    finally:
+        store.rm("later", recursive=True)
 
 
 def test_either_may_be_a_path(store: Any, clip: str, tmp_path: Path, tiny_weights: Path) -> None:
