@@ -71,13 +71,17 @@ def write_batch(record: dict[str, Any], output_dir: Path) -> None:
         _write_whole(output_dir / BATCH_JSON_NAME, json.dumps(record, indent=2) + "\n")
         _write_whole(output_dir / BATCH_PAGE_NAME, page)
     except OSError as error:
-        raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
+        place = error.filename2 or error.filename or output_dir
+        raise InputError(f"{place}: cannot write there ({error.strerror})") from error
 
 
 def _write_whole(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _clip_record(result: ClipResult, output_dir: Path) -> dict[str, Any]:

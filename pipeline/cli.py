@@ -27,7 +27,7 @@ from pipeline.batch_report import batch_record, write_batch
 from pipeline.batch_work import ProcessClips, end_processing
 from pipeline.clips import find_clips
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.errors import Interrupted, PipelineError, UsageError, as_pipeline_error
+from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.journal import WORK_NAME, Journal
 from pipeline.machine import available_cores
 from pipeline.notes import collected_notes
@@ -122,6 +122,8 @@ def _process(arguments: argparse.Namespace) -> None:
     config = process_config(arguments)
     with contextlib.ExitStack() as stack:
         if arguments.videos == [STANDARD_INPUT]:
+            if sys.stdin is None:
+                raise UsageError("standard input is closed; give a clip with < or a pipe")
             if not Journal(config.output_dir / WORK_NAME).publishing:
                 require_free_output(config)  # Before all of it has been read.
             source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
@@ -150,6 +152,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         batch = Batch(config, find_clips(arguments.videos, output_dir))
     for line in notes:
         _show(f"note: {line}", sys.stderr)
+    unwritten: InputError | None = None
     try:
         with ProgressPrinter() as progress:
             # Before the worker, which holds back the signals that would end this.
@@ -160,7 +163,10 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     finally:
         if batch.number_of("not reached") < len(batch.results):
             record = batch_record(batch, [*notes, *batch.notes], output_dir)
-            write_batch(record, output_dir)
+            try:
+                write_batch(record, output_dir)
+            except InputError as error:  # What was asked for are the clips; told of at the end.
+                unwritten = error
             with contextlib.suppress(OSError):  # What was asked for are the files.
                 for line in _batch_summary(record, output_dir):
                     _show(line)
@@ -174,6 +180,8 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                     _show(line.rstrip("\n"), sys.stderr)
             _show(f"{printable(str(result.clip.path)):<{width}}  {result.reason}", sys.stderr)
         raise PipelineError(f"{len(failed)} of {len(batch.results)} clips failed")
+    if unwritten is not None:
+        raise unwritten
 
 
 def _batch_summary(record: dict[str, Any], folder: Path) -> list[str]:

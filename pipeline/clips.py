@@ -59,13 +59,18 @@ def find_clips(inputs: Sequence[str], output_dir: Path) -> list[Clip]:
     for text in inputs:
         anchor, paths = _named_by(text, output_dir)
         for path in paths:
-            found.setdefault(os.path.realpath(path), (path, _place(path, anchor)))
+            real = os.path.realpath(path)
+            # A link to it does not take the place of the file itself.
+            if real not in found or os.path.abspath(path) == real:  # noqa: PTH100
+                found[real] = path, _place(path, anchor)
     places = _told_apart({real: place for real, (_, place) in found.items()})
     return [Clip(path, output_dir / places[real]) for real, (path, _) in found.items()]
 
 
 def _named_by(text: str, output_dir: Path) -> tuple[Path, list[Path]]:
     """The clips that one input names, and the folder that the search begins in."""
+    if not text:
+        raise UsageError("an empty name is no clip: is a variable of the shell not set?")
     path, output = Path(text), Path(os.path.realpath(output_dir))
     if path.is_dir():
         anchor, paths = path, list(_in_folder(path, output))

@@ -25,11 +25,12 @@ def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
 def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     """A hash of what the result of a run was asked to be: of which input, by which model, how.
 
-    A clip that has the name, size and time of its last change in common with another is taken to
-    be the same. Whatever a machine chooses by itself, and the versions of libraries, are not part
-    of it. Raises OSError if the input is not there.
+    A clip of the same path, size and time of its last change is taken to be the same. Whatever a
+    machine chooses by itself, and the versions of libraries, are not part of it. Raises OSError
+    if the input is not there.
     """
     asked: dict[str, Any] = {
+        "place": str(config.source.resolve()) if isinstance(config.source, Path) else None,
         "source": source_stamp(config.source),
         "model": weights_sha256,
         "calibration": config.calibration and _folder_stamp(config.calibration),

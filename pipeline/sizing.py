@@ -6,6 +6,7 @@ measured once (see docs/scale.md). How they add up is simulated by `schedule`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -93,8 +94,9 @@ class JobOptions:
             "price_per_core_hour",
         ):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name.replace('_', ' ')} must be more than 0, not {value}")
+            if value is not None and not 0 < value < math.inf:
+                shown = "bandwidth" if name == "bandwidth_bytes" else name.replace("_", " ")
+                raise UsageError(f"{shown} must be more than 0 and finite, not {value}")
         if self.cores < self.cores_per_actor:
             raise UsageError(
                 f"{self.cores} cores are too few for an actor of {self.cores_per_actor}"

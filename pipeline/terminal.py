@@ -79,8 +79,10 @@ class ProgressPrinter:
         rate = (progress.done - already_done) / max(1e-9, time.monotonic() - began)
         line = f"{progress.stage}: {progress.done}"
         if progress.total:
-            left = max(0, progress.total - progress.done) / rate if rate else 0
-            line += f" of {progress.total}, {rate:.1f} {progress.unit}/s, {left:.0f} s left"
+            line += f" of {progress.total}"
+        if progress.total and rate:
+            left = max(0, progress.total - progress.done) / rate
+            line += f", {rate:.1f} {progress.unit}/s, {left:.0f} s left"
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 

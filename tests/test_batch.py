@@ -546,3 +546,37 @@ def test_make_takes_one_name_with_blanks_or_several(
     (tmp_path / "cams" / "x").mkdir(parents=True)
     (tmp_path / "cams" / "x" / "c.mp4").touch()
     assert make(f"VIDEO={video}", "OUTPUT=o") == ["process", *words, "--output-dir", "o"]
+
+
+def test_another_file_of_the_same_name_size_and_time_is_not_skipped(
+    one_clip: Path, usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / name / "day" for name in ("cam1", "cam2")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        shutil.copy2(one_clip, folder / "clip.mp4")
+    outputs = ["--output-dir", str(tmp_path / "results")]
+    assert main(["process", str(folders[0]), *usual, *outputs]) == 0
+    assert main(["process", str(folders[0]), *usual, *outputs]) == 0
+    assert "1 skipped" in capsys.readouterr().out
+    assert main(["process", str(folders[1]), *usual, *outputs]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_clips_are_done_though_the_page_of_all_cannot_be_written(
+    footage: list[Path], usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out/batch.json").mkdir(parents=True)
+    assert main(["process", "footage", *usual]) == 1
+    printed = capsys.readouterr()
+    assert "10 of 10 clips done" in printed.out
+    assert "batch.json" in printed.err.splitlines()[-1]
+    assert not Path("out/.batch.json").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["process", ""], ["plan", "", *("--fps-per-core", "9"), *("--cores", "9")]]
+)
+def test_an_empty_name_is_wrong_use(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 2
+    assert "an empty name is no clip" in capsys.readouterr().err

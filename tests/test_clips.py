@@ -178,3 +178,15 @@ def test_a_clip_keeps_its_folder_when_others_are_added_or_come_in_another_order(
 @given(st.lists(paths, min_size=1, max_size=8, unique=True), st.data())
 def test_the_order_of_the_inputs_decides_no_folder(names: list[str], data: st.DataObject) -> None:
     assert places(*data.draw(st.permutations(names))) == places(*names)
+
+
+def test_an_empty_name_is_no_clip() -> None:
+    make("a.mp4")
+    with pytest.raises(UsageError, match="an empty name is no clip"):
+        find_clips([""], Path("out"))
+
+
+def test_a_link_does_not_take_the_place_of_the_file_itself() -> None:
+    make("in/one.mp4")
+    Path("in/link.mp4").symlink_to("one.mp4")
+    assert [clip.output_dir for clip in find_clips(["in"], Path("out"))] == [Path("out/in/one.mp4")]

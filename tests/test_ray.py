@@ -415,6 +415,23 @@ def test_a_cluster_that_is_not_there_is_told_of(
         process(clip, tmp_path / "out", tiny_weights, cluster=nowhere)
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (
+            ClusterOptions(address="local", cores_per_actor=999),
+            "--cores-per-actor 999: this machine",
+        ),
+        (ClusterOptions(address="ray://127.0.0.1:10001"), "give HOST:PORT of the head"),
+    ],
+)
+def test_a_cluster_that_cannot_be_had_is_refused_at_once(
+    clip: Path, tmp_path: Path, tiny_weights: Path, options: ClusterOptions, complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        process(clip, tmp_path / "out", tiny_weights, cluster=options)
+
+
 def test_without_ray_the_extra_is_named(
     clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from pipeline.notes import note
 from pipeline.position import Position, Step
 from pipeline.segment import Manifest, OpenClip, SegmentTask
 from pipeline.storage import download, joined, remove, upload
+from pipeline.wording import counted
 
 _MODEL_NAME = "model"
 _START_HERE = "local"
@@ -152,6 +153,8 @@ def _jobs(clip: OpenClip, tasks: list[SegmentTask], cores: int) -> list[tuple[Se
 def _connect(options: ClusterOptions) -> None:
     """Join the cluster that is asked for or running; else start one on this machine."""
     address = options.address or os.environ.get("RAY_ADDRESS") or "auto"
+    if address.startswith("ray://"):
+        raise UsageError(f"{address}: Ray's client is not used; give HOST:PORT of the head")
     # Ray puts a handler of its own in place of the one that ends a run properly.
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -174,6 +177,11 @@ def _connect(options: ClusterOptions) -> None:
 
 
 def _start(options: ClusterOptions) -> None:
+    if (options.cores_per_actor or 1) > available_cores():
+        raise UsageError(
+            f"--cores-per-actor {options.cores_per_actor}: this machine, on which a cluster is to "
+            f"be started, has {counted(available_cores(), 'core')}"
+        )
     ray.init(
         address="local",
         num_cpus=available_cores(),
