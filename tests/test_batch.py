@@ -514,7 +514,15 @@ def make(tmp_path: Path) -> Any:
 
     def run(*variables: str) -> list[str]:
         done = subprocess.run(
-            ["make", "-f", str(project / "Makefile"), "process", "VENV=venv", *variables],
+            [
+                "make",
+                "--no-print-directory",
+                "-f",
+                str(project / "Makefile"),
+                "process",
+                "VENV=venv",
+                *variables,
+            ],
             check=True,
             cwd=tmp_path,
             capture_output=True,
