@@ -772,7 +772,17 @@ def test_a_real_clip_needs_less_than_400_mb(tmp_path: Path) -> None:
     assert json.loads((out / "report.json").read_text())["peak_memory_mb"] < 400
 
 
-FIRST_FRAME = """
+SINCE_START = """
+import os, time
+from pathlib import Path
+def seconds_since_start():
+    started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+"""
+IMPORTS = SINCE_START + "import av, cv2, numpy, openvino; print(seconds_since_start())"
+FIRST_FRAME = (
+    SINCE_START
+    + """
 import sys, time
 from pathlib import Path
 from pipeline import ProcessConfig, process_video
@@ -784,12 +794,14 @@ clip, weights, out = map(Path, sys.argv[1:])
 try:
     process_video(ProcessConfig(source=clip, weights=weights, output_dir=out), stop)
 except FirstFrame:
-    started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    import os
-    now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    print(now - started / os.sysconf("SC_CLK_TCK"))
+    print(seconds_since_start())
     print(sorted({"torch", "onnx", "ultralytics", "nncf", "matplotlib"} & set(sys.modules)))
 """
+)
+
+
+def output_of(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 @pytest.mark.slow
@@ -798,13 +810,14 @@ except FirstFrame:
 def test_with_a_warm_cache_the_first_frame_is_done_within_a_moment(tmp_path: Path) -> None:
     clip = SHARED / "videos" / "car-detection.mp4"
     command = [sys.executable, "-c", FIRST_FRAME, str(clip), str(CHECKPOINT), str(tmp_path / "o")]
-    seconds, heavy = [], []
+    imports, first_frame, heavy = [], [], []
     for _ in range(7):
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        first, second = done.stdout.splitlines()
-        seconds.append(float(first))
-        heavy.append(second)
-    assert min(seconds[1:]) < 0.8
+        imports.append(float(output_of([sys.executable, "-c", IMPORTS])))
+        seconds, modules = output_of(command).splitlines()
+        first_frame.append(float(seconds))
+        heavy.append(modules)
+    # 0.8 s where loading the libraries alone takes 0.25; on a slower machine that much more.
+    assert min(first_frame[1:]) < max(0.8, 3.2 * min(imports[1:]))
     assert heavy[1:] == ["[]"] * 6
 
 
