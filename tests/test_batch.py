@@ -516,7 +516,6 @@ def make(tmp_path: Path) -> Any:
         done = subprocess.run(
             [
                 "make",
-                "--no-print-directory",
                 "-f",
                 str(project / "Makefile"),
                 "process",
@@ -524,6 +523,8 @@ def make(tmp_path: Path) -> Any:
                 *variables,
             ],
             check=True,
+            # As from a shell, though the tests themselves are run by make.
+            env={name: value for name, value in os.environ.items() if "MAKE" not in name},
             cwd=tmp_path,
             capture_output=True,
             text=True,
