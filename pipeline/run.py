@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,20 +114,20 @@ class _Taken:
     @property
     def at_once(self) -> int:
         """How many segments were worked on at the same time, at the most."""
-        spans = [
-            (began, began + manifest.stats.frames_wall_seconds)
-            for began, manifest in zip(self.began_seconds, self.manifests, strict=True)
-        ]
-        return max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
+        begins, ends = sorted(self.began_seconds), sorted(self._done_seconds)
+        return max(n - bisect_right(ends, begin) for n, begin in enumerate(begins, 1))
 
     @property
     def wall_seconds(self) -> float:
         """From when the first began to when the last was done."""
-        ends = [
+        return max(self._done_seconds) - min(self.began_seconds)
+
+    @property
+    def _done_seconds(self) -> list[float]:
+        return [
             began + manifest.stats.frames_wall_seconds
             for began, manifest in zip(self.began_seconds, self.manifests, strict=True)
         ]
-        return max(ends) - min(self.began_seconds)
 
     @property
     def end_seconds(self) -> float:
@@ -244,9 +245,8 @@ def _plan(
     config: ProcessConfig, info: VideoInfo, executor: Executor, beat: Beat
 ) -> tuple[Segment, ...]:
     source, num_frames = config.source, config.num_frames
-    if isinstance(source, SyntheticOptions) and num_frames in (None, source.num_frames):
-        return plan_synthetic(source.num_frames, source.frame_rate, config.segment_seconds)
-    if num_frames is not None and not executor.in_order:
+    all_frames = source.num_frames if isinstance(source, SyntheticOptions) else None
+    if num_frames not in (None, all_frames) and not executor.in_order:
         return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
     if isinstance(source, SyntheticOptions):
         return plan_synthetic(source.num_frames, source.frame_rate, config.segment_seconds)
