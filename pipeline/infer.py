@@ -21,13 +21,17 @@ from pipeline.config import InferOptions
 from pipeline.engine import Engine, Heads, Job, inference_error
 from pipeline.errors import InferenceError, ModelError, UsageError, reason_of
 from pipeline.letterbox import PADDING_VALUE
-from pipeline.machine import available_cores, has_core_quota
+from pipeline.machine import available_cores, has_core_quota, nicer
 from pipeline.model.cache import NotKept, link_whole, publish, scratch_folder, seal
 from pipeline.model.graph import with_batch
 from pipeline.model.prepare import PreparedModel
 from pipeline.notes import note
 from pipeline.throughput.configurations import missing_devices
 from pipeline.throughput.float_precision import fastest_float_precision
+
+INFERENCE_NICENESS = 10
+"""How much nicer the threads that infer are than the others. Decoder and encoder take one frame
+after the other: while they wait for a core that infers, the other cores run out of frames."""
 
 _BLOBS = "*.blob"
 
@@ -70,7 +74,7 @@ def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.Com
     except RuntimeError:
         pass  # Because of the cache or of the model: the latter shows again.
     try:
-        return core.compile_model(model, options.device, config)
+        return _compile(core, model, options.device, config)
     except RuntimeError as error:
         raise ModelError(
             f"OpenVINO cannot compile the model for {options.device} with {config} "
@@ -89,11 +93,17 @@ def _compile_cached(
     kept = cache / hashlib.sha256(facts.encode()).hexdigest()[:16]
     with scratch_folder(cache) as scratch:
         known = {blob.name for blob in kept.glob(_BLOBS) if link_whole(blob, scratch)}
-        compiled = core.compile_model(model, device, {"CACHE_DIR": str(scratch), **config})
+        compiled = _compile(core, model, device, {"CACHE_DIR": str(scratch), **config})
         for blob in scratch.glob(_BLOBS):
             if blob.name not in known:
                 publish(kept / blob.name, functools.partial(_move_sealed, blob))
     return compiled
+
+
+def _compile(
+    core: ov.Core, model: ov.Model, device: str, config: dict[str, str]
+) -> ov.CompiledModel:
+    return nicer(INFERENCE_NICENESS, lambda: core.compile_model(model, device, config))
 
 
 def _move_sealed(source: Path, target: Path) -> None:

@@ -7,9 +7,13 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 _REPORTED_PACKAGES = ("openvino", "av", "numpy", "opencv-python")
 
@@ -122,6 +126,21 @@ def thread_ids() -> frozenset[int]:
         return frozenset(int(entry.name) for entry in Path("/proc/self/task").iterdir())
     except OSError:
         return frozenset()
+
+
+def nicer(increment: int, work: Callable[[], Result]) -> Result:
+    """Do work on a thread of its own that is nicer by so much; threads that it starts are too.
+
+    Elsewhere than on Linux, where niceness is of whole processes, they stay as they are.
+    """
+
+    def do() -> Result:
+        if sys.platform == "linux":
+            os.nice(increment)
+        return work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(do).result()
 
 
 def threads_cpu_seconds(ids: frozenset[int]) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from pipeline.config import InferOptions
 from pipeline.engine import Heads
 from pipeline.errors import InferenceError, ModelError, PipelineError, UsageError
 from pipeline.infer import (
+    INFERENCE_NICENESS,
     InferPool,
     OpenVinoEngine,
     compile_config,
@@ -27,6 +30,7 @@ from pipeline.infer import (
     require_device,
     resolved_precision,
 )
+from pipeline.machine import thread_ids
 from pipeline.model.graph import with_batch
 from tests.conftest import gray, light_detector, prepared_light_detector, with_light
 
@@ -543,3 +547,15 @@ def test_what_is_left_open_is_the_float_precision_that_is_fast_here(
 ) -> None:
     monkeypatch.setattr("pipeline.infer.fastest_float_precision", lambda: fastest)
     assert resolved_precision(asked) == fastest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has niceness of threads")
+def test_the_threads_that_infer_make_room_for_those_that_decode_and_encode(tmp_path: Path) -> None:
+    before, own = thread_ids(), os.getpriority(os.PRIO_PROCESS, 0)
+    results = Results()
+    pool = pool_of(light_detector(), results, tmp_path)
+    run(pool, 0, with_light((1, 1)))
+    pool.drain()
+    niceness = {os.getpriority(os.PRIO_PROCESS, thread) for thread in thread_ids() - before}
+    assert niceness == {min(own + INFERENCE_NICENESS, 19)}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
