@@ -170,11 +170,12 @@ def _piece_packets(
 ) -> Iterator[tuple[float, av.Packet[Stream], Stream]]:
     stream: Stream = piece.streams.video[0]
     end = (stream.start_time or 0) + (stream.duration or 0)
+    tick_seconds = float(stream.time_base or 0)
     for packet in piece.demux(stream):
         if packet.size and packet.dts is not None:
             # What libavformat makes up while reading VP9 must not reach the last frame.
             packet.duration = end - (packet.pts or 0)
-            yield float(packet.dts * packet.time_base), packet, target
+            yield packet.dts * tick_seconds, packet, target
 
 
 def _packets(
@@ -189,6 +190,7 @@ def _packets(
     seconds = 0.0
     last_dts: dict[int, int] = {}
     offsets = dict.fromkeys(copies, 0)
+    tick_seconds = {index: float(container.streams[index].time_base or 0) for index in copies}
     try:
         for packet in container.demux([container.streams[index] for index in copies]):
             if packet.size:
@@ -205,7 +207,7 @@ def _packets(
                     if packet.pts is not None:
                         packet.pts += offsets[index]
                     last_dts[index] = packet.dts
-                    seconds = float(packet.dts * packet.time_base)
+                    seconds = packet.dts * tick_seconds[index]
                 if end_seconds is not None and seconds >= end_seconds:
                     return
                 yield seconds, packet, copies[packet.stream.index]
