@@ -62,6 +62,10 @@ class Pool(Protocol[_Job]):
         """Infer what is left and wait for all of it. Raises InferenceError if a request failed."""
         ...
 
+    def close(self) -> None:
+        """Leave the requests to the next pool; to be called when all went well, after `drain`."""
+        ...
+
 
 class Engine(Protocol):
     """A model that is ready to run."""

@@ -119,6 +119,9 @@ class PyTorchPool(Generic[Job]):
         if self._error is not None:
             raise self._error
 
+    def close(self) -> None:
+        """There is nothing that the next pool would take over."""
+
     def _run(self) -> None:
         while (work := self._waiting.get()) is not None:
             job, pixels = work

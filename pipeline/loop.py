@@ -143,6 +143,8 @@ class FrameLoop:
             if placed is error:
                 raise
             raise placed from error
+        else:
+            self._pool.close()
         finally:
             self._stop.set()
             self._in_flight.release()

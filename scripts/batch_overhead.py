@@ -50,20 +50,7 @@ def make_clips(video: Path, folder: Path, number: int, seconds: float) -> int:
         (folder / kind).mkdir()
     first = folder / "short" / "000.mp4"
     frames = write_beginning(video, first, seconds)
-    with av.open(str(folder / "long" / "long.mp4"), "w") as out:
-        target: Any = None
-        offset = 0
-        for _ in range(number):
-            with av.open(str(first)) as container:
-                stream = container.streams.video[0]
-                target = target or out.add_stream_from_template(stream)
-                for packet in container.demux(stream):
-                    if packet.pts is None or packet.dts is None:
-                        continue
-                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
-                    packet.stream = target
-                    out.mux(packet)
-                offset += stream.duration or 0
+    write_repeated(first, folder / "long" / "long.mp4", number)
     for i in range(1, number):
         shutil.copy(first, first.with_name(f"{i:03d}.mp4"))
     return frames
@@ -81,6 +68,24 @@ def write_beginning(video: Path, target: Path, seconds: float) -> int:
             out.mux(copy.encode(frame))
         out.mux(copy.encode(None))
     return number
+
+
+def write_repeated(clip: Path, target: Path, number: int) -> None:
+    """A clip so many times in a row, by copying its packets."""
+    with av.open(str(target), "w") as out:
+        copy: Any = None
+        offset = 0
+        for _ in range(number):
+            with av.open(str(clip)) as container:
+                stream = container.streams.video[0]
+                copy = copy or out.add_stream_from_template(stream)
+                for packet in container.demux(stream):
+                    if packet.pts is None or packet.dts is None:
+                        continue
+                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
+                    packet.stream = copy
+                    out.mux(packet)
+                offset += stream.duration or 0
 
 
 def measure(footage: Path, out: Path, options: list[str]) -> float:

@@ -62,7 +62,17 @@ def pool_of(
     model: ov.Model, results: Results, cache: Path, num_requests: int = 3, batch: int = 1
 ) -> InferPool[int]:
     compiled = compile_model(with_batch(model, batch), OPTIONS, cache)
-    return InferPool(compiled, num_requests, results.done, results.failed)
+    return pool_on(compiled, num_requests, results.done, results.failed)
+
+
+def pool_on(
+    compiled: ov.CompiledModel,
+    num_requests: int,
+    on_done: Callable[[int, Heads, float], None],
+    on_error: Callable[[BaseException], None],
+) -> InferPool[int]:
+    queue, shape = ov.AsyncInferQueue(compiled, num_requests), tuple(compiled.input().shape)
+    return InferPool(queue, shape, on_done, on_error, on_close=lambda _: None)
 
 
 def run(pool: InferPool[int], job: int, pixels: Any) -> None:
@@ -318,7 +328,7 @@ def test_inferences_that_do_not_fail_give_the_model_that_sometimes_does(
     done: list[int] = []
     errors: list[BaseException] = []
     compiled = compile_model(fails_unless_the_level_is_good(batch), OPTIONS, tmp_path)
-    pool: InferPool[int] = InferPool(compiled, 2, lambda job, *_: done.append(job), errors.append)
+    pool = pool_on(compiled, 2, lambda job, *_: done.append(job), errors.append)
     for job in range(20):
         run(pool, job, GOOD_LEVEL)
     pool.flush()
@@ -428,7 +438,7 @@ def test_what_is_accepted_also_compiles(tmp_path: Path, device: str) -> None:
     options = InferOptions(device=device, precision="f32")
     results = Results()
     compiled = compile_model(light_detector(), options, tmp_path)
-    pool = InferPool(compiled, 2, results.done, results.failed)
+    pool = pool_on(compiled, 2, results.done, results.failed)
     run(pool, 5, with_light(cell(5)))
     pool.drain()
     assert results.brightest == {5: cell(5)}
@@ -559,3 +569,31 @@ def test_the_threads_that_infer_make_room_for_those_that_decode_and_encode(tmp_p
     niceness = {os.getpriority(os.PRIO_PROCESS, thread) for thread in thread_ids() - before}
     assert niceness == {min(own + INFERENCE_NICENESS, 19)}
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
+def test_the_next_pool_takes_over_the_requests_and_answers_for_itself(tmp_path: Path) -> None:
+    engine = OpenVinoEngine(prepared_light_detector(tmp_path), OPTIONS)
+    first, second = Results(), Results()
+    pool: InferPool[int] = engine.open_pool(first.done, first.failed)
+    run(pool, 1, with_light((1, 1)))
+    pool.drain()
+    pool.close()
+    later: InferPool[int] = engine.open_pool(second.done, second.failed)
+    for job in range(20):
+        run(later, job, with_light((job % 5, 0)))
+    later.drain()
+    assert first.brightest == {1: (1, 1)}
+    assert second.brightest == {job: (job % 5, 0) for job in range(20)}
+    assert first.errors + second.errors == []
+    assert later._queue is pool._queue
+
+
+def test_requests_of_a_pool_that_was_not_closed_are_not_used_again(tmp_path: Path) -> None:
+    engine = OpenVinoEngine(prepared_light_detector(tmp_path), OPTIONS)
+    results = Results()
+    pool: InferPool[int] = engine.open_pool(results.done, results.failed)
+    other: InferPool[int] = engine.open_pool(results.done, results.failed)
+    assert pool._queue is not other._queue
+    pool.close()
+    again: InferPool[int] = engine.open_pool(results.done, results.failed)
+    assert again._queue is pool._queue

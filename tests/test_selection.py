@@ -158,10 +158,7 @@ def another_openvino(patch: pytest.MonkeyPatch) -> None:
 
 
 def another_device(patch: pytest.MonkeyPatch) -> None:
-    class WithGPU:
-        available_devices = ("CPU", "GPU")
-
-    patch.setattr("openvino.Core", WithGPU)
+    patch.setattr(selection, "available_devices", lambda: ("CPU", "GPU"))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import statistics
@@ -156,7 +157,7 @@ def tuning_of(
         {
             "processor": processor_name(),
             "cores": cores or available_cores(),
-            "devices": list(devices if devices is not None else ov.Core().available_devices),
+            "devices": list(devices if devices is not None else available_devices()),
             "openvino": ov.get_version(),
             "model": prepared.weights_sha256,
             "frame_wh": list(prepared.source_wh),
@@ -166,6 +167,12 @@ def tuning_of(
             "precision": precision,
         }
     )
+
+
+@functools.cache
+def available_devices() -> tuple[str, ...]:
+    """What OpenVINO finds on this machine."""
+    return tuple(ov.Core().available_devices)  # Takes milliseconds, which every clip would pay.
 
 
 def _with(plan: Plan, asked: AutoOptions) -> Plan:
