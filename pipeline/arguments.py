@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,8 +55,31 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Every command puts its name into `command`."""
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command, whose name is in `command`. Leaves by SystemExit if it is wrong.
+
+    argv: None takes those of the process. Options and names may be mixed; after `--` all are
+    names, also those that begin with a dash.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser, commands = _argument_parser()
+    if not words or words[0] not in commands:
+        return parser.parse_args(words)
+    options, names = words[1:], []
+    if "--" in options:
+        end = options.index("--")
+        # So that no version of argparse takes one for an option.
+        names = [
+            f"./{name}" if name.startswith("-") and name != STANDARD_INPUT else name
+            for name in options[end + 1 :]
+        ]
+        options = [*options[:end], "--"]
+    command = argparse.Namespace(command=words[0])
+    return commands[words[0]].parse_intermixed_args([*options, *names], command)
+
+
+def _argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and those of the commands by their names."""
     parser = _Parser(
         prog="pipeline",
         description="Annotate footage with YOLOv5 through OpenVINO, as fast as the machine allows.",
@@ -69,7 +94,7 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     listing = commands.add_parser("configs", help="list the throughput configurations")
     listing.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
-    return parser
+    return parser, commands.choices
 
 
 def _add_process(commands: Any) -> None:
@@ -109,7 +134,10 @@ def _add_process(commands: Any) -> None:
         "--iou", type=float, default=0.45, metavar="P", help="overlap above which NMS drops a box"
     )
     boxes.add_argument(
-        "--classes", nargs="+", metavar="CLASS", help="keep these only: names or numbers"
+        "--classes",
+        nargs="+",
+        metavar="CLASS",
+        help="keep these only: names or numbers; a clip after them needs -- before it",
     )
     boxes.add_argument(
         "--max-det", type=int, default=1000, metavar="N", help="most boxes per frame"

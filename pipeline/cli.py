@@ -16,9 +16,9 @@ from typing import Any, TextIO
 from pipeline.arguments import (
     OUTPUT_FOLDER,
     STANDARD_INPUT,
-    argument_parser,
     infer_options,
     is_batch,
+    parse_arguments,
     process_config,
     tune_config,
 )
@@ -49,7 +49,7 @@ EXIT_TERMINATED = _EXIT_BY_SIGNAL + signal.SIGTERM
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = argument_parser().parse_args(argv)
+    arguments = parse_arguments(argv)
     # As an exception, so that a run that is told to end cleans up after itself.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:

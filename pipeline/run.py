@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -419,16 +420,23 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
     if detect.classes is None:
         return None
     numbers = {name: number for number, name in enumerate(layout.class_names)}
-    wanted = set()
+    wanted, unknown = set(), []
     for entry in detect.classes:
         if entry in numbers:
             wanted.add(numbers[entry])
         elif entry.isdecimal() and int(entry) < layout.num_classes:
             wanted.add(int(entry))
         else:
-            raise UsageError(
-                f"class {entry!r} is unknown; this model has: {', '.join(layout.class_names)}"
-            )
+            unknown.append(entry)
+    if clip := next((entry for entry in unknown if os.path.exists(entry)), None):  # noqa: PTH110
+        raise UsageError(
+            f"{clip!r} is taken for a class, and there is a file of this name: clips come before "
+            f"--classes, or after --, as in --classes person -- {clip}"
+        )
+    if unknown:
+        raise UsageError(
+            f"class {unknown[0]!r} is unknown; this model has: {', '.join(layout.class_names)}"
+        )
     return frozenset(wanted)
 
 

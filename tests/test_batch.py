@@ -546,6 +546,7 @@ def make(tmp_path: Path) -> Any:
         ("Bob's clip (1).mp4", ["Bob's clip (1).mp4"]),
         ("'Bob and I.mp4' a.mp4", ["Bob and I.mp4", "a.mp4"]),
         ("-", ["-"]),
+        ("-x.mp4", ["-x.mp4"]),
     ],
 )
 def test_make_takes_one_name_with_blanks_or_several(
@@ -554,7 +555,7 @@ def test_make_takes_one_name_with_blanks_or_several(
     (tmp_path / "Bob's clip (1).mp4").touch()
     (tmp_path / "cams" / "x").mkdir(parents=True)
     (tmp_path / "cams" / "x" / "c.mp4").touch()
-    assert make(f"VIDEO={video}", "OUTPUT=o") == ["process", *words, "--output-dir", "o"]
+    assert make(f"VIDEO={video}", "OUTPUT=o") == ["process", "--output-dir", "o", "--", *words]
 
 
 def test_another_file_of_the_same_name_size_and_time_is_not_skipped(

@@ -16,7 +16,7 @@ import cv2
 import openvino
 import pytest
 
-from pipeline.arguments import argument_parser
+from pipeline.arguments import parse_arguments
 from pipeline.cli import main
 from pipeline.errors import ModelError
 from pipeline.progress import Progress
@@ -134,7 +134,7 @@ def test_only_the_scene_is_given_to_the_demo_model_unasked(
     "command", [["process"], ["bench"], ["tune"], ["evaluate", "--data", "."]], ids=str
 )
 def test_every_command_takes_a_model_by_name_or_file(command: list[str]) -> None:
-    parse = argument_parser().parse_args
+    parse = parse_arguments
     assert parse(command).weights is None
     assert parse([*command, "--model", "demo"]).weights == "demo"
     assert parse([*command, "--weights", "own.pt"]).weights == Path("own.pt")
@@ -168,7 +168,68 @@ def test_results_go_to_a_folder_named_after_the_clip(
     assert (tmp_path / "output" / "clip" / "annotated.mp4").is_file()
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["A", "--output-dir", "X", "B"], ["A", "B"]),
+        (["--every", "2", "A", "--no-reuse", "B", "C", "--debug"], ["A", "B", "C"]),
+        (["--classes", "person", "car", "--", "A", "B"], ["A", "B"]),
+        (["A", "--classes", "person", "--", "B"], ["A", "B"]),
+        (["--", "-x.mp4", "--debug"], ["./-x.mp4", "./--debug"]),
+        (["--debug", "--", "-"], ["-"]),
+        (["-", "--debug"], ["-"]),
+        (["--debug", "--"], []),
+        ([], []),
+    ],
+    ids=" ".join,
+)
+def test_clips_and_options_may_be_mixed(words: list[str], names: list[str]) -> None:
+    assert parse_arguments(["process", *words]).videos == names
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "found"),
+    [
+        (["tune", "--imgsz", "320", "A", "--crf", "20"], "video", "A"),
+        (["tune", "--imgsz", "320"], "video", "synthetic"),
+        (["tune", "--", "-x.mp4"], "video", "./-x.mp4"),
+        (["plan", "A", "--cores", "8", "B", "--fps-per-core", "9"], "footage", ["A", "B"]),
+        (["plan", "--cores", "8", "--fps-per-core", "9", "--", "A"], "footage", ["A"]),
+    ],
+    ids=str,
+)
+def test_names_may_stand_anywhere_in_other_commands_too(
+    command: list[str], name: str, found: object
+) -> None:
+    assert getattr(parse_arguments(command), name) == found
+
+
+def test_a_clip_whose_name_begins_with_a_dash_is_processed(
+    tmp_path: Path, clip: Path, usual: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip.rename("-x.mp4")
+    assert main(["process", *usual, "--", "-x.mp4"]) == 0
+
+
+def test_a_clip_that_is_taken_for_a_class_is_told_where_clips_stand(
+    tmp_path: Path,
+    clip: Path,
+    usual: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    classes = ["--classes", "horse", "light", clip.name]
+    assert main(["process", *SMALL, *usual, *classes]) == 2
+    assert capsys.readouterr().err == (
+        "pipeline: 'clip.mp4' is taken for a class, and there is a file of this name: clips come "
+        "before --classes, or after --, as in --classes person -- clip.mp4\n"
+    )
+
+
 WRONG_USE = [
+    (["tune", "A", "B"], ["unrecognized arguments: B"]),
     (["process", "--classes", "horse"], ["'horse'", "light, shade"]),
     (["process", "--classes", "2"], ["'2'", "light, shade"]),
     (["process", "--device", "NPU.9"], ["NPU.9", "it has: CPU"]),
