@@ -36,7 +36,7 @@ SYNTHETIC = "synthetic"
 STANDARD_INPUT = "-"
 OUTPUT_FOLDER = "output"
 
-_SYNTHETIC_FRAMES = SyntheticOptions().num_frames
+_SCENE = SyntheticOptions()
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -148,7 +148,7 @@ def _add_process(commands: Any) -> None:
         "--frames",
         type=int,
         metavar="N",
-        help=f"the first N of a clip only; of a synthetic one all (default: {_SYNTHETIC_FRAMES})",
+        help=f"the first N of a clip only; of a synthetic one all (default: {_SCENE.num_frames})",
     )
     frames.add_argument(
         "--every",
@@ -209,14 +209,21 @@ def _add_limits(command: argparse.ArgumentParser) -> Any:
 
 
 def _add_synthetic(command: argparse.ArgumentParser) -> None:
-    synthetic = command.add_argument_group("synthetic source")
+    # Without defaults of their own, so that it shows which were given.
+    synthetic = command.add_argument_group("synthetic source", "Not for clips.")
+    width, height = _SCENE.size_wh
     synthetic.add_argument(
-        "--size", type=_size, default="640x480", metavar="WxH", help="frame size"
+        "--size", type=_size, metavar="WxH", help=f"frame size (default: {width}x{height})"
     )
     synthetic.add_argument(
-        "--frame-rate", type=_fraction, default="30", metavar="R", help="frames per second"
+        "--frame-rate",
+        type=_fraction,
+        metavar="R",
+        help=f"frames per second (default: {_SCENE.frame_rate})",
     )
-    synthetic.add_argument("--seed", type=int, default=0, help="of the scene")
+    synthetic.add_argument(
+        "--seed", type=int, metavar="N", help=f"of the scene (default: {_SCENE.seed})"
+    )
     synthetic.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
 
 
@@ -480,15 +487,22 @@ def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
 def _source(
     arguments: argparse.Namespace, video: str, num_frames: int | None
 ) -> Path | SyntheticOptions:
-    if video != SYNTHETIC:
-        return Path(video)
-    return SyntheticOptions(
-        num_frames=_SYNTHETIC_FRAMES if num_frames is None else num_frames,
-        size_wh=arguments.size,
-        frame_rate=arguments.frame_rate,
-        seed=arguments.seed,
-        image=arguments.image,
-    )
+    asked: dict[str, Any] = {
+        "size_wh": arguments.size,
+        "frame_rate": arguments.frame_rate,
+        "seed": arguments.seed,
+        "image": arguments.image,
+        "num_frames": num_frames,
+    }
+    if video == SYNTHETIC:
+        return SyntheticOptions(**{key: value for key, value in asked.items() if value is not None})
+    for option in ("size", "frame_rate", "seed", "image"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is an option of the synthetic source, and "
+                f"{printable(video)} is a clip"
+            )
+    return Path(video)
 
 
 def _encode_options(arguments: argparse.Namespace) -> EncodeOptions:
