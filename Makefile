@@ -17,7 +17,10 @@ help: ## list the targets
 # Patterns are for pipeline to fill in. Names come last, after --: they may begin with a dash.
 process: export VIDEO := $(VIDEO)
 process: $(VENV)/.installed ## annotate VIDEO=clip.mp4, a folder, several (else a synthetic clip); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
-	@set -f; if [ -e "$$VIDEO" ]; then set -- "$$VIDEO"; else eval "set -- $$VIDEO"; fi; set +f; \
+	@set -f; if [ -e "$$VIDEO" ]; then set -- "$$VIDEO"; \
+	elif $(SHELL) -n -c "set -- $$VIDEO" 2>/dev/null; then eval "set -- $$VIDEO"; \
+	else printf "%s: no such file; of several names, one with a quote or a bracket in it has to be \
+	in quotes\n" "$$VIDEO" >&2; exit 2; fi; set +f; \
 	$(BIN)/pipeline process $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
 		$(MODEL_OPTIONS) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS) -- "$$@"
 
