@@ -228,6 +228,21 @@ def test_a_clip_that_is_taken_for_a_class_is_told_where_clips_stand(
     )
 
 
+@pytest.mark.parametrize("command", ["process", "tune"])
+@pytest.mark.parametrize(
+    "option",
+    [["--size", "640x480"], ["--frame-rate", "30"], ["--seed", "0"], ["--image", "picture.png"]],
+    ids=" ".join,
+)
+def test_an_option_of_the_synthetic_source_is_refused_with_a_clip(
+    command: str, option: list[str], clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(clip), *option]) == 2
+    assert capsys.readouterr().err == (
+        f"pipeline: {option[0]} is an option of the synthetic source, and {clip} is a clip\n"
+    )
+
+
 WRONG_USE = [
     (["tune", "A", "B"], ["unrecognized arguments: B"]),
     (["process", "--classes", "horse"], ["'horse'", "light, shade"]),
@@ -338,6 +353,26 @@ def test_a_clip_that_cannot_be_read_is_exit_code_1_and_one_line(
     printed = capfd.readouterr()
     assert printed.out == ""
     assert re.fullmatch(rf"pipeline: {re.escape(str(path))}: .+\n", printed.err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["no video", "cut short"])
+def test_an_error_about_standard_input_says_so(
+    kind: str, clip: Path, usual: list[str], tmp_path: Path
+) -> None:
+    sent = b"no video\n" * 50 if kind == "no video" else clip.read_bytes()[:200]
+    done = subprocess.run(
+        [*COMMAND, "process", "-", *usual],
+        input=sent,
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=90,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rb"pipeline: standard input: not a video that can be read: .+\n", done.stderr
+    )
+    assert b".partial" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
