@@ -22,7 +22,7 @@ from pipeline.arguments import (
     process_config,
     tune_config,
 )
-from pipeline.batch import Batch
+from pipeline.batch import Batch, ClipResult
 from pipeline.batch_report import batch_record, write_batch
 from pipeline.batch_work import ProcessClips, end_processing
 from pipeline.clips import find_clips
@@ -39,11 +39,13 @@ from pipeline.spool import spooled
 from pipeline.supervise import Worker, supervise
 from pipeline.terminal import ProgressPrinter, discard
 from pipeline.throughput.configurations import AUTO, configurations
-from pipeline.wording import counted
+from pipeline.wording import counted, duration
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE = 0, 1, 2
 _EXIT_BY_SIGNAL = 128
 EXIT_INTERRUPTED = _EXIT_BY_SIGNAL + signal.SIGINT
+_MOST_NAMED = 20
+"""How many clips are named that failed for the same reason."""
 EXIT_TERMINATED = _EXIT_BY_SIGNAL + signal.SIGTERM
 
 
@@ -173,12 +175,12 @@ def _process_batch(arguments: argparse.Namespace) -> None:
             for line in batch.notes:
                 _show(f"note: {line}", sys.stderr)
     if failed := [result for result in batch.results if result.status == "failed"]:
-        width = max(len(printable(str(result.clip.path))) for result in failed)
-        for result in failed:
-            if arguments.debug:
+        if arguments.debug:
+            for result in failed:
                 for line in traceback.format_exception(result.error):
                     _show(line.rstrip("\n"), sys.stderr)
-            _show(f"{printable(str(result.clip.path)):<{width}}  {result.reason}", sys.stderr)
+        for line in _failures(failed):
+            _show(line, sys.stderr)
         raise PipelineError(f"{len(failed)} of {len(batch.results)} clips failed")
     if unwritten is not None:
         raise unwritten
@@ -196,11 +198,29 @@ def _batch_summary(record: dict[str, Any], folder: Path) -> list[str]:
     lines = ["; ".join(counts)]
     if now["num_frames"]:
         lines.append(
-            f"{now['num_frames']} frames, {now['footage_hours']:.2f} hours of footage, in "
+            f"{counted(now['num_frames'], 'frame')}, {duration(3600 * now['footage_hours'])} of "
+            f"footage, in "
             f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all, "
             f"{now['times_real_time']:.1f} times real time"
         )
     return [*lines, f"report in {folder / BATCH_PAGE_NAME}"]
+
+
+def _failures(failed: Sequence[ClipResult]) -> list[str]:
+    """What failed and why: a reason that several clips share once, above them."""
+    by_reason: dict[str, list[str]] = {}
+    for result in failed:
+        by_reason.setdefault(result.reason, []).append(printable(str(result.clip.path)))
+    single = {paths[0]: reason for reason, paths in by_reason.items() if len(paths) == 1}
+    width = max(map(len, single), default=0)
+    lines = [f"{path:<{width}}  {reason}" for path, reason in single.items()]
+    for reason, paths in by_reason.items():
+        if len(paths) > 1:
+            lines.append(f"{counted(len(paths), 'clip')}: {reason}")
+            lines += [f"  {path}" for path in paths[:_MOST_NAMED]]
+            if len(paths) > _MOST_NAMED:
+                lines.append(f"  and {len(paths) - _MOST_NAMED:,} more, all in the report")
+    return lines
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
