@@ -46,14 +46,11 @@ _EXIT_BY_SIGNAL = 128
 EXIT_INTERRUPTED = _EXIT_BY_SIGNAL + signal.SIGINT
 _MOST_NAMED = 20
 """How many clips are named that failed for the same reason."""
-EXIT_TERMINATED = _EXIT_BY_SIGNAL + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = parse_arguments(argv)
-    # As an exception, so that a run that is told to end cleans up after itself.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         with collected_notes() as notes:
             _COMMANDS[arguments.command](arguments)
@@ -70,8 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(arguments, error, EXIT_FAILED)
     except Exception as error:
         return _fail(arguments, as_pipeline_error(error), EXIT_FAILED)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return EXIT_DONE
 
 

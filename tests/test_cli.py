@@ -25,6 +25,7 @@ from pipeline.throughput.configurations import configurations
 from tests.conftest import TINY_INPUT_WH, with_light, write_clip
 from tests.test_checkpoint import save, three_convolutions
 
+PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
 CONFIGURATIONS = ["auto", *configurations(2)]
 FULL = Path("/dev/full")
@@ -488,6 +489,42 @@ def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
     assert printed == ""
     assert re.fullmatch(r"(frames: .*\n)?pipeline: interrupted.*\n", last_words)
     assert not (tmp_path / "out").exists()
+
+
+SIGNAL_AT_IMPORT = """
+import os, sys
+
+def send(event, arguments):
+    if event == "import" and arguments[0] == os.environ["SIGNAL_AT"]:
+        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+
+sys.addaudithook(send)
+"""
+"""Found by every Python that is started."""
+
+
+@pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.config", "argparse"])
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_comes_while_modules_are_loaded_ends_the_command_without_a_word(
+    module: str, stop: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SIGNAL_AT_IMPORT)
+    done = subprocess.run(
+        [*COMMAND, "process", *SMALL],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT)]),
+            "SIGNAL_AT": module,
+            "SIGNAL": str(int(stop)),
+        },
+        capture_output=True,
+        timeout=60,
+        # A shell that runs the tests in the background makes its children deaf to SIGINT.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+    assert [path.name for path in tmp_path.glob("output*")] == []
 
 
 def test_notes_are_lines_of_their_own_after_the_summary(
