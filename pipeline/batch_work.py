@@ -94,7 +94,7 @@ class ProcessTogether:
                 wrong_use = wrong_use or any(isinstance(f.result(), UsageError) for f in done)
                 before, heartbeat = heartbeat, sum(place.heartbeat for place in positions)
                 if done or heartbeat != before:
-                    position.encoding.enter(Step.WAIT_INFERENCE)
+                    position.encoding.enter(Step.WAIT_CLUSTER)
             begun = [result.result() for result in results]
         return [*begun, *[None] * (len(self.configs) - len(begun))]
 
