@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.arguments import (
-    OUTPUT_FOLDER,
-    STANDARD_INPUT,
     infer_options,
     is_batch,
-    parse_arguments,
     process_config,
     tune_config,
 )
-from pipeline.batch import Batch, ClipResult
+from pipeline.batch import Batch
 from pipeline.batch_report import batch_record, write_batch
 from pipeline.batch_work import ProcessClips, end_processing
 from pipeline.clips import find_clips
@@ -31,21 +28,20 @@ from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, 
 from pipeline.journal import WORK_NAME, Journal
 from pipeline.machine import available_cores
 from pipeline.notes import collected_notes
-from pipeline.outputs import BATCH_PAGE_NAME, require_free_output
+from pipeline.outputs import require_free_output
+from pipeline.parsers import OUTPUT_FOLDER, STANDARD_INPUT, parse_arguments
 from pipeline.position import Position, Step
 from pipeline.printable import printable
 from pipeline.progress import ProgressCallback
 from pipeline.spool import spooled
+from pipeline.summary import batch_summary, failure_lines, run_summary
 from pipeline.supervise import Worker, supervise
 from pipeline.terminal import ProgressPrinter, discard
 from pipeline.throughput.configurations import AUTO, configurations
-from pipeline.wording import counted, duration
+from pipeline.wording import counted
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE = 0, 1, 2
 _EXIT_BY_SIGNAL = 128
-EXIT_INTERRUPTED = _EXIT_BY_SIGNAL + signal.SIGINT
-_MOST_NAMED = 20
-"""How many clips are named that failed for the same reason."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(arguments, error, _EXIT_BY_SIGNAL + error.signal_number)
     except KeyboardInterrupt:
-        return _fail(arguments, "interrupted", EXIT_INTERRUPTED)
+        return _fail(arguments, "interrupted", _EXIT_BY_SIGNAL + signal.SIGINT)
     except UsageError as error:
         return _fail(arguments, error, EXIT_WRONG_USE)
     except PipelineError as error:
@@ -129,7 +125,7 @@ def _process(arguments: argparse.Namespace) -> None:
         report = supervise(process_in_worker, config, progress)
     place = config.remote.output_url or str(config.output_dir)
     try:
-        for line in _summary(report, place):
+        for line in run_summary(report, place):
             _show(line)
     except OSError as error:  # What was asked for are the files.
         complete = f"{place}/{report['output']['file']}"
@@ -165,7 +161,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
             except InputError as error:  # What was asked for are the clips; told of at the end.
                 unwritten = error
             with contextlib.suppress(OSError):  # What was asked for are the files.
-                for line in _batch_summary(record, output_dir):
+                for line in batch_summary(record, output_dir):
                     _show(line)
             for line in batch.notes:
                 _show(f"note: {line}", sys.stderr)
@@ -174,48 +170,11 @@ def _process_batch(arguments: argparse.Namespace) -> None:
             for result in failed:
                 for line in traceback.format_exception(result.error):
                     _show(line.rstrip("\n"), sys.stderr)
-        for line in _failures(failed):
+        for line in failure_lines(failed):
             _show(line, sys.stderr)
         raise PipelineError(f"{len(failed)} of {len(batch.results)} clips failed")
     if unwritten is not None:
         raise unwritten
-
-
-def _batch_summary(record: dict[str, Any], folder: Path) -> list[str]:
-    total = record["total"]
-    now = total["this_run"]
-    counts = [f"{total['done']} of {total['clips']} clips done"]
-    if total["skipped"]:
-        counts.append(f"{total['skipped']} skipped, done by an earlier run")
-    counts += [
-        f"{total[key]} {key.replace('_', ' ')}" for key in ("failed", "not_reached") if total[key]
-    ]
-    lines = ["; ".join(counts)]
-    if now["num_frames"]:
-        lines.append(
-            f"{counted(now['num_frames'], 'frame')}, {duration(3600 * now['footage_hours'])} of "
-            f"footage, in "
-            f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all, "
-            f"{now['times_real_time']:.1f} times real time"
-        )
-    return [*lines, f"report in {folder / BATCH_PAGE_NAME}"]
-
-
-def _failures(failed: Sequence[ClipResult]) -> list[str]:
-    """What failed and why: a reason that several clips share once, above them."""
-    by_reason: dict[str, list[str]] = {}
-    for result in failed:
-        by_reason.setdefault(result.reason, []).append(printable(str(result.clip.path)))
-    single = {paths[0]: reason for reason, paths in by_reason.items() if len(paths) == 1}
-    width = max(map(len, single), default=0)
-    lines = [f"{path:<{width}}  {reason}" for path, reason in single.items()]
-    for reason, paths in by_reason.items():
-        if len(paths) > 1:
-            lines.append(f"{counted(len(paths), 'clip')}: {reason}")
-            lines += [f"  {path}" for path in paths[:_MOST_NAMED]]
-            if len(paths) > _MOST_NAMED:
-                lines.append(f"  and {len(paths) - _MOST_NAMED:,} more, all in the report")
-    return lines
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -309,53 +268,6 @@ def _configs(_: argparse.Namespace) -> None:
 def _concrete(options: InferOptions | AutoOptions) -> InferOptions:
     """For pictures, where nothing is tuned."""
     return options.over(InferOptions()) if isinstance(options, AutoOptions) else options
-
-
-def _summary(report: dict[str, Any], folder: str) -> list[str]:
-    speed, used, slowest = report["speed"], report["configuration"], report["bottleneck"]
-    remarks: list[str] = []
-    real_time = (
-        f", {speed['times_real_time']:.1f} times real time" if speed["times_real_time"] else ""
-    )
-    if report["model"]["precision_note"]:
-        remarks.append(report["model"]["precision_note"])
-    boxes, segments = report["detections"], report["segments"]
-    if segments["done_before"]:
-        remarks.append(
-            f"{segments['done_before']} of {segments['number']} segments "
-            f"({segments['frames_done_before']} frames) were done by the run before"
-        )
-    if boxes["reused_frames"]:
-        remarks.append(f"{boxes['reused_frames']} frames repeat the one before")
-    if boxes["interpolated_frames"]:
-        remarks.append(
-            f"{boxes['interpolated_frames']} frames not inferred, their boxes interpolated"
-        )
-    # Some devices do not tell.
-    streams = f", {counted(used['num_streams'], 'stream')}" if used["num_streams"] else ""
-    mended = {key: value for key, value in report["source"]["faults"].items() if value}
-    remarks += [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
-    lines = [
-        f"{counted(report['output']['num_frames'], 'frame')} in {speed['wall_seconds']:.2f} s: "
-        f"{speed['file_to_file_fps']:.1f} fps from file to file{real_time}",
-        f"model alone {speed['model_alone_fps']:.1f} fps ({used['device']}, hint {used['hint']}, "
-        f"{used['precision']}{streams}, {counted(used['num_requests'], 'request')}); "
-        f"cores {100 * speed['cores_busy']:.0f}% busy",
-        f"bottleneck {slowest['step']}: {slowest['share_of_cpu']:.0%} of the CPU time; "
-        f"next {slowest['next_step']}, {slowest['margin']:.1f} times faster",
-        f"{counted(boxes['total'], 'box', 'boxes')} in "
-        f"{counted(boxes['frames_with_any'], 'frame')}{''.join(f'; {line}' for line in remarks)}",
-    ]
-    if report["truth"] and report["truth"]["num_pairs"]:
-        truth = report["truth"]
-        lines.append(
-            f"truth: {truth['recall']:.1%} of {truth['num_things']} things found, "
-            f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
-        )
-    return [
-        *lines,
-        f"{folder}/{report['output']['file']}, report in {folder}/report.html",
-    ]
 
 
 _COMMANDS = {

@@ -16,9 +16,9 @@ import cv2
 import openvino
 import pytest
 
-from pipeline.arguments import parse_arguments
 from pipeline.cli import main
 from pipeline.errors import ModelError
+from pipeline.parsers import parse_arguments
 from pipeline.progress import Progress
 from pipeline.terminal import ProgressPrinter
 from pipeline.throughput.configurations import configurations
