@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.clips import names_many
+from pipeline.batch.clips import names_many
 from pipeline.config import (
     AutoOptions,
     ClusterOptions,

@@ -19,10 +19,10 @@ from pipeline.arguments import (
     process_config,
     tune_config,
 )
-from pipeline.batch import Batch
-from pipeline.batch_report import batch_record, write_batch
-from pipeline.batch_work import ProcessClips, end_processing
-from pipeline.clips import find_clips
+from pipeline.batch.batch import Batch
+from pipeline.batch.clips import find_clips
+from pipeline.batch.report import batch_record, write_batch
+from pipeline.batch.work import ProcessClips, end_processing
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.journal import WORK_NAME, Journal
@@ -235,8 +235,8 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from pipeline.footage import read_headers
-    from pipeline.sizing import JobOptions, size_job, table_lines
+    from pipeline.capacity.footage import read_headers
+    from pipeline.capacity.sizing import JobOptions, size_job, table_lines
 
     options = JobOptions(
         fps_per_core=arguments.fps_per_core,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.batch import ClipResult
+from pipeline.batch.batch import ClipResult
 from pipeline.outputs import BATCH_PAGE_NAME, REPORT_PAGE_NAME
 from pipeline.printable import printable
 from pipeline.wording import counted, duration

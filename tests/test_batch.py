@@ -17,9 +17,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from pipeline.batch import Batch
+from pipeline.batch.batch import Batch
+from pipeline.batch.clips import Clip
 from pipeline.cli import main
-from pipeline.clips import Clip
 from pipeline.config import ClusterOptions, ProcessConfig
 from pipeline.errors import InputError, Interrupted, WorkerDied
 from pipeline.progress import Progress, ProgressCallback

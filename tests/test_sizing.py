@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.capacity.footage import ClipHeader, read_header
+from pipeline.capacity.sizing import Costs, JobOptions, segment_frames, size_job, table_lines
 from pipeline.cli import main
 from pipeline.errors import InputError, UsageError
-from pipeline.footage import ClipHeader, read_header
-from pipeline.sizing import Costs, JobOptions, segment_frames, size_job, table_lines
 from pipeline.wording import duration
 from tests.conftest import gray, write_clip
 

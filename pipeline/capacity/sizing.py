@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.batch_work import clips_together
+from pipeline.batch.work import clips_together
+from pipeline.capacity.footage import ClipHeader
+from pipeline.capacity.schedule import ClipWork, Cluster, Schedule, simulate
 from pipeline.errors import UsageError
-from pipeline.footage import ClipHeader
 from pipeline.plan import plan_synthetic
-from pipeline.schedule import ClipWork, Cluster, Schedule, simulate
 from pipeline.wording import counted, duration
 
 _SECONDS_PER_HOUR = 3600.0

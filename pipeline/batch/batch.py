@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from pipeline.batch_work import ProcessTogether, expected_frames
-from pipeline.clips import Clip
+from pipeline.batch.clips import Clip
+from pipeline.batch.work import ProcessTogether, expected_frames
 from pipeline.config import ProcessConfig
 from pipeline.errors import Interrupted, PipelineError, UsageError, WorkerDied
 from pipeline.identity import model_sha256, result_key
