@@ -9,13 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.config import (
-    CODECS,
-    HINTS,
-    MODEL_NAMES,
-    PRECISIONS,
-    SyntheticOptions,
-)
+from pipeline.config import CODECS, HINTS, MODEL_NAMES, PRECISIONS, SyntheticOptions
 from pipeline.printable import printable
 from pipeline.throughput.configurations import AUTO
 

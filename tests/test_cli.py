@@ -135,10 +135,9 @@ def test_only_the_scene_is_given_to_the_demo_model_unasked(
     "command", [["process"], ["bench"], ["tune"], ["evaluate", "--data", "."]], ids=str
 )
 def test_every_command_takes_a_model_by_name_or_file(command: list[str]) -> None:
-    parse = parse_arguments
-    assert parse(command).weights is None
-    assert parse([*command, "--model", "demo"]).weights == "demo"
-    assert parse([*command, "--weights", "own.pt"]).weights == Path("own.pt")
+    assert parse_arguments(command).weights is None
+    assert parse_arguments([*command, "--model", "demo"]).weights == "demo"
+    assert parse_arguments([*command, "--weights", "own.pt"]).weights == Path("own.pt")
 
 
 @pytest.mark.parametrize("command", [["process", "clip.mp4"], ["bench"], ["tune"]], ids=str)
