@@ -59,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return commands[words[0]].parse_intermixed_args([*options, *names], command)
 
 
-def _argument_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
     """The parser, and those of the commands by their names."""
     parser = _Parser(
         prog="pipeline",
