@@ -14,15 +14,18 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # One name if there is such a file, blanks in it or not; else words, with quotes as in a shell.
-# Patterns are for pipeline to fill in.
+# Patterns are for pipeline to fill in. Names come last, after --: they may begin with a dash.
 process: export VIDEO := $(VIDEO)
 process: $(VENV)/.installed ## annotate VIDEO=clip.mp4, a folder, several (else a synthetic clip); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
-	@set -f; if [ -e "$$VIDEO" ]; then set -- "$$VIDEO"; else eval "set -- $$VIDEO"; fi; set +f; \
-	$(BIN)/pipeline process "$$@" $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
-		$(MODEL_OPTIONS) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
+	@set -f; if [ -e "$$VIDEO" ]; then set -- "$$VIDEO"; \
+	elif $(SHELL) -n -c "set -- $$VIDEO" 2>/dev/null; then eval "set -- $$VIDEO"; \
+	else printf "%s: no such file; of several names, one with a quote or a bracket in it has to be \
+	in quotes\n" "$$VIDEO" >&2; exit 2; fi; set +f; \
+	$(BIN)/pipeline process $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
+		$(MODEL_OPTIONS) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS) -- "$$@"
 
 tune: $(VENV)/.installed ## find what is fastest here for clips like VIDEO=clip.mp4; MODEL= WEIGHTS= ARGS=
-	@$(BIN)/pipeline tune $(if $(VIDEO),"$(VIDEO)") $(MODEL_OPTIONS) $(ARGS)
+	@$(BIN)/pipeline tune $(MODEL_OPTIONS) $(ARGS) $(if $(VIDEO),-- "$(VIDEO)")
 
 bench: IMAGE ?= $(wildcard ../shared/images/coco_bike.jpg)
 bench: $(VENV)/.installed ## compare the throughput configurations; FRAMES= ROUNDS= IMAGE= MODEL= WEIGHTS= ARGS=

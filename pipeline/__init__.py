@@ -9,32 +9,33 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
-from pipeline.config import (
-    DetectOptions,
-    EncodeOptions,
-    InferOptions,
-    LimitOptions,
-    ProcessConfig,
-    SyntheticOptions,
-)
-from pipeline.errors import (
-    EncodeError,
-    InferenceError,
-    InputError,
-    Interrupted,
-    ModelError,
-    PipelineError,
-    UsageError,
-    WorkerDied,
-)
-from pipeline.progress import Progress
+# As in `typing`, which takes longer to load than all that is done here.
+TYPE_CHECKING = False
 
 # OpenVINO tells its makers of every import, over the network, unless this module is not there.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
+    from pipeline.config import (
+        DetectOptions,
+        EncodeOptions,
+        InferOptions,
+        LimitOptions,
+        ProcessConfig,
+        SyntheticOptions,
+    )
+    from pipeline.errors import (
+        EncodeError,
+        InferenceError,
+        InputError,
+        Interrupted,
+        ModelError,
+        PipelineError,
+        UsageError,
+        WorkerDied,
+    )
+    from pipeline.progress import Progress
     from pipeline.run import process_video
 
 __all__ = [
@@ -57,10 +58,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # Only then: openvino, av and cv2 take a third of a second, which --help need not pay.
-    if name == "process_video":
-        from pipeline.run import process_video
+_MODULES = ("config", "errors", "progress", "run")
+"""Where the public names are; the last one loads openvino, av and cv2."""
 
-        return process_video
+
+def __getattr__(name: str) -> object:
+    # Only then: --help need not wait for what is heavy, nor Ctrl-C for what is not.
+    if name in __all__:
+        from importlib import import_module
+
+        for module in _MODULES:
+            found = getattr(import_module(f"pipeline.{module}"), name, None)
+            if found is not None:
+                return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,28 +14,27 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.arguments import (
-    OUTPUT_FOLDER,
-    STANDARD_INPUT,
-    argument_parser,
     infer_options,
     is_batch,
     process_config,
     tune_config,
 )
-from pipeline.batch import Batch
-from pipeline.batch_report import batch_record, write_batch
-from pipeline.batch_work import ProcessClips, end_processing
-from pipeline.clips import find_clips
+from pipeline.batch.batch import Batch
+from pipeline.batch.clips import find_clips
+from pipeline.batch.report import batch_record, write_batch
+from pipeline.batch.work import ProcessClips, end_processing
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.journal import WORK_NAME, Journal
 from pipeline.machine import available_cores
 from pipeline.notes import collected_notes
-from pipeline.outputs import BATCH_PAGE_NAME, require_free_output
+from pipeline.outputs import require_free_output
+from pipeline.parsers import OUTPUT_FOLDER, STANDARD_INPUT, parse_arguments
 from pipeline.position import Position, Step
 from pipeline.printable import printable
 from pipeline.progress import ProgressCallback
 from pipeline.spool import spooled
+from pipeline.summary import batch_summary, failure_lines, run_summary
 from pipeline.supervise import Worker, supervise
 from pipeline.terminal import ProgressPrinter, discard
 from pipeline.throughput.configurations import AUTO, configurations
@@ -43,15 +42,11 @@ from pipeline.wording import counted
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE = 0, 1, 2
 _EXIT_BY_SIGNAL = 128
-EXIT_INTERRUPTED = _EXIT_BY_SIGNAL + signal.SIGINT
-EXIT_TERMINATED = _EXIT_BY_SIGNAL + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = argument_parser().parse_args(argv)
-    # As an exception, so that a run that is told to end cleans up after itself.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    arguments = parse_arguments(argv)
     try:
         with collected_notes() as notes:
             _COMMANDS[arguments.command](arguments)
@@ -61,15 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(arguments, error, _EXIT_BY_SIGNAL + error.signal_number)
     except KeyboardInterrupt:
-        return _fail(arguments, "interrupted", EXIT_INTERRUPTED)
+        return _fail(arguments, "interrupted", _EXIT_BY_SIGNAL + signal.SIGINT)
     except UsageError as error:
         return _fail(arguments, error, EXIT_WRONG_USE)
     except PipelineError as error:
         return _fail(arguments, error, EXIT_FAILED)
     except Exception as error:
         return _fail(arguments, as_pipeline_error(error), EXIT_FAILED)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return EXIT_DONE
 
 
@@ -132,7 +125,7 @@ def _process(arguments: argparse.Namespace) -> None:
         report = supervise(process_in_worker, config, progress)
     place = config.remote.output_url or str(config.output_dir)
     try:
-        for line in _summary(report, place):
+        for line in run_summary(report, place):
             _show(line)
     except OSError as error:  # What was asked for are the files.
         complete = f"{place}/{report['output']['file']}"
@@ -168,39 +161,20 @@ def _process_batch(arguments: argparse.Namespace) -> None:
             except InputError as error:  # What was asked for are the clips; told of at the end.
                 unwritten = error
             with contextlib.suppress(OSError):  # What was asked for are the files.
-                for line in _batch_summary(record, output_dir):
+                for line in batch_summary(record, output_dir):
                     _show(line)
             for line in batch.notes:
                 _show(f"note: {line}", sys.stderr)
     if failed := [result for result in batch.results if result.status == "failed"]:
-        width = max(len(printable(str(result.clip.path))) for result in failed)
-        for result in failed:
-            if arguments.debug:
+        if arguments.debug:
+            for result in failed:
                 for line in traceback.format_exception(result.error):
                     _show(line.rstrip("\n"), sys.stderr)
-            _show(f"{printable(str(result.clip.path)):<{width}}  {result.reason}", sys.stderr)
+        for line in failure_lines(failed):
+            _show(line, sys.stderr)
         raise PipelineError(f"{len(failed)} of {len(batch.results)} clips failed")
     if unwritten is not None:
         raise unwritten
-
-
-def _batch_summary(record: dict[str, Any], folder: Path) -> list[str]:
-    total = record["total"]
-    now = total["this_run"]
-    counts = [f"{total['done']} of {total['clips']} clips done"]
-    if total["skipped"]:
-        counts.append(f"{total['skipped']} skipped, done by an earlier run")
-    counts += [
-        f"{total[key]} {key.replace('_', ' ')}" for key in ("failed", "not_reached") if total[key]
-    ]
-    lines = ["; ".join(counts)]
-    if now["num_frames"]:
-        lines.append(
-            f"{now['num_frames']} frames, {now['footage_hours']:.2f} hours of footage, in "
-            f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all, "
-            f"{now['times_real_time']:.1f} times real time"
-        )
-    return [*lines, f"report in {folder / BATCH_PAGE_NAME}"]
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -261,8 +235,8 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from pipeline.footage import read_headers
-    from pipeline.sizing import JobOptions, size_job, table_lines
+    from pipeline.capacity.footage import read_headers
+    from pipeline.capacity.sizing import JobOptions, size_job, table_lines
 
     options = JobOptions(
         fps_per_core=arguments.fps_per_core,
@@ -294,53 +268,6 @@ def _configs(_: argparse.Namespace) -> None:
 def _concrete(options: InferOptions | AutoOptions) -> InferOptions:
     """For pictures, where nothing is tuned."""
     return options.over(InferOptions()) if isinstance(options, AutoOptions) else options
-
-
-def _summary(report: dict[str, Any], folder: str) -> list[str]:
-    speed, used, slowest = report["speed"], report["configuration"], report["bottleneck"]
-    remarks: list[str] = []
-    real_time = (
-        f", {speed['times_real_time']:.1f} times real time" if speed["times_real_time"] else ""
-    )
-    if report["model"]["precision_note"]:
-        remarks.append(report["model"]["precision_note"])
-    boxes, segments = report["detections"], report["segments"]
-    if segments["done_before"]:
-        remarks.append(
-            f"{segments['done_before']} of {segments['number']} segments "
-            f"({segments['frames_done_before']} frames) were done by the run before"
-        )
-    if boxes["reused_frames"]:
-        remarks.append(f"{boxes['reused_frames']} frames repeat the one before")
-    if boxes["interpolated_frames"]:
-        remarks.append(
-            f"{boxes['interpolated_frames']} frames not inferred, their boxes interpolated"
-        )
-    # Some devices do not tell.
-    streams = f", {counted(used['num_streams'], 'stream')}" if used["num_streams"] else ""
-    mended = {key: value for key, value in report["source"]["faults"].items() if value}
-    remarks += [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
-    lines = [
-        f"{counted(report['output']['num_frames'], 'frame')} in {speed['wall_seconds']:.2f} s: "
-        f"{speed['file_to_file_fps']:.1f} fps from file to file{real_time}",
-        f"model alone {speed['model_alone_fps']:.1f} fps ({used['device']}, hint {used['hint']}, "
-        f"{used['precision']}{streams}, {counted(used['num_requests'], 'request')}); "
-        f"cores {100 * speed['cores_busy']:.0f}% busy",
-        f"bottleneck {slowest['step']}: {slowest['share_of_cpu']:.0%} of the CPU time; "
-        f"next {slowest['next_step']}, {slowest['margin']:.1f} times faster",
-        f"{counted(boxes['total'], 'box', 'boxes')} in "
-        f"{counted(boxes['frames_with_any'], 'frame')}{''.join(f'; {line}' for line in remarks)}",
-    ]
-    if report["truth"] and report["truth"]["num_pairs"]:
-        truth = report["truth"]
-        lines.append(
-            f"truth: {truth['recall']:.1%} of {truth['num_things']} things found, "
-            f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
-        )
-    return [
-        *lines,
-        f"{folder}/{report['output']['file']}, report in {folder}/report.html",
-    ]
 
 
 _COMMANDS = {

@@ -18,6 +18,9 @@ ModelName = Literal["official", "demo"]
 """official: yolov5n.pt v7.0, for photographs. demo: the bundled model, for the synthetic scene."""
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
+MOST_ATTEMPTS = 3
+"""How many actors of a cluster may be lost over one segment before it is given up."""
+
 _MOST_REQUESTS = 1024
 _MOST_BATCH = 64
 _MOST_EVERY = 60

@@ -1,18 +1,27 @@
-"""What tells one source, and one result, from another, without opening or decoding anything."""
+"""What tells one source, and one result, from another, without opening or decoding anything.
+
+Imports nothing heavy: the parent of the worker asks it what is done already.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.checksum import file_sha256
-from pipeline.config import ProcessConfig, SyntheticOptions
+from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.machine import versions
 from pipeline.model.parts import parts_sha256, require_sizes
 from pipeline.model.weights import find_weights
+from pipeline.position import Beat
 from pipeline.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from pipeline.frames import Segment  # At run time it would load FFmpeg.
 
 
 def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
@@ -42,6 +51,42 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
         "segment_seconds": config.segment_seconds,
     }
     return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
+
+
+def run_key(
+    config: ProcessConfig,
+    segments: Sequence[Segment],
+    weights_sha256: str,
+    quantized: str | None,
+    infer: InferOptions,
+    precision: str,
+    beat: Beat,
+) -> str:
+    """A hash of everything that the result depends on: input, model, options and versions.
+
+    quantized: names the INT8 model, None if it is not that. infer: what was selected;
+    precision: what that is here. Raises OSError if the input is not there.
+    """
+    known: dict[str, Any] = {
+        "source": _source_content(config.source, beat, whole=len(segments) > 1),
+        "segments": [dataclasses.astuple(segment) for segment in segments],
+        "model": weights_sha256,
+        "int8": quantized,
+        "infer": [infer.engine, infer.device, precision, infer.batch],
+        "imgsz": config.imgsz,
+        "detect": dataclasses.asdict(config.detect),
+        "encode": dataclasses.asdict(config.encode),
+        "frames": [config.num_frames, config.every, config.reuse_duplicates],
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
+
+
+def _source_content(source: Path | SyntheticOptions, beat: Beat, *, whole: bool) -> Any:
+    """What tells one source from another: of a clip that is short, not its every byte."""
+    if whole and isinstance(source, Path):
+        return [source.name, source.stat().st_size, file_sha256(source, beat)]
+    return source_stamp(source)
 
 
 def source_stamp(source: Path | SyntheticOptions) -> Any:

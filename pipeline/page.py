@@ -15,7 +15,7 @@ from pipeline.errors import ModelError
 from pipeline.model.cache import publish
 from pipeline.model.weights import cache_dir
 from pipeline.printable import printable
-from pipeline.wording import counted
+from pipeline.wording import counted, duration
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -29,7 +29,7 @@ def render_page(template: str, **values: Any) -> str:
         finalize=_shown,
         bytecode_cache=_CompiledTemplates(),
     )
-    environment.filters["counted"] = counted
+    environment.filters |= {"counted": counted, "duration": duration}
     return environment.get_template(template).render(**values)
 
 

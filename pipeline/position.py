@@ -22,7 +22,10 @@ def no_beat() -> None:
 
 
 class Step(IntEnum):
-    """What a thread of the pipeline is at; the waits are for the other thread or the model."""
+    """What a thread of the pipeline is at; the waits are for the other thread or the model.
+
+    WAIT_CLUSTER: for segments that are worked on elsewhere.
+    """
 
     PREPARE = 0
     DECODE = 1
@@ -37,7 +40,8 @@ class Step(IntEnum):
     WAIT_IN_FLIGHT = 10
     WAIT_REQUEST = 11
     WAIT_INFERENCE = 12
-    DONE = 13
+    WAIT_CLUSTER = 13
+    DONE = 14
 
     @property
     def label(self) -> str:
@@ -50,6 +54,7 @@ class Step(IntEnum):
 
     @property
     def waits(self) -> bool:
+        """Whether a thread waits for a frame."""
         return self in (Step.WAIT_IN_FLIGHT, Step.WAIT_REQUEST, Step.WAIT_INFERENCE)
 
 

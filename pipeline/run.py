@@ -5,27 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
+import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pipeline.checksum import file_sha256
 from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOptions
 from pipeline.encode import encoder_settings
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.executors import Executor, open_executor
 from pipeline.frames import WHOLE, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
-from pipeline.identity import result_key, source_stamp
+from pipeline.identity import result_key, run_key
 from pipeline.infer import resolved_precision
 from pipeline.journal import Journal, open_journal, what_is_kept
 from pipeline.judge import Judgement, judge
-from pipeline.machine import versions
 from pipeline.model.loaded import Models
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.weights import find_weights
@@ -156,7 +152,16 @@ def _process(
         class_ids = select_class_ids(config.detect, clip.prepared.layout)
         segments = _plan(config, info, executor, beat)
         asked = result_key(config, clip.prepared.weights_sha256)
-        key = _run_key(config, clip.prepared, selection, segments, beat)
+        quantization, infer = clip.prepared.quantization, plan.infer
+        key = run_key(
+            config,
+            segments,
+            clip.prepared.weights_sha256,
+            quantization.folder.name if quantization else None,
+            infer,
+            "int8" if quantization else resolved_precision(infer.precision),
+            beat,
+        )
         if not (journal.publishing and journal.matches(key)):
             require_free_output(config)
         if journal.matches(key):
@@ -253,38 +258,6 @@ def _plan(
     return plan_clip(source, info, config.segment_seconds, num_frames, config.limits, beat)
 
 
-def _run_key(
-    config: ProcessConfig,
-    prepared: PreparedModel,
-    selection: Selection,
-    segments: Sequence[Segment],
-    beat: Beat,
-) -> str:
-    """A hash of everything that the result depends on: input, model, options and versions."""
-    quantization, infer = prepared.quantization, selection.plan.infer
-    precision = "int8" if quantization else resolved_precision(infer.precision)
-    known: dict[str, Any] = {
-        "source": _identity(config.source, beat, whole=len(segments) > 1),
-        "segments": [dataclasses.astuple(segment) for segment in segments],
-        "model": prepared.weights_sha256,
-        "int8": quantization.folder.name if quantization else None,
-        "infer": [infer.engine, infer.device, precision, infer.batch],
-        "imgsz": config.imgsz,
-        "detect": dataclasses.asdict(config.detect),
-        "encode": dataclasses.asdict(config.encode),
-        "frames": [config.num_frames, config.every, config.reuse_duplicates],
-        "versions": versions(),
-    }
-    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
-
-
-def _identity(source: Path | SyntheticOptions, beat: Beat, *, whole: bool) -> Any:
-    """What tells one source from another: of a clip that is short, not its every byte."""
-    if whole and isinstance(source, Path):
-        return [source.name, source.stat().st_size, file_sha256(source, beat)]
-    return source_stamp(source)
-
-
 def _take_segments(
     clip: OpenClip,
     config: ProcessConfig,
@@ -302,7 +275,7 @@ def _take_segments(
     done: dict[int, Manifest] = {}
     reused: set[int] = set()
     arrived_seconds: dict[int, float] = {}
-    num_frames_done = 0
+    num_frames_done = num_frames_before = 0
     started = time.perf_counter()
 
     def report_frames(number: int) -> None:
@@ -310,15 +283,19 @@ def _take_segments(
         num_frames_done += number
         on_progress(Progress("frames", num_frames_done, expected))
 
+    def add(number: int, manifest: Manifest) -> None:
+        nonlocal num_frames_before
+        num_frames_before += manifest.num_frames
+        done[number] = manifest
+
     def tasks() -> Iterator[SegmentTask]:
         for segment in segments:
-            before = sum(manifest.num_frames for manifest in done.values())
-            left = None if config.num_frames is None else config.num_frames - before
+            left = None if config.num_frames is None else config.num_frames - num_frames_before
             if left == 0:
                 return
             manifest = _kept(journal, segment.number)
             if manifest is not None:
-                done[segment.number] = manifest
+                add(segment.number, manifest)
                 reused.add(segment.number)
                 report_frames(manifest.num_frames)
                 continue
@@ -326,7 +303,7 @@ def _take_segments(
                 config=config,
                 segment=segment,
                 files=SegmentFiles(journal.making, segment.number),
-                first_index=before if executor.in_order else _first_index(segment, info),
+                first_index=num_frames_before if executor.in_order else _first_index(segment, info),
                 num_frames=left,
                 encoder_threads=encoder_threads,
                 class_ids=class_ids,
@@ -335,7 +312,7 @@ def _take_segments(
     for task, manifest in executor.run(clip, tasks(), report_frames):
         manifest.write(task.files.manifest)
         journal.add(task.segment.number, task.files.existing())
-        done[task.segment.number] = manifest
+        add(task.segment.number, manifest)
         arrived_seconds[task.segment.number] = time.perf_counter() - started
     return _Taken(
         [done[number] for number in sorted(done)],
@@ -419,16 +396,23 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
     if detect.classes is None:
         return None
     numbers = {name: number for number, name in enumerate(layout.class_names)}
-    wanted = set()
+    wanted, unknown = set(), []
     for entry in detect.classes:
         if entry in numbers:
             wanted.add(numbers[entry])
         elif entry.isdecimal() and int(entry) < layout.num_classes:
             wanted.add(int(entry))
         else:
-            raise UsageError(
-                f"class {entry!r} is unknown; this model has: {', '.join(layout.class_names)}"
-            )
+            unknown.append(entry)
+    if clip := next((entry for entry in unknown if os.path.exists(entry)), None):  # noqa: PTH110
+        raise UsageError(
+            f"{clip!r} is taken for a class, and there is a file of this name: clips come before "
+            f"--classes, or after --, as in --classes person -- {clip}"
+        )
+    if unknown:
+        raise UsageError(
+            f"class {unknown[0]!r} is unknown; this model has: {', '.join(layout.class_names)}"
+        )
     return frozenset(wanted)
 
 

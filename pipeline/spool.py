@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.journal import SPOOL_NAME, locked_work_folder, tidy
 
+_NAME = "standard input"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -30,17 +31,17 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
                 num_bytes += len(chunk)
                 if num_bytes > max_bytes:
                     raise InputError(
-                        f"standard input: more than {max_bytes / 1e6:.0f} MB, which is what "
+                        f"{_NAME}: more than {max_bytes / 1e6:.0f} MB, which is what "
                         f"{path.parent} has room for; save it as a file and name that"
                     )
                 file.write(chunk)
         if not num_bytes:
-            raise InputError("standard input: nothing came; give a clip with < or a pipe")
+            raise InputError(f"{_NAME}: nothing came; give a clip with < or a pipe")
     except FileExistsError as error:
         raise InputError(f"{path} exists already") from error
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise InputError(f"standard input: cannot be kept in {path} ({error.strerror})") from error
+        raise InputError(f"{_NAME}: cannot be kept in {path} ({error.strerror})") from error
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -52,7 +53,8 @@ def spooled(stream: BinaryIO, output_dir: Path) -> Iterator[Path]:
     """A stream as a file in the work folder of a run, for as long as the context lasts.
 
     What a run that was killed has left there is removed by the next one. Raises InputError, before
-    anything is read, if another run is at work there.
+    anything is read, if another run is at work there. An error of the block that names the file is
+    made to name standard input.
     """
     created = not output_dir.exists()
     try:
@@ -60,6 +62,11 @@ def spooled(stream: BinaryIO, output_dir: Path) -> Iterator[Path]:
             path = folder / SPOOL_NAME
             path.unlink(missing_ok=True)
             spool(stream, path)
-        yield path
+        try:
+            yield path
+        except PipelineError as error:
+            error.args = tuple(str(part).replace(str(path), _NAME) for part in error.args)
+            error.file = error.file and error.file.replace(str(path), _NAME)
+            raise
     finally:
         tidy(output_dir, created=created)

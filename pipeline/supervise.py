@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from pipeline.config import ProcessConfig
+from pipeline.endings import death, interruption, require_not_stalled
 from pipeline.errors import (
     InputError,
     Interrupted,
@@ -37,10 +38,6 @@ from pipeline.progress import Progress, ProgressCallback
 
 Result = TypeVar("Result")
 Work = Callable[[ProcessConfig, ProgressCallback, Position], Result]
-
-IDLE_SECONDS = 600.0
-"""How long nothing may move where no frame is worked on: while preparing, joining, or where both
-threads wait for the model, which the worker itself watches."""
 
 _POLL_SECONDS = 0.25
 _STOP_SECONDS = 3.5
@@ -152,7 +149,7 @@ class Worker(Generic[Result]):
         if isinstance(answer, _Done):
             return answer.result
         if self._stop.signal_number is not None:
-            raise _interrupted(answer, self._stop.signal_number, kept)
+            raise interruption(answer.error, self._stop.signal_number, kept)
         if kept and not answer.cleaned_up:
             answer.error.args = (f"{answer.error.args[0]}; {kept}",)
         raise answer.error from answer.cause
@@ -232,7 +229,7 @@ def _answer(
     try:
         child.pipe.send(config)
     except OSError:
-        raise _death(child.process, child.position, config) from None
+        raise death(_exit_code(child.process), child.position, config) from None
     return _watch(child.process, child.pipe, child.position, config, on_progress, stop)
 
 
@@ -263,7 +260,7 @@ def _watch(
         if ready and message is None:
             if failed is not None:
                 return failed
-            raise _death(process, position, config)
+            raise death(_exit_code(process), position, config)
         if isinstance(message, _Done) or (isinstance(message, _Failed) and message.cleaned_up):
             return message
         if isinstance(message, _Failed):
@@ -289,54 +286,9 @@ def _watch(
             require_not_stalled(still_polls * _POLL_SECONDS, position, config)
 
 
-def require_not_stalled(still_seconds: float, position: Position, config: ProcessConfig) -> None:
-    """Raise WorkerDied if nothing has moved for longer than the step at hand may take."""
-    place = position.working
-    limit_seconds = config.stall_seconds if place else max(IDLE_SECONDS, config.stall_seconds)
-    if still_seconds < limit_seconds:
-        return
-    if place is None:
-        error = WorkerDied(f"nothing moved for {limit_seconds:g} s ({position})")
-    else:
-        error = WorkerDied(
-            f"it did not come back within {limit_seconds:g} s; --stall-seconds allows more"
-        )
-        error.step, error.frame_index = place.step.label, place.frame_index
-    error.file = config.source_name
-    raise error
-
-
-def _death(process: BaseProcess, position: Position, config: ProcessConfig) -> WorkerDied:
+def _exit_code(process: BaseProcess) -> int | None:
     process.join(_EXIT_SECONDS)
-    code = process.exitcode
-    if code is None or code >= 0:
-        how = f"ended without an answer (exit code {code})"
-    else:
-        how = f"was killed by {_signal_name(-code)}"
-        if -code == signal.SIGKILL:
-            how += ", perhaps because memory ran out"
-    error = WorkerDied(f"the worker {how}; {position}")
-    error.file = config.source_name
-    return error
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # Most of the real-time signals have none.
-        return f"signal {number}"
-
-
-def _interrupted(answer: _Failed, signal_number: int, kept: str) -> Interrupted:
-    if isinstance(answer.error, Interrupted):
-        error = answer.error
-    elif isinstance(answer.error, WorkerDied):
-        parts = ("interrupted", "the worker did not stop and was killed", kept)
-        error = Interrupted("; ".join(part for part in parts if part))
-    else:
-        error = Interrupted(f"interrupted; {answer.error}")
-    error.signal_number = signal_number
-    return error
+    return process.exitcode
 
 
 def _end(process: BaseProcess) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 import av
 import numpy as np
 
+from pipeline.capacity.sizing import Costs
 from pipeline.checksum import file_sha256
 from pipeline.config import ProcessConfig
 from pipeline.decode import VideoReader
@@ -42,7 +43,6 @@ from pipeline.plan import plan_clip
 from pipeline.position import Position
 from pipeline.run import process_video
 from pipeline.segment import OpenClip, SegmentTask, open_source
-from pipeline.sizing import Costs
 
 _SEGMENT_SECONDS = (1.0, 4.0)
 _NUM_FRAMES = 600

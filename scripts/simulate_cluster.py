@@ -18,9 +18,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from pipeline.footage import ClipHeader
-from pipeline.schedule import ClipWork, Cluster, Schedule, simulate
-from pipeline.sizing import Costs, JobOptions, clip_work, segment_frames, storage_bytes
+from pipeline.capacity.footage import ClipHeader
+from pipeline.capacity.schedule import ClipWork, Cluster, Schedule, simulate
+from pipeline.capacity.sizing import Costs, JobOptions, clip_work, segment_frames, storage_bytes
 
 _RATE = Fraction(25)
 _BYTES_PER_SECOND = 250_000  # 2 Mbit/s.

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline import cli
-from pipeline.batch_work import ProcessClips
+from pipeline.batch.work import ProcessClips
 from pipeline.config import ProcessConfig
 from pipeline.position import Position
 from pipeline.progress import ProgressCallback

@@ -17,9 +17,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from pipeline.batch import Batch
+from pipeline.batch.batch import Batch
+from pipeline.batch.clips import Clip
 from pipeline.cli import main
-from pipeline.clips import Clip
 from pipeline.config import ClusterOptions, ProcessConfig
 from pipeline.errors import InputError, Interrupted, WorkerDied
 from pipeline.progress import Progress, ProgressCallback
@@ -86,11 +86,11 @@ def test_what_can_be_done_is_done_and_what_fails_is_told_with_its_reason(
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
     assert lines[-1] == "pipeline: 2 of 10 clips failed"
-    for line, number in zip(lines[-3:], BROKEN, strict=False):
-        assert re.fullmatch(rf"{footage[number]}  not a video that can be read: .+", line)
+    assert re.fullmatch(r"2 clips: not a video that can be read: .+", lines[-4])
+    assert lines[-3:-1] == [f"  {footage[number]}" for number in BROKEN]
     assert re.fullmatch(
         r"8 of 10 clips done; 2 failed\n"
-        r"64 frames, 0\.00 hours of footage, in \d+\.\d\d s: \d+\.\d fps over all, "
+        r"64 frames, 2\.56 s of footage, in \d+\.\d\d s: \d+\.\d fps over all, "
         r"\d+\.\d times real time\n"
         r"report in out/batch\.html\n",
         printed.out,
@@ -166,8 +166,11 @@ def test_what_was_made_with_other_options_is_replaced_only_when_asked(
     capsys.readouterr()
     assert main([*command, "--conf", "0.5"]) == 1
     assert statuses() == ["failed"] * 3
-    errors = capsys.readouterr().err.splitlines()
-    assert all("exists already: --overwrite replaces it" in line for line in errors[:3])
+    assert capsys.readouterr().err.splitlines() == [
+        "3 clips: annotated.mp4 exists already: --overwrite replaces it",
+        *(f"  {clip}" for clip in footage[:3]),
+        "pipeline: 3 of 3 clips failed",
+    ]
     assert annotated() == first
     assert main([*command, "--conf", "0.5", "--overwrite"]) == 0
     assert statuses() == ["done"] * 3
@@ -274,6 +277,32 @@ def test_a_file_that_is_not_there_fails_alone(footage: list[Path], usual: list[s
     assert results()["missing.mp4"]["reason"] == "no such file"
 
 
+def test_a_reason_that_many_clips_share_is_told_once_and_not_all_of_them_are_named(
+    footage: list[Path], usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(footage[4])
+    missing = [f"missing{number:02d}.mp4" for number in range(25)]
+    assert main(["process", *missing, str(footage[4]), *usual]) == 1
+    alone, reason, *named, more, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"{footage[4]}  not a video that can be read: .+", alone)
+    assert reason == "25 clips: no such file"
+    assert named == [f"  {name}" for name in missing[:20]]
+    assert more == "  and 5 more, all in the report"
+    assert last == "pipeline: 26 of 26 clips failed"
+    assert {results()[name]["reason"] for name in missing} == {"no such file"}
+
+
+def test_no_empty_folder_is_left_of_clips_that_fail(footage: list[Path], usual: list[str]) -> None:
+    for clip in footage:
+        if clip.parent.name != "cam0":
+            damage(clip)
+    Path("out/footage/cam1/before").mkdir(parents=True)
+    assert main(["process", "footage", *usual]) == 1
+    folders = {str(path) for path in Path("out/footage").rglob("*") if path.is_dir()}
+    whole = {f"out/{clip}" for clip in footage if clip.parent.name == "cam0"}
+    assert folders == {"out/footage/cam0", "out/footage/cam1", "out/footage/cam1/before", *whole}
+
+
 def test_a_batch_that_is_interrupted_tells_what_is_done_and_goes_on(
     footage: list[Path],
     usual: list[str],
@@ -340,7 +369,7 @@ def test_the_page_shows_hostile_names_as_text_and_its_links_lead_to_the_reports(
         assert Path("out", os.fsdecode(unquote_to_bytes(link))).is_file()
     printed = capsys.readouterr()
     assert "\x1b" not in printed.err
-    assert len(printed.err.splitlines()) == 3
+    assert len(printed.err.splitlines()) == 4
 
 
 class WorkerOfSorts:
@@ -429,14 +458,18 @@ def test_a_worker_that_is_killed_costs_its_clip_only(footage: list[Path], usual:
     code, words = batch_with_fault("kill", "encode", 2 * FRAMES + 4, usual)
     assert code == 1
     assert statuses() == (["done"] * 2 + ["failed"]) * 3 + ["done"]
-    table = words.splitlines()
-    assert table[-1] == "pipeline: 3 of 10 clips failed"
-    for line, clip in zip(table[-4:], footage[2::3], strict=False):
+    assert words.endswith("pipeline: 3 of 10 clips failed\n")
+    for clip in footage[2::3]:
+        reason = results()[str(clip.resolve())]["reason"]
         assert re.fullmatch(
-            rf"{clip.resolve()}  the worker was killed by SIGKILL, perhaps because memory ran out; "
+            r"the worker was killed by SIGKILL, perhaps because memory ran out; "
             r".*encoding thread at encode of frame 4",
-            line,
+            reason,
         )
+        # Clips with the same reason are named below it.
+        line = rf"(?m)^(  {clip.resolve()}|{clip.resolve()} +{re.escape(reason)})$"
+        assert len(re.findall(line, words)) == 1
+        assert words.count(reason) == 1
     assert not [*Path("out").rglob(".partial")]
     assert main(["process", str(Path("footage").resolve()), *usual]) == 0
     assert statuses() == (["skipped"] * 2 + ["done"]) * 3 + ["skipped"]
@@ -448,11 +481,13 @@ def test_a_step_that_hangs_costs_its_clip_only(footage: list[Path], usual: list[
     code, words = batch_with_fault("hang", "encode", FRAMES + 4, usual, "--stall-seconds", "1.5")
     assert code == 1
     assert statuses() == ["done", "failed", "done", "failed"]
-    assert re.search(
-        rf"{footage[1].resolve()}  encode of frame 4 failed: it did not come back within 1\.5 s; "
-        "--stall-seconds allows more\n",
-        words,
-    )
+    assert words.splitlines()[-4:] == [
+        "2 clips: encode of frame 4 failed: it did not come back within 1.5 s; --stall-seconds "
+        "allows more",
+        f"  {footage[1].resolve()}",
+        f"  {footage[3].resolve()}",
+        "pipeline: 2 of 4 clips failed",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -512,8 +547,8 @@ def make(tmp_path: Path) -> Any:
     (binary / "pipeline").chmod(0o755)
     project = Path(__file__).resolve().parents[1]
 
-    def run(*variables: str) -> list[str]:
-        done = subprocess.run(
+    def run(*variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [
                 "make",
                 "-f",
@@ -522,7 +557,7 @@ def make(tmp_path: Path) -> Any:
                 "VENV=venv",
                 *variables,
             ],
-            check=True,
+            check=False,
             # As from a shell, though the tests themselves are run by make.
             env={"PATH": os.environ["PATH"]},
             cwd=tmp_path,
@@ -530,7 +565,6 @@ def make(tmp_path: Path) -> Any:
             text=True,
             timeout=30,
         )
-        return done.stdout.splitlines()
 
     return run
 
@@ -546,6 +580,7 @@ def make(tmp_path: Path) -> Any:
         ("Bob's clip (1).mp4", ["Bob's clip (1).mp4"]),
         ("'Bob and I.mp4' a.mp4", ["Bob and I.mp4", "a.mp4"]),
         ("-", ["-"]),
+        ("-x.mp4", ["-x.mp4"]),
     ],
 )
 def test_make_takes_one_name_with_blanks_or_several(
@@ -554,7 +589,25 @@ def test_make_takes_one_name_with_blanks_or_several(
     (tmp_path / "Bob's clip (1).mp4").touch()
     (tmp_path / "cams" / "x").mkdir(parents=True)
     (tmp_path / "cams" / "x" / "c.mp4").touch()
-    assert make(f"VIDEO={video}", "OUTPUT=o") == ["process", *words, "--output-dir", "o"]
+    done = make(f"VIDEO={video}", "OUTPUT=o")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == ["process", "--output-dir", "o", "--", *words]
+
+
+@pytest.mark.parametrize("video", ["it's.mp4", "clip (1).mp4", "a.mp4 'b.mp4", 'a" $(touch x)'])
+def test_names_that_no_shell_takes_are_one_line_of_make(
+    video: str, make: Any, tmp_path: Path
+) -> None:
+    escaped = video.replace("$", "$$")
+    done = make(f"VIDEO={escaped}")
+    assert done.stdout == ""
+    told, make_itself = done.stderr.splitlines()
+    assert told == (
+        f"{video}: no such file; of several names, one with a quote or a bracket in it has to be "
+        "in quotes"
+    )
+    assert make_itself.startswith("make: ***")
+    assert not (tmp_path / "x").exists()
 
 
 def test_another_file_of_the_same_name_size_and_time_is_not_skipped(

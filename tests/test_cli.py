@@ -16,15 +16,16 @@ import cv2
 import openvino
 import pytest
 
-from pipeline.arguments import argument_parser
 from pipeline.cli import main
 from pipeline.errors import ModelError
+from pipeline.parsers import parse_arguments
 from pipeline.progress import Progress
 from pipeline.terminal import ProgressPrinter
 from pipeline.throughput.configurations import configurations
 from tests.conftest import TINY_INPUT_WH, with_light, write_clip
 from tests.test_checkpoint import save, three_convolutions
 
+PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
 CONFIGURATIONS = ["auto", *configurations(2)]
 FULL = Path("/dev/full")
@@ -134,10 +135,9 @@ def test_only_the_scene_is_given_to_the_demo_model_unasked(
     "command", [["process"], ["bench"], ["tune"], ["evaluate", "--data", "."]], ids=str
 )
 def test_every_command_takes_a_model_by_name_or_file(command: list[str]) -> None:
-    parse = argument_parser().parse_args
-    assert parse(command).weights is None
-    assert parse([*command, "--model", "demo"]).weights == "demo"
-    assert parse([*command, "--weights", "own.pt"]).weights == Path("own.pt")
+    assert parse_arguments(command).weights is None
+    assert parse_arguments([*command, "--model", "demo"]).weights == "demo"
+    assert parse_arguments([*command, "--weights", "own.pt"]).weights == Path("own.pt")
 
 
 @pytest.mark.parametrize("command", [["process", "clip.mp4"], ["bench"], ["tune"]], ids=str)
@@ -168,7 +168,83 @@ def test_results_go_to_a_folder_named_after_the_clip(
     assert (tmp_path / "output" / "clip" / "annotated.mp4").is_file()
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["A", "--output-dir", "X", "B"], ["A", "B"]),
+        (["--every", "2", "A", "--no-reuse", "B", "C", "--debug"], ["A", "B", "C"]),
+        (["--classes", "person", "car", "--", "A", "B"], ["A", "B"]),
+        (["A", "--classes", "person", "--", "B"], ["A", "B"]),
+        (["--", "-x.mp4", "--debug"], ["./-x.mp4", "./--debug"]),
+        (["--debug", "--", "-"], ["-"]),
+        (["-", "--debug"], ["-"]),
+        (["--debug", "--"], []),
+        ([], []),
+    ],
+    ids=" ".join,
+)
+def test_clips_and_options_may_be_mixed(words: list[str], names: list[str]) -> None:
+    assert parse_arguments(["process", *words]).videos == names
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "found"),
+    [
+        (["tune", "--imgsz", "320", "A", "--crf", "20"], "video", "A"),
+        (["tune", "--imgsz", "320"], "video", "synthetic"),
+        (["tune", "--", "-x.mp4"], "video", "./-x.mp4"),
+        (["plan", "A", "--cores", "8", "B", "--fps-per-core", "9"], "footage", ["A", "B"]),
+        (["plan", "--cores", "8", "--fps-per-core", "9", "--", "A"], "footage", ["A"]),
+    ],
+    ids=str,
+)
+def test_names_may_stand_anywhere_in_other_commands_too(
+    command: list[str], name: str, found: object
+) -> None:
+    assert getattr(parse_arguments(command), name) == found
+
+
+def test_a_clip_whose_name_begins_with_a_dash_is_processed(
+    tmp_path: Path, clip: Path, usual: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip.rename("-x.mp4")
+    assert main(["process", *usual, "--", "-x.mp4"]) == 0
+
+
+def test_a_clip_that_is_taken_for_a_class_is_told_where_clips_stand(
+    tmp_path: Path,
+    clip: Path,
+    usual: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    classes = ["--classes", "horse", "light", clip.name]
+    assert main(["process", *SMALL, *usual, *classes]) == 2
+    assert capsys.readouterr().err == (
+        "pipeline: 'clip.mp4' is taken for a class, and there is a file of this name: clips come "
+        "before --classes, or after --, as in --classes person -- clip.mp4\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["process", "tune"])
+@pytest.mark.parametrize(
+    "option",
+    [["--size", "640x480"], ["--frame-rate", "30"], ["--seed", "0"], ["--image", "picture.png"]],
+    ids=" ".join,
+)
+def test_an_option_of_the_synthetic_source_is_refused_with_a_clip(
+    command: str, option: list[str], clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(clip), *option]) == 2
+    assert capsys.readouterr().err == (
+        f"pipeline: {option[0]} is an option of the synthetic source, and {clip} is a clip\n"
+    )
+
+
 WRONG_USE = [
+    (["tune", "A", "B"], ["unrecognized arguments: B"]),
     (["process", "--classes", "horse"], ["'horse'", "light, shade"]),
     (["process", "--classes", "2"], ["'2'", "light, shade"]),
     (["process", "--device", "NPU.9"], ["NPU.9", "it has: CPU"]),
@@ -277,6 +353,26 @@ def test_a_clip_that_cannot_be_read_is_exit_code_1_and_one_line(
     printed = capfd.readouterr()
     assert printed.out == ""
     assert re.fullmatch(rf"pipeline: {re.escape(str(path))}: .+\n", printed.err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["no video", "cut short"])
+def test_an_error_about_standard_input_says_so(
+    kind: str, clip: Path, usual: list[str], tmp_path: Path
+) -> None:
+    sent = b"no video\n" * 50 if kind == "no video" else clip.read_bytes()[:200]
+    done = subprocess.run(
+        [*COMMAND, "process", "-", *usual],
+        input=sent,
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=90,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rb"pipeline: standard input: not a video that can be read: .+\n", done.stderr
+    )
+    assert b".partial" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -392,6 +488,42 @@ def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
     assert printed == ""
     assert re.fullmatch(r"(frames: .*\n)?pipeline: interrupted.*\n", last_words)
     assert not (tmp_path / "out").exists()
+
+
+SIGNAL_AT_IMPORT = """
+import os, sys
+
+def send(event, arguments):
+    if event == "import" and arguments[0] == os.environ["SIGNAL_AT"]:
+        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+
+sys.addaudithook(send)
+"""
+"""Found by every Python that is started."""
+
+
+@pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.config", "argparse"])
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_comes_while_modules_are_loaded_ends_the_command_without_a_word(
+    module: str, stop: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SIGNAL_AT_IMPORT)
+    done = subprocess.run(
+        [*COMMAND, "process", *SMALL],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT)]),
+            "SIGNAL_AT": module,
+            "SIGNAL": str(int(stop)),
+        },
+        capture_output=True,
+        timeout=60,
+        # A shell that runs the tests in the background makes its children deaf to SIGINT.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+    assert [path.name for path in tmp_path.glob("output*")] == []
 
 
 def test_notes_are_lines_of_their_own_after_the_summary(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clips import VIDEO_SUFFIXES, find_clips, names_many
+from pipeline.batch.clips import VIDEO_SUFFIXES, find_clips, names_many
 from pipeline.errors import UsageError
 
 OUT = Path("out")

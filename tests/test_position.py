@@ -65,6 +65,9 @@ def test_waits_are_not_work_and_name_the_frame_they_are_for() -> None:
     assert str(position) == "encoding thread at wait inference of frame 7"
     position.encoding.enter(Step.JOIN)
     assert str(position) == "encoding thread at join"
+    position.encoding.enter(Step.WAIT_CLUSTER)
+    assert position.working is None
+    assert str(position) == "encoding thread at wait cluster"
 
 
 def test_the_clocks_of_the_steps_tell_the_place() -> None:

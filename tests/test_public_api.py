@@ -50,7 +50,7 @@ def test_no_error_is_one_that_python_raises_by_itself() -> None:
     assert errors.PipelineError.__bases__ == (Exception,)
 
 
-@pytest.mark.parametrize("module", ["pipeline", "pipeline.cli"])
+@pytest.mark.parametrize("module", ["pipeline", "pipeline.__main__", "pipeline.cli"])
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
     done = subprocess.run(

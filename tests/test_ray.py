@@ -24,6 +24,7 @@ import pytest
 
 from pipeline.cli import main, process_in_worker
 from pipeline.config import (
+    MOST_ATTEMPTS,
     ClusterOptions,
     EncodeOptions,
     InferOptions,
@@ -50,7 +51,7 @@ pytest.importorskip("ray", reason="needs Ray: pip install 'pipeline[ray]'")
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.executors.actors import MOST_ATTEMPTS, ActorPool, node_name, nodes_alive
+from pipeline.executors.actors import ActorPool, node_name, nodes_alive
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray")
 

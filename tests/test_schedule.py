@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.schedule import MOST_ATTEMPTS, ClipWork, Cluster, simulate
+from pipeline.capacity.schedule import ClipWork, Cluster, simulate
+from pipeline.config import MOST_ATTEMPTS
 
 seconds = st.floats(0.0, 100.0)
 clip_works = st.builds(

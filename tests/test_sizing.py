@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.capacity.footage import ClipHeader, read_header
+from pipeline.capacity.sizing import Costs, JobOptions, segment_frames, size_job, table_lines
 from pipeline.cli import main
 from pipeline.errors import InputError, UsageError
-from pipeline.footage import ClipHeader, read_header
-from pipeline.sizing import Costs, JobOptions, segment_frames, size_job, table_lines
+from pipeline.wording import duration
 from tests.conftest import gray, write_clip
 
 RATE = Fraction(25)
@@ -177,8 +178,35 @@ def test_footage_is_planned_by_its_headers_and_what_is_none_is_left_out(
     rows = {line[:13].strip(): line[13:] for line in out.splitlines()}
     assert rows["footage"].startswith("2 clips, 6 s, 150 frames")
     assert "2 actors of 4 cores" in rows["wall time"]
+    assert "in 2 segments" in rows["work"]
     assert "per hour of footage" in rows["price"]
     assert "c.mp4: not a video" in err
+
+
+def test_what_there_is_one_of_is_not_called_many() -> None:
+    job = JobOptions(fps_per_core=50, cores=1, cores_per_actor=1)
+    text = "\n".join(table_lines(size_job([ClipHeader(Path("clip.mp4"), 1, RATE, 9)], job, FREE)))
+    assert "1 clip, 0.04 s, 1 frame," in text
+    assert "in 1 segment\n" in text
+    assert "with 1 actor of 1 core, busy" in text
+    assert "met at 1 core\n" in text
+    assert "from 1 core on" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (2.56, "2.56 s"),
+        (99, "99 s"),
+        (100, "1.67 min"),
+        (750, "12.5 min"),
+        (6000, "1.7 h"),
+        (4_444_200, "1,234.5 h"),
+    ],
+)
+def test_a_time_is_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_without_a_clip_there_is_no_plan(

@@ -204,6 +204,19 @@ def test_what_a_killed_parent_left_of_standard_input_is_removed_by_the_next_run(
     assert sorted(path.name for path in out.iterdir()) == FINAL
 
 
+def test_a_worker_that_dies_over_standard_input_says_so(
+    clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    with (
+        clip.open("rb") as stream,
+        faulty("kill", "encode", 9, "process", "-", *options, stdin=stream) as running,
+    ):
+        words = last_words(running)
+        assert running.wait(10) == 1
+    assert words.startswith("pipeline: standard input: the worker was killed by SIGKILL")
+    assert WORK_NAME not in words
+
+
 @pytest.mark.parametrize("step", ["encode", *slow(["decode", *OTHERS])])
 def test_an_exception_in_the_worker_names_step_and_frame_to_the_user(
     step: str, clip: Path, options: list[str], tmp_path: Path

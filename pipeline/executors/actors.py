@@ -21,11 +21,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.config import MOST_ATTEMPTS
 from pipeline.errors import PipelineError, UsageError, WorkerDied, as_pipeline_error, reason_of
 from pipeline.notes import note
-
-MOST_ATTEMPTS = 3
-"""How many actors may be lost over one job before it is given up."""
 
 _LOOK_SECONDS = 2.0
 _LATE_SECONDS = 15.0

@@ -124,7 +124,7 @@ class RayExecutor:
 
     def _next(self, arrived: SimpleQueue[Future[Attempt]]) -> Future[Attempt]:
         while True:
-            self._position.encoding.enter(Step.WAIT_INFERENCE)
+            self._position.encoding.enter(Step.WAIT_CLUSTER)
             self._most_nodes = max(self._most_nodes, self._actors.num_nodes)
             with contextlib.suppress(Empty):
                 return arrived.get(timeout=_BEAT_SECONDS)

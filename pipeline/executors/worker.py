@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import InferOptions
+from pipeline.endings import require_not_stalled
 from pipeline.errors import InputError, PipelineError, UsageError, WorkerDied, as_pipeline_error
 from pipeline.machine import versions
 from pipeline.model.loaded import Models
@@ -24,7 +25,6 @@ from pipeline.position import Position, Step
 from pipeline.progress import no_progress
 from pipeline.segment import OpenClip, SegmentFiles, SegmentTask, open_source, process_segment
 from pipeline.storage import download, joined, local_copy, upload
-from pipeline.supervise import require_not_stalled
 
 WITNESS_NAME = "witness"
 """A file beside the segments that are made; who reads in it what its job says sees that folder."""

@@ -94,7 +94,7 @@ class ProcessTogether:
                 wrong_use = wrong_use or any(isinstance(f.result(), UsageError) for f in done)
                 before, heartbeat = heartbeat, sum(place.heartbeat for place in positions)
                 if done or heartbeat != before:
-                    position.encoding.enter(Step.WAIT_INFERENCE)
+                    position.encoding.enter(Step.WAIT_CLUSTER)
             begun = [result.result() for result in results]
         return [*begun, *[None] * (len(self.configs) - len(begun))]
 
@@ -156,7 +156,7 @@ def expected_frames(
 
 
 def _expected_frames(path: Path, config: ProcessConfig) -> int | None:
-    from pipeline.footage import read_header
+    from pipeline.capacity.footage import read_header
 
     try:
         claimed = read_header(path, config.limits).num_frames

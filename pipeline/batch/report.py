@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.batch import Batch, ClipResult, Figures
+from pipeline.batch.batch import Batch, ClipResult, Figures
 from pipeline.errors import InputError
 from pipeline.outputs import BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
 
@@ -65,7 +65,7 @@ def write_batch(record: dict[str, Any], output_dir: Path) -> None:
     # Only here: what comes before the first frame need not wait for it.
     from pipeline.page import render_page
 
-    page = render_page("batch.html.jinja", b=record)
+    page = render_page("batch/batch.html.jinja", b=record)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         _write_whole(output_dir / BATCH_JSON_NAME, json.dumps(record, indent=2) + "\n")

@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.batch_work import clips_together
+from pipeline.batch.work import clips_together
+from pipeline.capacity.footage import ClipHeader
+from pipeline.capacity.schedule import ClipWork, Cluster, Schedule, simulate
 from pipeline.errors import UsageError
-from pipeline.footage import ClipHeader
 from pipeline.plan import plan_synthetic
-from pipeline.schedule import ClipWork, Cluster, Schedule, simulate
+from pipeline.wording import counted, duration
 
 _SECONDS_PER_HOUR = 3600.0
 
@@ -271,25 +272,26 @@ def table_lines(sizing: Sizing) -> list[str]:
     rows = [
         (
             "footage",
-            f"{len(sizing.clips):,} clip{'s' * (len(sizing.clips) > 1)}, "
-            f"{_time(sizing.footage_seconds)}, {num_frames:,} frames, {_bytes(num_bytes)}",
+            f"{counted(len(sizing.clips), 'clip')}, {duration(sizing.footage_seconds)}, "
+            f"{counted(num_frames, 'frame')}, {_bytes(num_bytes)}",
         ),
         (
             "work",
             f"{sizing.core_seconds / _SECONDS_PER_HOUR:,.2f} core-hours in "
-            f"{sizing.num_segments:,} segments",
+            f"{counted(sizing.num_segments, 'segment')}",
         ),
         (
             "wall time",
-            f"{_time(sizing.wall_seconds)} with {options.num_actors:,} actors of "
-            f"{options.cores_per_actor} cores, which work {schedule.utilisation:.0%} of it; "
-            f"{_time(sizing.floor_seconds)} with cores without end",
+            f"{duration(sizing.wall_seconds)} with {counted(options.num_actors, 'actor')} of "
+            f"{counted(options.cores_per_actor, 'core')}, busy {schedule.utilisation:.0%} of it; "
+            f"{duration(sizing.floor_seconds)} with cores without end",
         ),
-        ("longest clip", f"{_time(sizing.longest_clip_seconds)} with cores without end"),
+        ("longest clip", f"{duration(sizing.longest_clip_seconds)} with cores without end"),
         (
             "driver",
-            f"planning {_time(sizing.plan_seconds)}, recording {_time(sizing.record_seconds)}, "
-            f"joining {_time(sizing.join_seconds)}",
+            f"planning {duration(sizing.plan_seconds)}, "
+            f"recording {duration(sizing.record_seconds)}, "
+            f"joining {duration(sizing.join_seconds)}",
         ),
         (
             "storage",
@@ -311,7 +313,7 @@ def table_lines(sizing: Sizing) -> list[str]:
     rows += [
         (
             "limits" if number == 0 else "",
-            f"{limit.name}: {_time(limit.seconds)} at least, met at {limit.cores:,.0f} cores",
+            f"{limit.name}: {duration(limit.seconds)} at least, met at {_cores(limit.cores)}",
         )
         for number, limit in enumerate(sizing.limits)
     ]
@@ -322,11 +324,11 @@ def _next_limit(sizing: Sizing) -> str:
     cores, hardest = sizing.core_seconds / sizing.floor_seconds, sizing.limits[0].name
     if cores <= sizing.options.cores:
         return (
-            f"Already from {cores:,.0f} cores on the frames take less time than all else does, "
+            f"Already from {_cores(cores)} on the frames take less time than all else does, "
             f"most of it {hardest}: {_REMEDIES[hardest]}"
         )
     return (
-        f"From {cores:,.0f} cores on the frames take less time than all else does, most of it "
+        f"From {_cores(cores)} on the frames take less time than all else does, most of it "
         f"{hardest}; then {_REMEDIES[hardest]}"
     )
 
@@ -340,12 +342,8 @@ _REMEDIES = {
 }
 
 
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.3g} min"
-    return f"{seconds / 3600:,.1f} h"
+def _cores(number: float) -> str:
+    return counted(round(number), "core")
 
 
 def _bytes(number: float) -> str:

@@ -5,15 +5,18 @@ Imports nothing heavy: the work is done in a worker process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from pipeline.batch_work import ProcessTogether, expected_frames
-from pipeline.clips import Clip
+from pipeline.batch.clips import Clip
+from pipeline.batch.work import ProcessTogether, expected_frames
 from pipeline.config import ProcessConfig
 from pipeline.errors import Interrupted, PipelineError, UsageError, WorkerDied
 from pipeline.identity import model_sha256, result_key
@@ -54,10 +57,15 @@ class ClipResult:
 
     @property
     def reason(self) -> str:
-        """Why it failed, in a line that does not name the clip once more; empty if it did not."""
+        """Why it failed, in a line that does not name the clip once more; empty if it did not.
+
+        Names of files in its folder are told without the folder: so the reason is the same for
+        all clips that failed for the same.
+        """
         if self.error is None:
             return ""
-        return " ".join(str(self.error).removeprefix(f"{self.clip.path}: ").split())
+        reason = str(self.error).removeprefix(f"{self.clip.path}: ")
+        return " ".join(reason.replace(f"{self.clip.output_dir}{os.sep}", "").split())
 
 
 class ClipWorker(Protocol):
@@ -139,6 +147,7 @@ class Batch:
         ends them all, UsageError and Interrupted; how far it came is in `results`.
         """
         started = time.perf_counter()
+        missing = _missing_parents(clip.output_dir for clip in clips)
         try:
             expected = self._expected_frames(clips, supervise, on_progress)
             worker.require_not_stopped()
@@ -159,6 +168,9 @@ class Batch:
             )
             raise
         finally:
+            for folder in missing:
+                with contextlib.suppress(OSError):  # It is not empty, as it should be.
+                    folder.rmdir()
             self.wall_seconds = time.perf_counter() - started
 
     def _process_in_turn(
@@ -228,6 +240,13 @@ class Batch:
 
     def _config_of(self, clip: Clip) -> ProcessConfig:
         return dataclasses.replace(self._config, source=clip.path, output_dir=clip.output_dir)
+
+
+def _missing_parents(folders: Iterable[Path]) -> list[Path]:
+    """The folders above these that are not there yet, the deepest first."""
+    parents = {parent for folder in folders for parent in folder.parents}
+    missing = [parent for parent in parents if not parent.exists()]
+    return sorted(missing, key=lambda parent: -len(parent.parts))
 
 
 def _of_all(on_progress: ProgressCallback, done: int, ahead: int, progress: Progress) -> None:

@@ -15,8 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-MOST_ATTEMPTS = 3
-"""How many nodes may be lost over one segment before it is given up."""
+from pipeline.config import MOST_ATTEMPTS
 
 _SECONDS_PER_HOUR = 3600.0
 

@@ -1,0 +1,1 @@
+"""How many machines for how much footage, as `pipeline plan` tells."""
