@@ -13,12 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.arguments import (
-    infer_options,
-    is_batch,
-    process_config,
-    tune_config,
-)
+from pipeline.arguments import infer_options, is_batch, process_config, tune_config
 from pipeline.batch.batch import Batch
 from pipeline.batch.clips import find_clips
 from pipeline.batch.report import batch_record, write_batch
@@ -235,7 +230,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from pipeline.capacity.footage import read_headers
+    from pipeline.batch.footage import read_headers
     from pipeline.capacity.sizing import JobOptions, size_job, table_lines
 
     options = JobOptions(

@@ -18,7 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from pipeline.capacity.footage import ClipHeader
+from pipeline.batch.footage import ClipHeader
 from pipeline.capacity.schedule import ClipWork, Cluster, Schedule, simulate
 from pipeline.capacity.sizing import Costs, JobOptions, clip_work, segment_frames, storage_bytes
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.capacity.footage import ClipHeader, read_header
+from pipeline.batch.footage import ClipHeader, read_header
 from pipeline.capacity.sizing import Costs, JobOptions, segment_frames, size_job, table_lines
 from pipeline.cli import main
 from pipeline.errors import InputError, UsageError

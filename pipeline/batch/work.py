@@ -156,7 +156,7 @@ def expected_frames(
 
 
 def _expected_frames(path: Path, config: ProcessConfig) -> int | None:
-    from pipeline.capacity.footage import read_header
+    from pipeline.batch.footage import read_header
 
     try:
         claimed = read_header(path, config.limits).num_frames

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.batch.footage import ClipHeader
 from pipeline.batch.work import clips_together
-from pipeline.capacity.footage import ClipHeader
 from pipeline.capacity.schedule import ClipWork, Cluster, Schedule, simulate
 from pipeline.errors import UsageError
 from pipeline.plan import plan_synthetic
