@@ -27,7 +27,7 @@ from pipeline.outputs import require_free_output
 from pipeline.parsers import OUTPUT_FOLDER, STANDARD_INPUT, parse_arguments
 from pipeline.position import Position, Step
 from pipeline.printable import printable
-from pipeline.progress import ProgressCallback
+from pipeline.progress import ProgressCallback, no_progress
 from pipeline.spool import spooled
 from pipeline.summary import batch_summary, failure_lines, run_summary
 from pipeline.supervise import Worker, supervise
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(arguments, "interrupted", _EXIT_BY_SIGNAL + signal.SIGINT)
     except UsageError as error:
-        return _fail(arguments, error, EXIT_WRONG_USE)
+        return _fail(arguments, f"{error}; see pipeline {arguments.command} --help", EXIT_WRONG_USE)
     except PipelineError as error:
         return _fail(arguments, error, EXIT_FAILED)
     except Exception as error:
@@ -87,6 +87,12 @@ def _show(line: str, stream: TextIO | None = None) -> None:
             raise OSError(error.errno, error.strerror, "standard output") from error
 
 
+def _progress_shown(
+    arguments: argparse.Namespace,
+) -> contextlib.AbstractContextManager[ProgressCallback]:
+    return contextlib.nullcontext(no_progress) if arguments.quiet else ProgressPrinter()
+
+
 def process_in_worker(
     config: ProcessConfig, on_progress: ProgressCallback, position: Position
 ) -> dict[str, Any]:
@@ -116,11 +122,11 @@ def _process(arguments: argparse.Namespace) -> None:
                 require_free_output(config)  # Before all of it has been read.
             source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
             config = dataclasses.replace(config, source=source)
-        progress = stack.enter_context(ProgressPrinter())
+        progress = stack.enter_context(_progress_shown(arguments))
         report = supervise(process_in_worker, config, progress)
     place = config.remote.output_url or str(config.output_dir)
     try:
-        for line in run_summary(report, place):
+        for line in () if arguments.quiet else run_summary(report, place):
             _show(line)
     except OSError as error:  # What was asked for are the files.
         complete = f"{place}/{report['output']['file']}"
@@ -142,7 +148,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         _show(f"note: {line}", sys.stderr)
     unwritten: InputError | None = None
     try:
-        with ProgressPrinter() as progress:
+        with _progress_shown(arguments) as progress:
             # Before the worker, which holds back the signals that would end this.
             if clips := batch.clips_left(progress):
                 with Worker(ProcessClips(), end_processing) as worker:
@@ -156,7 +162,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
             except InputError as error:  # What was asked for are the clips; told of at the end.
                 unwritten = error
             with contextlib.suppress(OSError):  # What was asked for are the files.
-                for line in batch_summary(record, output_dir):
+                for line in () if arguments.quiet else batch_summary(record, output_dir):
                     _show(line)
             for line in batch.notes:
                 _show(f"note: {line}", sys.stderr)
@@ -175,7 +181,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from pipeline.evaluate import evaluate
 
-    with ProgressPrinter() as progress:
+    with _progress_shown(arguments) as progress:
         result = evaluate(
             arguments.data,
             weights=arguments.weights,
@@ -204,9 +210,11 @@ def _bench(arguments: argparse.Namespace) -> None:
         weights=arguments.weights,
         names=tuple(arguments.configs) if arguments.configs else None,
     )
-    with ProgressPrinter() as progress:
+    with _progress_shown(arguments) as progress:
         result = benchmark(options, progress)
     write_bench(result, arguments.output_dir)
+    if arguments.quiet:
+        return
     for line in table_lines(result):
         _show(line)
     _show(f"page in {arguments.output_dir / PAGE_NAME}")
@@ -215,8 +223,10 @@ def _bench(arguments: argparse.Namespace) -> None:
 def _tune(arguments: argparse.Namespace) -> None:
     from pipeline.throughput.tuner import tune
 
-    with ProgressPrinter() as progress:
+    with _progress_shown(arguments) as progress:
         tuned = tune(tune_config(arguments), progress)
+    if arguments.quiet:
+        return
     for entry in tuned.selection.alternatives:
         rounds = ", ".join(f"{fps:.1f}" for fps in entry.throughput_fps)
         _show(f"{entry.median_fps:>7.1f} fps  {entry.name}  ({rounds})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.config import CODECS, HINTS, MODEL_NAMES, PRECISIONS, SyntheticOptions
+from pipeline.machine import versions
 from pipeline.printable import printable
 from pipeline.throughput.configurations import AUTO
 
@@ -30,10 +32,38 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names of files that a shell put in may be hostile, and show in a complaint."""
+    """Complains in one line; names of files in it, which a shell put in, may be hostile."""
+
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation would change its meaning with the next option that begins with it.
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        reason = " ".join(message.split())
+        self.exit(2, printable(f"pipeline: {reason}; see {self.prog} --help") + "\n")
+
+    def parse_mixed(self, words: Sequence[str], command: str) -> argparse.Namespace:
+        """Options and names in any order; for what is unknown, the option that is like it."""
+        found, unknown = self.parse_known_intermixed_args(
+            words, argparse.Namespace(command=command)
+        )
+        if unknown:
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            word = unknown[0].partition("=")[0]
+            alike = difflib.get_close_matches(word, known, 1, 0.7) if word.startswith("--") else []
+            meant = f"; did you mean {alike[0]}?" if alike else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return found
+
+
+class _Version(argparse.Action):
+    """Shows the versions that a result depends on, found only when asked for, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        found = versions()
+        others = ", ".join(f"{name} {found[name]}" for name in found if name != "pipeline")
+        sys.stdout.write(f"pipeline {found['pipeline']} ({others})\n")
+        parser.exit()
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,7 +74,18 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser, commands = _argument_parser()
-    if not words or words[0] not in commands:
+    if not words:
+        parser.error(f"which command? There are: {', '.join(commands)}")
+    if words[0] not in commands:
+        if not words[0].startswith("-"):
+            alike = difflib.get_close_matches(words[0], commands, 1) or ["process"]
+            meant = alike[0] if not Path(words[0]).exists() else f"process {words[0]}"
+            parser.error(
+                f"{words[0]!r} is no command, there are: {', '.join(commands)}; "
+                f"did you mean `pipeline {meant}`?"
+            )
+        if words[0] not in ("--help", "-h", "--version"):
+            parser.error(f"{words[0]}: options come after the command, as in process {words[0]}")
         return parser.parse_args(words)
     options, names = words[1:], []
     if "--" in options:
@@ -55,8 +96,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             for name in options[end + 1 :]
         ]
         options = [*options[:end], "--"]
-    command = argparse.Namespace(command=words[0])
-    return commands[words[0]].parse_intermixed_args([*options, *names], command)
+    return commands[words[0]].parse_mixed([*options, *names], words[0])
 
 
 def _argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
@@ -64,6 +104,9 @@ def _argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(
         prog="pipeline",
         description="Annotate footage with YOLOv5 through OpenVINO, as fast as the machine allows.",
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="show the versions of this and of its libraries"
     )
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
@@ -73,8 +116,7 @@ def _argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
     _add_bench(commands)
     _add_tune(commands)
     _add_plan(commands)
-    listing = commands.add_parser("configs", help="list the throughput configurations")
-    listing.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    _add_configs(commands)
     return parser, commands.choices
 
 
@@ -323,16 +365,39 @@ def _add_plan(commands: Any) -> None:
     command.add_argument(
         "--price-per-core-hour", type=float, metavar="PRICE", help="in any currency"
     )
+    _add_debug(command)
+
+
+def _add_configs(commands: Any) -> None:
+    command = commands.add_parser(
+        "configs",
+        help="list the throughput configurations",
+        description="List the throughput configurations, each a value for --config, and say of "
+        "each that cannot run on this machine what is missing.",
+    )
+    _add_debug(command)
+
+
+def _add_debug(command: argparse.ArgumentParser) -> None:
     command.add_argument("--debug", action="store_true", help="show where an error came from")
 
 
 def _add_weights_options(command: argparse.ArgumentParser) -> Any:
     """The options of every command that needs a model; returns their group."""
-    command.add_argument("--debug", action="store_true", help="show where an error came from")
+    _add_debug(command)
+    command.add_argument(
+        "--quiet",
+        action="store_true",
+        help="no progress and no summary: errors and warnings only"
+        + (", and the figures" if command.prog.endswith("evaluate") else ""),
+    )
     model = command.add_argument_group("model")
     which = model.add_mutually_exclusive_group()
     which.add_argument(
-        "--weights", type=Path, metavar="FILE", help="YOLOv5 .pt, exported .onnx or IR .xml"
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="YOLOv5 .pt, exported .onnx or IR .xml (default: what PIPELINE_WEIGHTS names)",
     )
     which.add_argument(
         "--model",

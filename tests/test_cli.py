@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +29,7 @@ from tests.test_checkpoint import save, three_convolutions
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
+COMMANDS = ["process", "evaluate", "bench", "tune", "plan", "configs"]
 CONFIGURATIONS = ["auto", *configurations(2)]
 FULL = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
@@ -224,7 +227,8 @@ def test_a_clip_that_is_taken_for_a_class_is_told_where_clips_stand(
     assert main(["process", *SMALL, *usual, *classes]) == 2
     assert capsys.readouterr().err == (
         "pipeline: 'clip.mp4' is taken for a class, and there is a file of this name: clips come "
-        "before --classes, or after --, as in --classes person -- clip.mp4\n"
+        "before --classes, or after --, as in --classes person -- clip.mp4; "
+        "see pipeline process --help\n"
     )
 
 
@@ -239,7 +243,8 @@ def test_an_option_of_the_synthetic_source_is_refused_with_a_clip(
 ) -> None:
     assert main([command, str(clip), *option]) == 2
     assert capsys.readouterr().err == (
-        f"pipeline: {option[0]} is an option of the synthetic source, and {clip} is a clip\n"
+        f"pipeline: {option[0]} is an option of the synthetic source, and {clip} is a clip; "
+        f"see pipeline {command} --help\n"
     )
 
 
@@ -285,8 +290,58 @@ WRONG_USE = [
     (["evaluate", "--data", ".", "--imgsz", "-32"], ["imgsz", "-32"]),
     (["evaluate"], ["--data"]),
     (["nonsense"], ["nonsense", "process", "evaluate", "configs"]),
-    ([], ["COMMAND"]),
+    ([], ["which command", "process, evaluate"]),
+    (["--debug", "process"], ["--debug", "after the command"]),
+    (["proces", "clip.mp4"], ["'proces'", "`pipeline process`"]),
+    (["pyproject.toml"], ["`pipeline process pyproject.toml`"]),
+    (["process", "--class", "light"], ["--class;", "did you mean --classes?"]),
+    (["process", "--overwrit"], ["--overwrit;", "did you mean --overwrite?"]),
+    (["process", "--nothing-like-it"], ["unrecognized arguments: --nothing-like-it;"]),
+    (["process", "--batch"], ["--batch", "expected one argument"]),
 ]
+
+
+def test_a_name_from_a_file_shows_escaped_in_a_complaint(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_code_of(["process", "--hint", "\x1b[31m\nred"]) == 2
+    error = capsys.readouterr().err
+    assert "\x1b" not in error
+    assert error.count("\n") == 1
+
+
+def test_the_version_names_what_a_result_depends_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(["--version"]) == 0
+    printed = capsys.readouterr()
+    assert re.fullmatch(
+        rf"pipeline \d\S* \(python {platform.python_version()}, "
+        rf"openvino {version('openvino')}, av {version('av')}, .*\)\n",
+        printed.out,
+    )
+    assert printed.err == ""
+
+
+def test_quiet_leaves_errors_and_notes_only(clip: Path, usual: list[str], tmp_path: Path) -> None:
+    done = run("process", str(clip), *usual, "--quiet", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "out" / "annotated.mp4").is_file()
+    failed = run("process", "missing.mp4", *usual, "--quiet", "--overwrite", cwd=tmp_path)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert re.fullmatch(r"pipeline: missing\.mp4: [^\n]+\n", failed.stderr)
+
+
+def test_a_quiet_batch_names_only_what_failed(
+    clip: Path, usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in the way").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "in the way"))
+    (tmp_path / "broken.mp4").write_text("no video")
+    done = run("process", str(clip), "broken.mp4", *usual, "--quiet", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    noted, failed, last = done.stderr.splitlines()
+    assert noted.startswith("note: ")
+    assert failed.startswith("broken.mp4  ")
+    assert last == "pipeline: 1 of 2 clips failed"
 
 
 @pytest.mark.parametrize(
@@ -306,6 +361,7 @@ def test_wrong_use_is_exit_code_2_and_says_what_there_is(
     assert exit_code_of(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
+    assert re.fullmatch(r"pipeline: [^\n]+; see pipeline( \w+)? --help\n", printed.err)
     assert all(name in printed.err for name in named)
     out = tmp_path / "out"
     assert not out.exists()
@@ -624,7 +680,7 @@ def test_work_of_unknown_length_tells_what_is_done(
     assert capsys.readouterr().err == "frames: 70\n"
 
 
-@pytest.mark.parametrize("command", [[], ["process"], ["evaluate"], ["configs"]], ids=str)
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
 def test_every_command_explains_itself(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,8 +161,18 @@ def test_what_was_asked_for_is_never_replaced_by_something_else(
     (project / "folder").mkdir()
     if by_environment:
         monkeypatch.setenv("PIPELINE_WEIGHTS", kind)
-    with pytest.raises(ModelError, match=f"{kind}: no such model file"):
+    named = "which PIPELINE_WEIGHTS names" if by_environment else "give a .pt"
+    with pytest.raises(ModelError, match=f"{kind}: no such model file.*{named}"):
         find_weights(None if by_environment else Path(kind), no_progress)
+
+
+@needs_demo
+def test_the_environment_variable_takes_a_model_by_name_too(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(project / "weights" / "yolov5n.pt")
+    monkeypatch.setenv("PIPELINE_WEIGHTS", "demo")
+    assert find_weights(None, no_progress) == DEMO
 
 
 def test_when_it_is_nowhere_the_message_names_the_places_and_the_way_out(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from pipeline.config import ModelName
+from pipeline.config import MODEL_NAMES, ModelName
 from pipeline.errors import ModelError
 from pipeline.progress import Progress, ProgressCallback
 
@@ -128,6 +128,10 @@ def require_size(path: Path) -> None:
         )
 
 
-def _from_environment() -> Path | None:
+def _from_environment() -> Path | str | None:
     named = os.environ.get(ENVIRONMENT_VARIABLE)
-    return Path(named) if named else None
+    if not named or named in MODEL_NAMES:
+        return named
+    if not Path(named).is_file():
+        raise ModelError(f"{named}: no such model file, which {ENVIRONMENT_VARIABLE} names")
+    return Path(named)
