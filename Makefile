@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 MODEL_OPTIONS = $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(MODEL),--model "$(MODEL)")
 
 .DEFAULT_GOAL := help
-.PHONY: help process tune bench bench-e2e evaluate samples test torture lint clean
+.PHONY: help process tune bench bench-e2e evaluate samples test torture conformance lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,10 +42,13 @@ samples: $(VENV)/.installed ## make the sample clip, its detections and the READ
 	@$(BIN)/python scripts/make_samples.py
 
 test: $(VENV)/.installed-dev ## run all tests, with coverage
-	$(BIN)/python -m pytest -m "not torture" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -m "not torture and not conformance" --cov --cov-report=term $(ARGS)
 
 torture: $(VENV)/.installed-dev ## make faults on purpose, by the hundred; writes docs/reliability.md
 	$(BIN)/python -m pytest -m torture --table docs/reliability.md tests/torture $(ARGS)
+
+conformance: $(VENV)/.installed-dev ## hold a thousand clips against what ffmpeg shows of them; writes docs/reliability.md
+	$(BIN)/python -m pytest -m conformance --table docs/reliability.md tests/conformance $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .

@@ -266,6 +266,10 @@ def video_times(path: Path) -> list[tuple[Any, Any]]:
         )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--table", type=Path, help="write what was counted into this page")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the supervisor come first: it is made for a process in which nothing has run yet."""
     items.sort(key=lambda item: item.path.name != "test_supervise.py")

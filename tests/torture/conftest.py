@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.machine import available_cores, processor_name, versions
+from tests.tables import write_section
 
 
 @dataclass
@@ -39,10 +40,6 @@ class Row:
 
 
 _ROWS = pytest.StashKey[list[Row]]()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--table", type=Path, help="write the table into this file")
 
 
 @pytest.fixture
@@ -79,13 +76,11 @@ def pytest_terminal_summary(
         )
     path: Path | None = config.getoption("--table")
     if path is not None:
-        path.write_text("\n".join(_page(rows)) + "\n", encoding="utf-8")
+        write_section(path, "What was made to fail", list(_page(rows)))
 
 
 def _page(rows: list[Row]) -> Iterator[str]:
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    yield "# What was made to fail"
-    yield ""
     yield "Written by `make torture`, which makes every fault below on purpose, in real files,"
     yield "processes and disks, and counts how often what must hold did."
     yield ""

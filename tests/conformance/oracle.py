@@ -1,0 +1,93 @@
+"""What FFmpeg's own programs show of a clip: its frames, their times, and its sounds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+THUMBNAIL_WH = (48, 32)
+_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """When each piece of a stream is shown or heard, in seconds; the last one with its end."""
+
+    starts: tuple[Fraction, ...]
+    end: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A clip as a player shows it.
+
+    thumbnails: uint8 (frames, height, width, 3), RGB.
+    """
+
+    video: Track
+    sounds: tuple[Track | None, ...]
+    thumbnails: NDArray[np.uint8]
+    streams: tuple[dict[str, Any], ...]
+
+
+def look(path: Path) -> Shown | None:
+    """None where FFmpeg itself shows no frame."""
+    streams = _streams(path)
+    videos = [s for s in streams if s["codec_type"] == "video" and not _is_picture(s)]
+    sounds = [s for s in streams if s["codec_type"] == "audio"]
+    if not videos:
+        return None
+    index = str(videos[0]["index"])
+    tracks = _tracks(path, "-map", f"0:{index}", "-fps_mode", "passthrough")
+    if 0 not in tracks:
+        return None
+    heard = tuple(_tracks(path, "-map", f"0:{s['index']}").get(0) for s in sounds)
+    return Shown(tracks[0], heard, _thumbnails(path, index), tuple(streams))
+
+
+def _is_picture(stream: dict[str, Any]) -> bool:
+    return bool(stream["disposition"]["attached_pic"])
+
+
+def _streams(path: Path) -> list[dict[str, Any]]:
+    command = ("ffprobe", "-v", "quiet", "-of", "json", "-show_streams", f"file:{path}")
+    done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+    found: list[dict[str, Any]] = json.loads(done.stdout or b"{}").get("streams", [])
+    return found
+
+
+def _tracks(path: Path, *maps: str) -> dict[int, Track]:
+    """Decoded and timed by ffmpeg, on one timeline for all streams of the file."""
+    lines = _ffmpeg(path, *maps, "-f", "framehash", "-hash", "adler32").decode().splitlines()
+    ticks, starts, ends = dict[int, Fraction](), dict[int, list[Fraction]](), dict[int, Fraction]()
+    for line in lines:
+        if line.startswith("#tb "):
+            number, base = line[4:].split(":")
+            ticks[int(number)] = Fraction(base.strip())
+        elif line and not line.startswith("#"):
+            number, _, pts, duration, _, _ = line.split(",")
+            tick, start = ticks[int(number)], int(pts) * ticks[int(number)]
+            starts.setdefault(int(number), []).append(start)
+            ends[int(number)] = start + int(duration) * tick
+    return {number: Track(tuple(times), ends[number]) for number, times in starts.items()}
+
+
+def _thumbnails(path: Path, index: str) -> NDArray[np.uint8]:
+    width, height = THUMBNAIL_WH
+    scale = f"scale={width}:{height}:flags=area+accurate_rnd,format=rgb24"
+    raw = _ffmpeg(
+        path, "-map", f"0:{index}", "-fps_mode", "passthrough", "-vf", scale, "-f", "rawvideo"
+    )
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def _ffmpeg(path: Path, *options: str) -> bytes:
+    command = ("ffmpeg", "-v", "quiet", "-nostdin", "-i", f"file:{path}", *options, "-")
+    return subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False).stdout
