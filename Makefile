@@ -8,6 +8,27 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 MODEL_OPTIONS = $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(MODEL),--model "$(MODEL)")
 
 .DEFAULT_GOAL := help
+
+# What each target takes on make's command line; anything else is a slip, and is refused.
+TAKES_process := VIDEO OUTPUT MODEL WEIGHTS CONFIG ARGS
+TAKES_tune := VIDEO MODEL WEIGHTS ARGS
+TAKES_bench := FRAMES ROUNDS IMAGE MODEL WEIGHTS ARGS
+TAKES_bench-e2e := VIDEO ROUNDS ARGS
+TAKES_evaluate := DATA MODEL WEIGHTS ARGS
+TAKES_test := ARGS
+TAKES_torture := ARGS
+TAKES_conformance := ARGS
+TARGETS := $(or $(MAKECMDGOALS),help)
+TAKEN := PYTHON VENV $(foreach target,$(TARGETS),$(TAKES_$(target)))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(firstword $(filter-out SHELL MAKEFLAGS $(TAKEN),$(GIVEN)))
+CLOSEST = import difflib, sys; _, given, *known = sys.argv; \
+	print("".join("Did you mean %s? " % name for name in difflib.get_close_matches(given.upper(), known, 1)))
+ifneq ($(UNKNOWN),)
+$(error $(UNKNOWN) is not for `make $(TARGETS)`. $(shell $(PYTHON) -c '$(CLOSEST)' $(UNKNOWN) $(TAKEN))It \
+	takes $(strip $(TAKEN))$(if $(filter ARGS,$(TAKEN)),; options of the command go into ARGS="..."))
+endif
+
 .PHONY: help process tune bench bench-e2e evaluate samples test torture conformance lint clean
 
 help: ## list the targets
