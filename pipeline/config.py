@@ -299,6 +299,11 @@ class ProcessConfig:
         source = self.source
         return source if isinstance(source, SyntheticOptions) and source.image is None else None
 
+    @property
+    def default_model(self) -> ModelName:
+        """The model of a run that names none."""
+        return "demo" if self.scene else "official"
+
     def __post_init__(self) -> None:
         _require(
             not isinstance(self.weights, str) or self.weights in MODEL_NAMES,

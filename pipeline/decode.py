@@ -63,6 +63,7 @@ class VideoReader:
         self._num_threads = num_threads
         self._ahead: _Placed | None = None
         self._reached_pts: int | None = None
+        self._num_cut = 0
         self._at_beginning = True
         self._decoding = threading.Lock()
         threads_before = thread_ids()
@@ -112,7 +113,8 @@ class VideoReader:
                 self._reached_pts = end_pts
                 return
             image = placed.image
-            self.faults.corrupt_frames += image.is_corrupt
+            if image.is_corrupt:
+                self._count_corrupt()
             if (image.width, image.height) != self._decoded_wh:
                 self.faults.resized_frames += 1
                 image = resize.reformat(image, *self._decoded_wh, threads=1)
@@ -174,7 +176,7 @@ class VideoReader:
 
         In a long clip these are key frames, which can be had without those between them.
         """
-        total = self.info.num_frames_header or 0
+        total = self.info.num_frames_expected or self._count_packets()
         if not self.info.duration_seconds or total <= _FEW_FRAMES:
             step = max(1, -(-total // count))
             yield from itertools.islice((f for f in self if f.index % step == 0), count)
@@ -189,6 +191,14 @@ class VideoReader:
             if image is not None and image.pts is not None and image.pts not in seen:
                 seen.add(image.pts)
                 yield Frame(len(seen) - 1, image.pts, 1, self._time_base, upright(image))
+
+    def _count_packets(self) -> int:
+        """About how many frames there are where the container does not say; nothing is decoded."""
+        with open_input(self._path, self._limits) as container:
+            try:
+                return sum(packet.size > 0 for packet in container.demux(video=self._stream.index))
+            except av.FFmpegError:
+                return 0
 
     def close(self) -> None:
         """Let go of the file; not while another thread is inside the decoder and hangs there."""
@@ -212,28 +222,49 @@ class VideoReader:
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Images in presentation order; broken packets are counted and left out."""
         context = self._stream.codec_context
-        num_packets = num_images = 0
+        num_packets = num_images = num_broken = 0
         for packet in self._packets():
             num_packets += packet is not None and not packet.is_discard
+            cut = packet is not None and packet.is_corrupt
+            num_broken += cut
             try:
                 for image in context.decode(packet):
                     num_images += 1
                     yield image
             except av.FFmpegError as error:
-                self.faults.note_broken_packet(error.strerror or str(error))
+                self._note_broken(error.strerror or str(error), counted=cut)
+                num_broken += not cut
         if context.name == "libdav1d":
             # It says nothing of packets that it cannot decode, and makes one image of each other.
-            self.faults.broken_packets += max(0, num_packets - num_images)
+            self.faults.broken_packets += max(0, num_packets - num_images - num_broken)
+
+    def _note_broken(self, reason: str, *, counted: bool) -> None:
+        """Count a packet that cannot be decoded; counted: the container said so before."""
+        if counted:
+            self._num_cut = max(0, self._num_cut - 1)  # No image will come of it.
+            self.faults.first_error = self.faults.first_error or reason
+        else:
+            self.faults.note_broken_packet(reason)
+
+    def _count_corrupt(self) -> None:
+        """Count a corrupt image, unless it is that of a packet which was counted before."""
+        if self._num_cut:
+            self._num_cut -= 1
+        else:
+            self.faults.corrupt_frames += 1
 
     def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
         """The stream's packets, then None, which makes the decoder give up what it holds."""
+        cut = False
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:
-                    self.faults.broken_packets += packet.is_corrupt
+                    cut = packet.is_corrupt
+                    self.faults.broken_packets += cut
+                    self._num_cut += cut
                     yield packet
         except av.FFmpegError as error:
-            self.faults.note_broken_packet(f"reading stopped: {error.strerror or error}")
+            self._note_broken(f"reading stopped: {error.strerror or error}", counted=cut)
         yield None
 
     def _describe(self, path: Path, image: av.VideoFrame) -> VideoInfo:

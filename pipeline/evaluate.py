@@ -29,7 +29,8 @@ from pipeline.model.quantize import (
 )
 from pipeline.model.weights import find_weights
 from pipeline.notes import note
-from pipeline.pictures import list_pictures, read_picture
+from pipeline.picture_paths import list_pictures
+from pipeline.pictures import read_picture
 from pipeline.postprocess import detections_from
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import Progress, ProgressCallback, no_progress

@@ -17,6 +17,7 @@ from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.machine import versions
 from pipeline.model.parts import parts_sha256, require_sizes
 from pipeline.model.weights import find_weights
+from pipeline.picture_paths import calibration_pictures
 from pipeline.position import Beat
 from pipeline.progress import ProgressCallback
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
     """Of the model that a run takes. Raises ModelError where there is none."""
-    weights = find_weights(config.weights, on_progress, "demo" if config.scene else "official")
+    weights = find_weights(config.weights, on_progress, config.default_model)
     require_sizes(weights)
     return parts_sha256(weights)
 
@@ -36,13 +37,13 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
 
     A clip of the same path, size and time of its last change is taken to be the same. Whatever a
     machine chooses by itself, and the versions of libraries, are not part of it. Raises OSError
-    if the input is not there.
+    if the input is not there, InputError if the pictures to calibrate on are not.
     """
     asked: dict[str, Any] = {
         "place": str(config.source.resolve()) if isinstance(config.source, Path) else None,
         "source": source_stamp(config.source),
         "model": weights_sha256,
-        "calibration": config.calibration and _folder_stamp(config.calibration),
+        "calibration": config.calibration and _calibration_stamp(config.calibration),
         "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
         "imgsz": config.imgsz,
         "detect": dataclasses.asdict(config.detect),
@@ -98,5 +99,5 @@ def source_stamp(source: Path | SyntheticOptions) -> Any:
     return [source.name, found.st_size, found.st_mtime_ns]
 
 
-def _folder_stamp(folder: Path) -> list[Any]:
-    return sorted(source_stamp(path) for path in folder.iterdir())
+def _calibration_stamp(folder: Path) -> list[Any]:
+    return [source_stamp(path) for path in calibration_pictures(folder)]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import DetectOptions, ModelName, ProcessConfig, SyntheticOptions
+from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
 from pipeline.encode import encoder_settings
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
 from pipeline.executors import Executor, open_executor
@@ -236,8 +236,7 @@ def _open(
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(contextlib.closing(open_source(config, cores)))
         stack.enter_context(position.failures_told())
-        default: ModelName = "demo" if config.scene else "official"
-        weights = find_weights(config.weights, on_progress, default)
+        weights = find_weights(config.weights, on_progress, config.default_model)
         prepared = models.prepare(weights, source.info.size_wh, config.imgsz, on_progress)
         selection = select(config.infer, prepared, config.encode, cores)
         if selection.plan.infer.precision == "int8":

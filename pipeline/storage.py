@@ -42,7 +42,10 @@ def is_url(name: str) -> bool:
     found = _SCHEME.match(name)
     if found is None or found[1] not in PACKAGES:
         return False
-    if "@" in name or "?" in name:
+    bucket, _, key = name[found.end() :].partition("/")
+    # A secret may have a slash in it: then the rest of it looks like a key.
+    in_two = ":" in bucket and "@" in key and not bucket.startswith("arn:")
+    if "@" in bucket or in_two or "?" in name:
         raise UsageError(
             f"{found[1]}://...: credentials do not belong into an address; the environment or a "
             "file in the home folder may hold them"

@@ -44,7 +44,7 @@ _STOP_SECONDS = 3.5
 _EXIT_SECONDS = 2.0
 _CLEAN_UP_SECONDS = 5.0
 _PROGRESS_SECONDS = 0.1
-_STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,9 @@ class Worker(Generic[Result]):
     at_end: called in the child before it ends in order.
 
     The child begins with the first run. One that died, or did not end a run as it should, is
-    replaced for the next one. SIGINT and SIGTERM are caught as long as the context lasts: the
-    first of them asks the work to stop, by a KeyboardInterrupt; a second one, or too long a
-    wait, kills the child.
+    replaced for the next one. SIGINT, SIGTERM and SIGHUP are caught as long as the context lasts,
+    but for those that are ignored (nohup): the first of them asks the work to stop, by a
+    KeyboardInterrupt; a second one, or too long a wait, kills the child.
     """
 
     def __init__(self, work: Work[Result], at_end: Callable[[], object] = _do_nothing) -> None:
@@ -322,8 +322,10 @@ def _run_worker(
     work: Work[Any], at_end: Callable[[], object], position: Position, pipe: Connection[Any, Any]
 ) -> None:
     """The child's whole life: every config that comes is answered by a _Done or a _Failed."""
-    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    # Ctrl-C, and the end of a terminal, reach the whole process group; the parent alone decides
+    # what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     interruption = _Interruption()
     signal.signal(signal.SIGTERM, interruption)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()

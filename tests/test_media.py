@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -956,6 +957,35 @@ def test_a_damaged_packet_costs_no_other_frame_however_many_threads_decode(
     reader.close()
     assert intact <= found
     assert reader.faults.broken_packets + reader.faults.corrupt_frames >= 1
+
+
+def index_to_the_front(clip: Path, path: Path) -> Path:
+    """The same clip as a file that can be read although its end is cut off."""
+    front = {"movflags": "faststart"}
+    with av.open(str(clip)) as source, av.open(str(path), "w", options=front) as container:
+        stream = container.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("libx264", "mp4"), ("mpeg4", "avi"), ("libsvtav1", "mp4")]
+)
+def test_a_packet_that_was_cut_short_counts_once(tmp_path: Path, codec: str, suffix: str) -> None:
+    clip = record(tmp_path / f"clip.{suffix}", noise(30), codec=codec)
+    if suffix == "mp4":
+        clip = index_to_the_front(clip, tmp_path / "front.mp4")
+    with av.open(str(clip)) as container:
+        packets = sorted((p.pos, p.size) for p in container.demux(video=0) if p.size)
+    position, size = packets[20]
+    os.truncate(clip, position + size // 2)
+    reader = VideoReader(clip)
+    assert len(list(reader)) in (20, 21)
+    reader.close()
+    assert (reader.faults.broken_packets, reader.faults.corrupt_frames) == (1, 0)
 
 
 def test_a_clip_whose_first_packets_are_damaged_begins_with_the_first_whole_frame(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.config import InferOptions, SyntheticOptions
+from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.decode import VideoReader
 from pipeline.errors import InputError, ModelError, UsageError
 from pipeline.frames import Frame
+from pipeline.identity import result_key
 from pipeline.infer import compile_model
 from pipeline.model import quantize
 from pipeline.model.prepare import PreparedModel, prepare_model
@@ -31,6 +34,7 @@ from pipeline.progress import Progress, no_progress
 from pipeline.synthetic import SyntheticSource
 from tests.conftest import gray, whole_heads, write_clip
 from tests.test_checkpoint import save, small_yolov5, three_convolutions
+from tests.test_media import record
 
 WIDE, UPRIGHT, IMGSZ = (96, 54), (54, 96), 96
 SYNTHETIC = SyntheticOptions(num_frames=6, size_wh=WIDE)
@@ -353,3 +357,65 @@ def test_quantising_prints_nothing(yolov5: Path, capfd: pytest.CaptureFixture[st
     prepare_int8(yolov5, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
+
+
+@pytest.mark.parametrize("few", [3000, 50], ids=["read", "sought"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "h264"])
+def test_frames_to_calibrate_on_are_spread_over_clips_of_every_container(
+    tmp_path: Path, suffix: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.decode._FEW_FRAMES", few)
+    options = {"g": "5", "sc_threshold": "0"}
+    clip = record(tmp_path / f"clip.{suffix}", [gray(i) for i in range(200)], options=options)
+    reader = VideoReader(clip)
+    try:
+        shades = [int(frame.image.to_ndarray(format="gray").mean()) for frame in reader.sample(10)]
+    finally:
+        reader.close()
+    assert 8 <= len(shades) <= 10
+    assert shades == sorted(shades)
+    assert shades[0] < 40
+    assert shades[-1] >= 160
+    assert max(b - a for a, b in itertools.pairwise(shades)) <= 50
+
+
+def test_pictures_that_change_while_they_are_calibrated_on_are_refused(folder: Path) -> None:
+    frames = calibration_of_folder(folder).frames()
+    next(frames)
+    cv2.imwrite(str(folder / "2.png"), picture(9))
+    with pytest.raises(InputError, match=r"2\.png: changed while"):
+        list(frames)
+
+
+def test_a_clip_that_changes_while_it_is_calibrated_on_is_refused(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(i) for i in range(5)])
+    frames = calibration_of_source(clip, (128, 96)).frames()
+    next(frames)
+    os.utime(clip, ns=(1, 1))
+    with pytest.raises(InputError, match="changed while"):
+        list(frames)
+
+
+@pytest.mark.parametrize("inner", ["", "images"])
+def test_a_result_is_that_of_the_very_pictures_that_were_calibrated_on(
+    folder: Path, tmp_path: Path, inner: str
+) -> None:
+    data = folder
+    if inner:
+        data = tmp_path / "data"
+        data.mkdir()
+        folder.rename(data / inner)
+    config = ProcessConfig(
+        source=SYNTHETIC,
+        output_dir=tmp_path,
+        infer=AutoOptions(precision="int8"),
+        calibration=data,
+    )
+    before = result_key(config, "model")
+    (data / "notes.txt").write_text("not a picture")
+    assert result_key(config, "model") == before
+    path = data / inner / "1.png"
+    stamp = path.parent.stat()
+    path.write_bytes(path.read_bytes() + b"more")
+    os.utime(path.parent, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert result_key(config, "model") != before

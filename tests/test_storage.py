@@ -139,10 +139,14 @@ def test_a_server_that_is_away_is_told_of_without_a_word_of_credentials(
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.parametrize(
+    "address",
+    [f"someone:{SECRET}@footage/a.mp4", f"someone:x/{SECRET}@footage/a.mp4", f"{SECRET}@footage/a"],
+)
 def test_credentials_in_an_address_are_refused_and_not_repeated(
-    capsys: pytest.CaptureFixture[str],
+    address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["process", f"s3://someone:{SECRET}@footage/a.mp4"]) == 2
+    assert main(["process", f"s3://{address}"]) == 2
     shown = capsys.readouterr()
     assert "credentials do not belong into an address" in shown.err
     assert SECRET not in shown.err + shown.out
@@ -158,6 +162,26 @@ def test_a_package_that_is_missing_is_named(store: Any) -> None:
 )
 def test_paths_and_other_addresses_are_left_alone(name: str) -> None:
     assert not is_url(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["s3://footage/a@2x.mp4", "gs://b/x@y/z.mp4", "s3://arn:aws:s3:eu:1:accesspoint/a/k@1.mp4"],
+)
+def test_an_at_sign_in_a_key_is_part_of_its_name(name: str) -> None:
+    assert is_url(name)
+
+
+def test_a_clip_with_an_at_sign_in_its_key_is_annotated(
+    store: Any, clip: str, tmp_path: Path, tiny_weights: Path
+) -> None:
+    store.copy("footage/cams/clip.mp4", "footage/cams/clip@2x.mp4")
+    out = ["--output-dir", "s3://footage/me@home"]
+    assert (
+        main(["process", "s3://footage/cams/clip@2x.mp4", *out, "--weights", str(tiny_weights)])
+        == 0
+    )
+    assert "annotated.mp4" in files_below(store, "footage/me@home")
 
 
 def test_one_copy_is_shared_and_gives_way_to_the_next_clip(store: Any, clip: str) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,9 +53,24 @@ ENDLESS = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
 
 @contextlib.contextmanager
 def faulty(
-    fault: str, step: str, frame: int, *arguments: str, stdin: IO[bytes] | None = None
+    fault: str,
+    step: str,
+    frame: int,
+    *arguments: str,
+    stdin: IO[bytes] | None = None,
+    before: Callable[[], object] = lambda: None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """The command with a fault, in a session of its own; nothing of it is left afterwards."""
+    """The command with a fault, in a session of its own; nothing of it is left afterwards.
+
+    before: called in its process before it begins.
+    """
+
+    def begin() -> None:
+        # A shell that runs the tests in the background makes its children deaf to SIGINT.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        before()
+
     with subprocess.Popen(
         [sys.executable, "-m", "tests.faulty", fault, step, str(frame), *arguments],
         cwd=PROJECT,
@@ -64,8 +79,7 @@ def faulty(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell that runs the tests in the background makes its children deaf to SIGINT.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=begin,
     ) as running:
         try:
             yield running
@@ -279,7 +293,7 @@ def test_a_step_that_does_not_come_back_ends_the_run_with_its_frame(
     assert not (tmp_path / "out").exists()
 
 
-STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "group"])
@@ -350,6 +364,19 @@ def test_a_second_signal_ends_the_run_at_once(
     assert words == "pipeline: interrupted; the worker did not stop and was killed\n"
     assert_gone(pid)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_to_ignore_the_end_of_its_terminal_goes_on(
+    options: list[str], tmp_path: Path
+) -> None:
+    short = ["process", "synthetic", "--size", "128x96", "--frames", "300"]
+    deaf = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)  # As nohup does it.
+    with faulty("tell", "encode", 50, *short, *options, before=deaf) as running:
+        worker_pid(running)
+        os.killpg(running.pid, signal.SIGHUP)
+        words = last_words(running)
+        assert running.wait(10) == 0, words
+    assert (tmp_path / "out" / "annotated.mp4").is_file()
 
 
 @pytest.mark.slow

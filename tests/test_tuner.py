@@ -13,13 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import AutoOptions, EncodeOptions, InferOptions, ProcessConfig
+from pipeline.config import (
+    AutoOptions,
+    EncodeOptions,
+    InferOptions,
+    ProcessConfig,
+    SyntheticOptions,
+)
 from pipeline.errors import InferenceError, InputError, UsageError
 from pipeline.machine import available_cores
 from pipeline.progress import Progress
 from pipeline.throughput.selection import Plan, rule
 from pipeline.throughput.tuner import candidates, halve, in_time, int8_gain_of, tune
-from tests.conftest import process, with_light, write_clip
+from tests.conftest import DEMO, needs_demo, process, with_light, write_clip
 
 FRAME_WH = (640, 360)
 RULE = "rule: THROUGHPUT hint, not pinned"
@@ -212,6 +218,23 @@ def test_other_devices_are_candidates_alone_and_together() -> None:
 def test_a_precision_that_was_asked_for_is_kept_to(precision: str) -> None:
     found = candidates(2, ["CPU"], precision, FRAME_WH)
     assert {plan.infer.precision for plan in found.values()} == {precision}
+
+
+@needs_demo
+def test_on_the_scene_the_model_is_tuned_that_runs_of_the_scene_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[object] = []
+
+    def no_time(_: object, job: ProcessConfig, __: float) -> tuple[float, int]:
+        taken.append(job.weights)
+        raise TimeoutError
+
+    monkeypatch.setattr("pipeline.throughput.tuner.in_own_process", no_time)
+    config = ProcessConfig(source=SyntheticOptions(size_wh=(128, 96)), output_dir=tmp_path)
+    with pytest.raises(InferenceError):
+        tune(config)
+    assert taken == [DEMO]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from pipeline.batch.clips import Clip
 from pipeline.batch.work import ProcessTogether, expected_frames
 from pipeline.config import ProcessConfig
-from pipeline.errors import Interrupted, PipelineError, UsageError, WorkerDied
+from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, WorkerDied
 from pipeline.identity import model_sha256, result_key
 from pipeline.journal import tidy
 from pipeline.outputs import finished_report
@@ -124,7 +124,10 @@ class Batch:
         for clip in self._results:
             try:
                 key = result_key(self._config_of(clip), model)
-            except OSError:  # It is not there, or the calibration is not: told when it is its turn.
+            except (
+                OSError,
+                InputError,
+            ):  # It is not there, or the calibration is not: told when it is its turn.
                 left.append(clip)
                 continue
             report = finished_report(clip.output_dir, key)

@@ -33,7 +33,8 @@ from pipeline.model.prepare import (
     read_cached_ir,
 )
 from pipeline.notes import note
-from pipeline.pictures import list_pictures, read_picture
+from pipeline.picture_paths import calibration_pictures
+from pipeline.pictures import decode_picture, picture_bytes
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.synthetic import SyntheticSource
@@ -43,7 +44,7 @@ NUM_PICTURES = 100
 
 _IR_NAME, _ACCURACY_NAME = "model.xml", "accuracy.json"
 _SAMPLE_BYTES = 1 << 20
-_OUR_CODE = ("quantize.py", "../preprocess.py", "../letterbox.py")
+_OUR_CODE = ("quantize.py", "../decode.py", "../preprocess.py", "../letterbox.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +63,22 @@ class Calibration:
 
 def calibration_of_folder(folder: Path) -> Calibration:
     """Pictures of a folder, or of images/ in it. Raises InputError if there are none."""
-    inner = folder / "images"
-    paths = list_pictures(inner if inner.is_dir() else folder)
+    paths = calibration_pictures(folder)
     chosen = [paths[i] for i in _spread(len(paths), NUM_PICTURES)]
-    digest = hashlib.sha256()
-    for path in chosen:
-        digest.update(path.read_bytes())
+    hashes = [hashlib.sha256(picture_bytes(path)).digest() for path in chosen]
     return Calibration(
-        key=digest.hexdigest(),
+        key=hashlib.sha256(b"".join(hashes)).hexdigest(),
         origin=f"{len(chosen)} pictures of {folder.name}",
         frame_wh=None,
-        frames=lambda: (read_picture(path, index) for index, path in enumerate(chosen)),
+        frames=lambda: map(_same_picture, chosen, hashes, range(len(chosen))),
     )
+
+
+def _same_picture(path: Path, sha256: bytes, index: int) -> Frame:
+    content = picture_bytes(path)
+    if hashlib.sha256(content).digest() != sha256:
+        raise _changed(path)
+    return decode_picture(content, path, index)
 
 
 def calibration_of_source(
@@ -83,18 +88,19 @@ def calibration_of_source(
 ) -> Calibration:
     """Frames of the clip itself, spread over it."""
     if isinstance(source, SyntheticOptions):
-        picture = source.image.read_bytes() if source.image else b""
+        picture = picture_bytes(source.image) if source.image else b""
         return Calibration(
             key=f"{dataclasses.replace(source, image=None)} {hashlib.sha256(picture).hexdigest()}",
             origin="frames of the synthetic clip",
             frame_wh=frame_wh,
             frames=lambda: SyntheticSource(source).sample(NUM_PICTURES),
         )
+    state = _clip_state(source)
     return Calibration(
-        key=_clip_key(source),
+        key=state[0],
         origin=f"frames of {source.name}",
         frame_wh=frame_wh,
-        frames=lambda: _clip_frames(source, limits),
+        frames=lambda: _clip_frames(source, limits, state),
     )
 
 
@@ -211,12 +217,23 @@ def _model_inputs(calibration: Calibration, input_wh: tuple[int, int]) -> list[N
     return inputs
 
 
-def _clip_frames(path: Path, limits: LimitOptions) -> Iterator[Frame]:
+def _clip_frames(path: Path, limits: LimitOptions, state: tuple[str, int]) -> Iterator[Frame]:
     reader = VideoReader(path, limits)
     try:
         yield from reader.sample(NUM_PICTURES)
     finally:
         reader.close()
+    if _clip_state(path) != state:
+        raise _changed(path)
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(f"{path}: changed while the model was calibrated on it; run it again")
+
+
+def _clip_state(path: Path) -> tuple[str, int]:
+    """A clip's key, and when it was written to last, in ns."""
+    return _clip_key(path), path.stat().st_mtime_ns
 
 
 def _clip_key(path: Path) -> str:

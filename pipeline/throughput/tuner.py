@@ -68,7 +68,7 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     other things: it measures less then. Raises PipelineError if nothing can be run.
     """
     precision = config.infer.precision or "auto"
-    weights = find_weights(config.weights, on_progress)
+    weights = find_weights(config.weights, on_progress, config.default_model)
     end_seconds = time.perf_counter() + MOST_SECONDS
     size_wh = _size_of(config)
     prepared = prepare_model(weights, size_wh, config.imgsz, on_progress)

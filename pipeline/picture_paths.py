@@ -1,0 +1,28 @@
+"""Folder -> the pictures in it. Imports nothing heavy: keys of results are made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, sorted by name. Raises InputError if there are none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not pictures:
+        raise InputError(f"{folder}: holds no picture")
+    return pictures
+
+
+def calibration_pictures(folder: Path) -> list[Path]:
+    """The pictures that INT8 is calibrated on: of images/ in a folder, else of the folder itself.
+
+    Raises InputError if there are none.
+    """
+    inner = folder / "images"
+    return list_pictures(inner if inner.is_dir() else folder)
