@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from fractions import Fraction
+from numbers import Rational
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,6 +48,10 @@ _LISTS = (
 _BEGINNING = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?", re.DOTALL)
 _BEGINNING_BYTES = 4096
 _LARGEST_BLOCK_PX = 128
+# PyAV 19 never fails on metadata that is no UTF-8, and no longer has the argument.
+_LENIENT: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
 
 
 def require_regular_file(path: Path) -> None:
@@ -85,14 +90,11 @@ def open_input(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContai
 
 def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> InputContainer:
     try:
-        try:
-            return _open(path, options, stream_options=[{}])
-        except ValueError:
-            # The header names no streams that the options could be given to, and the decoders
-            # that FFmpeg looks into the file with then know no limit: none of them at first.
-            with _open(path, {**options, "codec_whitelist": "none"}) as container:
-                _check_container(path, container, limits)
-            return _open(path, options)
+        # Where the header names no streams, the decoders that FFmpeg looks into the file with
+        # know no limit: none of them at first.
+        with _open(path, {**options, "codec_whitelist": "none"}) as container:
+            _check_container(path, container, limits)
+        return _open(path, options)
     except av.FFmpegError as error:
         raise InputError(f"{path}: not a video that can be read: {_why(path, error)}") from error
 
@@ -119,11 +121,8 @@ def _why(path: Path, error: av.FFmpegError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _open(path: Path, options: dict[str, str], **more: Any) -> InputContainer:
-    return cast(
-        "InputContainer",
-        av.open(f"file:{path}", options=options, metadata_errors="replace", **more),
-    )
+def _open(path: Path, options: dict[str, str]) -> InputContainer:
+    return cast("InputContainer", av.open(f"file:{path}", options=options, **_LENIENT))
 
 
 def _check_container(path: Path, container: InputContainer, limits: LimitOptions) -> None:
@@ -157,6 +156,15 @@ def check_frame_rate(path: Path, frame_rate: Fraction | None, limits: LimitOptio
             f"{path}: claims {float(frame_rate):.0f} frames per second, more than "
             f"--max-frame-rate {float(limits.max_frame_rate):g}"
         )
+
+
+def exact(value: Rational | None) -> Fraction | None:
+    """A ratio of PyAV as a Fraction; None for one that is not set.
+
+    From PyAV 19 on they are of a type of its own, which rounds to 32 bits when two of them are
+    multiplied, and JSON does not take.
+    """
+    return Fraction(value) if value else None
 
 
 def max_pixels(limits: LimitOptions) -> int:

@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.container import check_frame_rate, check_size, max_pixels, open_input
+from pipeline.container import check_frame_rate, check_size, exact, max_pixels, open_input
 from pipeline.errors import InputError
 from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.machine import thread_ids
@@ -168,7 +168,7 @@ class VideoReader:
     def _begin(self) -> None:
         """Decode from where the container is."""
         self._images: Iterator[av.VideoFrame] = self._decode()
-        self._timeline = _Timeline(self._time_base, self._stream.average_rate, self.faults)
+        self._timeline = _Timeline(self._time_base, exact(self._stream.average_rate), self.faults)
         self._ahead = None
 
     def sample(self, count: int) -> Iterator[Frame]:
@@ -208,8 +208,9 @@ class VideoReader:
 
     @property
     def _time_base(self) -> Fraction:
-        assert self._stream.time_base is not None
-        return self._stream.time_base
+        time_base = exact(self._stream.time_base)
+        assert time_base is not None
+        return time_base
 
     def _best_stream(self, path: Path) -> VideoStream:
         stream = cast("VideoStream | None", self._container.streams.best("video"))
@@ -270,7 +271,7 @@ class VideoReader:
     def _describe(self, path: Path, image: av.VideoFrame) -> VideoInfo:
         stream, container = self._stream, self._container
         turned = any(name == "transpose" for name, _ in self._filters)
-        aspect = stream.sample_aspect_ratio
+        aspect = exact(stream.sample_aspect_ratio)
         if turned and aspect:
             aspect = 1 / aspect
         duration: float | None
@@ -285,7 +286,7 @@ class VideoReader:
             size_wh=(image.height, image.width) if turned else (image.width, image.height),
             pix_fmt=image.format.name,
             time_base=self._time_base,
-            frame_rate=stream.average_rate or stream.guessed_rate,
+            frame_rate=exact(stream.average_rate or stream.guessed_rate),
             sample_aspect_ratio=aspect,
             color=ColorTags(
                 range=int(image.color_range),

@@ -26,8 +26,9 @@ from pipeline.model.cache import NotKept, link_whole, publish, scratch_folder, s
 from pipeline.model.graph import with_batch
 from pipeline.model.prepare import PreparedModel
 from pipeline.notes import note
-from pipeline.throughput.configurations import missing_devices
+from pipeline.throughput.configurations import is_cpu, missing_devices
 from pipeline.throughput.float_precision import fastest_float_precision
+from pipeline.throughput.selection import available_devices
 
 INFERENCE_NICENESS = 10
 """How much nicer the threads that infer are than the others. Decoder and encoder take one frame
@@ -54,9 +55,15 @@ def require_device(device: str, available: Sequence[str]) -> None:
         )
 
 
-def resolved_precision(precision: str) -> str:
-    """The element type of float inference: "auto", and what INT8 leaves in float, the fastest."""
-    return fastest_float_precision() if precision in ("auto", "int8") else precision
+def resolved_precision(precision: str, device: str = "CPU") -> str:
+    """The element type of float inference, for "auto" and for what INT8 leaves in float too.
+
+    On the CPU it is the fastest; any other device, alone or among several, chooses for itself,
+    which is "auto".
+    """
+    if precision not in ("auto", "int8"):
+        return precision
+    return fastest_float_precision() if is_cpu(device, available_devices()) else "auto"
 
 
 def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.CompiledModel:
@@ -113,7 +120,10 @@ def _move_sealed(source: Path, target: Path) -> None:
 
 def compile_config(options: InferOptions) -> dict[str, str]:
     """OpenVINO's properties for the options, within the cores that this process may use."""
-    config = {"INFERENCE_PRECISION_HINT": resolved_precision(options.precision)}
+    config = {}
+    precision = resolved_precision(options.precision, options.device)
+    if precision != "auto":
+        config["INFERENCE_PRECISION_HINT"] = precision
     if options.hint != "NONE":
         config["PERFORMANCE_HINT"] = options.hint
     if options.num_streams is not None:
@@ -149,7 +159,7 @@ class OpenVinoEngine:
 
     def facts(self) -> dict[str, Any]:
         # AUTO does not tell; then it is what was asked for.
-        asked = resolved_precision(self._options.precision)
+        asked = resolved_precision(self._options.precision, self._options.device)
         element_type = self._property("INFERENCE_PRECISION_HINT", asked)
         name = element_type.to_string() if isinstance(element_type, ov.Type) else element_type
         return {

@@ -9,13 +9,15 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
 Result = TypeVar("Result")
 
 _REPORTED_PACKAGES = ("openvino", "av", "numpy", "opencv-python")
+_SAME_PACKAGES = {"opencv-python": "opencv-python-headless"}
+"""Distributions that a light install has in place of others: the same modules."""
 
 
 def available_cores(
@@ -108,7 +110,12 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def _version(package: str) -> str:
-    return version(package)  # Reads all that is known of the package, each time.
+    try:
+        return version(package)  # Reads all that is known of the package, each time.
+    except PackageNotFoundError:
+        if package not in _SAME_PACKAGES:
+            raise
+        return version(_SAME_PACKAGES[package])
 
 
 def _line_of(path: str, key: str) -> str:

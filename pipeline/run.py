@@ -159,7 +159,7 @@ def _process(
             clip.prepared.weights_sha256,
             quantization.folder.name if quantization else None,
             infer,
-            "int8" if quantization else resolved_precision(infer.precision),
+            "int8" if quantization else resolved_precision(infer.precision, infer.device),
             beat,
         )
         if not (journal.publishing and journal.matches(key)):

@@ -191,8 +191,9 @@ def _filesystem(url: str) -> Any:
         return fsspec.filesystem(scheme)
     except ImportError as error:
         package = PACKAGES[scheme]
-        extra = "'pipeline[s3]'" if scheme == "s3" else package
-        raise UsageError(f"{scheme}:// needs the package {package}: pip install {extra}") from error
+        raise UsageError(
+            f"{scheme}:// needs the package {package}: pip install {package}"
+        ) from error
 
 
 @contextlib.contextmanager

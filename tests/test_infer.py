@@ -559,6 +559,42 @@ def test_what_is_left_open_is_the_float_precision_that_is_fast_here(
     assert resolved_precision(asked) == fastest
 
 
+@pytest.mark.parametrize(
+    ("device", "available", "is_measured"),
+    [
+        ("CPU", ["CPU", "GPU"], True),
+        ("BATCH:CPU(4)", ["CPU", "GPU"], True),
+        ("AUTO:CPU", ["CPU", "GPU"], True),
+        ("AUTO", ["CPU"], True),
+        ("AUTO:-GPU", ["CPU", "GPU"], True),
+        ("AUTO", ["CPU", "GPU"], False),
+        ("AUTO:GPU,CPU", ["CPU", "GPU"], False),
+        ("GPU", ["CPU", "GPU.0", "GPU.1"], False),
+        ("GPU.1", ["CPU", "GPU.0", "GPU.1"], False),
+        ("NPU", ["CPU", "NPU"], False),
+        ("HETERO:NPU,CPU", ["CPU", "NPU"], False),
+    ],
+)
+@pytest.mark.parametrize("asked", ["auto", "int8"])
+def test_only_the_cpu_gets_the_float_precision_that_was_measured_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    available: list[str],
+    is_measured: bool,
+    asked: str,
+) -> None:
+    monkeypatch.setattr("pipeline.infer.fastest_float_precision", lambda: "bf16")
+    monkeypatch.setattr("pipeline.infer.available_devices", lambda: tuple(available))
+    assert resolved_precision(asked, device) == ("bf16" if is_measured else "auto")
+    config = compile_config(InferOptions(device=device, precision=asked))
+    assert config.get("INFERENCE_PRECISION_HINT") == ("bf16" if is_measured else None)
+
+
+def test_a_gpu_gets_the_precision_that_was_asked_for() -> None:
+    config = compile_config(InferOptions(device="GPU", precision="f32"))
+    assert config["INFERENCE_PRECISION_HINT"] == "f32"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has niceness of threads")
 def test_the_threads_that_infer_make_room_for_those_that_decode_and_encode(tmp_path: Path) -> None:
     before, own = thread_ids(), os.getpriority(os.PRIO_PROCESS, 0)

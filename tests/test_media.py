@@ -375,6 +375,14 @@ def test_a_clip_that_starts_late_starts_as_late_afterwards(
     assert times_of(tmp_path / "out" / "annotated.mp4") == times_of(clip)
 
 
+def test_ratios_of_a_clip_are_plain_fractions_whatever_the_version_of_pyav(tmp_path: Path) -> None:
+    reader = VideoReader(record(tmp_path / "clip.mp4", moving_lights(3), rate=Fraction(25)))
+    info = reader.info
+    reader.close()
+    assert {type(info.time_base), type(info.frame_rate)} == {Fraction}
+    assert type(info.sample_aspect_ratio) in (Fraction, type(None))
+
+
 def test_results_carry_the_times_of_the_source(tmp_path: Path, tiny_weights: Path) -> None:
     ticks = [0, 40, 75, 180]
     clip = record(tmp_path / "clip.mp4", moving_lights(4), time_base=Fraction(1, 1000), pts=ticks)

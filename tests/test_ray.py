@@ -46,7 +46,7 @@ from tests.test_run import numbered
 from tests.test_storage import a_bucket, settings_of
 from tests.toy_actor import Toy
 
-pytest.importorskip("ray", reason="needs Ray: pip install 'pipeline[ray]'")
+pytest.importorskip("ray", reason="needs Ray: pip install ray")
 
 import ray
 from ray.cluster_utils import Cluster

@@ -15,7 +15,7 @@ from pipeline.model.weights import cache_dir
 from pipeline.storage import download, exists, is_url, local_copy, upload
 from tests.conftest import gray, with_light, write_clip
 
-pytest.importorskip("s3fs", reason="needs s3fs: pip install 'pipeline[s3]'")
+pytest.importorskip("s3fs", reason="needs s3fs: pip install s3fs")
 
 import s3fs
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.container import open_input
+from pipeline.container import exact, open_input
 from pipeline.errors import InputError
 from pipeline.notes import note
 
@@ -51,9 +51,10 @@ def read_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> ClipHeader
         stream = container.streams.best("video")
         if stream is None:
             raise InputError(f"{path}: has no video stream")
-        rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
-        if stream.duration is not None and stream.time_base is not None:
-            seconds = stream.duration * stream.time_base
+        rate = exact(stream.average_rate or stream.guessed_rate) or _USUAL_RATE
+        time_base = exact(stream.time_base)
+        if stream.duration is not None and time_base is not None:
+            seconds = stream.duration * time_base
         else:
             seconds = Fraction(container.duration or 0, av.time_base)
         num_frames = stream.frames or round(seconds * rate)

@@ -65,6 +65,6 @@ def open_executor(
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise UsageError("a cluster needs Ray: pip install 'pipeline[ray]'") from error
+        raise UsageError("a cluster needs Ray: pip install ray") from error
     with RayExecutor(cluster, position) as executor:
         yield executor

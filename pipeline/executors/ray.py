@@ -218,7 +218,7 @@ def _infer_options(config: ProcessConfig, cores: int) -> InferOptions:
     return dataclasses.replace(
         config.infer,
         # Decided once: nodes may differ in what they are fastest in.
-        precision=resolved_precision(config.infer.precision),
+        precision=resolved_precision(config.infer.precision, config.infer.device),
         num_threads=cores,
         # Actors on one node would all be pinned to the same cores.
         pinning=False,

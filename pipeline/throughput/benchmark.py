@@ -180,8 +180,9 @@ def benchmark_app_fps(
 
 def _benchmark_app_beside(ir: Path, row: Row) -> float:
     options, seconds = row.variant.options, row.rounds[-1].seconds
-    precision = resolved_precision(options.precision)
-    return benchmark_app_fps(ir, options.device, options.hint, precision, seconds)
+    precision = resolved_precision(options.precision, options.device)
+    asked = None if precision == "auto" else precision
+    return benchmark_app_fps(ir, options.device, options.hint, asked, seconds)
 
 
 def _share(total: int, parts: int, number: int) -> int:

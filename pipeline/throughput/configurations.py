@@ -142,15 +142,26 @@ def missing_devices(device: str, available: Sequence[str]) -> list[str]:
 
     "AUTO:GPU,CPU" stands for two devices, "GPU" also for "GPU.0", "AUTO" for what there is.
     """
+    present = {*available, *(entry.partition(".")[0] for entry in available)}
+    return [entry for entry in _named_devices(device) if entry not in present]
+
+
+def is_cpu(device: str, available: Sequence[str]) -> bool:
+    """Whether a name of OpenVINO can stand for nothing but the CPU on this machine."""
+    left_out = {part[1:] for part in device.partition(":")[2].split(",") if part.startswith("-")}
+    devices = _named_devices(device) or [entry for entry in available if entry not in left_out]
+    return all(entry.partition(".")[0] == "CPU" for entry in devices)
+
+
+def _named_devices(device: str) -> list[str]:
+    """The devices that a name lists; none for "AUTO" alone."""
     name, _, members = device.partition(":")
+    if name not in _VIRTUAL_DEVICES:
+        return [device]
     # "-GPU" leaves a device out, which it need not be there for; "(4)" is a batch size.
-    wanted = [
+    return [
         part.partition("(")[0] for part in members.split(",") if part and not part.startswith("-")
     ]
-    if name not in _VIRTUAL_DEVICES:
-        wanted = [device]
-    present = {*available, *(entry.partition(".")[0] for entry in available)}
-    return [entry for entry in wanted if entry not in present]
 
 
 def _single(name: str, family: str, description: str, options: InferOptions) -> Configuration:
