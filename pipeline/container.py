@@ -13,15 +13,14 @@ import av
 from av.container import InputContainer
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
+from pipeline.demuxers import ALLOWED_DEMUXERS
 from pipeline.errors import InputError
+from pipeline.file_kind import why_unreadable
 
-# FFmpeg recognises a format by content, so that a playlist under any name could make it open
-# other files or the network: only containers that hold their media themselves are allowed.
-_ALLOWED_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,nut,ivf,h264,hevc,"
-    "m4v,mpegvideo,obu,av1,yuv4mpegpipe,gif,mjpeg,dv,wtv,rm"
-)
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _ALLOWED_FORMATS}
+_OPEN_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(sorted(ALLOWED_DEMUXERS)),
+}
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.,-]+:")
 _OTHER_KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -30,23 +29,6 @@ _OTHER_KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
-_LISTS = (
-    (rb"#EXTM3U", "a playlist (M3U, HLS)"),
-    (rb"ffconcat version", "a list of files for FFmpeg (ffconcat)"),
-    (rb"\[playlist\]", "a playlist (PLS)"),
-    (rb"<(?:\w+:)?MPD\b", "a playlist (DASH)"),
-    (rb"<SmoothStreamingMedia\b", "a playlist (Smooth Streaming)"),
-    (rb"<asx\b", "a playlist (ASX)"),
-    (rb"<smil\b", "a playlist (SMIL)"),
-    (rb"<playlist\b", "a playlist (XSPF)"),
-    (rb"<CompositionPlaylist\b", "a playlist (IMF)"),
-    (rb"\[Reference\]", "a list of addresses"),
-    (rb"(?:rtsp|rtmp|mms|https?)://", "a list of addresses"),
-    (rb"v=0\r?\no=", "a description of a live stream (SDP)"),
-)
-"""What the files begin with that name others: after blanks, and a declaration in XML."""
-_BEGINNING = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?", re.DOTALL)
-_BEGINNING_BYTES = 4096
 _LARGEST_BLOCK_PX = 128
 # PyAV 19 never fails on metadata that is no UTF-8, and no longer has the argument.
 _LENIENT: dict[str, Any] = (
@@ -96,29 +78,9 @@ def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> I
             _check_container(path, container, limits)
         return _open(path, options)
     except av.FFmpegError as error:
-        raise InputError(f"{path}: not a video that can be read: {_why(path, error)}") from error
-
-
-def _why(path: Path, error: av.FFmpegError) -> str:
-    """What is wrong with a file that FFmpeg does not open, and what to do."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_BEGINNING_BYTES)
-    except OSError as unreadable:
-        return unreadable.strerror or type(unreadable).__name__
-    if not content:
-        return "it is empty"
-    blank = _BEGINNING.match(content)
-    assert blank is not None
-    for beginning, what in _LISTS:
-        if re.compile(beginning, re.IGNORECASE).match(content, blank.end()):
-            return (
-                f"it is {what}, which holds no media but names other files or addresses, and "
-                "those are never opened: give the clips it names"
-            )
-    if isinstance(error, (av.InvalidDataError, av.ArgumentError, av.EOFError)):
-        return "it is damaged, or in a format that is not read here; MP4, MKV, AVI and TS are"
-    return error.strerror or type(error).__name__
+        raise InputError(
+            f"{path}: not a video that can be read: {why_unreadable(path, error)}"
+        ) from error
 
 
 def _open(path: Path, options: dict[str, str]) -> InputContainer:
@@ -126,7 +88,7 @@ def _open(path: Path, options: dict[str, str]) -> InputContainer:
 
 
 def _check_container(path: Path, container: InputContainer, limits: LimitOptions) -> None:
-    if not set(_ALLOWED_FORMATS.split(",")).issuperset(container.format.name.split(",")):
+    if not ALLOWED_DEMUXERS.issuperset(container.format.name.split(",")):
         raise InputError(f"{path}: {container.format.name} is not a format that is read here")
     if len(container.streams) > limits.max_streams:
         raise InputError(

@@ -1,0 +1,202 @@
+"""Facts in the header of an MP4 or Matroska file that PyAV does not give: crop, encryption, role.
+
+Reads only what it must, within fixed bounds; whatever is damaged or too large is left out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+_MOST_HEADER_BYTES = 64 << 20
+_MOST_ELEMENTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Pixels of the coded picture that are not shown, at each side."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrackHeader:
+    """Facts of one track.
+
+    crop: None where the whole picture is shown. encrypted: its samples are.
+    auxiliary: it holds no picture of its own but alpha or depth of another one.
+    """
+
+    crop: Crop | None = None
+    encrypted: bool = False
+    auxiliary: bool = False
+
+
+def read_track_headers(path: Path, container: str) -> dict[int, TrackHeader]:
+    """The tracks of a file by their ids, which are those of FFmpeg's streams.
+
+    container: FFmpeg's name of the format; nothing is known of other ones than MP4 and Matroska.
+    """
+    names = container.split(",")
+    try:
+        with path.open("rb") as file:
+            if "mp4" in names:
+                return dict(_mp4_tracks(file))
+            if "matroska" in names:
+                return dict(_matroska_tracks(file))
+    except (OSError, ValueError, struct.error, ZeroDivisionError, OverflowError):
+        pass  # FFmpeg reads what it can of a damaged header, and says what it could not.
+    return {}
+
+
+def _mp4_tracks(file: BinaryIO) -> Iterator[tuple[int, TrackHeader]]:
+    """ISO/IEC 14496-12: moov / trak / (tkhd, mdia / (hdlr, minf / stbl / stsd))."""
+    moov = _mp4_moov(file)
+    for kind, track in _boxes(moov):
+        if kind != b"trak":
+            continue
+        tkhd, hdlr = _inside(track, b"tkhd"), _inside(track, b"mdia", b"hdlr")
+        entries = _inside(track, b"mdia", b"minf", b"stbl", b"stsd")
+        if len(tkhd) < 24 or len(hdlr) < 12 or len(entries) < 8:
+            continue
+        (track_id,) = struct.unpack_from(">I", tkhd, 20 if tkhd[0] == 1 else 12)
+        entry_kind, entry = next(_boxes(entries[8:]), (b"", b""))
+        crop, handler = None, bytes(hdlr[8:12])
+        if handler in (b"vide", b"auxv", b"pict") and len(entry) > 78:
+            size_wh = struct.unpack_from(">HH", entry, 24)
+            crop = _clean_aperture(_inside(entry[78:], b"clap"), size_wh)
+        yield track_id, TrackHeader(crop, entry_kind in (b"encv", b"enca"), handler == b"auxv")
+
+
+def lacks_mp4_index(path: Path) -> bool:
+    """Whether a file begins as an MP4 does and has no moov box."""
+    with path.open("rb") as file:
+        if file.read(12)[4:8] not in (b"ftyp", b"mdat", b"wide"):
+            return False
+        file.seek(0)
+        return not _mp4_moov(file)
+
+
+def _mp4_moov(file: BinaryIO) -> bytes:
+    """The body of the moov box, which may follow all media; empty if there is none."""
+    for _ in range(_MOST_ELEMENTS):
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        size, kind = struct.unpack(">I4s", head)
+        body = size - 8
+        if size == 1:
+            body = struct.unpack(">Q", file.read(8))[0] - 16
+        if kind == b"moov" and size != 0:
+            return file.read(body) if body <= _MOST_HEADER_BYTES else b""
+        if size == 0 or body < 0:
+            break
+        file.seek(body, 1)
+    return b""
+
+
+def _boxes(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = 0
+    while place + 8 <= len(body):
+        size, kind = struct.unpack_from(">I4s", body, place)
+        if size < 8:
+            return
+        yield kind, body[place + 8 : place + size]
+        place += size
+
+
+def _inside(body: bytes, *kinds: bytes) -> bytes:
+    """The body of the first box of each kind inside the one before; empty if one is missing."""
+    for kind in kinds:
+        body = next((inner for found, inner in _boxes(body) if found == kind), b"")
+    return body
+
+
+def _clean_aperture(clap: bytes, size_wh: tuple[int, ...]) -> Crop | None:
+    """ISO/IEC 14496-12, 12.1.4.2: a size, and how far its centre lies from the picture's."""
+    if len(clap) < 32:
+        return None
+    numbers = struct.unpack_from(">IIIIiIiI", clap)
+    pairs = zip(numbers[::2], numbers[1::2], strict=True)
+    width, height, off_x, off_y = (Fraction(above, below) for above, below in pairs)
+    left = round((size_wh[0] - width) / 2 + off_x)
+    top = round((size_wh[1] - height) / 2 + off_y)
+    crop = Crop(left, top, size_wh[0] - left - round(width), size_wh[1] - top - round(height))
+    sides = (crop.left, crop.top, crop.right, crop.bottom)
+    if min(sides) < 0 or max(sides) == 0 or width < 1 or height < 1:
+        return None
+    return crop
+
+
+_SEGMENT, _TRACKS, _TRACK_ENTRY, _TRACK_NUMBER = 0x18538067, 0x1654AE6B, 0xAE, 0xD7
+_VIDEO, _ENCODINGS, _ENCODING, _ENCRYPTION = 0xE0, 0x6D80, 0x6240, 0x5035
+_CROP_BOTTOM, _CROP_TOP, _CROP_LEFT, _CROP_RIGHT = 0x54AA, 0x54BB, 0x54CC, 0x54DD
+_CLUSTER = 0x1F43B675
+
+
+def _matroska_tracks(file: BinaryIO) -> Iterator[tuple[int, TrackHeader]]:
+    """RFC 9559: Segment / Tracks / TrackEntry. FFmpeg's ids count the entries from 1."""
+    number = 0
+    for kind, entry in _elements(_matroska_header(file)):
+        if kind != _TRACK_ENTRY:
+            continue
+        number += 1
+        fields = dict(_elements(entry))
+        video = dict(_elements(fields.get(_VIDEO, b"")))
+        sides = [
+            int.from_bytes(video.get(side, b"")[:8], "big")
+            for side in (_CROP_LEFT, _CROP_TOP, _CROP_RIGHT, _CROP_BOTTOM)
+        ]
+        encodings = _elements(fields.get(_ENCODINGS, b""))
+        encrypted = any(
+            inner == _ENCRYPTION
+            for kind, encoding in encodings
+            if kind == _ENCODING
+            for inner, _ in _elements(encoding)
+        )
+        yield number, TrackHeader(Crop(*sides) if any(sides) else None, encrypted)
+
+
+def _matroska_header(file: BinaryIO) -> bytes:
+    """The body of the Tracks element, which precedes all media; empty if there is none."""
+    for _ in range(_MOST_ELEMENTS):
+        kind, size = _number(file, keeps_marker=True), _number(file, keeps_marker=False)
+        if kind is None or size is None or kind == _CLUSTER:
+            break
+        if kind == _TRACKS:
+            return file.read(size) if size <= _MOST_HEADER_BYTES else b""
+        if kind != _SEGMENT:
+            file.seek(size, 1)
+    return b""
+
+
+def _number(file: BinaryIO, *, keeps_marker: bool) -> int | None:
+    """A variable-length number of EBML (RFC 8794); None at the end."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    length = 9 - first[0].bit_length()
+    value = int.from_bytes(first + file.read(length - 1), "big")
+    return value if keeps_marker else value & ~(1 << (7 * length))
+
+
+def _elements(body: bytes) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    while place < len(body) and body[place]:
+        length = 9 - body[place].bit_length()
+        kind = int.from_bytes(body[place : place + length], "big")
+        place += length
+        if place >= len(body) or not body[place]:
+            return
+        length = 9 - body[place].bit_length()
+        size = int.from_bytes(body[place : place + length], "big") & ~(1 << (7 * length))
+        place += length
+        yield kind, body[place : place + size]
+        place += size
