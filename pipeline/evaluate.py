@@ -19,6 +19,7 @@ from pipeline.engine import Engine, Heads, Pool
 from pipeline.errors import InputError, UsageError
 from pipeline.infer import load_engine
 from pipeline.letterbox import PADDING_VALUE, input_size_wh, letterbox
+from pipeline.library_threads import one_library_thread
 from pipeline.model.cache import NotKept
 from pipeline.model.prepare import PreparedModel, Quantization, prepare_model
 from pipeline.model.quantize import (
@@ -194,6 +195,7 @@ class _Judged:
         assert calibration is not None
         return prepare_int8(self._weights, size_wh, self._imgsz, calibration, self._on_progress)
 
+    @one_library_thread()
     def _detect(
         self, group: list[Path], prepared: PreparedModel, engine: Engine
     ) -> dict[Path, Detections]:

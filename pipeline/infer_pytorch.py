@@ -31,7 +31,6 @@ class PyTorchEngine:
     def __init__(self, prepared: PreparedModel) -> None:
         if prepared.weights.suffix != ".pt":
             raise ModelError(f"{prepared.weights}: PyTorch runs .pt checkpoints only")
-        torch.set_num_threads(available_cores())
         self._model, _ = read_checkpoint(prepared.weights)
         self._input_wh = prepared.input_wh
 
@@ -48,7 +47,7 @@ class PyTorchEngine:
             "precision": "f32",
             "float_precision": "f32",
             "num_streams": 1,
-            "num_threads": torch.get_num_threads(),
+            "num_threads": available_cores(),
             "pinning": False,
         }
 
@@ -123,6 +122,15 @@ class PyTorchPool(Generic[Job]):
         """There is nothing that the next pool would take over."""
 
     def _run(self) -> None:
+        # A setting of the process, which the host of this library may have chosen.
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(available_cores())
+        try:
+            self._infer_all()
+        finally:
+            torch.set_num_threads(num_threads)
+
+    def _infer_all(self) -> None:
         while (work := self._waiting.get()) is not None:
             job, pixels = work
             if self._error is None:

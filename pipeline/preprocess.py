@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 from pipeline.frames import Frame, plane_rows
 from pipeline.letterbox import Letterbox
 
-# All cores are busy with frames already: OpenCV must not start threads for one of them.
-cv2.setNumThreads(1)
-
 
 class Preprocessor:
     """Scales and converts the frames of one clip; for one thread at a time."""

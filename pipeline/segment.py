@@ -20,6 +20,7 @@ from pipeline.engine import Engine
 from pipeline.errors import InputError
 from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.letterbox import letterbox
+from pipeline.library_threads import one_library_thread
 from pipeline.loop import FrameLoop
 from pipeline.machine import process_cpu_seconds, thread_ids, threads_cpu_seconds
 from pipeline.model.prepare import PreparedModel
@@ -144,6 +145,7 @@ class Manifest:
         )
 
 
+@one_library_thread()
 def process_segment(
     clip: OpenClip,
     engine: Engine,

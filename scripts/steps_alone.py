@@ -19,6 +19,7 @@ from pipeline.encode import VideoEncoder
 from pipeline.engine import Engine, Heads, Pool
 from pipeline.frames import Frame, VideoInfo
 from pipeline.letterbox import letterbox
+from pipeline.library_threads import one_library_thread
 from pipeline.model.prepare import PreparedModel
 from pipeline.postprocess import Candidates, detections_from
 from pipeline.preprocess import Preprocessor
@@ -55,6 +56,7 @@ class StepsAlone:
         self.num_frames = len(frames)
         self._collect_candidates(engine, frames)
 
+    @one_library_thread()
     def measure(self, scratch: Path) -> dict[str, float]:
         """CPU milliseconds per frame of each step."""
         frames, decode_ms = self._decode()

@@ -27,6 +27,7 @@ from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
 from pipeline.infer import OpenVinoEngine
 from pipeline.letterbox import PADDING_VALUE, letterbox
+from pipeline.library_threads import one_library_thread
 from pipeline.machine import available_cores
 from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.quantize import calibration_of_source, prepare_int8
@@ -99,6 +100,7 @@ def _fps_of_worker(worker: _Worker) -> float:
     return _annotate(work, prepared, request, output, None, worker.start.wait)
 
 
+@one_library_thread()
 def _annotate(
     work: Work,
     prepared: PreparedModel,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import InferOptions
-from pipeline.engine import Engine, Heads
+from pipeline.engine import Engine, Heads, Pool
 from pipeline.errors import InferenceError, ModelError
 from pipeline.infer import load_engine
 from pipeline.infer_pytorch import PyTorchEngine, PyTorchPool
@@ -93,13 +93,18 @@ def test_its_facts_are_plain_values(prepared: PreparedModel) -> None:
 def test_it_keeps_to_the_cores_of_the_process(
     prepared: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = torch.get_num_threads()
     monkeypatch.setattr("pipeline.infer_pytorch.available_cores", lambda: 1)
-    try:
-        assert load_engine(prepared, PYTORCH).facts()["num_threads"] == 1
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+    engine = load_engine(prepared, PYTORCH)
+    assert engine.facts()["num_threads"] == 1
+    seen: list[int] = []
+    errors: list[BaseException] = []
+    pool: Pool[int] = engine.open_pool(
+        lambda *_: seen.append(torch.get_num_threads()), errors.append
+    )
+    pool.next_input()[:] = picture(0)
+    pool.submit(0)
+    pool.drain()
+    assert (seen, errors) == ([1], [])
 
 
 @pytest.mark.parametrize("name", ["light.xml", "model.onnx"])

@@ -21,6 +21,7 @@ from pipeline.engine import Heads, Pool
 from pipeline.errors import InferenceError
 from pipeline.infer import load_engine
 from pipeline.letterbox import letterbox
+from pipeline.library_threads import one_library_thread
 from pipeline.model.prepare import prepare_model
 from pipeline.postprocess import detections_from
 from pipeline.progress import no_progress
@@ -121,10 +122,11 @@ def measure_model(job: ModelJob) -> ModelSpeed:
 
     pool: Pool[int] = engine.open_pool(keep_first, errors.append)
     load_seconds = time.perf_counter() - started
-    first_seconds = _seconds(lambda: _infer(pool, inputs, 1))
-    # Every input once, to know what is found on it, and every request, to warm it.
-    _infer(pool, inputs, max(len(inputs), 2 * pool.num_requests * pool.batch))
-    seconds = _seconds(lambda: _infer(pool, inputs, job.num_frames))
+    with one_library_thread():
+        first_seconds = _seconds(lambda: _infer(pool, inputs, 1))
+        # Every input once, to know what is found on it, and every request, to warm it.
+        _infer(pool, inputs, max(len(inputs), 2 * pool.num_requests * pool.batch))
+        seconds = _seconds(lambda: _infer(pool, inputs, job.num_frames))
     if errors:
         raise errors[0]
     return ModelSpeed(
