@@ -1,4 +1,8 @@
-"""What a run is asked to do: validated once, then only read."""
+"""What a run is asked to do: validated once, then only read.
+
+Values are of the types that are declared, or converted to them: paths may be given as text, tuples
+as lists. Everything here raises UsageError for a value that cannot work.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,21 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pipeline.errors import UsageError
+from pipeline.typed import convert_fields, is_integer
 
-CODECS = ("h264", "hevc", "av1", "vp9")
+_X26X_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
+MOST_CRF = {"h264": 51, "hevc": 51, "av1": 63, "vp9": 63}
+PRESETS: dict[str, tuple[str, ...]] = {
+    "h264": _X26X_PRESETS,
+    "hevc": _X26X_PRESETS,
+    "av1": tuple(map(str, range(14))),
+    "vp9": tuple(map(str, range(9))),
+}
+"""What each encoder takes, from the fastest to the slowest, or by number."""
+CODECS = tuple(PRESETS)
 HINTS = ("THROUGHPUT", "LATENCY", "CUMULATIVE_THROUGHPUT", "NONE")
 PRECISIONS = ("auto", "f32", "bf16", "int8")
 ENGINES = ("openvino", "pytorch")
@@ -59,6 +76,8 @@ class InferOptions:
     pinning: bool | None = None
 
     def __post_init__(self) -> None:
+        convert_fields(self)
+        _require(self.device != "", "device: the name of a device is empty")
         _require(self.hint in HINTS, f"hint {self.hint!r} is not one of {', '.join(HINTS)}")
         _require(
             self.precision in PRECISIONS,
@@ -98,6 +117,7 @@ class AutoOptions:
     num_requests: int | None = None
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         self.over(InferOptions())  # Validates.
 
     def over(self, selected: InferOptions) -> InferOptions:
@@ -112,7 +132,7 @@ class AutoOptions:
 class DetectOptions:
     """Which boxes are kept; the defaults are those of YOLOv5's detect.py.
 
-    classes: class names or numbers to keep; None keeps all.
+    classes: class names or numbers to keep, which may be given as integers; None keeps all.
     """
 
     confidence_threshold: float = 0.25
@@ -121,6 +141,10 @@ class DetectOptions:
     max_detections: int = 1000
 
     def __post_init__(self) -> None:
+        if isinstance(self.classes, (list, tuple)):
+            names = (str(int(n)) if is_integer(n) else n for n in self.classes)
+            object.__setattr__(self, "classes", tuple(names))
+        convert_fields(self)
         _require(
             0.0 < self.confidence_threshold < 1.0,
             f"confidence must lie between 0 and 1, not {self.confidence_threshold}",
@@ -134,6 +158,7 @@ class DetectOptions:
             f"max-det must be 1 or more, not {self.max_detections}",
         )
         _require(self.classes != (), "classes is empty: name at least one class")
+        _require("" not in (self.classes or ()), "classes: the name of a class is empty")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,14 +174,20 @@ class EncodeOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         _require(self.codec in CODECS, f"codec {self.codec!r} is not one of {', '.join(CODECS)}")
+        most_crf, presets = MOST_CRF[self.codec], PRESETS[self.codec]
         _require(
-            self.crf is None or 0 <= self.crf <= 63,
-            f"crf must lie between 0 and 63, not {self.crf}",
+            self.crf is None or 0 <= self.crf <= most_crf,
+            f"crf must lie between 0 and {most_crf} for {self.codec}, not {self.crf}",
         )
         _require(
-            self.threads is None or self.threads >= 1,
-            f"encoder threads must be 1 or more, not {self.threads}",
+            self.preset is None or self.preset in presets,
+            f"preset {self.preset!r} is not one of {self.codec}: {', '.join(presets)}",
+        )
+        _require(
+            self.threads is None or 1 <= self.threads <= _MOST_REQUESTS,
+            f"encoder threads must lie between 1 and {_MOST_REQUESTS}, not {self.threads}",
         )
 
 
@@ -174,8 +205,14 @@ class SyntheticOptions:
     image: Path | None = None
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         _require(self.num_frames >= 1, f"frames must be 1 or more, not {self.num_frames}")
-        _require(min(self.size_wh) >= 16, f"size must be at least 16x16, not {self.size_wh}")
+        width, height = self.size_wh
+        _require(
+            min(self.size_wh) >= 16 and max(self.size_wh) <= _LONGEST_SIDE_PX,
+            f"size must lie between 16x16 and {_LONGEST_SIDE_PX}x{_LONGEST_SIDE_PX}, "
+            f"not {width}x{height}",
+        )
         _require(
             Fraction(1, 1000) <= self.frame_rate <= 1000,
             f"frame rate must lie between 1/1000 and 1000, not {self.frame_rate}",
@@ -199,6 +236,7 @@ class LimitOptions:
     max_memory_mb: int = 4096
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         _require(
             min(self.max_size_wh) >= 1 and max(self.max_size_wh) <= _LONGEST_SIDE_PX,
             f"max-size must lie between 1x1 and {_LONGEST_SIDE_PX}x{_LONGEST_SIDE_PX}, "
@@ -230,6 +268,7 @@ class ClusterOptions:
     show_logs: bool = False
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         _require(
             self.cores_per_actor is None or 1 <= self.cores_per_actor <= _MOST_REQUESTS,
             f"cores-per-actor must lie between 1 and {_MOST_REQUESTS}, not {self.cores_per_actor}",
@@ -245,6 +284,9 @@ class RemoteOptions:
 
     source_url: str | None = None
     output_url: str | None = None
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,7 +313,7 @@ class ProcessConfig:
     source: Path | SyntheticOptions
     output_dir: Path
     overwrite: bool = False
-    weights: Path | ModelName | None = None
+    weights: ModelName | Path | None = None
     imgsz: int = 640
     infer: InferOptions | AutoOptions = field(default_factory=AutoOptions)
     detect: DetectOptions = field(default_factory=DetectOptions)
@@ -305,10 +347,7 @@ class ProcessConfig:
         return "demo" if self.scene else "official"
 
     def __post_init__(self) -> None:
-        _require(
-            not isinstance(self.weights, str) or self.weights in MODEL_NAMES,
-            f"weights must be a Path or one of {', '.join(MODEL_NAMES)}, not {self.weights!r}",
-        )
+        convert_fields(self)
         _require(
             self.imgsz >= 32 and self.imgsz % 32 == 0,
             f"imgsz must be a multiple of 32, not {self.imgsz}",
@@ -323,7 +362,7 @@ class ProcessConfig:
         )
         _require(
             self.segment_seconds > 0,
-            f"segment seconds must be more than 0, not {self.segment_seconds}",
+            f"segment-seconds must be more than 0, not {self.segment_seconds}",
         )
         _require(
             1 <= self.stall_seconds <= _MOST_STALL_SECONDS,

@@ -44,7 +44,6 @@ class _Codec:
     preset_option: str = "preset"
     even_sizes: bool = False
     decode_all: bool = False
-    max_crf: int = 63
     extra: dict[str, str] = field(default_factory=dict)
     default_preset_extra: dict[str, str] = field(default_factory=dict)
 
@@ -61,7 +60,6 @@ _CODECS = {
         crf=23,
         preset="veryfast",
         even_sizes=True,
-        max_crf=51,
         extra={"bf": "0"},
         default_preset_extra={"partitions": "i4x4"},
     ),
@@ -71,7 +69,6 @@ _CODECS = {
         crf=28,
         preset="veryfast",
         even_sizes=True,
-        max_crf=51,
         extra={"x265-params": "log-level=error:bframes=0"},
     ),
     "av1": _Codec("libsvtav1", "av01", crf=35, preset="12", even_sizes=True, decode_all=True),
@@ -127,8 +124,6 @@ class VideoEncoder:
             options={"movie_timescale": str(info.time_base.denominator)},
         )
         try:
-            if _crf(codec, options) > codec.max_crf:
-                raise ValueError(f"crf ends at {codec.max_crf}")
             self._stream = self._add_stream(info, codec, options)
             self._stream.codec_context.thread_count = num_threads
             with ordinary_priority():

@@ -65,7 +65,7 @@ class Evaluation:
 def evaluate(
     data: Path,
     *,
-    weights: Path | ModelName | None = None,
+    weights: ModelName | Path | None = None,
     imgsz: int = 640,
     infer: InferOptions | None = None,
     calibration: Path | None = None,

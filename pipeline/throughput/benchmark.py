@@ -37,6 +37,7 @@ from pipeline.throughput.configurations import (
     configurations,
 )
 from pipeline.throughput.measure import ModelJob, ModelSpeed, in_own_process, measure_model
+from pipeline.typed import convert_fields
 
 SCHEMA_VERSION = 1
 MEASURED, ABSENT, FAILED = "measured", "not on this machine", "failed"
@@ -66,10 +67,11 @@ class BenchOptions:
     num_frames: int = 1024
     num_rounds: int = 4
     imgsz: int = 640
-    weights: Path | ModelName | None = None
+    weights: ModelName | Path | None = None
     names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         if self.num_rounds < 1:
             raise UsageError(f"rounds must be 1 or more, not {self.num_rounds}")
         if self.num_frames < self.num_rounds:
