@@ -19,12 +19,12 @@ from pipeline.config import (
     SyntheticOptions,
 )
 from pipeline.errors import UsageError
-from pipeline.journal import SPOOL_NAME
 from pipeline.machine import available_cores
 from pipeline.parsers import OUTPUT_FOLDER, STANDARD_INPUT, SYNTHETIC
 from pipeline.printable import printable
 from pipeline.storage import is_url, scratch_output
 from pipeline.throughput.configurations import AUTO, configuration
+from pipeline.work_folder import SPOOL_NAME
 
 
 def is_batch(arguments: argparse.Namespace) -> bool:

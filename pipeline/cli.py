@@ -20,7 +20,7 @@ from pipeline.batch.report import batch_record, write_batch
 from pipeline.batch.work import ProcessClips, end_processing
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
-from pipeline.journal import WORK_NAME, Journal
+from pipeline.journal import is_publishing
 from pipeline.machine import available_cores
 from pipeline.notes import collected_notes
 from pipeline.outputs import require_free_output
@@ -118,7 +118,7 @@ def _process(arguments: argparse.Namespace) -> None:
         if arguments.videos == [STANDARD_INPUT]:
             if sys.stdin is None:
                 raise UsageError("standard input is closed; give a clip with < or a pipe")
-            if not Journal(config.output_dir / WORK_NAME).publishing:
+            if not is_publishing(config.output_dir):
                 require_free_output(config)  # Before all of it has been read.
             source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
             config = dataclasses.replace(config, source=source)

@@ -3,6 +3,7 @@
 PipelineError
 ├── UsageError        an option that cannot work, whatever the footage
 ├── InputError        a clip, picture or folder that cannot be read or written
+│   └── FolderInUse   another run is writing to the output folder
 ├── ModelError        a checkpoint, a conversion or a device
 ├── InferenceError    the model failed, or did not answer, on a frame
 ├── EncodeError       a frame could not be encoded, or the output is not right
@@ -39,6 +40,10 @@ class UsageError(PipelineError):
 
 class InputError(PipelineError):
     """A clip, picture or folder that cannot be read or written."""
+
+
+class FolderInUse(InputError):
+    """Another run is writing to the output folder."""
 
 
 class ModelError(PipelineError):

@@ -1,11 +1,10 @@
-"""The folder of a run under way: one run at a time, and a journal of what is done in it.
+"""What is done of a run under way, in a journal in its work folder.
 
 Imports nothing heavy: it is also what tidies up when the process that worked has died.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,10 +14,16 @@ from pathlib import Path
 
 from pipeline.checksum import file_sha256, flush_to_disk
 from pipeline.errors import InputError
+from pipeline.work_folder import (
+    KEY_NAME,
+    MARK_NAME,
+    SPOOL_NAME,
+    is_held,
+    locked_work_folder,
+    work_folder,
+)
 
-WORK_NAME = ".partial"
-SPOOL_NAME = "stdin"
-_JOURNAL_NAME, _KEY_NAME, _PUBLISHING_NAME = "journal.jsonl", "key", "publishing"
+_JOURNAL_NAME, _PUBLISHING_NAME = "journal.jsonl", "publishing"
 
 
 class Journal:
@@ -36,6 +41,7 @@ class Journal:
         self.spool = folder / SPOOL_NAME
         self.num_segments = 0
         self._done = dict(_entries(folder / _JOURNAL_NAME))
+        self._successor: dict[str, object] | None = None
 
     @property
     def num_done(self) -> int:
@@ -64,6 +70,7 @@ class Journal:
     def begin(self, key: str, num_segments: int, encoder_threads: int) -> int:
         """Go on with what an interrupted run with the same key left; else begin with nothing.
 
+        What a run with another key left is discarded when the first segment of this one is added.
         Returns the encoder threads of the run that is gone on with: what follows must be encoded
         as what there is.
         """
@@ -77,30 +84,49 @@ class Journal:
         kept = self._kept_threads(key)
         if kept is not None:
             return kept
-        self.clear()
-        settings = {"key": key, "encoder_threads": encoder_threads}
-        (self.folder / _KEY_NAME).write_text(json.dumps(settings), encoding="utf-8")
-        flush_to_disk(self.folder / _KEY_NAME)
+        self._successor = {"key": key, "encoder_threads": encoder_threads}
+        if self.num_kept_otherwise(key):
+            self._done = {}
+        else:
+            self._succeed()
         return encoder_threads
+
+    def _succeed(self) -> None:
+        """Discard what another run left, if a new one has begun."""
+        if self._successor is None:
+            return
+        settings, self._successor = self._successor, None
+        self.clear(but=(self.making, self.finished))
+        (self.folder / KEY_NAME).write_text(json.dumps(settings), encoding="utf-8")
+        flush_to_disk(self.folder / KEY_NAME)
 
     def matches(self, key: str) -> bool:
         """Whether what is in the folder was made by a run with this key."""
         return self._kept_threads(key) is not None
 
+    def num_kept_otherwise(self, key: str) -> int:
+        """How many segments a run with another key has left, which that run could go on from."""
+        settings = self._settings()
+        return self.num_done if settings is not None and settings[0] != key else 0
+
     def _kept_threads(self, key: str) -> int | None:
+        settings = self._settings()
+        return settings[1] if settings is not None and settings[0] == key else None
+
+    def _settings(self) -> tuple[str, int] | None:
+        """The key and the encoder threads of the run that is kept; None if nobody can tell."""
         try:
-            settings = json.loads((self.folder / _KEY_NAME).read_text(encoding="utf-8"))
-            return int(settings["encoder_threads"]) if settings["key"] == key else None
+            settings = json.loads((self.folder / KEY_NAME).read_text(encoding="utf-8"))
+            return str(settings["key"]), int(settings["encoder_threads"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def clear(self) -> None:
-        """Let go of everything in the folder but the spool, which the run may be reading."""
+    def clear(self, but: Sequence[Path] = ()) -> None:
+        """Remove everything in the folder but the spool, which the run may be reading."""
         # First, so that a journal is never without what it tells of.
         (self.folder / _JOURNAL_NAME).unlink(missing_ok=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
         for entry in self.folder.iterdir():
-            if entry != self.spool:
+            if entry not in (self.spool, self.folder / MARK_NAME, *but):
                 _remove(entry)
         self._done = {}
 
@@ -116,6 +142,7 @@ class Journal:
 
     def add(self, number: int, parts: Sequence[Path]) -> None:
         """Record that a segment is done: its files move from where they were made to here."""
+        self._succeed()
         hashes = {}
         for stale in self.folder.glob(f"{number:04d}.*"):
             stale.unlink()  # Damaged, or of another attempt.
@@ -137,48 +164,46 @@ class Journal:
 
 
 @contextmanager
-def open_journal(output_dir: Path) -> Iterator[Journal]:
+def open_journal(output_dir: Path, source: object = None) -> Iterator[Journal]:
     """The journal of the run that writes to a folder, which is created if need be.
 
-    Afterwards nothing is left of a run that has nothing to go on from. Raises InputError if the
-    folder cannot be written, or another run is at work in it.
+    source: of the run; it may be the spool in the work folder. Afterwards nothing is left of a run
+    that has nothing to go on from. Raises InputError if the folder cannot be written, FolderInUse
+    if another run is at work in it.
     """
+    owns_spool = source == work_folder(output_dir) / SPOOL_NAME
+    with _opened(output_dir, owns_spool=owns_spool) as journal:
+        yield journal
+
+
+@contextmanager
+def _opened(output_dir: Path, *, owns_spool: bool) -> Iterator[Journal]:
     created = not output_dir.exists()
-    with locked_work_folder(output_dir) as folder:
+    with locked_work_folder(output_dir, owns_spool=owns_spool) as folder:
         journal = Journal(folder)
         try:
             yield journal
         finally:
-            for passing in (journal.making, journal.finished, journal.spool):
-                _remove(passing)
+            passing = [journal.making, journal.finished]
+            if not is_held(journal.spool):
+                passing.append(journal.spool)
+            for path in passing:
+                _remove(path)
             if not Journal(folder).num_done:
-                shutil.rmtree(folder, ignore_errors=True)
+                journal.clear()
+                if not journal.spool.exists():
+                    _remove(folder)
             if created:
                 with suppress(OSError):  # It is not empty, as it should be.
                     output_dir.rmdir()
 
 
-@contextmanager
-def locked_work_folder(output_dir: Path) -> Iterator[Path]:
-    """The folder of the journal, made if need be, while no other run may use it.
-
-    Raises InputError as `open_journal` does.
-    """
+def is_publishing(output_dir: Path) -> bool:
+    """Whether a run into a folder was cut while it moved its files to their final names."""
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(output_dir, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
-    try:
-        _lock(lock, output_dir)
-        folder = output_dir / WORK_NAME
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
-        yield folder
-    finally:
-        os.close(lock)
+        return Journal(work_folder(output_dir)).publishing
+    except InputError:
+        return False
 
 
 def tidy(output_dir: Path, *, created: bool) -> str:
@@ -188,7 +213,7 @@ def tidy(output_dir: Path, *, created: bool) -> str:
     """
     if not output_dir.is_dir():
         return ""
-    with suppress(InputError), open_journal(output_dir) as journal:
+    with suppress(InputError), _opened(output_dir, owns_spool=True) as journal:
         if journal.num_done:
             return what_is_kept(journal)
     if created:
@@ -204,15 +229,6 @@ def what_is_kept(journal: Journal) -> str:
     of_all = f" of {journal.num_segments}" if journal.num_segments else ""
     segments = "segment is" if journal.num_done == 1 and not of_all else "segments are"
     return f"{journal.num_done}{of_all} {segments} kept: the same command goes on from there"
-
-
-def _lock(descriptor: int, output_dir: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"{output_dir}: another run is writing there") from error
-    except OSError:
-        return  # Not every network file system locks folders; then nothing can be told.
 
 
 def _remove(path: Path) -> None:

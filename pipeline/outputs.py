@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.checksum import flush_to_disk
 from pipeline.config import ProcessConfig
 from pipeline.errors import InputError, UsageError
-from pipeline.journal import WORK_NAME, Journal
+from pipeline.journal import is_publishing
 
 if TYPE_CHECKING:
     from pipeline.frames import VideoInfo  # At run time it would load FFmpeg.
@@ -55,7 +55,7 @@ def require_free_output(config: ProcessConfig) -> None:
 
 def finished_report(output_dir: Path, key: str) -> dict[str, Any] | None:
     """The report of a result that is all there and was asked for by this key; else None."""
-    if Journal(output_dir / WORK_NAME).publishing:
+    if is_publishing(output_dir):
         return None
     try:
         report = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))

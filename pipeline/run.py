@@ -44,6 +44,7 @@ from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask, open
 from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats
 from pipeline.throughput.selection import Selection, select
+from pipeline.wording import counted
 
 
 def process_video(
@@ -70,14 +71,16 @@ def process_video(
             return process_video(config, on_progress, position, models, opened)
     started = time.perf_counter()
     try:
-        with open_journal(config.output_dir) as journal:
+        with (
+            collected_notes() as notes,
+            open_journal(config.output_dir, config.source) as journal,
+        ):
             if not journal.publishing:
                 require_free_output(config)
             try:
-                with collected_notes() as notes:
-                    return _process(
-                        config, journal, started, on_progress, position, models, executor, notes
-                    )
+                return _process(
+                    config, journal, started, on_progress, position, models, executor, notes
+                )
             except (PipelineError, OSError) as cause:
                 error = cause if isinstance(cause, PipelineError) else as_pipeline_error(cause)
                 if error.step is not None:
@@ -164,6 +167,7 @@ def _process(
         )
         if not (journal.publishing and journal.matches(key)):
             require_free_output(config)
+        _require_permission_to_discard(config, journal, key)
         if journal.matches(key):
             share_kept = journal.num_done / len(segments)
             require_space(config, info, journal.num_bytes, share_kept)
@@ -171,11 +175,6 @@ def _process(
             require_space(config, info)
         selected = dataclasses.replace(config, infer=plan.infer)
         executor.prepare(clip, selected)
-        if journal.num_done and not journal.matches(key):
-            note(
-                f"{journal.num_done} segments of an interrupted run with another input or other "
-                "options were thrown away"
-            )
         threads = config.encode.threads or plan.encoder_threads
         threads = journal.begin(key, len(segments), threads)
         prepared_at = time.perf_counter()
@@ -223,6 +222,20 @@ def _process(
     move_into_place(journal.finished, config.output_dir)
     journal.clear()
     return report
+
+
+def _require_permission_to_discard(config: ProcessConfig, journal: Journal, key: str) -> None:
+    kept = journal.num_kept_otherwise(key)
+    if not kept:
+        return
+    segments = f"{counted(kept, 'segment')} of an interrupted run with another input, other "
+    if not config.overwrite:
+        raise InputError(
+            f"{config.output_dir}: {segments}options or versions "
+            f"{'is' if kept == 1 else 'are'} kept: the command of that run resumes it, "
+            "--overwrite discards it"
+        )
+    note(f"{segments}options or versions discarded, as --overwrite asks for")
 
 
 def _open(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import InputError, PipelineError
-from pipeline.journal import SPOOL_NAME, locked_work_folder, tidy
+from pipeline.journal import tidy
+from pipeline.work_folder import SPOOL_NAME, held, locked_work_folder
 
 _NAME = "standard input"
 _CHUNK_BYTES = 1 << 20
@@ -52,21 +53,24 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
 def spooled(stream: BinaryIO, output_dir: Path) -> Iterator[Path]:
     """A stream as a file in the work folder of a run, for as long as the context lasts.
 
-    What a run that was killed has left there is removed by the next one. Raises InputError, before
+    It is locked as long: no other run can begin there before the one that reads it has ended. What
+    a run that was killed has left there is removed by the next one. Raises FolderInUse, before
     anything is read, if another run is at work there. An error of the block that names the file is
     made to name standard input.
     """
     created = not output_dir.exists()
     try:
-        with locked_work_folder(output_dir) as folder:
-            path = folder / SPOOL_NAME
-            path.unlink(missing_ok=True)
-            spool(stream, path)
-        try:
-            yield path
-        except PipelineError as error:
-            error.args = tuple(str(part).replace(str(path), _NAME) for part in error.args)
-            error.file = error.file and error.file.replace(str(path), _NAME)
-            raise
+        with contextlib.ExitStack() as stack:
+            with locked_work_folder(output_dir) as folder:
+                path = folder / SPOOL_NAME
+                path.unlink(missing_ok=True)
+                spool(stream, path)
+                stack.enter_context(held(path, output_dir))
+            try:
+                yield path
+            except PipelineError as error:
+                error.args = tuple(str(part).replace(str(path), _NAME) for part in error.args)
+                error.file = error.file and error.file.replace(str(path), _NAME)
+                raise
     finally:
         tidy(output_dir, created=created)

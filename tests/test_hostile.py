@@ -27,9 +27,10 @@ from pipeline.cli import main
 from pipeline.config import LimitOptions
 from pipeline.decode import VideoReader
 from pipeline.errors import InputError, PipelineError, UsageError
-from pipeline.journal import SPOOL_NAME, open_journal
+from pipeline.journal import open_journal
 from pipeline.printable import printable
 from pipeline.spool import spool, spooled
+from pipeline.work_folder import SPOOL_NAME
 from tests.conftest import (
     TINY_LAYOUT,
     gray,

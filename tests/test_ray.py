@@ -34,12 +34,12 @@ from pipeline.config import (
 )
 from pipeline.errors import InputError, ModelError, UsageError, WorkerDied
 from pipeline.executors.worker import SegmentWorker
-from pipeline.journal import WORK_NAME
 from pipeline.machine import versions
 from pipeline.position import Position
 from pipeline.progress import Progress, no_progress
 from pipeline.report import Report
 from pipeline.run import process_video
+from pipeline.work_folder import WORK_NAME
 from tests.conftest import process, read_detections, video_times, write_clip
 from tests.test_media import Track, record_with_tracks, tracks_of
 from tests.test_run import numbered

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import gc
 import itertools
+import os
 import random
 import shutil
 import weakref
@@ -24,9 +27,9 @@ from pipeline.config import (
 )
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
-from pipeline.errors import EncodeError, InputError, Interrupted
+from pipeline.errors import EncodeError, FolderInUse, InputError, Interrupted, PipelineError
 from pipeline.frames import Frame
-from pipeline.journal import SPOOL_NAME, WORK_NAME, open_journal
+from pipeline.journal import open_journal
 from pipeline.loop import FrameLoop
 from pipeline.machine import available_cores
 from pipeline.plan import plan_clip
@@ -34,6 +37,7 @@ from pipeline.progress import Progress
 from pipeline.report import Report
 from pipeline.run import process_video
 from pipeline.spool import spooled
+from pipeline.work_folder import MARK_NAME, SPOOL_NAME, WORK_NAME
 from tests.conftest import process, read_detections, video_times, write_clip
 from tests.test_media import Track, damage_packets, record, record_with_tracks, tracks_of
 from tests.test_run import assert_numbered, numbered
@@ -383,22 +387,141 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_with_other_options_a_run_starts_anew(
-    clip: Path, tmp_path: Path, tiny_weights: Path, change: str
+def test_with_other_options_a_run_asks_before_it_discards_what_is_kept(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes], change: str
 ) -> None:
     out = tmp_path / "out"
     interrupt(clip, out, tiny_weights, 75)
-    assert run(clip, out, tiny_weights, **CHANGES[change])["segments"]["done_before"] == 0
+    kept = content_of(out / WORK_NAME)
+    with pytest.raises(InputError, match=r"3 segments of an interrupted run .* --overwrite"):
+        run(clip, out, tiny_weights, **CHANGES[change])
+    assert content_of(out / WORK_NAME) == kept
+    report = run(clip, out, tiny_weights, overwrite=True, **CHANGES[change])
+    assert report["segments"]["done_before"] == 0
+    [told] = [note for note in report["output"]["notes"] if "discarded" in note]
+    assert told.startswith("3 segments of an interrupted run")
+    assert not (out / WORK_NAME).exists()
 
 
-def test_what_other_options_leave_of_no_use_is_thrown_away_with_a_note(
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_options_that_the_encoder_refuses_discard_nothing(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    kept = content_of(out / WORK_NAME)
+    for overwrite in (False, True):
+        with pytest.raises(PipelineError):
+            run(clip, out, tiny_weights, encode=EncodeOptions(crf=52), overwrite=overwrite)
+        assert content_of(out / WORK_NAME) == kept
+    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
+    assert results(out) == clean
+
+
+@pytest.mark.parametrize(("frame", "left"), [(15, 3), (75, 3)])
+def test_what_is_kept_is_discarded_when_there_is_a_segment_in_its_place(
+    clip: Path, tmp_path: Path, tiny_weights: Path, frame: int, left: int
+) -> None:
+    out = tmp_path / "out"
+    interrupt(clip, out, tiny_weights, 75)
+    kept = content_of(out / WORK_NAME)
+    detect = DetectOptions(confidence_threshold=0.5)
+    config = dataclasses.replace(config_of(clip, out, tiny_weights), overwrite=True, detect=detect)
+    with pytest.raises(Interrupted):
+        process_video(config, interrupted_at(frame, KeyboardInterrupt()))
+    assert (content_of(out / WORK_NAME) == kept) == (frame < PER_SEGMENT)
+    overwrite = frame < PER_SEGMENT
+    report = run(clip, out, tiny_weights, detect=detect, overwrite=overwrite)
+    assert report["segments"]["done_before"] == (0 if overwrite else left)
+
+
+# Folders of other programs, and other runs
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "journal.jsonl", MARK_NAME, "key"])
+def test_a_folder_of_another_program_is_left_alone(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes], name: str
+) -> None:
+    out = tmp_path / "out"
+    foreign = out / WORK_NAME
+    foreign.mkdir(parents=True)
+    (foreign / name).write_text("half a file")
+    interrupt(clip, out, tiny_weights, 75)
+    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
+    assert results(out) == clean
+    assert content_of(foreign) == {name: b"half a file"}
+    assert len(list(out.iterdir())) == 5
+
+
+def test_where_all_names_are_taken_a_run_is_refused(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     out = tmp_path / "out"
+    for name in (WORK_NAME, f"{WORK_NAME}-pipeline"):
+        (out / name).mkdir(parents=True)
+        (out / name / "mine").touch()
+    with pytest.raises(InputError, match="not made by this program"):
+        run(clip, out, tiny_weights)
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("mine")) == [
+        f"{WORK_NAME}-pipeline/mine",
+        f"{WORK_NAME}/mine",
+    ]
+
+
+def test_a_link_to_another_folder_is_not_taken_for_a_work_folder(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    interrupt(clip, other, tiny_weights, 75)
+    kept = content_of(other / WORK_NAME)
+    out.mkdir()
+    (out / WORK_NAME).symlink_to(other / WORK_NAME)
+    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 0
+    assert content_of(other / WORK_NAME) == kept
+
+
+def test_a_work_folder_of_a_version_without_the_mark_is_gone_on_with(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    out = tmp_path / "out"
     interrupt(clip, out, tiny_weights, 75)
-    report = run(clip, out, tiny_weights, every=2)
-    [told] = [note for note in report["output"]["notes"] if "thrown away" in note]
-    assert told.startswith("3 segments of an interrupted run")
+    (out / WORK_NAME / MARK_NAME).unlink()
+    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
+    assert results(out) == clean
+    assert not (out / WORK_NAME).exists()
+
+
+def test_while_standard_input_is_kept_for_a_run_no_other_one_begins(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    out = tmp_path / "out"
+    with clip.open("rb") as stream, spooled(stream, out) as source:
+        for _ in range(2):
+            with pytest.raises(FolderInUse):
+                run(clip, out, tiny_weights)
+            with clip.open("rb") as other:
+                with pytest.raises(FolderInUse), spooled(other, out):
+                    pass
+                assert other.tell() == 0
+            assert source.read_bytes() == clip.read_bytes()
+        run(source, out, tiny_weights)
+    assert results(out) == clean
+    assert not (out / WORK_NAME).exists()
+
+
+def test_a_file_system_that_cannot_lock_is_a_warning(
+    clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    report = run(clip, tmp_path / "out", tiny_weights)
+    [told] = [note for note in report["output"]["notes"] if "cannot lock" in note]
+    assert str(tmp_path / "out") in told
 
 
 def test_a_run_goes_on_with_as_many_encoder_threads_as_it_began_with(
@@ -443,7 +566,7 @@ def test_nothing_unfinished_stays_on_a_full_disk(
     out = tmp_path / "out"
     interrupt(clip, out, tiny_weights, 75)
     left = {path.name.partition(".")[0] for path in (out / WORK_NAME).iterdir()}
-    assert left == {"key", "journal", "0000", "0001", "0002"}
+    assert left == {"pipeline-work", "key", "journal", "0000", "0001", "0002"}
 
 
 def test_with_another_input_of_the_same_name_a_run_starts_anew(
@@ -453,7 +576,9 @@ def test_with_another_input_of_the_same_name_a_run_starts_anew(
     write_clip(clip, [numbered(i) for i in range(NUM_FRAMES)], options=KEYS)
     interrupt(clip, out, tiny_weights, 75)
     write_clip(clip, [numbered(i + 1) for i in range(NUM_FRAMES)], options=KEYS)
-    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 0
+    with pytest.raises(InputError, match="3 segments of an interrupted run"):
+        run(clip, out, tiny_weights)
+    assert run(clip, out, tiny_weights, overwrite=True)["segments"]["done_before"] == 0
     assert read_detections(out)[0]["detections"][0]["xyxy"][0] == pytest.approx(8.0, abs=0.1)
 
 
@@ -463,7 +588,7 @@ def test_what_is_read_from_standard_input_outlives_segments_of_no_use(
     out = tmp_path / "out"
     interrupt(clip, out, tiny_weights, 75)
     with clip.open("rb") as stream, spooled(stream, out) as source:
-        report = run(source, out, tiny_weights)
+        report = run(source, out, tiny_weights, overwrite=True)
     assert report["segments"]["done_before"] == 0
     assert results(out) == clean
     assert not (out / WORK_NAME).exists()
@@ -556,5 +681,5 @@ def test_for_what_is_kept_only_the_copy_in_the_result_needs_room(
         run(clip, out, tiny_weights)
     free += 1
     with pytest.raises(InputError, match="make room"):
-        run(clip, out, tiny_weights, every=2)
+        run(clip, out, tiny_weights, every=2, overwrite=True)
     assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3

@@ -20,10 +20,10 @@ import pytest
 
 from pipeline.config import ProcessConfig, SyntheticOptions
 from pipeline.errors import EncodeError, InputError, Interrupted, PipelineError, WorkerDied
-from pipeline.journal import SPOOL_NAME, WORK_NAME
 from pipeline.position import Position
 from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.supervise import Worker, supervise
+from pipeline.work_folder import SPOOL_NAME, WORK_NAME
 from tests.conftest import with_light, write_clip
 from tests.test_public_api import HEAVY
 

@@ -27,7 +27,6 @@ from pipeline.executors import Done
 from pipeline.executors.actors import ActorPool, nodes_alive
 from pipeline.executors.worker import WITNESS_NAME, Attempt, Job, SegmentWorker, SharedModel
 from pipeline.infer import resolved_precision
-from pipeline.journal import WORK_NAME
 from pipeline.machine import available_cores, versions
 from pipeline.model.parts import parts_sha256
 from pipeline.model.prepare import save_prepared
@@ -36,6 +35,7 @@ from pipeline.position import Position, Step
 from pipeline.segment import Manifest, OpenClip, SegmentTask
 from pipeline.storage import download, joined, remove, upload
 from pipeline.wording import counted
+from pipeline.work_folder import WORK_NAME
 
 _MODEL_NAME = "model"
 _START_HERE = "local"
@@ -140,7 +140,9 @@ def _jobs(clip: OpenClip, tasks: list[SegmentTask], cores: int) -> list[tuple[Se
     model = _share_model(clip, making / _MODEL_NAME, config.imgsz)
     exchange_url = None
     if config.remote.output_url is not None:
-        exchange_url = joined(config.remote.output_url, WORK_NAME)
+        # The name is that of this run's folder here: a folder of another program has another.
+        name = f"{WORK_NAME}-{making.parent.parent.name}"
+        exchange_url = joined(config.remote.output_url, name)
         upload(model.ir.parent, joined(exchange_url, model.ir.parent.name))
     infer = _infer_options(config, cores)
     source_bytes = config.source.stat().st_size if isinstance(config.source, Path) else None

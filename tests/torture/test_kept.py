@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import Interrupted, PipelineError
-from pipeline.journal import WORK_NAME
 from pipeline.progress import Progress
 from pipeline.run import process_video
+from pipeline.work_folder import WORK_NAME
 from tests.conftest import write_clip
 from tests.test_resume import KEYS, config_of, interrupt, results, run
 from tests.test_run import numbered

@@ -22,8 +22,9 @@ import pytest
 from pipeline.config import InferOptions
 from pipeline.engine import Pool
 from pipeline.infer import load_engine
-from pipeline.journal import WORK_NAME, Journal
+from pipeline.journal import Journal
 from pipeline.machine import available_cores
+from pipeline.work_folder import WORK_NAME
 from tests.conftest import prepared_light_detector, write_clip
 from tests.test_resume import KEYS, SEGMENT_SECONDS, results
 from tests.test_run import numbered
