@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
 
 import av
-import numpy as np
-from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
@@ -22,7 +19,9 @@ from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import check_frame_rate, check_size, exact, max_pixels, open_input
 from pipeline.errors import InputError
 from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
+from pipeline.geometry import Display, geometry_of
 from pipeline.machine import thread_ids
+from pipeline.picture_track import picture_track
 
 _BT601 = 6
 _FEW_FRAMES = 3000
@@ -31,20 +30,6 @@ MOST_TICKS = 2**31 - 1
 """The longest time between two frames or packets that an MP4 file can keep, in ticks."""
 _JUMP_SECONDS = 0.5
 """Time stamps that fall back by more than this begin a new recording in the same file."""
-
-# The rotation part (a, b, c, d) of a display matrix, by sign, and the filters that obey it.
-_Filters = tuple[tuple[str, str | None], ...]
-_UPRIGHT_FILTERS: dict[tuple[int, int, int, int], _Filters] = {
-    (1, 0, 0, 1): (),
-    (0, -1, 1, 0): (("transpose", "cclock"),),
-    (0, 1, -1, 0): (("transpose", "clock"),),
-    (0, 1, 1, 0): (("transpose", "cclock_flip"),),
-    (0, -1, -1, 0): (("transpose", "clock_flip"),),
-    (-1, 0, 0, 1): (("hflip", None),),
-    # vflip alone only turns the line order around in place; what follows it makes real rows.
-    (1, 0, 0, -1): (("vflip", None), ("copy", None)),
-    (-1, 0, 0, -1): (("vflip", None), ("hflip", None)),
-}
 
 
 class VideoReader:
@@ -77,7 +62,7 @@ class VideoReader:
                     reason += "; frames larger than --max-size are not decoded"
                 raise InputError(f"{path}: cannot decode any frame ({reason})")
             self._ahead = self._placed(first)
-            self._filters = _upright_filters(first)
+            self.geometry = geometry_of(first, self._header.crop)
             self._decoded_wh = (first.width, first.height)
             self.info = self._describe(path, first)
             check_size(path, self.info.size_wh, limits)
@@ -105,7 +90,7 @@ class VideoReader:
         return self._frames_to(segment.end_pts)
 
     def _frames_to(self, end_pts: int | None) -> Iterator[Frame]:
-        upright, resize = _Upright(self._filters), VideoReformatter()
+        display, resize = Display(self.geometry), VideoReformatter()
         for index in itertools.count():
             placed = self._next_placed()
             if placed is None or (end_pts is not None and placed.pts >= end_pts):
@@ -118,7 +103,7 @@ class VideoReader:
             if (image.width, image.height) != self._decoded_wh:
                 self.faults.resized_frames += 1
                 image = resize.reformat(image, *self._decoded_wh, threads=1)
-            yield Frame(index, placed.pts, placed.duration, self._time_base, upright(image))
+            yield Frame(index, placed.pts, placed.duration, self._time_base, display(image))
 
     def _search(self, start_pts: int, seek_pts: int | None) -> None:
         """Read up to the first frame that is not before start_pts; what is read is let go."""
@@ -148,7 +133,7 @@ class VideoReader:
     def _open(self) -> None:
         self._container = open_input(self._path, self._limits)
         try:
-            self._stream = self._best_stream(self._path)
+            self._stream, self._header = picture_track(self._path, self._container)
             # Slices only: a decoder of whole frames in parallel, when it is drained, silently
             # drops every frame behind the first broken one.
             self._stream.thread_type = "SLICE"
@@ -181,7 +166,7 @@ class VideoReader:
             step = max(1, -(-total // count))
             yield from itertools.islice((f for f in self if f.index % step == 0), count)
             return
-        upright, seen = _Upright(self._filters), set()
+        display, seen = Display(self.geometry), set()
         start = self._stream.start_time or 0
         for part in range(count):
             seconds = (part + 0.5) / count * self.info.duration_seconds
@@ -190,7 +175,7 @@ class VideoReader:
             image = next(self._images, None)
             if image is not None and image.pts is not None and image.pts not in seen:
                 seen.add(image.pts)
-                yield Frame(len(seen) - 1, image.pts, 1, self._time_base, upright(image))
+                yield Frame(len(seen) - 1, image.pts, 1, self._time_base, display(image))
 
     def _count_packets(self) -> int:
         """About how many frames there are where the container does not say; nothing is decoded."""
@@ -211,14 +196,6 @@ class VideoReader:
         time_base = exact(self._stream.time_base)
         assert time_base is not None
         return time_base
-
-    def _best_stream(self, path: Path) -> VideoStream:
-        stream = cast("VideoStream | None", self._container.streams.best("video"))
-        if stream is None:
-            raise InputError(f"{path}: has no video stream")
-        if stream.codec_context is None:
-            raise InputError(f"{path}: FFmpeg has no decoder for its video stream")
-        return stream
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Images in presentation order; broken packets are counted and left out."""
@@ -270,9 +247,8 @@ class VideoReader:
 
     def _describe(self, path: Path, image: av.VideoFrame) -> VideoInfo:
         stream, container = self._stream, self._container
-        turned = any(name == "transpose" for name, _ in self._filters)
         aspect = exact(stream.sample_aspect_ratio)
-        if turned and aspect:
+        if self.geometry.turned and aspect:
             aspect = 1 / aspect
         duration: float | None
         if stream.duration is not None:
@@ -283,7 +259,7 @@ class VideoReader:
             name=path.name.encode("utf-8", "replace").decode("utf-8"),
             container=container.format.name,
             codec=stream.codec_context.name,
-            size_wh=(image.height, image.width) if turned else (image.width, image.height),
+            size_wh=self.geometry.size_wh,
             pix_fmt=image.format.name,
             time_base=self._time_base,
             frame_rate=exact(stream.average_rate or stream.guessed_rate),
@@ -295,13 +271,15 @@ class VideoReader:
                 # What swscale makes of RGB is BT.601; the matrix of RGB itself is not for 4:2:0.
                 space=_BT601 if image.format.is_rgb else int(image.colorspace),
             ),
-            rotation_degrees=image.rotation % 360 if self._filters else 0,
+            rotation_degrees=self.geometry.rotation_degrees,
             duration_seconds=duration,
             num_frames_header=stream.frames or None,
             bit_rate=stream.bit_rate or container.bit_rate or None,
             num_audio_streams=len(container.streams.audio),
             num_subtitle_streams=len(container.streams.subtitles),
             start_pts=stream.start_time or 0,
+            crop=self._header.crop,
+            warnings=self.geometry.warnings,
         )
 
 
@@ -352,38 +330,3 @@ class _Timeline:
         self._last_pts = pts
         self._last_duration = image.duration if fits else self._usual_duration
         return pts, self._last_duration
-
-
-class _Upright:
-    """Turns images the way their display matrix asks; once, because it then forgets it."""
-
-    def __init__(self, filters: _Filters) -> None:
-        self._filters = filters
-        self._graph: Graph | None = None
-
-    def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
-        if not self._filters:
-            return image
-        if self._graph is None:
-            self._graph = self._build(image)
-        self._graph.vpush(image)
-        return self._graph.vpull()
-
-    def _build(self, image: av.VideoFrame) -> Graph:
-        graph = Graph()
-        graph.threads = 1
-        source = graph.add_buffer(
-            width=image.width, height=image.height, format=image.format, time_base=image.time_base
-        )
-        steps = [graph.add(name, argument) for name, argument in self._filters]
-        graph.link_nodes(source, *steps, graph.add("buffersink")).configure()
-        return graph
-
-
-def _upright_filters(image: av.VideoFrame) -> _Filters:
-    side_data: Any = image.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return ()
-    matrix = np.frombuffer(bytes(side_data), np.int32)
-    a, b, _, c, d = np.sign(matrix[:5]).tolist()
-    return _UPRIGHT_FILTERS.get((a, b, c, d), ())

@@ -12,6 +12,8 @@ import numpy as np
 from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
+from pipeline.headers import Crop
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -70,6 +72,8 @@ class VideoInfo:
     """The facts of a clip, as displayed (after rotation).
 
     rotation_degrees: counter-clockwise turn that the source asked for and that was applied.
+    crop: sides of the coded picture that the source asks to cut off; applied too.
+    warnings: what the source asks for and is not done, a line each.
     num_frames_header: what the container claims; None where it claims nothing.
     duration_seconds: likewise a claim. start_pts: of the first frame, likewise.
     """
@@ -90,6 +94,8 @@ class VideoInfo:
     num_audio_streams: int
     num_subtitle_streams: int
     start_pts: int = 0
+    crop: Crop | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_frames_expected(self) -> int | None:

@@ -12,6 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
+from av.container import InputContainer
+
 _MOST_HEADER_BYTES = 64 << 20
 _MOST_ELEMENTS = 10_000
 
@@ -39,18 +41,20 @@ class TrackHeader:
     auxiliary: bool = False
 
 
-def read_track_headers(path: Path, container: str) -> dict[int, TrackHeader]:
-    """The tracks of a file by their ids, which are those of FFmpeg's streams.
+UNKNOWN = TrackHeader()
+"""Of a track of which the header says nothing, or nothing that can be read."""
 
-    container: FFmpeg's name of the format; nothing is known of other ones than MP4 and Matroska.
-    """
-    names = container.split(",")
+
+def read_track_headers(path: Path, container: InputContainer) -> dict[int, TrackHeader]:
+    """The tracks of an MP4 or Matroska file, by the indices of FFmpeg's streams."""
+    names = container.format.name.split(",")
     try:
         with path.open("rb") as file:
             if "mp4" in names:
-                return dict(_mp4_tracks(file))
+                by_id = dict(_mp4_tracks(file))
+                return {s.index: by_id[s.id] for s in container.streams if s.id in by_id}
             if "matroska" in names:
-                return dict(_matroska_tracks(file))
+                return dict(enumerate(_matroska_tracks(file)))
     except (OSError, ValueError, struct.error, ZeroDivisionError, OverflowError):
         pass  # FFmpeg reads what it can of a damaged header, and says what it could not.
     return {}
@@ -135,19 +139,17 @@ def _clean_aperture(clap: bytes, size_wh: tuple[int, ...]) -> Crop | None:
     return crop
 
 
-_SEGMENT, _TRACKS, _TRACK_ENTRY, _TRACK_NUMBER = 0x18538067, 0x1654AE6B, 0xAE, 0xD7
+_SEGMENT, _TRACKS, _TRACK_ENTRY = 0x18538067, 0x1654AE6B, 0xAE
 _VIDEO, _ENCODINGS, _ENCODING, _ENCRYPTION = 0xE0, 0x6D80, 0x6240, 0x5035
 _CROP_BOTTOM, _CROP_TOP, _CROP_LEFT, _CROP_RIGHT = 0x54AA, 0x54BB, 0x54CC, 0x54DD
 _CLUSTER = 0x1F43B675
 
 
-def _matroska_tracks(file: BinaryIO) -> Iterator[tuple[int, TrackHeader]]:
-    """RFC 9559: Segment / Tracks / TrackEntry. FFmpeg's ids count the entries from 1."""
-    number = 0
+def _matroska_tracks(file: BinaryIO) -> Iterator[TrackHeader]:
+    """RFC 9559: Segment / Tracks / TrackEntry. FFmpeg makes a stream of each, in this order."""
     for kind, entry in _elements(_matroska_header(file)):
         if kind != _TRACK_ENTRY:
             continue
-        number += 1
         fields = dict(_elements(entry))
         video = dict(_elements(fields.get(_VIDEO, b"")))
         sides = [
@@ -161,7 +163,7 @@ def _matroska_tracks(file: BinaryIO) -> Iterator[tuple[int, TrackHeader]]:
             if kind == _ENCODING
             for inner, _ in _elements(encoding)
         )
-        yield number, TrackHeader(Crop(*sides) if any(sides) else None, encrypted)
+        yield TrackHeader(Crop(*sides) if any(sides) else None, encrypted)
 
 
 def _matroska_header(file: BinaryIO) -> bytes:

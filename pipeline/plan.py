@@ -14,6 +14,7 @@ from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import open_input
 from pipeline.decode import MOST_TICKS
 from pipeline.frames import WHOLE, Segment, VideoInfo
+from pipeline.picture_track import picture_track
 from pipeline.position import Beat, no_beat
 
 _LONGEST_LAST = 1.5
@@ -119,7 +120,7 @@ def _is_regular(packets: Sequence[Packet]) -> bool:
 def _read_packets(path: Path, limits: LimitOptions, beat: Beat) -> list[Packet]:
     packets = []
     with open_input(path, limits) as container:
-        stream = container.streams.best("video")
+        stream, _ = picture_track(path, container)
         try:
             for packet in container.demux(stream):
                 beat()

@@ -249,6 +249,8 @@ def _open(
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(contextlib.closing(open_source(config, cores)))
         stack.enter_context(position.failures_told())
+        for warning in source.info.warnings:
+            note(warning)
         weights = find_weights(config.weights, on_progress, config.default_model)
         prepared = models.prepare(weights, source.info.size_wh, config.imgsz, on_progress)
         selection = select(config.infer, prepared, config.encode, cores)

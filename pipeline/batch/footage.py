@@ -13,6 +13,7 @@ from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import exact, open_input
 from pipeline.errors import InputError
 from pipeline.notes import note
+from pipeline.picture_track import picture_track
 
 _USUAL_RATE = Fraction(25)
 
@@ -48,9 +49,7 @@ def read_headers(paths: Iterable[Path]) -> list[ClipHeader]:
 def read_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> ClipHeader:
     """Raises InputError for what is no clip, and for one that does not say how long it is."""
     with open_input(path, limits) as container:
-        stream = container.streams.best("video")
-        if stream is None:
-            raise InputError(f"{path}: has no video stream")
+        stream, _ = picture_track(path, container)
         rate = exact(stream.average_rate or stream.guessed_rate) or _USUAL_RATE
         time_base = exact(stream.time_base)
         if stream.duration is not None and time_base is not None:
