@@ -104,7 +104,9 @@ def process_in_worker(
     try:
         beat = functools.partial(position.encoding.enter, Step.PREPARE)
         with local_places(config, beat) as local:
-            return made_before(local, on_progress) or process_video(local, on_progress, position)
+            if (report := made_before(local, on_progress)) is not None:
+                return {**report, "done_before": config.remote.output_url is None}
+            return process_video(local, on_progress, position)
     finally:
         remove_temporary_folder()
 
@@ -126,6 +128,11 @@ def _process(arguments: argparse.Namespace) -> None:
         report = supervise(process_in_worker, config, progress)
     place = config.remote.output_url or str(config.output_dir)
     try:
+        if report.get("done_before"):
+            _show(
+                f"{config.source_name}: done before, by the same model with the same options; "
+                "--overwrite does it again"
+            )
         for line in () if arguments.quiet else run_summary(report, place):
             _show(line)
     except OSError as error:  # What was asked for are the files.

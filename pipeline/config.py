@@ -300,10 +300,10 @@ class ProcessConfig:
     imgsz: the longer side of the model input in pixels; a multiple of 32.
     calibration: a folder of pictures to calibrate INT8 on; None takes frames of the source.
     num_frames: take the first so many frames only; None takes all. The synthetic clip has its own.
-    every: infer each Nth frame only, and carry its boxes over to those between.
+    every: infer each Nth frame and the last one only, and interpolate the boxes of those between.
     reuse_duplicates: take the boxes of the frame before for one that shows the very same.
     segment_seconds: about how much footage is lost at most when a run is interrupted; each such
-        stretch begins with a key frame and an inferred frame.
+        stretch begins with a key frame, and begins and ends with an inferred frame.
     stall_seconds: how long one step on one frame may take before the worker of the command line
         is taken to hang.
     cluster: where the segments are worked on; None is this process.
@@ -340,6 +340,11 @@ class ProcessConfig:
         """The source if it is the synthetic scene, of which the truth is known; else None."""
         source = self.source
         return source if isinstance(source, SyntheticOptions) and source.image is None else None
+
+    @property
+    def source_file(self) -> Path | None:
+        """The file that frames come from; None for the synthetic scene."""
+        return self.source if isinstance(self.source, Path) else self.source.image
 
     @property
     def default_model(self) -> ModelName:

@@ -3,7 +3,8 @@
 PipelineError
 ├── UsageError        an option that cannot work, whatever the footage
 ├── InputError        a clip, picture or folder that cannot be read or written
-│   └── FolderInUse   another run is writing to the output folder
+│   ├── FolderInUse   another run is writing to the output folder
+│   └── SourceChanged the clip changed while it was processed
 ├── ModelError        a checkpoint, a conversion or a device
 ├── InferenceError    the model failed, or did not answer, on a frame
 ├── EncodeError       a frame could not be encoded, or the output is not right
@@ -44,6 +45,10 @@ class InputError(PipelineError):
 
 class FolderInUse(InputError):
     """Another run is writing to the output folder."""
+
+
+class SourceChanged(InputError):
+    """The clip changed while it was processed."""
 
 
 class ModelError(PipelineError):

@@ -130,6 +130,11 @@ class Journal:
                 _remove(entry)
         self._done = {}
 
+    def discard(self) -> None:
+        """Remove what this run and those before it with the same key have done."""
+        if self._successor is None:
+            self.clear()
+
     def has(self, number: int) -> bool:
         """Whether a segment is done, and its files are still what they were then."""
         hashes = self._done.get(number)

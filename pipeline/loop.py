@@ -159,16 +159,19 @@ class FrameLoop:
         try:
             preprocess = Preprocessor(self._box)
             last_input: NDArray[np.uint8] | None = None
+            frames = _with_turns(self._frames, self._every)
+            num_ahead = int(self._every > 1)
             while not self._stop.is_set():
-                place.frame_index = self._first_index + num_frames
+                place.frame_index = self._first_index + num_frames + num_ahead
                 with clocks.decode:
-                    frame = next(self._frames, None)
+                    frame, is_its_turn = next(frames, (None, False))
                 with clocks.wait_in_flight:
                     self._wait_for_room()
                 if frame is None or self._stop.is_set():
                     break
+                place.frame_index = self._first_index + num_frames
                 num_frames += 1
-                if frame.index % self._every:
+                if not is_its_turn:
                     self._arrived.put(_NotInferred(frame, repeats=False))
                     continue
                 with clocks.wait_request:
@@ -315,6 +318,18 @@ class FrameLoop:
                         f"the model did not answer within {limit_seconds:.0f} s; "
                         "try --device CPU, or a smaller --batch, --streams and --requests"
                     ) from None
+
+
+def _with_turns(frames: Iterator[Frame], every: int) -> Iterator[tuple[Frame, bool]]:
+    """Each frame, with whether it is to be inferred: each Nth is, and the last."""
+    if every == 1:
+        yield from ((frame, True) for frame in frames)
+        return
+    frame = next(frames, None)
+    while frame is not None:
+        following = next(frames, None)
+        yield frame, following is None or frame.index % every == 0
+        frame = following
 
 
 def _placed(error: Exception, place: Place) -> PipelineError:

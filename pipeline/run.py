@@ -14,7 +14,14 @@ from pathlib import Path
 
 from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
 from pipeline.encode import encoder_settings
-from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
+from pipeline.errors import (
+    InputError,
+    Interrupted,
+    PipelineError,
+    SourceChanged,
+    UsageError,
+    as_pipeline_error,
+)
 from pipeline.executors import Executor, open_executor
 from pipeline.frames import WHOLE, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
@@ -44,6 +51,7 @@ from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask, open
 from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats
 from pipeline.throughput.selection import Selection, select
+from pipeline.watched import WatchedFile
 from pipeline.wording import counted
 
 
@@ -85,6 +93,8 @@ def process_video(
                 error = cause if isinstance(cause, PipelineError) else as_pipeline_error(cause)
                 if error.step is not None:
                     error.file = config.source_name
+                if isinstance(error, SourceChanged):
+                    journal.discard()  # They are of a clip that is no more.
                 if kept := what_is_kept(journal):
                     error.args = (f"{error.args[0]}; {kept}",)
                 if error is cause:
@@ -149,6 +159,7 @@ def _process(
     notes: list[str],
 ) -> Report:
     beat = functools.partial(position.encoding.enter, Step.PREPARE)
+    watched = WatchedFile(config.source_file)
     clip, selection = _open(config, executor.cores, models, on_progress, position)
     with contextlib.closing(clip.source), position.failures_told():
         info, plan = clip.source.info, selection.plan
@@ -179,11 +190,12 @@ def _process(
         threads = journal.begin(key, len(segments), threads)
         prepared_at = time.perf_counter()
         taken = _take_segments(
-            clip, selected, segments, threads, class_ids, journal, executor, on_progress
+            clip, selected, segments, threads, class_ids, journal, executor, on_progress, watched
         )
     frames_at = time.perf_counter()
     beat = functools.partial(position.encoding.enter, Step.JOIN)
     notes += _join(config, info, taken, journal, beat)
+    watched.require_unchanged()
     stats, faults = RunStats(), SourceFaults()
     for manifest, began_seconds in zip(taken.manifests, taken.began_seconds, strict=True):
         stats.add(manifest.stats, began_seconds)
@@ -281,6 +293,7 @@ def _take_segments(
     journal: Journal,
     executor: Executor,
     on_progress: ProgressCallback,
+    watched: WatchedFile,
 ) -> _Taken:
     """Have every segment done that is not yet; config: with the selected infer options."""
     info = clip.source.info
@@ -324,6 +337,7 @@ def _take_segments(
             )
 
     for task, manifest in executor.run(clip, tasks(), report_frames):
+        watched.require_unchanged()
         manifest.write(task.files.manifest)
         journal.add(task.segment.number, task.files.existing())
         add(task.segment.number, manifest)

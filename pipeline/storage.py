@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ProcessConfig
-from pipeline.errors import InputError, UsageError
+from pipeline.errors import InputError, PipelineError, UsageError
 from pipeline.identity import model_sha256, result_key
 from pipeline.model.weights import cache_dir
-from pipeline.outputs import ANNOTATED_NAME, finished_report
+from pipeline.notes import note
+from pipeline.outputs import ANNOTATED_NAME, REPORT_JSON_NAME, finished_report
 from pipeline.position import Beat, no_beat
 from pipeline.progress import ProgressCallback
 
@@ -78,10 +79,18 @@ def local_places(config: ProcessConfig, beat: Beat = no_beat) -> Iterator[Proces
 
 
 def made_before(config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any] | None:
-    """The report of a run whose results are here, but did not get to the store they were for."""
-    if config.remote.output_url is None:
+    """The report of an earlier run that was asked for the very same, if its results are here.
+
+    Those for a store did not get there then.
+    """
+    if config.remote.output_url is None and config.overwrite:
         return None
-    key = result_key(config, model_sha256(config, on_progress))
+    if not (config.output_dir / REPORT_JSON_NAME).exists():
+        return None
+    try:
+        key = result_key(config, model_sha256(config, on_progress))
+    except (OSError, PipelineError):  # The run itself says what is wrong.
+        return None
     return finished_report(config.output_dir, key)
 
 
@@ -154,6 +163,8 @@ def _fetch(url: str, path: Path, beat: Beat) -> None:
         part = Path(scratch) / path.name
         with _errors(url):
             _filesystem(url).get_file(url, str(part), callback=_told(beat))
+        # The folder's name tells its version: a copy made anew is the same clip.
+        os.utime(part, ns=(0, 0))
         part.rename(path)
 
 
@@ -170,7 +181,12 @@ def _folder_lock(folder: Path, kind: int) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, kind)
+        try:
+            fcntl.flock(descriptor, kind)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            note(f"{folder.parent}: its file system cannot lock files ({error.strerror})")
         yield
     finally:
         os.close(descriptor)

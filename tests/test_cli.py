@@ -143,7 +143,9 @@ def test_every_command_takes_a_model_by_name_or_file(command: list[str]) -> None
     assert parse_arguments([*command, "--weights", "own.pt"]).weights == Path("own.pt")
 
 
-@pytest.mark.parametrize("command", [["process", "clip.mp4"], ["bench"], ["tune"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [["process", "clip.mp4"], ["bench"], ["tune", "clip.mp4"]], ids=str
+)
 def test_where_the_official_model_is_nowhere_the_error_names_it_and_the_demo_model(
     command: list[str],
     tmp_path: Path,
@@ -850,3 +852,37 @@ def test_a_picture_can_be_repeated(
     cv2.imwrite(str(picture), with_light((4, 4), TINY_INPUT_WH))
     assert main(["process", *SMALL, *usual, "--image", str(picture)]) == 0
     assert "12 boxes in 12 frames" in capsys.readouterr().out
+
+
+def test_the_same_command_on_a_finished_clip_is_done_before(
+    clip: Path, usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["process", str(clip), *usual]
+    assert main(command) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    capsys.readouterr()
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == (
+        f"{clip}: done before, by the same model with the same options; --overwrite does it again"
+    )
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert main([*command, "--conf", "0.5"]) == 1
+    assert "exists already: --overwrite replaces it" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert "done before" not in capsys.readouterr().out
+    write_clip(clip, [with_light((3, 3))] * 5)
+    assert main(command) == 1
+    (out / "detections.jsonl").unlink()
+    assert main([*command, "--overwrite"]) == 0
+    assert main(command) == 0
+
+
+def test_the_same_command_on_the_finished_scene_is_done_before(
+    usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["process", *SMALL, *usual]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert "synthetic: done before" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from pipeline.config import (
@@ -210,7 +211,7 @@ def test_every_codec_can_be_joined(
         assert_numbered(tmp_path / "out", NUM_FRAMES)
 
 
-def test_each_segment_begins_with_an_inferred_frame(
+def test_each_segment_begins_and_ends_with_an_inferred_frame(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     run(clip, tmp_path / "out", tiny_weights, every=7)
@@ -220,7 +221,7 @@ def test_each_segment_begins_with_an_inferred_frame(
         if not line["interpolated"]
     ]
     starts = range(0, NUM_FRAMES, PER_SEGMENT)
-    assert inferred == [start + i for start in starts for i in (0, 7, 14)]
+    assert inferred == [start + i for start in starts for i in (0, 7, 14, 19)]
 
 
 def test_of_the_first_frames_only_no_more_are_taken_than_asked_for(
@@ -683,3 +684,73 @@ def test_for_what_is_kept_only_the_copy_in_the_result_needs_room(
     with pytest.raises(InputError, match="make room"):
         run(clip, out, tiny_weights, every=2, overwrite=True)
     assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
+
+
+def test_frames_at_the_end_of_a_clip_are_interpolated_however_it_is_cut(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    """Of frames 0 to 99 the last one is inferred, and resuming gives the very same."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(clip, one, tiny_weights, every=7, num_frames=99)
+    config = dataclasses.replace(config_of(clip, two, tiny_weights), every=7, num_frames=99)
+    with pytest.raises(Interrupted):
+        process_video(config, interrupted_at(75, KeyboardInterrupt()))
+    assert process_video(config)["segments"]["done_before"] == 3
+    assert results(one) == results(two)
+    inferred = [line["frame_index"] for line in read_detections(one) if not line["interpolated"]]
+    assert inferred[-4:] == [80, 87, 94, 98]
+
+
+# The clip changes meanwhile
+
+
+def grows(clip: Path) -> None:
+    with clip.open("ab") as file:
+        file.write(b"more")
+
+
+def is_touched(clip: Path) -> None:
+    os.utime(clip, ns=(1, 1))
+
+
+def is_written_to_in_secret(clip: Path) -> None:
+    stamp = clip.stat()
+    content = bytearray(clip.read_bytes())
+    content[-1] ^= 1
+    clip.write_bytes(content)
+    os.utime(clip, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [grows, is_touched, is_written_to_in_secret, Path.unlink])
+@pytest.mark.parametrize("frame", [5, 50, NUM_FRAMES])
+def test_a_clip_that_changes_while_it_is_processed_fails_and_nothing_is_left(
+    clip: Path, tmp_path: Path, tiny_weights: Path, frame: int, change: Callable[[Path], object]
+) -> None:
+    source, out = tmp_path / "clip.mp4", tmp_path / "out"
+    shutil.copy(clip, source)
+
+    def tell(progress: Progress) -> None:
+        if progress.stage == "frames" and progress.done == frame:
+            change(source)
+
+    with pytest.raises(
+        InputError, match=r"clip\.mp4: (changed while|cannot be read any more)"
+    ) as e:
+        process_video(config_of(source, out, tiny_weights), tell)
+    assert "kept" not in str(e.value)
+    assert not out.exists()
+
+
+def test_a_picture_that_changes_while_it_is_processed_fails(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), numbered(1))
+    source = SyntheticOptions(num_frames=20, size_wh=(128, 96), image=picture)
+
+    def tell(progress: Progress) -> None:
+        if progress.stage == "frames" and progress.done == 10:
+            grows(picture)
+
+    with pytest.raises(InputError, match="changed while"):
+        process_video(config_of(source, tmp_path / "out", tiny_weights), tell)
