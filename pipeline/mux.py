@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -13,15 +12,14 @@ from pathlib import Path
 import av
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
-from av.video.stream import VideoStream
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import open_input
 from pipeline.decode import MOST_TICKS
 from pipeline.errors import EncodeError
 from pipeline.position import Beat, no_beat
+from pipeline.streams import Converter, add_streams, converted, damage, plan_streams
 
-_CARRIED_TYPES = ("audio", "subtitle")
 _OWN_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 
 
@@ -33,12 +31,13 @@ def mux(
     limits: LimitOptions = DEFAULT_LIMITS,
     beat: Beat = no_beat,
 ) -> list[str]:
-    """Copy the video track, and the source's audio and subtitles, into an MP4 file.
+    """Copy the video track, and what MP4 can carry of the source's others, into an MP4 file.
 
     videos: the track in pieces that follow each other, all from the same encoder.
     end_seconds: where the other streams are cut off too, if the video was; None takes all.
-    Packets are copied as they are. The index goes to the front, so that a player can start
-    before it has the whole file. Returns a note for every stream that MP4 cannot carry.
+    Packets are copied as they are, or encoded, as planned in streams.py. The index goes to the
+    front, so that a player can start before it has the whole file. Returns a note for every
+    stream that is damaged.
     Raises EncodeError if the file cannot be written.
     """
     notes: list[str] = []
@@ -50,16 +49,20 @@ def mux(
             assert time_base is not None
             options = {"movflags": "faststart", "movie_timescale": str(time_base.denominator)}
             with av.open(f"file:{target}", "w", format="mp4", options=options) as out:
-                video = _add_copies(out, first, ("video",), notes)
-                if not video:
-                    raise EncodeError(f"{target.name}: MP4 does not take the video ({notes})")
-                sources = [_video_packets(first, videos[1:], *video.values())]
-                if other is not None:
+                video = _add_video(out, first)
+                sources = [_video_packets(first, videos[1:], video)]
+                converters: dict[int, Converter] = {}
+                if other is not None and source is not None:
                     _copy_metadata(other, out)
-                    carried = _add_copies(out, other, _CARRIED_TYPES, notes)
-                    sources.append(_packets(other, carried, notes, end_seconds))
+                    targets, converters = add_streams(
+                        out, other, plan_streams(source, other), end_seconds
+                    )
+                    packets = _packets(other, targets, notes, end_seconds)
+                    sources.append(converted(packets, converters))
                 merged = heapq.merge(*sources, key=lambda item: item[0])
-                notes += _mux_packets(out, merged, beat, *video.values())
+                notes += _mux_packets(out, merged, beat, video)
+                if other is not None:
+                    notes += damage(other, converters)
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"{target.name} could not be written ({error})") from error
     return notes
@@ -91,41 +94,16 @@ def verify(path: Path, num_frames: int, end_seconds: float, beat: Beat = no_beat
         )
 
 
-def _add_copies(
-    out: OutputContainer, source: InputContainer, types: tuple[str, ...], notes: list[str]
-) -> dict[int, Stream]:
-    """Add a stream for each one that can be carried: source index -> stream of the output."""
-    copies: dict[int, Stream] = {}
-    for stream in source.streams:
-        if stream.type not in types:
-            if types == _CARRIED_TYPES and stream.type != "video":
-                notes.append(f"stream {stream.index} ({stream.type}) was left out")
-        elif not _mp4_carries(stream):
-            notes.append(
-                f"stream {stream.index} ({stream.type}, {_codec_name(stream)}) was left out: "
-                "MP4 cannot carry it"
-            )
-        else:
-            copy = out.add_stream_from_template(stream, opaque=True)
-            if isinstance(stream, VideoStream) and isinstance(copy, VideoStream):
-                # A template gives neither.
-                copy.codec_context.codec_tag = stream.codec_context.codec_tag
-                copy.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(0)
-            copy.metadata.update(stream.metadata)
-            copy.disposition = stream.disposition
-            copies[stream.index] = copy
-    return copies
-
-
-def _mp4_carries(stream: Stream) -> bool:
-    """Ask the muxer itself, by writing the header of a file with this stream alone."""
-    try:
-        with av.open(io.BytesIO(), "w", format="mp4") as trial:
-            trial.add_stream_from_template(stream, opaque=True)
-            trial.start_encoding()
-    except (av.FFmpegError, ValueError, AttributeError):
-        return False  # AttributeError: FFmpeg does not know the codec at all.
-    return True
+def _add_video(out: OutputContainer, first: InputContainer) -> Stream:
+    """Add a stream for the video track. Raises ValueError if MP4 does not take it."""
+    stream = first.streams.video[0]
+    copy = out.add_stream_from_template(stream, opaque=True)
+    # A template gives neither.
+    copy.codec_context.codec_tag = stream.codec_context.codec_tag
+    copy.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(0)
+    copy.metadata.update(stream.metadata)
+    copy.disposition = stream.disposition
+    return copy
 
 
 def _mux_packets(
@@ -220,7 +198,3 @@ def _copy_metadata(source: InputContainer, out: OutputContainer) -> None:
     out.metadata.update(
         {key: value for key, value in source.metadata.items() if key not in _OWN_METADATA}
     )
-
-
-def _codec_name(stream: Stream) -> str:
-    return stream.codec_context.name if stream.codec_context else "unknown codec"

@@ -50,6 +50,7 @@ from pipeline.report import Phases, Report, build_report, write_report
 from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask, open_source
 from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats
+from pipeline.streams import stream_warnings
 from pipeline.throughput.selection import Selection, select
 from pipeline.watched import WatchedFile
 from pipeline.wording import counted
@@ -186,6 +187,9 @@ def _process(
             require_space(config, info)
         selected = dataclasses.replace(config, infer=plan.infer)
         executor.prepare(clip, selected)
+        if isinstance(config.source, Path):
+            for warning in stream_warnings(config.source, config.limits):
+                note(warning)
         threads = config.encode.threads or plan.encoder_threads
         threads = journal.begin(key, len(segments), threads)
         prepared_at = time.perf_counter()

@@ -818,21 +818,6 @@ def test_sound_of_a_transport_stream_stays_in_step(tmp_path: Path, tiny_weights:
     assert times_of(output) == times_of(clip)
 
 
-@pytest.mark.parametrize(
-    ("codec", "suffix"), [("wmav2", "asf"), ("wavpack", "mkv"), ("adpcm_ima_wav", "avi")]
-)
-def test_sound_that_mp4_cannot_carry_is_named_in_the_notes(
-    tmp_path: Path, tiny_weights: Path, codec: str, suffix: str
-) -> None:
-    clip = record_with_tracks(tmp_path / f"clip.{suffix}", [], [Track(codec)])
-    report = process(clip, tmp_path / "out", tiny_weights)
-    [note] = report["output"]["notes"]
-    assert codec in note
-    assert "MP4 cannot carry it" in note
-    assert tracks_of(tmp_path / "out" / "annotated.mp4", "audio") == []
-    assert len(frames_of(tmp_path / "out" / "annotated.mp4")) == 20
-
-
 def test_damaged_sound_does_not_cost_the_picture(tmp_path: Path, tiny_weights: Path) -> None:
     clip = record_with_tracks(tmp_path / "clip.ts", [], [Track("aac")])
     content = bytearray(clip.read_bytes())
@@ -850,15 +835,15 @@ def test_damaged_sound_does_not_cost_the_picture(tmp_path: Path, tiny_weights: P
     assert len(frames_of(tmp_path / "out" / "annotated.mp4")) == 20
 
 
-def test_one_track_that_cannot_be_carried_does_not_cost_the_others(
+def test_a_track_that_is_encoded_does_not_change_the_others(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
     clip = record_with_tracks(tmp_path / "clip.mkv", [Track("wavpack")], [Track("libopus", "deu")])
     report = process(clip, tmp_path / "out", tiny_weights)
     assert len(report["output"]["notes"]) == 1
     output = tmp_path / "out" / "annotated.mp4"
-    assert tracks_of(output, "audio") == tracks_of(clip, "audio")[1:]
-    assert languages_of(output, "audio") == ["deu"]
+    assert tracks_of(output, "audio")[1] == tracks_of(clip, "audio")[1]
+    assert languages_of(output, "audio") == ["eng", "deu"]
 
 
 def test_subtitles_of_an_mp4_are_copied(tmp_path: Path, tiny_weights: Path) -> None:
