@@ -23,7 +23,7 @@ from pipeline.machine import available_cores
 from pipeline.parsers import OUTPUT_FOLDER, STANDARD_INPUT, SYNTHETIC
 from pipeline.printable import printable
 from pipeline.storage import is_url, scratch_output
-from pipeline.throughput.configurations import AUTO, configuration
+from pipeline.throughput.configurations import AUTO, named_options
 from pipeline.work_folder import SPOOL_NAME
 
 
@@ -153,7 +153,10 @@ def _limit_options(arguments: argparse.Namespace) -> LimitOptions:
 
 
 def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:
-    """The named configuration, with what was asked for by itself put over it."""
+    """What was asked for by itself, or the named configuration. Raises UsageError for both.
+
+    A precision may be given with a configuration that leaves it open.
+    """
     asked = AutoOptions(
         device=arguments.device,
         hint=arguments.hint,
@@ -164,4 +167,14 @@ def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:
     )
     if arguments.config == AUTO:
         return asked
-    return asked.over(configuration(arguments.config, available_cores()).options)
+    named = named_options(arguments.config, available_cores())
+    decided = ["device", "hint", "batch", "streams", "requests"]
+    if named.precision not in ("auto", asked.precision):
+        decided.append("precision")
+    for option in decided:
+        if (value := getattr(arguments, option)) is not None:
+            raise UsageError(
+                f"--config {arguments.config} and --{option} {value}: a configuration decides "
+                f"the {option} itself; leave one of them out"
+            )
+    return asked.over(named)

@@ -273,6 +273,8 @@ def _configs(_: argparse.Namespace) -> None:
     _show(f"{AUTO:<14} what `tune` found to be the fastest here, else a rule; the default")
     for entry in configurations(available_cores()).values():
         _show(f"{entry.name:<14} {entry.description}")
+        for variant in entry.variants if len(entry.variants) > 1 else ():
+            _show(f"{'':<14} --config '{entry.name} {variant.label}'")
         if lack := entry.lacks(devices):
             _show(f"{'':<14} {lack}")
 

@@ -20,6 +20,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.infer import load_engine
 from pipeline.letterbox import PADDING_VALUE, input_size_wh, letterbox
 from pipeline.library_threads import one_library_thread
+from pipeline.machine import available_cores
 from pipeline.model.cache import NotKept
 from pipeline.model.prepare import PreparedModel, Quantization, prepare_model
 from pipeline.model.quantize import (
@@ -35,6 +36,8 @@ from pipeline.pictures import read_picture
 from pipeline.postprocess import detections_from
 from pipeline.preprocess import Preprocessor
 from pipeline.progress import Progress, ProgressCallback, no_progress
+from pipeline.throughput.possible import require_possible
+from pipeline.typed import converted
 
 # The settings of YOLOv5's val.py.
 _CONFIDENCE_THRESHOLD = 0.001
@@ -78,9 +81,15 @@ def evaluate(
     InputError if there is nothing to judge on, UsageError for options that do not go together or
     if the package that computes the precision is not installed, ModelError.
     """
+    data = converted("data", data, Path)
+    weights = converted("weights", weights, ModelName | Path | None)
+    imgsz = converted("imgsz", imgsz, int)
+    infer = converted("infer", infer, InferOptions | None)
+    calibration = converted("calibration", calibration, Path | None)
     if imgsz < 32 or imgsz % 32:
         raise UsageError(f"imgsz must be a multiple of 32, not {imgsz}")
     infer = infer or InferOptions()
+    require_possible(infer, available_cores())
     if (infer.precision == "int8") != (calibration is not None):
         raise UsageError("--precision int8 and --calibration FOLDER go together here")
     if not (data / "images").is_dir():

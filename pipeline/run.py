@@ -45,13 +45,14 @@ from pipeline.outputs import (
 )
 from pipeline.plan import plan_clip, plan_synthetic
 from pipeline.position import Beat, Position, Step
-from pipeline.progress import Progress, ProgressCallback, no_progress
+from pipeline.progress import CallersErrors, Progress, ProgressCallback, no_progress
 from pipeline.report import Phases, Report, build_report, write_report
 from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask, open_source
 from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats
 from pipeline.streams import stream_warnings
 from pipeline.throughput.selection import Selection, select
+from pipeline.typed import converted
 from pipeline.watched import WatchedFile
 from pipeline.wording import counted
 
@@ -67,17 +68,29 @@ def process_video(
 
     For the synthetic scene also truth.jsonl; a model that knows its things is judged by it.
     Nothing appears under a final name before it is complete and was checked. Raises
-    PipelineError, and Interrupted for a KeyboardInterrupt; then nothing of the run is left but
-    the segments that are done, from which the same run goes on.
+    PipelineError, Interrupted for a KeyboardInterrupt, and what on_progress raises as it is; then
+    nothing of the run is left but the segments that are done, from which the same run goes on.
 
     position: is told where the work is, for another process that watches it.
     models: keeps the model for the next run that is given the same. executor: who works on the
     segments; None opens what the config asks for, for this run.
     """
+    config = converted("config", config, ProcessConfig)
     position, models = position or Position(), models or Models()
-    if executor is None:
+    with CallersErrors(on_progress) as progress:
+        if executor is not None:
+            return _process_clip(config, progress, position, models, executor)
         with open_executor(config.cluster, models, position) as opened:
-            return process_video(config, on_progress, position, models, opened)
+            return _process_clip(config, progress, position, models, opened)
+
+
+def _process_clip(
+    config: ProcessConfig,
+    on_progress: ProgressCallback,
+    position: Position,
+    models: Models,
+    executor: Executor,
+) -> Report:
     started = time.perf_counter()
     try:
         with (

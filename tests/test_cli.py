@@ -20,10 +20,11 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import ModelError
+from pipeline.machine import available_cores
 from pipeline.parsers import parse_arguments
 from pipeline.progress import Progress
 from pipeline.terminal import ProgressPrinter
-from pipeline.throughput.configurations import configurations
+from pipeline.throughput.configurations import BATCH_SIZES, configurations, named_options
 from tests.conftest import TINY_INPUT_WH, with_light, write_clip
 from tests.test_checkpoint import save, three_convolutions
 
@@ -275,9 +276,24 @@ WRONG_USE = [
     (["process", "--batch", "65"], ["batch", "between 1 and 64", "65"]),
     (["process", "--every", "0"], ["every", "between 1 and 60", "0"]),
     (["process", "--every", "61"], ["every", "between 1 and 60", "61"]),
-    (["process", "--config", "gpu", "--device", "gpu.7"], ["GPU.7", "it has: CPU"]),
-    (["process", "--config", "pytorch", "--batch", "2"], ["PyTorch", "one frame at a time"]),
     (["process", "--config", "pytorch", "--precision", "int8"], ["PyTorch", "f32"]),
+    (["process", "--config", "gpu", "--device", "gpu.1"], ["--config gpu", "--device GPU.1"]),
+    (["process", "--config", "throughput", "--batch", "2"], ["--config throughput", "--batch 2"]),
+    (["process", "--config", "latency", "--streams", "1"], ["--config latency", "--streams 1"]),
+    (["process", "--config", "async", "--requests", "3"], ["--config async", "--requests 3"]),
+    (["process", "--config", "async", "--hint", "NONE"], ["--config async", "--hint NONE"]),
+    (["process", "--config", "int8", "--precision", "f32"], ["--config int8", "--precision f32"]),
+    (["process", "--config", "openvino-batch 3"], ["'openvino-batch 3'", "openvino-batch"]),
+    (["process", "--streams", "1000"], ["--streams 1000", "core"]),
+    (["process", "--preset", "hurried"], ["'hurried'", "h264", "veryfast"]),
+    (["process", "--codec", "hevc", "--crf", "52"], ["between 0 and 51", "hevc", "52"]),
+    (["process", "--classes", ""], ["classes", "empty"]),
+    (["process", "--segment-seconds", "inf"], ["segment_seconds", "inf"]),
+    (["process", "--segment-seconds", "nan"], ["segment_seconds", "nan"]),
+    (["process", "--stall-seconds", "inf"], ["stall_seconds", "inf"]),
+    (["process", "--conf", "-0.0"], ["confidence", "-0.0"]),
+    (["process", "--max-frame-rate", "inf"], ["'inf'", "30000/1001"]),
+    (["process", "--size", "99999x99999"], ["32768x32768", "99999x99999"]),
     (["process", "--model", "nano"], ["nano", "official", "demo"]),
     (["process", "--model", "demo", "--config", "auto"], ["--model", "--weights"]),
     (["process", "--calibration", "."], ["calibration", "--precision int8"]),
@@ -717,6 +733,11 @@ def test_configs_lists_every_configuration(capsys: pytest.CaptureFixture[str]) -
     assert [line.split()[0] for line in listed] == CONFIGURATIONS
     assert all(len(line.split()) > 1 for line in printed.out.splitlines())
     assert printed.err == ""
+    variants = re.findall(r"--config '(.+)'", printed.out)
+    assert len(variants) > len(BATCH_SIZES)
+    for name in variants:
+        assert parse_arguments(["process", "--config", name]).config == name
+        named_options(name, available_cores())
 
 
 def test_configs_says_which_cannot_run_here_and_why(
@@ -728,7 +749,7 @@ def test_configs_says_which_cannot_run_here_and_why(
     lacking = {
         before.split()[0]: line.strip()
         for before, line in itertools.pairwise(lines)
-        if line.startswith(" ")
+        if line.startswith(" ") and "--config" not in line
     }
     assert lacking == {
         "gpu": "not on this machine: no GPU, only CPU",
@@ -823,12 +844,52 @@ def test_a_calibration_folder_without_pictures_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_option_given_by_itself_goes_over_the_configuration(
-    usual: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_options_given_by_themselves_are_what_runs(
+    usual: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = ["--config", "latency", "--precision", "f32", "--requests", "3", "--streams", "1"]
+    chosen = ["--hint", "LATENCY", "--precision", "f32", "--requests", "3", "--streams", "1"]
     assert main(["process", *SMALL, *usual, *chosen]) == 0
     assert "hint LATENCY, f32, 1 stream, 3 requests" in capsys.readouterr().out
+
+
+def test_a_precision_may_be_given_with_a_configuration_that_leaves_it_open(
+    usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--config", "latency", "--precision", "f32"]
+    assert main(["process", *SMALL, *usual, *chosen]) == 0
+    assert "hint LATENCY, f32, " in capsys.readouterr().out
+
+
+BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.parametrize("command", ["process", "evaluate", "tune"])
+@pytest.mark.skipif(BF16, reason="needs a processor without bf16")
+def test_a_precision_that_the_processor_does_not_have_is_refused(
+    command: str,
+    usual: list[str],
+    tiny_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = {
+        "process": [*SMALL, *usual],
+        "evaluate": ["--data", str(tmp_path), "--weights", str(tiny_weights)],
+        "tune": ["--size", "128x96", "--weights", str(tiny_weights)],
+    }
+    assert main([command, *words[command], "--precision", "bf16"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pipeline: --precision bf16 is not possible here")
+    assert "CPU: FP32, INT8" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not BF16, reason="needs a processor with bf16")
+def test_a_precision_that_the_processor_has_is_what_runs(
+    usual: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["process", *SMALL, *usual, "--precision", "bf16"]) == 0
+    assert ", bf16, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

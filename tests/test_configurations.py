@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from pipeline.throughput.configurations import (
     BATCH_SIZES,
     configuration,
     configurations,
+    named_options,
+    possible_devices,
 )
 
 NAMES = [
@@ -126,3 +130,32 @@ def test_a_name_that_is_not_known_is_refused_with_those_that_are() -> None:
     assert str(caught.value) == (
         f"configuration 'fastest' is unknown; there are: {', '.join([AUTO, *NAMES])}"
     )
+
+
+@given(some_cores)
+def test_every_variant_can_be_taken_by_its_name_and_so_in_int8(cores: int) -> None:
+    for name, entry in configurations(cores).items():
+        assert named_options(name, cores) == entry.options
+        for variant in entry.variants:
+            row = f"{name} {variant.label}".strip()
+            assert named_options(row, cores) == variant.options
+            if variant.options.engine == "openvino":
+                under = named_options(f"int8 under {row}", cores)
+                assert under == dataclasses.replace(variant.options, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("device", "found"),
+    [
+        ("CPU", ["CPU"]),
+        ("GPU", ["GPU.0", "GPU.1"]),
+        ("GPU.1", ["GPU.1"]),
+        ("AUTO", ["CPU", "GPU.0", "GPU.1"]),
+        ("AUTO:-CPU", ["GPU.0", "GPU.1"]),
+        ("MULTI:CPU,GPU.0", ["CPU", "GPU.0"]),
+        ("BATCH:CPU(4)", ["CPU"]),
+        ("NPU", []),
+    ],
+)
+def test_a_device_stands_for_those_that_may_run_the_model(device: str, found: list[str]) -> None:
+    assert possible_devices(device, ["CPU", "GPU.0", "GPU.1"]) == found

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pipeline
 from pipeline import errors
+from pipeline.config import ProcessConfig
+from pipeline.errors import InputError, UsageError
+from pipeline.evaluate import evaluate
+from pipeline.progress import Progress
+from pipeline.run import process_video
+from pipeline.throughput.benchmark import benchmark
+from pipeline.throughput.tuner import tune
+from tests.conftest import with_light, write_clip
 
 HEAVY = ("openvino", "av", "cv2", "torch", "onnx", "ultralytics", "numpy", "tqdm")
 
@@ -62,6 +73,55 @@ def test_importing_it_loads_nothing_heavy(module: str) -> None:
 
 def test_the_package_tells_type_checkers_that_it_is_typed() -> None:
     assert pipeline.__file__ is not None
-    from pathlib import Path
-
     assert (Path(pipeline.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("call", [process_video, benchmark, tune], ids=lambda call: call.__name__)
+def test_a_function_says_what_it_takes(call: Callable[[Any], object]) -> None:
+    with pytest.raises(UsageError, match=r"must be \w+(Config|Options), not 'clip\.mp4'"):
+        call("clip.mp4")
+
+
+def test_evaluate_takes_text_and_refuses_other_types(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no folder images/"):
+        evaluate(str(tmp_path))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="imgsz must be an integer, not '640'"):
+        evaluate(tmp_path, imgsz="640")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="data must be a path, not None"):
+        evaluate(None)  # type: ignore[arg-type]
+
+
+def test_text_and_integers_are_enough_for_a_run(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((i, 3)) for i in range(8)])
+    report = process_video(
+        ProcessConfig(
+            source=str(clip),  # type: ignore[arg-type]
+            output_dir=str(tmp_path / "out"),  # type: ignore[arg-type]
+            weights=str(tiny_weights),  # type: ignore[arg-type]
+            detect=pipeline.DetectOptions(classes=[0]),  # type: ignore[arg-type]
+        )
+    )
+    assert report["detections"]["per_class"] == {"light": 8}
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), OSError(28, "mine"), InputError("mine"), StopIteration("mine")]
+)
+@pytest.mark.parametrize("stage", ["convert", "frames"])
+def test_an_exception_of_the_callers_callback_is_the_callers(
+    error: Exception, stage: str, tmp_path: Path, tiny_weights: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((i, 3)) for i in range(8)])
+    config = ProcessConfig(source=clip, output_dir=tmp_path / "out", weights=tiny_weights)
+
+    def fail(progress: Progress) -> None:
+        if progress.stage == stage:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        process_video(config, fail)
+    assert caught.value is error
+    assert str(error) in ("mine", "[Errno 28] mine")
+    assert not (tmp_path / "out").exists()
+    assert process_video(config)["output"]["num_frames"] == 8

@@ -31,13 +31,14 @@ from pipeline.synthetic import SyntheticSource
 from pipeline.throughput.agreement import agreement
 from pipeline.throughput.configurations import (
     BASELINE,
+    UNDER,
     Configuration,
     Variant,
     configuration,
     configurations,
 )
 from pipeline.throughput.measure import ModelJob, ModelSpeed, in_own_process, measure_model
-from pipeline.typed import convert_fields
+from pipeline.typed import convert_fields, converted
 
 SCHEMA_VERSION = 1
 MEASURED, ABSENT, FAILED = "measured", "not on this machine", "failed"
@@ -112,6 +113,7 @@ def benchmark(
     devices: what OpenVINO finds on this machine, unless given. What a machine lacks is a row that
     says so. Raises PipelineError for a model or a picture that cannot be used.
     """
+    options = converted("options", options, BenchOptions)
     cores = available_cores()
     devices = list(devices if devices is not None else ov.Core().available_devices)
     names = options.names or tuple(configurations(cores))
@@ -215,7 +217,7 @@ def _int8_under_the_best(row: Row, rows: list[Row]) -> Variant:
         return row.variant
     best = max(floats, key=lambda other: other.median_fps)
     options = dataclasses.replace(best.variant.options, precision="int8")
-    return Variant(f"under {best.name}", options)
+    return Variant(f"{UNDER} {best.name}", options)
 
 
 def _result(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ def write_bench(result: dict[str, Any], folder: Path) -> None:
     (folder / JSON_NAME).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     draw_chart(result, folder / CHART_NAME)
     chart = base64.b64encode((folder / CHART_NAME).read_bytes()).decode("ascii")
-    page = render_page("throughput/bench.html.jinja", r=result, chart=chart)
+    page = render_page(
+        "throughput/bench.html.jinja",
+        r=result,
+        chart=chart,
+        command=result["best"] and run_command(result["best"]),
+    )
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")
 
 
@@ -93,6 +99,11 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def run_command(name: str) -> str:
+    """What to type for a run in a configuration."""
+    return f"make process VIDEO=clip.mp4 CONFIG={shlex.quote(name)}"
+
+
 def table_lines(result: dict[str, Any]) -> list[str]:
     """The same as text, a line for each row."""
     width = max(len(row["name"]) for row in result["configurations"])
@@ -118,5 +129,5 @@ def table_lines(result: dict[str, Any]) -> list[str]:
             "benchmark_app measures for the same graph and hint"
         )
     if result["best"]:
-        lines.append(f"fastest: {result['best']}")
+        lines.append(f"fastest: {result['best']}, in a run: {run_command(result['best'])}")
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from pipeline.config import InferOptions
@@ -12,6 +12,9 @@ from pipeline.errors import UsageError
 AUTO = "auto"
 """Not a configuration, but the one that was tuned for this machine, or a rule."""
 BASELINE = "pytorch"
+INT8 = "int8"
+UNDER = "under"
+"""Between INT8 and the configuration that the benchmark ran it under."""
 BATCH_SIZES = (2, 4, 8, 16)
 
 _VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
@@ -118,13 +121,28 @@ def configurations(cores: int) -> dict[str, Configuration]:
                 _stream_grid(cores),
             ),
             _single(
-                "int8",
+                INT8,
                 "INT8",
                 "the quantised model under the best of these",
                 InferOptions(precision="int8"),
             ),
         )
     }
+
+
+def named_options(name: str, cores: int) -> InferOptions:
+    """What a run takes for the name of a configuration, or of one of its variants.
+
+    Also for that of a row of the benchmark. Raises UsageError for a name that is not known.
+    """
+    int8, _, under = name.partition(f" {UNDER} ")
+    if under and int8 == INT8:
+        return replace(named_options(under, cores), precision="int8")
+    for entry in configurations(cores).values():
+        for variant in entry.variants:
+            if name == f"{entry.name} {variant.label}":
+                return variant.options
+    return configuration(name, cores).options
 
 
 def configuration(name: str, cores: int) -> Configuration:
@@ -151,6 +169,13 @@ def is_cpu(device: str, available: Sequence[str]) -> bool:
     left_out = {part[1:] for part in device.partition(":")[2].split(",") if part.startswith("-")}
     devices = _named_devices(device) or [entry for entry in available if entry not in left_out]
     return all(entry.partition(".")[0] == "CPU" for entry in devices)
+
+
+def possible_devices(device: str, available: Sequence[str]) -> list[str]:
+    """Those of the available devices on which a name of OpenVINO may run the model."""
+    left_out = {part[1:] for part in device.partition(":")[2].split(",") if part.startswith("-")}
+    named = _named_devices(device) or [entry for entry in available if entry not in left_out]
+    return [entry for entry in available if {entry, entry.partition(".")[0]} & {*named}]
 
 
 def _named_devices(device: str) -> list[str]:

@@ -22,6 +22,7 @@ from pipeline.model.cache import publish
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.weights import cache_dir
 from pipeline.notes import note
+from pipeline.throughput.possible import require_possible
 
 _LARGE_FRAME_PX = 900_000
 
@@ -68,8 +69,9 @@ def select(
 ) -> Selection:
     """The plan for a run: what was asked for, what was tuned, or the rule, in this order.
 
-    cores: None takes those of this process.
+    cores: None takes those of this process. Raises UsageError for what cannot be met here.
     """
+    require_possible(asked, cores or available_cores())
     usual = rule(cores or available_cores(), prepared.source_wh)
     if isinstance(asked, InferOptions):
         return Selection(dataclasses.replace(usual, infer=asked), "request", "it was asked for")

@@ -24,7 +24,9 @@ from pipeline.model.weights import find_weights
 from pipeline.progress import Progress, ProgressCallback, no_progress
 from pipeline.run import process_video
 from pipeline.throughput.measure import in_own_process
+from pipeline.throughput.possible import require_possible
 from pipeline.throughput.selection import Measured, Plan, Selection, rule, tuning_of
+from pipeline.typed import converted
 from pipeline.wording import counted
 
 MOST_SECONDS = 100.0
@@ -67,6 +69,8 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     its own from file to file. Takes MOST_SECONDS at the most, also on a machine that is busy with
     other things: it measures less then. Raises PipelineError if nothing can be run.
     """
+    config = converted("config", config, ProcessConfig)
+    require_possible(config.infer, available_cores())
     precision = config.infer.precision or "auto"
     weights = find_weights(config.weights, on_progress, config.default_model)
     end_seconds = time.perf_counter() + MOST_SECONDS
