@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One report: `done` of `total` units (None where the total is unknown) of a stage."""
+    """One report: `done` of `total` units (None where the total is unknown) of a stage.
+
+    subject: of many things that are worked on, the one that this is about; empty if it is one.
+    """
 
     stage: str
     done: int
     total: int | None
     unit: str = "frame"
+    subject: str = ""
 
 
 ProgressCallback = Callable[[Progress], None]

@@ -7,9 +7,11 @@ import sys
 import time
 from typing import Any, TextIO
 
+from pipeline.printable import printable
 from pipeline.progress import Progress
 
 _LINE_INTERVAL_SECONDS = 5.0
+_LONGEST_SUBJECT = 48
 
 
 def discard(stream: TextIO) -> None:
@@ -71,13 +73,14 @@ class ProgressPrinter:
                 unit_scale=progress.unit == "B",
                 dynamic_ncols=True,
             )
+        self._bar.set_description_str(_described(progress), refresh=False)
         self._bar.total = progress.total  # Of many clips it is known better as they go by.
         self._bar.update(progress.done - self._bar.n)
 
     def _print_line(self, progress: Progress) -> None:
         began, already_done = self._beginnings[progress.stage]
         rate = (progress.done - already_done) / max(1e-9, time.monotonic() - began)
-        line = f"{progress.stage}: {progress.done}"
+        line = f"{_described(progress)}: {progress.done}"
         if progress.total:
             line += f" of {progress.total}"
         if progress.total and rate:
@@ -90,3 +93,13 @@ class ProgressPrinter:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _described(progress: Progress) -> str:
+    """What a report is about; the name of a clip in it may be long, and hostile."""
+    if not progress.subject:
+        return progress.stage
+    subject = printable(progress.subject)
+    if len(subject) > _LONGEST_SUBJECT:
+        subject = f"{subject[: _LONGEST_SUBJECT - 3]}..."
+    return f"{subject}: {progress.stage}"

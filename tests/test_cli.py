@@ -686,6 +686,20 @@ def test_away_from_a_terminal_progress_is_a_line_every_few_seconds(
     )
 
 
+def test_progress_on_many_clips_names_the_clip_and_its_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("pipeline.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    with ProgressPrinter() as progress:
+        for name in ("name.mp4", "\x1b[31m" + 60 * "x"):
+            now.seconds += 60
+            progress(Progress("frames", 70, None, subject=f"3 of 20 {name}"))
+    plain, hostile = capsys.readouterr().err.splitlines()
+    assert plain == "3 of 20 name.mp4: frames: 70"
+    assert re.fullmatch(r"3 of 20 [^\x1b]+xxx\.\.\.: frames: 70", hostile)
+
+
 def test_work_of_unknown_length_tells_what_is_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

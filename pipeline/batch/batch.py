@@ -184,9 +184,11 @@ class Batch:
         on_progress: ProgressCallback,
     ) -> None:
         done, ahead = 0, sum(count or 0 for count in expected)
-        for clip, count in zip(clips, expected, strict=True):
+        for number, (clip, count) in enumerate(zip(clips, expected, strict=True), 1):
             ahead -= count or 0
-            self._process_clip(clip, worker, functools.partial(_of_all, on_progress, done, ahead))
+            subject = f"{number} of {len(clips)} {clip.path.name}"
+            tell = functools.partial(_of_all, on_progress, subject, done, ahead)
+            self._process_clip(clip, worker, tell)
             figures = self._results[clip].figures
             done += figures.num_frames if figures else count or 0
 
@@ -252,9 +254,11 @@ def _missing_parents(folders: Iterable[Path]) -> list[Path]:
     return sorted(missing, key=lambda parent: -len(parent.parts))
 
 
-def _of_all(on_progress: ProgressCallback, done: int, ahead: int, progress: Progress) -> None:
+def _of_all(
+    on_progress: ProgressCallback, subject: str, done: int, ahead: int, progress: Progress
+) -> None:
     """Tell of a clip's progress as that of all; done, ahead: the frames before and behind it."""
     if progress.stage == "frames":
         of_clip = max(progress.done, progress.total or 0)
         progress = Progress("frames", done + progress.done, done + of_clip + ahead)
-    on_progress(progress)
+    on_progress(dataclasses.replace(progress, subject=subject))

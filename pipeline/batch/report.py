@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from pipeline.batch.batch import Batch, ClipResult, Figures
 from pipeline.errors import InputError
-from pipeline.outputs import BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
+from pipeline.outputs import ANNOTATED_NAME, BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
 
 SCHEMA_VERSION = 1
 
@@ -92,12 +92,14 @@ def _clip_record(result: ClipResult, output_dir: Path) -> dict[str, Any]:
         "status": result.status,
         "reason": result.reason or None,
         "report": None,
+        "annotated": None,
     }
     if figures:
         seconds, footage = figures.wall_seconds, figures.footage_seconds
         record |= {
-            # As a link: of the bytes of the name, which need not be text.
+            # As links: of the bytes of the names, which need not be text.
             "report": quote(os.fsencode(place / REPORT_PAGE_NAME)),
+            "annotated": quote(os.fsencode(place / ANNOTATED_NAME)),
             "num_frames": figures.num_frames,
             "footage_seconds": footage,
             "wall_seconds": seconds,

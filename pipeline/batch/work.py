@@ -110,6 +110,7 @@ class _Together:
     def __init__(self, expected: Sequence[int | None], on_progress: ProgressCallback) -> None:
         self._totals = [count or 0 for count in expected]
         self._done = [0] * len(expected)
+        self._num_finished = 0
         self._on_progress = on_progress
         self._lock = threading.Lock()
 
@@ -130,10 +131,12 @@ class _Together:
         """There will be no more frames of a clip."""
         with self._lock:
             self._totals[number] = self._done[number]
+            self._num_finished += 1
             self._tell()
 
     def _tell(self) -> None:
-        self._on_progress(Progress("frames", sum(self._done), sum(self._totals)))
+        subject = f"{self._num_finished} of {len(self._totals)} clips finished"
+        self._on_progress(Progress("frames", sum(self._done), sum(self._totals), subject=subject))
 
 
 def end_processing() -> None:

@@ -1,0 +1,121 @@
+"""The pages of real runs: readable on a telephone, with links that lead somewhere."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.throughput.benchmark import BenchOptions, benchmark
+from pipeline.throughput.chart import write_bench
+from tests.conftest import with_light, write_clip
+from tests.test_benchmark import SOURCE
+
+CHROMIUM = shutil.which("chromium")
+NAME = "camera <i>&amp; with a long name 2026-11-25T20-00-00.mp4"
+PAGES = ["report.html", "batch.html", "bench.html"]
+FRAME = """<!doctype html><body><iframe width={width} height=800></iframe><script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {{
+  const root = frame.contentDocument.documentElement;
+  const narrow = [...root.querySelectorAll("td, th")].filter(cell =>
+    cell.textContent.trim().length > 4 && cell.getClientRects().length && cell.clientWidth < 30);
+  document.title = `${{root.clientWidth}} ${{root.scrollWidth}} ${{narrow.length}}`;
+}};
+frame.srcdoc = document.querySelector("template").innerHTML;
+</script></body>"""
+
+
+@pytest.fixture(scope="module")
+def pages(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where the pages are, of two clips, one broken, and of two configurations."""
+    folder = tmp_path_factory.mktemp("pages")
+    footage, out = folder / "footage", folder / "out"
+    footage.mkdir()
+    write_clip(footage / NAME, [with_light((i, 3)) for i in range(8)])
+    (footage / "broken.mp4").write_text("no video")
+    options = ["--weights", str(tiny_weights), "--output-dir", str(out), "--quiet"]
+    assert main(["process", str(footage), *options]) == 1
+    bench = BenchOptions(
+        source=SOURCE, num_frames=8, num_rounds=1, weights=tiny_weights, names=("openvino", "gpu")
+    )
+    write_bench(benchmark(bench, devices=["CPU"]), folder / "bench")
+    (report,) = out.rglob("report.html")
+    return {
+        "report.html": report,
+        "batch.html": out / "batch.html",
+        "bench.html": folder / "bench" / "bench.html",
+    }
+
+
+def links_of(page: Path) -> list[Path]:
+    text = page.read_text(encoding="utf-8")
+    hrefs = [html.unescape(link) for link in re.findall(r'href="([^"]*)"', text)]
+    return [page.parent / unquote(link) for link in hrefs]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_to_a_file_beside_the_page(name: str, pages: dict[str, Path]) -> None:
+    links = links_of(pages[name])
+    assert links
+    assert all(link.is_file() for link in links)
+
+
+@pytest.mark.parametrize("name", ["report.html", "batch.html"])
+def test_the_annotated_clip_is_linked(name: str, pages: dict[str, Path]) -> None:
+    assert pages["report.html"].parent / "annotated.mp4" in links_of(pages[name])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_wide_tables_have_a_label_for_every_cell_of_a_number(
+    name: str, pages: dict[str, Path]
+) -> None:
+    text = pages[name].read_text(encoding="utf-8")
+    assert "width=device-width" in text
+    assert "@media (max-width: 720px)" in text
+    for table in re.findall(r"<table[^>]*>.*?</table>", text, re.DOTALL):
+        most = max(row.count("<td") for row in table.split("<tr"))
+        assert most <= 5 or 'class="stack"' in table
+
+
+def test_what_is_the_fastest_stands_there_as_it_is_typed(pages: dict[str, Path]) -> None:
+    text = html.unescape(pages["bench.html"].read_text(encoding="utf-8"))
+    assert "<code>make process VIDEO=clip.mp4 CONFIG=openvino</code>" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [320, 390, 1400])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_browser_needs_no_scrolling_to_the_side(
+    name: str, width: int, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    # A window of chromium is at least 500 pixels wide; a frame in it is as wide as it is told.
+    page = pages[name].read_text(encoding="utf-8")
+    wrapped = FRAME.format(width=width).replace("<body>", f"<body><template>{page}</template>")
+    (tmp_path / "frame.html").write_text(wrapped, encoding="utf-8")
+    switches = (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+        *("disable-background-networking", "disable-component-update", "disable-sync"),
+        *("dump-dom", "window-size=1500,900", f"user-data-dir={tmp_path / 'profile'}"),
+    )
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [CHROMIUM, *(f"--{switch}" for switch in switches), (tmp_path / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    found = re.search(r"<title>(\d+) (\d+) (\d+)</title>", done.stdout)
+    assert found is not None
+    client_width, scroll_width, num_narrow = map(int, found.groups())
+    assert width - 20 <= client_width <= width
+    assert scroll_width <= client_width
+    assert num_narrow == 0
