@@ -91,7 +91,7 @@ def test_what_is_the_fastest_stands_there_as_it_is_typed(pages: dict[str, Path])
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.parametrize("width", [320, 390, 1400])
+@pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_browser_needs_no_scrolling_to_the_side(
     name: str, width: int, pages: dict[str, Path], tmp_path: Path
