@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 from functools import lru_cache
-from math import ceil, floor
 from typing import NamedTuple
 
 import av
@@ -20,6 +19,9 @@ Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LONGEST_NAME = 200
+_MOST_LABELS = 4096
+"""Busy footage has some thousand: a class and two decimals each."""
+
 _GOLDEN_RATIO = 0.618033988749895
 _BT709, _BT2020_NCL, _FULL_RANGE = 1, 9, 2
 
@@ -44,7 +46,8 @@ class Annotator:
         # Even widths at even places: each chroma sample stands for 2x2 pixels.
         self._line_px = max(2, 2 * round(shorter * 0.0015))
         self._font_px = max(10, round(shorter * 0.022))
-        self._label = lru_cache(maxsize=1024)(self._render_label)
+        self._font_scale = cv2.getFontScaleFromHeight(_FONT, self._font_px)
+        self._label = lru_cache(maxsize=_MOST_LABELS)(self._render_label)
 
     def __call__(self, image: av.VideoFrame, detections: Detections) -> av.VideoFrame:
         """The image as 8-bit yuv420p with the detections on it.
@@ -57,16 +60,19 @@ class Annotator:
             return image
         image.make_writable()
         planes = _planes(image)
+        corners = _even_corners(detections.xyxy)
+        edges = _edges(corners, self._line_px)
         # The most confident comes last, on top of the others.
-        for box, confidence, class_id in zip(
-            detections.xyxy[::-1].tolist(),
+        for box, rectangles, confidence, class_id in zip(
+            corners[::-1].tolist(),
+            edges[::-1].tolist(),
             detections.confidence[::-1].tolist(),
             detections.class_id[::-1].tolist(),
             strict=True,
         ):
+            _fill(planes, rectangles, self._color(class_id))
             text = f"{self._class_names[class_id]} {confidence:.2f}"
-            self._draw_box(planes, box, self._color(class_id))
-            self._draw_label(planes, box, self._label(text, class_id))
+            self._draw_label(planes, box[0], box[1], self._label(text, class_id))
         return image
 
     def _drawable(self, image: av.VideoFrame) -> av.VideoFrame:
@@ -83,19 +89,10 @@ class Annotator:
             threads=1,
         )
 
-    def _draw_box(self, planes: Planes, box: list[float], color: _Color) -> None:
-        left, top, right, bottom = _even_corners(box)
-        line = self._line_px
-        _fill(planes, left, top, right, min(top + line, bottom), color)
-        _fill(planes, left, max(top, bottom - line), right, bottom, color)
-        _fill(planes, left, top, min(left + line, right), bottom, color)
-        _fill(planes, max(left, right - line), top, right, bottom, color)
-
-    def _draw_label(self, planes: Planes, box: list[float], label: Planes) -> None:
+    def _draw_label(self, planes: Planes, left: int, top: int, label: Planes) -> None:
         """Above the box where there is room, else inside it; always within the frame."""
         height, width = planes[0].shape
         label_height, label_width = label[0].shape
-        left, top, _, _ = _even_corners(box)
         x = max(0, min(left, (width - label_width) // 2 * 2))
         y = top - label_height if top >= label_height else top
         y = max(0, min(y, (height - label_height) // 2 * 2))
@@ -105,7 +102,7 @@ class Annotator:
 
     def _render_label(self, text: str, class_id: int) -> Planes:
         """A filled tag with text on it, as planes of even height and width."""
-        scale = cv2.getFontScaleFromHeight(_FONT, self._font_px)
+        scale = self._font_scale
         thickness = max(1, self._line_px // 2)
         (width, height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
         margin = max(2, self._font_px // 4)
@@ -115,15 +112,14 @@ class Annotator:
         cv2.putText(ink, text, origin, _FONT, scale, 255, thickness, cv2.LINE_AA)
         tag = self._color(class_id)
         text_color = self._gray(0.0 if tag.y > 120 else 1.0)
-        alpha = ink.astype(np.float32) / 255.0
-        alpha_2x2 = alpha.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
-        y, u, v = (
-            (background + (foreground - background) * weight).round().astype(np.uint8)
-            for background, foreground, weight in zip(
-                tag, text_color, (alpha, alpha_2x2, alpha_2x2), strict=True
-            )
+        luma = _blended(tag.y, text_color.y, np.arange(256, dtype=np.float32) / 255.0)[ink]
+        alpha_2x2 = (ink.astype(np.float32) / 255.0).reshape(height // 2, 2, width // 2, 2)
+        alpha_2x2 = alpha_2x2.mean(axis=(1, 3))
+        return (
+            luma,
+            _blended(tag.u, text_color.u, alpha_2x2),
+            _blended(tag.v, text_color.v, alpha_2x2),
         )
-        return y, u, v
 
     def _color(self, class_id: int) -> _Color:
         return class_color(class_id, self._color_tags)
@@ -138,6 +134,11 @@ def class_color(class_id: int, tags: ColorTags) -> _Color:
     hue = (class_id * _GOLDEN_RATIO) % 1.0
     saturation = (0.85, 0.65, 1.0)[class_id % 3]
     return _to_yuv(*colorsys.hsv_to_rgb(hue, saturation, 0.95), tags)
+
+
+def _blended(background: int, foreground: int, alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    mixed = background + (foreground - background) * alpha
+    return np.asarray(mixed.round(), np.uint8)
 
 
 def _to_yuv(red: float, green: float, blue: float, tags: ColorTags) -> _Color:
@@ -159,20 +160,32 @@ def _planes(image: av.VideoFrame) -> Planes:
     return y, u, v
 
 
-def _even_corners(box: list[float]) -> tuple[int, int, int, int]:
-    """The smallest rectangle on the 2x2 chroma grid that holds the box."""
-    left, top, right, bottom = box
-    return (
-        floor(left / 2) * 2,
-        floor(top / 2) * 2,
-        ceil(right / 2) * 2,
-        ceil(bottom / 2) * 2,
+def _even_corners(xyxy: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The smallest rectangles (N, 4) on the 2x2 chroma grid that hold the boxes."""
+    halves = xyxy / np.float32(2)
+    np.floor(halves[:, :2], out=halves[:, :2])
+    np.ceil(halves[:, 2:], out=halves[:, 2:])
+    return np.asarray(halves.astype(np.int64) * 2)
+
+
+def _edges(corners: NDArray[np.int64], line_px: int) -> NDArray[np.int64]:
+    """The four sides of every box as rectangles: (N, 4, 4), none with a negative corner."""
+    left, top, right, bottom = corners.T
+    above, below = np.minimum(top + line_px, bottom), np.maximum(top, bottom - line_px)
+    near, far = np.minimum(left + line_px, right), np.maximum(left, right - line_px)
+    sides = (
+        (left, top, right, above),
+        (left, below, right, bottom),
+        (left, top, near, bottom),
+        (far, top, right, bottom),
     )
+    return np.asarray(np.maximum(np.array(sides).transpose(2, 0, 1), 0))
 
 
-def _fill(planes: Planes, x0: int, y0: int, x1: int, y1: int, color: _Color) -> None:
-    """Paint a rectangle with corners on the chroma grid; what lies outside is left out."""
-    x0, y0, x1, y1 = (max(0, value) for value in (x0, y0, x1, y1))
-    planes[0][y0:y1, x0:x1] = color.y
-    planes[1][y0 // 2 : y1 // 2, x0 // 2 : x1 // 2] = color.u
-    planes[2][y0 // 2 : y1 // 2, x0 // 2 : x1 // 2] = color.v
+def _fill(planes: Planes, rectangles: list[list[int]], color: _Color) -> None:
+    """Paint rectangles with corners on the chroma grid; what lies outside is left out."""
+    for x0, y0, x1, y1 in rectangles:
+        planes[0][y0:y1, x0:x1] = color.y
+        chroma = slice(y0 // 2, y1 // 2), slice(x0 // 2, x1 // 2)
+        planes[1][chroma] = color.u
+        planes[2][chroma] = color.v

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +26,20 @@ class Letterbox:
 
     def to_source(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) in pixels of the model input -> pixels of the source, clipped to it."""
-        source, content, offset = (
-            np.asarray(values, np.float32)
-            for values in (self.source_wh, self.content_wh, self.offset_xy)
-        )
-        corners = (xyxy.reshape(-1, 2, 2) - offset) * (source / content)
-        return corners.clip(0, source).reshape(-1, 4)
+        offset, scale, source = _way_back(self)
+        corners = (xyxy.reshape(-1, 2, 2) - offset) * scale
+        return np.asarray(np.minimum(np.maximum(corners, 0), source).reshape(-1, 4))
+
+
+@lru_cache(maxsize=64)
+def _way_back(
+    box: Letterbox,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What to_source subtracts, multiplies by, and ends at; x and y each."""
+    source, content, offset = (
+        np.asarray(values, np.float32) for values in (box.source_wh, box.content_wh, box.offset_xy)
+    )
+    return offset, source / content, source
 
 
 def input_size_wh(source_wh: tuple[int, int], imgsz: int, stride: int = 32) -> tuple[int, int]:

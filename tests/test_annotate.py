@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import av
@@ -283,6 +284,89 @@ def test_the_surest_box_lies_on_top() -> None:
     )
     planes = drawn_on((128, 96), both)
     assert (planes[0][60, 40], planes[1][30, 20], planes[2][30, 20]) == class_color(1, ColorTags())
+
+
+def plainly_drawn(size_wh: tuple[int, int], detections: Detections) -> Planes:
+    """What the frame must look like: one box, one side, one plane and one row at a time."""
+    annotator = Annotator(info_of(size_wh), NAMES)
+    planes = planes_of(plain(size_wh))
+    line = max(2, 2 * round(min(size_wh) * 0.0015))
+
+    def fill(x0: int, y0: int, x1: int, y1: int, color: tuple[int, int, int]) -> None:
+        for plane, value, step in zip(planes, color, (1, 2, 2), strict=True):
+            for y in range(max(0, y0) // step, max(0, y1) // step):
+                plane[y : y + 1, max(0, x0) // step : max(0, x1) // step] = value
+
+    for box, confidence, class_id in zip(
+        detections.xyxy[::-1], detections.confidence[::-1], detections.class_id[::-1], strict=True
+    ):
+        color = class_color(int(class_id), ColorTags())
+        left, top = (math.floor(float(value) / 2) * 2 for value in box[:2])
+        right, bottom = (math.ceil(float(value) / 2) * 2 for value in box[2:])
+        fill(left, top, right, min(top + line, bottom), color)
+        fill(left, max(top, bottom - line), right, bottom, color)
+        fill(left, top, min(left + line, right), bottom, color)
+        fill(max(left, right - line), top, right, bottom, color)
+        label = annotator._render_label(f"{NAMES[class_id]} {confidence:.2f}", int(class_id))
+        height, width = label[0].shape
+        x = max(0, min(left, (size_wh[0] - width) // 2 * 2))
+        y = top - height if top >= height else top
+        y = max(0, min(y, (size_wh[1] - height) // 2 * 2))
+        for plane, patch, step in zip(planes, label, (1, 2, 2), strict=True):
+            target = plane[y // step :, x // step :][: patch.shape[0], : patch.shape[1]]
+            target[:] = patch[: target.shape[0], : target.shape[1]]
+    return planes
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([(33, 25), (127, 95), (640, 480)]).flatmap(
+        lambda size: st.tuples(
+            st.just(size),
+            st.lists(
+                st.tuples(
+                    st.floats(-20, size[0] + 20, width=32),
+                    st.floats(-20, size[1] + 20, width=32),
+                    st.floats(0, size[0], width=32),
+                    st.floats(0, size[1], width=32),
+                    st.floats(0, 1, width=32),
+                    st.integers(0, 2),
+                ),
+                max_size=25,
+            ),
+        )
+    )
+)
+def test_pixels_are_those_of_drawing_one_box_after_the_other(
+    case: tuple[tuple[int, int], list[tuple[float, float, float, float, float, int]]],
+) -> None:
+    size_wh, boxes = case
+    detections = Detections(
+        np.array([(x, y, x + w, y + h) for x, y, w, h, _, _ in boxes], np.float32).reshape(-1, 4),
+        np.array([box[4] for box in boxes], np.float32),
+        np.array([box[5] for box in boxes], np.int64),
+    )
+    for ours, expected in zip(
+        drawn_on(size_wh, detections), plainly_drawn(size_wh, detections), strict=True
+    ):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@given(st.integers(0, 79), st.floats(0, 1))
+def test_a_tag_blends_its_text_with_its_ground_pixel_by_pixel(
+    class_id: int, confidence: float
+) -> None:
+    annotator = Annotator(info_of((640, 480)), NAMES)
+    tag, text = class_color(class_id, ColorTags()), f"car {confidence:.2f}"
+    luma, u, v = annotator._render_label(text, class_id)
+    ink_is_bright = tag.y <= 120
+    text_color = annotator._gray(1.0 if ink_is_bright else 0.0)
+    assert {int(luma.min()), int(luma.max())} == {
+        min(tag.y, text_color.y),
+        max(tag.y, text_color.y),
+    }
+    assert (u.shape, v.shape) == ((luma.shape[0] // 2, luma.shape[1] // 2),) * 2
+    assert (luma[0, 0], u[0, 0], v[0, 0]) == tag
 
 
 def test_a_thousand_boxes_can_be_drawn_on_one_frame() -> None:

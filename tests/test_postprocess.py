@@ -340,3 +340,52 @@ def test_heads_in_two_parts_give_the_predictions_of_whole_ones(
         np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
         for name in ("cell_xy", "stride", "anchor_wh"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def one_box_after_the_other(
+    xyxy: NDArray[np.float32], class_id: NDArray[np.int64], iou_threshold: float, most: int
+) -> list[int]:
+    """NMS with the very arithmetic of `class_aware_nms`, for one pair at a time."""
+    spacing = float(xyxy.max() - xyxy.min() + np.float32(1.0))
+    boxes = xyxy.astype(np.float64) + (class_id * np.float32(spacing))[:, None]
+    kept: list[int] = []
+    for i, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        area = (right - left) * (bottom - top)
+        for j in kept:
+            x0, y0, x1, y1 = boxes[j].tolist()
+            width = max(0.0, min(right, x1) - max(left, x0))
+            height = max(0.0, min(bottom, y1) - max(top, y0))
+            union = area + (x1 - x0) * (y1 - y0) - width * height
+            if width * height > iou_threshold * union:
+                break
+        else:
+            kept.append(i)
+    return kept[:most]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 400), st.floats(0.1, 0.9), st.integers(1, 400))
+def test_nms_in_blocks_keeps_what_one_pair_after_the_other_does(
+    seed: int, number: int, iou_threshold: float, most: int
+) -> None:
+    random = np.random.default_rng(seed)
+    corners = random.uniform(0, 300, (number, 2))
+    xyxy = np.hstack([corners, corners + random.uniform(1, 200, (number, 2))]).astype(np.float32)
+    class_id = random.integers(0, 4, number)
+    found = class_aware_nms(xyxy, class_id, iou_threshold, most)
+    assert found.tolist() == one_box_after_the_other(xyxy, class_id, iou_threshold, most)
+
+
+@given(st.integers(0, 2**32), st.floats(0.01, 0.9), st.booleans())
+def test_what_is_left_out_early_could_not_have_passed(
+    seed: int, threshold: float, multi_label: bool
+) -> None:
+    heads = random_heads(seed, spread=2.0)
+    found = detect(heads, confidence_threshold=threshold, multi_label=multi_label, iou_threshold=1)
+    expected = reference(
+        heads, confidence_threshold=threshold, multi_label=multi_label, iou_threshold=1
+    )
+    sure = [box for box in expected if box.confidence > threshold + 1e-6]
+    assert len(sure) <= len(found) <= len(expected) + 1
+    np.testing.assert_allclose(
+        found.confidence[: len(sure)], [box.confidence for box in sure], rtol=1e-4
+    )
