@@ -18,6 +18,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
     from pipeline.config import (
+        AutoOptions,
         DetectOptions,
         EncodeOptions,
         InferOptions,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pipeline.run import process_video
 
 __all__ = [
+    "AutoOptions",
     "DetectOptions",
     "EncodeError",
     "EncodeOptions",

@@ -203,9 +203,18 @@ def _add_encoding(command: argparse.ArgumentParser) -> None:
     output = command.add_argument_group("encoding")
     output.add_argument("--codec", choices=CODECS, default="h264", help="video codec")
     output.add_argument(
-        "--crf", type=int, metavar="N", help="quality, lower is better (default: by codec)"
+        "--crf",
+        type=int,
+        metavar="N",
+        help="quality, lower is better: 0 to 51 for h264 and hevc, 63 for av1 and vp9 "
+        "(default: by codec)",
     )
-    output.add_argument("--preset", metavar="NAME", help="speed of the encoder (default: by codec)")
+    output.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="speed of the encoder: ultrafast to placebo for h264 and hevc, 0 to 13 for av1, 0 to "
+        "8 for vp9 (default: by codec)",
+    )
 
 
 def _add_limits(command: argparse.ArgumentParser) -> Any:
@@ -413,14 +422,18 @@ def _add_weights_options(command: argparse.ArgumentParser) -> Any:
 def _add_model_options(command: argparse.ArgumentParser) -> None:
     model = _add_weights_options(command)
     model.add_argument(
-        "--config", default=AUTO, metavar="NAME", help="throughput configuration, see 'configs'"
+        "--config",
+        default=AUTO,
+        metavar="NAME",
+        help="throughput configuration, see 'configs'; decides by itself what the "
+        "options below set, precision excepted",
     )
-    model.add_argument(
-        "--device", type=str.upper, metavar="NAME", help="OpenVINO device, over the configuration's"
-    )
-    model.add_argument("--hint", choices=HINTS, help="performance hint, over the configuration's")
+    model.add_argument("--device", type=str.upper, metavar="NAME", help="OpenVINO device")
+    model.add_argument("--hint", choices=HINTS, help="performance hint")
     _add_precision(model)
-    model.add_argument("--streams", type=int, metavar="N", help="inference streams")
+    model.add_argument(
+        "--streams", type=int, metavar="N", help="inference streams, at most one a core"
+    )
     model.add_argument("--requests", type=int, metavar="N", help="inference requests")
     model.add_argument("--batch", type=int, metavar="N", help="frames per request")
 

@@ -363,7 +363,7 @@ def test_the_page_shows_hostile_names_as_text_and_its_links_lead_to_the_reports(
     assert "\x1b" not in page
     assert "\\x1b[31m" in page
     links = [html.unescape(link) for link in re.findall(r'href="([^"]*)"', page)]
-    assert len(links) == len(HOSTILE) - 2
+    assert len(links) == 2 * (len(HOSTILE) - 2)  # The report and the annotated clip.
     for link in links:
         assert ":" not in link
         assert Path("out", os.fsdecode(unquote_to_bytes(link))).is_file()
@@ -403,6 +403,11 @@ def test_progress_is_that_of_all_frames_of_all_clips(tmp_path: Path, tiny_weight
     Batch(config, clips).process(clips, WorkerOfSorts(counts), expected, seen.append)
     assert [p.done for p in seen] == [*range(1, 6), *range(8, 15)]
     assert [p.total for p in seen] == [11] * 5 + [14] * 7
+    assert list(dict.fromkeys(p.subject for p in seen)) == [
+        "1 of 4 a.mp4",
+        "3 of 4 c.mp4",
+        "4 of 4 d.mp4",
+    ]
 
 
 def test_where_a_clip_ends_what_does_all_of_them_together_each_is_done_by_itself(
