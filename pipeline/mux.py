@@ -12,15 +12,16 @@ from pathlib import Path
 import av
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import open_input
 from pipeline.decode import MOST_TICKS
 from pipeline.errors import EncodeError
+from pipeline.metadata import carry_metadata
+from pipeline.picture_track import picture_track
 from pipeline.position import Beat, no_beat
 from pipeline.streams import Converter, add_streams, converted, damage, plan_streams
-
-_OWN_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 
 
 def mux(
@@ -53,7 +54,8 @@ def mux(
                 sources = [_video_packets(first, videos[1:], video)]
                 converters: dict[int, Converter] = {}
                 if other is not None and source is not None:
-                    _copy_metadata(other, out)
+                    annotated, _ = picture_track(source, other)
+                    carry_metadata(other, annotated, out, video, end_seconds)
                     targets, converters = add_streams(
                         out, other, plan_streams(source, other), end_seconds
                     )
@@ -94,10 +96,11 @@ def verify(path: Path, num_frames: int, end_seconds: float, beat: Beat = no_beat
         )
 
 
-def _add_video(out: OutputContainer, first: InputContainer) -> Stream:
+def _add_video(out: OutputContainer, first: InputContainer) -> VideoStream:
     """Add a stream for the video track. Raises ValueError if MP4 does not take it."""
     stream = first.streams.video[0]
     copy = out.add_stream_from_template(stream, opaque=True)
+    assert isinstance(copy, VideoStream)
     # A template gives neither.
     copy.codec_context.codec_tag = stream.codec_context.codec_tag
     copy.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(0)
@@ -192,9 +195,3 @@ def _packets(
     except av.FFmpegError as error:
         # A damaged end: what came before it is kept, as with the video.
         notes.append(f"copying the other streams stopped at {seconds:.2f} s ({error})")
-
-
-def _copy_metadata(source: InputContainer, out: OutputContainer) -> None:
-    out.metadata.update(
-        {key: value for key, value in source.metadata.items() if key not in _OWN_METADATA}
-    )

@@ -12,17 +12,22 @@ from typing import Literal, Protocol, TypeAlias
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
-from av.stream import Stream
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
 
 from pipeline.audio import MOST_CHANNELS, SoundEncoder, encoder_name, has_layout, usual_layout
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import open_input
+from pipeline.headers import UNKNOWN, TrackHeader, read_track_headers
+from pipeline.metadata import is_chapter_or_timecode_track, metadata_warnings
 from pipeline.picture_track import picture_track
 
 TimedPacket: TypeAlias = "tuple[float, av.Packet[Stream], Stream]"
 """A packet with its decoding time in seconds and the stream of the output that it is for."""
 _MISREAD_BY_PLAYERS = ("vorbis", "truehd")
 """FFmpeg writes them into MP4, in a way that few players read."""
+_PART_OF_ANOTHER = Disposition.timed_thumbnails | 0x80000
+"""The second one is AV_DISPOSITION_DEPENDENT, for which PyAV has no name."""
 _PCM_OF_16_BITS = ("pcm_s16le", "pcm_s16be")
 
 
@@ -53,13 +58,23 @@ class Converter(Protocol):
 def stream_warnings(source: Path, limits: LimitOptions = DEFAULT_LIMITS) -> list[str]:
     """What of a clip an MP4 file will not have as it was, a line each. Raises InputError."""
     with open_input(source, limits) as container:
-        return [plan.warning for plan in plan_streams(source, container) if plan.warning]
+        annotated, _ = picture_track(source, container)
+        plans = plan_streams(source, container)
+        return [
+            *(plan.warning for plan in plans if plan.warning),
+            *metadata_warnings(container, annotated),
+        ]
 
 
 def plan_streams(source: Path, container: InputContainer) -> list[StreamPlan]:
     """A plan for each stream but the video that is annotated, in their order."""
     annotated, _ = picture_track(source, container)
-    return [_plan(stream) for stream in container.streams if stream.index != annotated.index]
+    headers = read_track_headers(source, container)
+    return [
+        _plan(stream, headers.get(stream.index, UNKNOWN))
+        for stream in container.streams
+        if stream.index != annotated.index and not is_chapter_or_timecode_track(container, stream)
+    ]
 
 
 def add_streams(
@@ -87,6 +102,9 @@ def add_streams(
             target = _add_copy(out, stream)
         target.metadata.update(stream.metadata)
         target.disposition = stream.disposition
+        if isinstance(stream, VideoStream):
+            # The annotated one is what players are to show.
+            target.disposition = stream.disposition & ~Disposition.default
         targets[plan.index] = target
     return targets, converters
 
@@ -120,10 +138,14 @@ def damage(source: InputContainer, converters: dict[int, Converter]) -> list[str
     ]
 
 
-def _plan(stream: Stream) -> StreamPlan:
+def _plan(stream: Stream, header: TrackHeader) -> StreamPlan:
+    if header.encrypted:
+        return _left_out(stream, "it is encrypted")
     if isinstance(stream, AudioStream) and stream.codec_context:
         return _plan_audio(stream)
-    if stream.type == "subtitle" and _mp4_takes(lambda out: _add_copy(out, stream)):
+    if header.auxiliary or int(stream.disposition) & _PART_OF_ANOTHER:
+        return _left_out(stream, "it belongs to the video, which is another one now")
+    if stream.type in ("video", "subtitle") and _mp4_takes(lambda out: _add_copy(out, stream)):
         return StreamPlan(stream.index, "copy")
     return _left_out(stream, "MP4 cannot carry it")
 
@@ -166,7 +188,10 @@ def _left_out(stream: Stream, why: str) -> StreamPlan:
 def _name(stream: Stream) -> str:
     """How to speak of a stream."""
     codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
-    return f"stream {stream.index} ({stream.type}, {codec or 'unknown codec'})"
+    about = [stream.type, codec or stream.metadata.get("handler_name") or "unknown codec"]
+    if stream.disposition & Disposition.attached_pic:
+        about.append("attached picture")
+    return f"stream {stream.index} ({', '.join(about)})"
 
 
 def _add_copy(out: OutputContainer, stream: Stream) -> Stream:

@@ -1,0 +1,185 @@
+"""What else of a clip is in the result: covers, chapters, tags, subtitles, or named if it is not.
+
+Clips are made, and results read, by the programs of FFmpeg.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_sound import ffmpeg, probed, pytestmark, result_of
+
+__all__ = ["pytestmark"]
+
+PICTURE = ("-f", "lavfi", "-i", "testsrc=s=128x96:r=25:d=1")
+H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
+
+
+def plain_clip(path: Path, *options: object) -> Path:
+    ffmpeg(*PICTURE, *H264, *options, path)
+    return path
+
+
+def probed_file(path: Path, *show: str) -> dict[str, Any]:
+    command = ["ffprobe", "-v", "error", *show, "-of", "json", str(path)]
+    return dict(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+
+
+def cover(folder: Path, suffix: str = "jpg") -> Path:
+    path = folder / f"cover.{suffix}"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.04", "-frames:v", 1, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_a_cover_is_carried(tmp_path: Path, tiny_weights: Path, suffix: str, kind: str) -> None:
+    clip, picture = plain_clip(tmp_path / "plain.mp4"), cover(tmp_path, kind)
+    with_cover = tmp_path / f"clip.{suffix}"
+    if suffix == "mkv":
+        mime = {"jpg": "image/jpeg", "png": "image/png"}[kind]
+        attach = ("-attach", picture, "-metadata:s:t", f"mimetype={mime}")
+        ffmpeg("-i", clip, "-c", "copy", *attach, with_cover)
+    else:
+        both = ("-i", clip, "-i", picture, "-map", 0, "-map", 1, "-c", "copy")
+        ffmpeg(*both, "-disposition:v:1", "attached_pic", with_cover)
+    result, notes = result_of(with_cover, tiny_weights)
+    assert notes == []
+    video, attached = probed(result, "v")
+    assert attached["disposition"]["attached_pic"] == 1
+    assert (video["nb_frames"], video["codec_name"]) == ("25", "h264")
+    ffmpeg("-i", result, "-map", "0:v:1", "-c", "copy", tmp_path / f"out.{kind}")
+    assert (tmp_path / f"out.{kind}").read_bytes() == picture.read_bytes()
+
+
+def test_a_second_video_track_is_carried_behind_the_annotated_one(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = tmp_path / "clip.mkv"
+    second = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=10:d=1")
+    ffmpeg(*PICTURE, *second, "-map", 0, "-map", 1, *H264, clip)
+    result, notes = result_of(clip, tiny_weights)
+    assert notes == []
+    annotated, other = probed(result, "v")
+    assert (annotated["width"], other["width"]) == (128, 64)
+    assert (annotated["disposition"]["default"], other["disposition"]["default"]) == (1, 0)
+    assert other["nb_frames"] == "10"
+
+
+def test_a_second_video_track_that_mp4_cannot_carry_is_named(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = tmp_path / "clip.mkv"
+    second = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=10:d=1")
+    ffmpeg(*PICTURE, *second, "-map", 0, "-map", 1, *H264, "-c:v:1", "libvpx", clip)
+    result, [note] = result_of(clip, tiny_weights)
+    assert note.startswith("stream 1 (video, vp8) was left out")
+    assert len(probed(result, "v")) == 1
+
+
+CHAPTERS = """;FFMETADATA1
+title=A title
+artist=Someone
+location=+48.1000+011.5000/
+favourite=yes
+[CHAPTER]
+TIMEBASE=1/1000
+START=0
+END=400
+title=First
+[CHAPTER]
+TIMEBASE=1/1000
+START=400
+END=1000
+title=Zweites Stück
+"""
+
+
+def clip_with_chapters(path: Path) -> Path:
+    text = path.with_suffix(".txt")
+    text.write_text(CHAPTERS, encoding="utf-8")
+    created = ("-metadata", "creation_time=2020-01-02T03:04:05Z")
+    chapters = ("-i", text, "-map_metadata", 1, "-map_chapters", 1)
+    ffmpeg(*PICTURE, *chapters, *H264, *created, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_chapters_and_tags_are_carried(tmp_path: Path, tiny_weights: Path, suffix: str) -> None:
+    result, notes = result_of(clip_with_chapters(tmp_path / f"clip.{suffix}"), tiny_weights)
+    found = probed_file(result, "-show_chapters", "-show_format")
+    assert [
+        (chapter["tags"]["title"], float(chapter["start_time"]), float(chapter["end_time"]))
+        for chapter in found["chapters"]
+    ] == [("First", 0.0, 0.4), ("Zweites Stück", 0.4, 1.0)]
+    tags = found["format"]["tags"]
+    assert (tags["title"], tags["artist"]) == ("A title", "Someone")
+    assert tags["location"] == "+48.1000+011.5000/"
+    assert tags["creation_time"] == "2020-01-02T03:04:05.000000Z"
+    # MP4 and MOV files of FFmpeg do not keep the tag in the first place.
+    lost = ["MP4 has no place for metadata, left out: FAVOURITE"]
+    assert notes == (lost if suffix == "mkv" else [])
+
+
+def test_chapters_end_with_the_frames_that_were_asked_for(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = clip_with_chapters(tmp_path / "clip.mkv")
+    result, _ = result_of(clip, tiny_weights, num_frames=5)
+    [chapter] = probed_file(result, "-show_chapters")["chapters"]
+    assert float(chapter["end_time"]) == pytest.approx(0.2, abs=0.001)
+
+
+@pytest.mark.parametrize("suffix", ["mov", "mp4", "mkv", "mxf"])
+def test_a_timecode_is_carried(tmp_path: Path, tiny_weights: Path, suffix: str) -> None:
+    clip = tmp_path / f"clip.{suffix}"
+    codec = ("-c:v", "mpeg2video") if suffix == "mxf" else H264
+    ffmpeg(*PICTURE, *codec, "-timecode", "01:02:03:04", clip)
+    result, notes = result_of(clip, tiny_weights)
+    [video] = probed(result, "v")
+    assert video["tags"]["timecode"] == "01:02:03:04"
+    assert [note for note in notes if "stream" in note] == []
+
+
+def test_language_title_and_role_of_tracks_are_carried(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = tmp_path / "clip.mkv"
+    sound = ("-f", "lavfi", "-i", "sine=d=1")
+    tags = ("-metadata:s:v", "language=fra", "-metadata:s:v", "title=Picture")
+    sounds = ("-metadata:s:a:1", "language=deu", "-metadata:s:a:1", "title=Kommentar")
+    roles = ("-disposition:a:0", 0, "-disposition:a:1", "default")
+    ffmpeg(
+        *(*PICTURE, *sound, *sound, "-map", 0, "-map", 1, "-map", 2, *H264, "-c:a", "aac"),
+        *("-c:a:1", "libvorbis", *tags, *sounds, *roles, clip),
+    )
+    result, _ = result_of(clip, tiny_weights)
+    [video] = probed(result, "v")
+    first, second = probed(result, "a")
+    assert video["tags"]["language"] == "fra"
+    assert (second["tags"]["language"], second["codec_name"]) == ("deu", "aac")
+    assert (first["disposition"]["default"], second["disposition"]["default"]) == (0, 1)
+
+
+def test_attached_files_are_named(tmp_path: Path, tiny_weights: Path) -> None:
+    font = tmp_path / "letters.ttf"
+    font.write_bytes(b"not really a font")
+    clip = plain_clip(
+        *(tmp_path / "clip.mkv", "-attach", font),
+        *("-metadata:s:t", "mimetype=application/x-truetype-font"),
+    )
+    _, [note] = result_of(clip, tiny_weights)
+    assert note == "stream 1 (attachment, letters.ttf) was left out: MP4 cannot carry it"
+
+
+def test_a_data_track_is_named(tmp_path: Path, tiny_weights: Path) -> None:
+    text = tmp_path / "data.txt"
+    text.write_bytes(b"0123456789" * 20)
+    clip = tmp_path / "clip.ts"
+    data = ("-f", "data", "-i", text, "-map", 0, "-map", 1, "-c:d", "copy")
+    ffmpeg(*PICTURE, *data, *H264, "-f", "mpegts", clip)
+    _, notes = result_of(clip, tiny_weights)
+    assert [note for note in notes if note.startswith("stream 1 (data")]
