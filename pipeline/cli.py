@@ -267,9 +267,9 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _configs(_: argparse.Namespace) -> None:
-    import openvino as ov
+    from pipeline.compiled import core
 
-    devices = ov.Core().available_devices
+    devices = core().available_devices
     _show(f"{AUTO:<14} what `tune` found to be the fastest here, else a rule; the default")
     for entry in configurations(available_cores()).values():
         _show(f"{entry.name:<14} {entry.description}")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InferenceError
 from pipeline.frames import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Job = TypeVar("Job")
 _Job = TypeVar("_Job", contravariant=True)
@@ -29,8 +33,19 @@ class Pool(Protocol[_Job]):
 
     `on_done(job, heads, latency_seconds)` is called as results come, in any order and on any
     thread; heads are views that are valid only during the call. An exception of it goes to
-    `on_error`.
+    `on_error`. A context manager, which closes it.
     """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     num_requests: int
     batch: int
@@ -63,12 +78,27 @@ class Pool(Protocol[_Job]):
         ...
 
     def close(self) -> None:
-        """Leave the requests to the next pool; to be called when all went well, after `drain`."""
+        """Wait until nothing runs, for some seconds at most; then no callback comes any more.
+
+        What was submitted but has not begun may be forgotten: `drain` first. May be called at any
+        time, on any thread, and again.
+        """
         ...
 
 
 class Engine(Protocol):
-    """A model that is ready to run."""
+    """A model that is ready to run. A context manager, which closes it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -83,4 +113,10 @@ class Engine(Protocol):
         self,
         on_done: Callable[[Job, Heads, float], None],
         on_error: Callable[[BaseException], None],
-    ) -> Pool[Job]: ...
+    ) -> Pool[Job]:
+        """Raises InferenceError if the engine is closed."""
+        ...
+
+    def close(self) -> None:
+        """Free the model, now or when the last of its pools is closed."""
+        ...

@@ -182,11 +182,11 @@ class _Judged:
         found: dict[Path, Detections] = {}
         for group in self._groups.values():
             prepared = self._prepare(self._sizes_wh[group[0]], infer, calibration)
-            engine = load_engine(prepared, infer)
-            precision = engine.facts()["precision"]
-            if precision in but_in:
-                return None
-            found.update(self._detect(group, prepared, engine))
+            with load_engine(prepared, infer) as engine:
+                precision = engine.facts()["precision"]
+                if precision in but_in:
+                    return None
+                found.update(self._detect(group, prepared, engine))
             self._on_progress(
                 Progress(f"evaluate {infer.precision}", len(found), len(self._truth), unit="image")
             )
@@ -222,13 +222,14 @@ class _Judged:
                 multi_label=True,
             )
 
-        pool: Pool[Path] = engine.open_pool(done, errors.append)
-        for path in group:
-            model_input = pool.next_input()
-            model_input.fill(PADDING_VALUE)  # The picture before was perhaps of another shape.
-            Preprocessor(boxes[path])(read_picture(path), model_input)
-            pool.submit(path)
-        pool.drain()
+        pool: Pool[Path]
+        with engine.open_pool(done, errors.append) as pool:
+            for path in group:
+                model_input = pool.next_input()
+                model_input.fill(PADDING_VALUE)  # The picture before was perhaps of another shape.
+                Preprocessor(boxes[path])(read_picture(path), model_input)
+                pool.submit(path)
+            pool.drain()
         if errors:
             raise errors[0]
         return found

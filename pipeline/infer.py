@@ -1,4 +1,4 @@
-"""The compiled model, its pool of requests, the callbacks, and what can go wrong with them."""
+"""The model compiled by OpenVINO, its pools of requests, and what can go wrong with them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from pipeline.compiled import Compiled, compile_for, core
 from pipeline.config import InferOptions
-from pipeline.engine import Engine, Heads, Job, inference_error
+from pipeline.engine import Engine, Heads, Job, Pool, inference_error
 from pipeline.errors import InferenceError, ModelError, UsageError, reason_of
 from pipeline.letterbox import PADDING_VALUE
-from pipeline.machine import available_cores, has_core_quota, nicer
+from pipeline.machine import available_cores, has_core_quota
 from pipeline.model.cache import NotKept, link_whole, publish, scratch_folder, seal
 from pipeline.model.graph import with_batch
 from pipeline.model.prepare import PreparedModel
@@ -29,10 +30,6 @@ from pipeline.notes import note
 from pipeline.throughput.configurations import is_cpu, missing_devices
 from pipeline.throughput.float_precision import fastest_float_precision
 from pipeline.throughput.selection import available_devices
-
-INFERENCE_NICENESS = 10
-"""How much nicer the threads that infer are than the others. Decoder and encoder take one frame
-after the other: while they wait for a core that infers, the other cores run out of frames."""
 
 _BLOBS = "*.blob"
 
@@ -66,22 +63,25 @@ def resolved_precision(precision: str, device: str = "CPU") -> str:
     return fastest_float_precision() if is_cpu(device, available_devices()) else "auto"
 
 
-def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.CompiledModel:
+def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> Compiled:
     """Compile for a device, or take what an earlier run compiled; notes tell of a damaged cache.
 
-    Raises UsageError, ModelError.
+    The caller closes it. Raises UsageError, ModelError.
     """
-    core = ov.Core()
-    require_device(options.device, core.available_devices)
+    return Compiled(lambda: _compile_or_load(model, options, cache))
+
+
+def _compile_or_load(model: ov.Model, options: InferOptions, cache: Path) -> ov.CompiledModel:
+    require_device(options.device, core().available_devices)
     config = compile_config(options)
     try:
-        return _compile_cached(core, model, options.device, config, cache)
+        return _compile_cached(model, options.device, config, cache)
     except NotKept as error:
         note(str(error))
     except RuntimeError:
         pass  # Because of the cache or of the model: the latter shows again.
     try:
-        return _compile(core, model, options.device, config)
+        return compile_for(model, options.device, config)
     except RuntimeError as error:
         raise ModelError(
             f"OpenVINO cannot compile the model for {options.device} with {config} "
@@ -90,7 +90,7 @@ def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> ov.Com
 
 
 def _compile_cached(
-    core: ov.Core, model: ov.Model, device: str, config: dict[str, str], cache: Path
+    model: ov.Model, device: str, config: dict[str, str], cache: Path
 ) -> ov.CompiledModel:
     """Compile with OpenVINO's cache in a folder of this process, and keep what is new in it.
 
@@ -100,17 +100,11 @@ def _compile_cached(
     kept = cache / hashlib.sha256(facts.encode()).hexdigest()[:16]
     with scratch_folder(cache) as scratch:
         known = {blob.name for blob in kept.glob(_BLOBS) if link_whole(blob, scratch)}
-        compiled = _compile(core, model, device, {"CACHE_DIR": str(scratch), **config})
+        compiled = compile_for(model, device, {"CACHE_DIR": str(scratch), **config})
         for blob in scratch.glob(_BLOBS):
             if blob.name not in known:
                 publish(kept / blob.name, functools.partial(_move_sealed, blob))
     return compiled
-
-
-def _compile(
-    core: ov.Core, model: ov.Model, device: str, config: dict[str, str]
-) -> ov.CompiledModel:
-    return nicer(INFERENCE_NICENESS, lambda: core.compile_model(model, device, config))
 
 
 def _move_sealed(source: Path, target: Path) -> None:
@@ -141,7 +135,7 @@ def compile_config(options: InferOptions) -> dict[str, str]:
     return config
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Engine):
     """The model compiled by OpenVINO. Raises UsageError, ModelError."""
 
     def __init__(self, prepared: PreparedModel, options: InferOptions) -> None:
@@ -151,11 +145,10 @@ class OpenVinoEngine:
         if options.batch > 1:
             model = with_batch(model, options.batch)
         self.compiled = compile_model(model, options, prepared.compiled_cache_dir)
-        self._idle: list[ov.AsyncInferQueue] = []
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        return tuple(self.compiled.input().shape)
+        return self.compiled.input_shape
 
     def facts(self) -> dict[str, Any]:
         # AUTO does not tell; then it is what was asked for.
@@ -179,11 +172,10 @@ class OpenVinoEngine:
         on_done: Callable[[Job, Heads, float], None],
         on_error: Callable[[BaseException], None],
     ) -> InferPool[Job]:
-        if self._idle:
-            queue = self._idle.pop()
-        else:
-            queue = ov.AsyncInferQueue(self.compiled, self._num_requests())
-        return InferPool(queue, self.input_shape, on_done, on_error, on_close=self._idle.append)
+        return InferPool(self.compiled, self._num_requests(), on_done, on_error)
+
+    def close(self) -> None:
+        self.compiled.close()
 
     def _num_requests(self) -> int:
         """Twice what OpenVINO finds enough to keep its streams busy.
@@ -210,49 +202,39 @@ class _Running(Generic[Job]):
     started_seconds: float
 
 
-class InferPool(Generic[Job]):
+class InferPool(Pool[Job]):
     """Asynchronous requests of OpenVINO, each with an input buffer that is written in place.
 
     From OpenVINO's side a callback never fails, because one that does makes a later call abort
     the process.
-
-    queue: its requests, none of which runs. on_close: is given the queue back, all of its memory
-    in place: the first inference of a new request takes a tenth longer.
     """
 
     def __init__(
         self,
-        queue: ov.AsyncInferQueue,
-        input_shape: tuple[int, ...],
+        compiled: Compiled,
+        num_requests: int,
         on_done: Callable[[Job, Heads, float], None],
         on_error: Callable[[BaseException], None],
-        on_close: Callable[[ov.AsyncInferQueue], None],
     ) -> None:
-        self._queue = queue
-        self._requests = list(queue)
+        self._compiled = compiled
         self._on_done = on_done
         self._on_error = on_error
-        self._on_close = on_close
+        self._callback_error: BaseException | None = None
+        self._running: dict[int, _Running[Job]] = {}
+        self._last_done_seconds = 0.0
+        self._filling: tuple[int, int] | None = None
+        self._jobs: list[Job] = []
+        self._requests = compiled.open_requests(num_requests, self._finished)
+        # Dropped without `close`, it is closed all the same.
+        self._drop = weakref.finalize(self, compiled.leave_requests, self._requests)
+        self._drop.atexit = False
+        input_shape = compiled.input_shape
         self.num_requests, self.batch = len(self._requests), input_shape[0]
         # One more than there are requests, so that the one submitted last can rest.
         num_buffers = self.num_requests + 1
         self._buffers = [np.full(input_shape, PADDING_VALUE, np.uint8) for _ in range(num_buffers)]
         self._free = deque(range(num_buffers))
         self._tensors = [ov.Tensor(buffer, shared_memory=True) for buffer in self._buffers]
-        self._running: dict[int, _Running[Job]] = {}
-        self._last_done_seconds = 0.0
-        self._filling: tuple[int, int] | None = None
-        self._jobs: list[Job] = []
-        # Weakly: the queue's reference to its callback is out of sight of the garbage collector,
-        # and would keep this pool, and the model with it, for ever.
-        this = weakref.ref(self)
-
-        def call_back(request: ov.InferRequest, request_id: int) -> None:
-            pool = this()
-            if pool is not None:
-                pool._callback(request, request_id)
-
-        self._queue.set_callback(call_back)
 
     @property
     def num_running(self) -> int:
@@ -283,16 +265,15 @@ class InferPool(Generic[Job]):
         (request_id, buffer), self._filling = self._filling, None
         # The rest of a batch that is not full is what an earlier one left: nobody looks at it.
         jobs, self._jobs = tuple(self._jobs), []
-        self._requests[request_id].set_input_tensor(self._tensors[buffer])
         self._running[request_id] = _Running(jobs, buffer, time.perf_counter())
-        self._queue.start_async(userdata=request_id)
+        self._requests.start(request_id, self._tensors[buffer])
 
     def drain(self) -> None:
         self.flush()
         failures = []
-        for request_id, request in enumerate(self._requests):
+        for request_id in range(self.num_requests):
             try:
-                request.wait()
+                self._requests.wait(request_id)
             except RuntimeError as error:
                 failures.append((request_id, error))
         if failures:
@@ -300,29 +281,36 @@ class InferPool(Generic[Job]):
             raise self._failure(request_id, f"failed: {reason_of(reason)}") from reason
         for request_id in list(self._running):
             self._raise_if_failed(request_id)
+        self._raise_if_callback_failed()
 
     def close(self) -> None:
-        self._on_close(self._queue)
+        if self._drop.alive and self._compiled.close_requests(self._requests):
+            self._drop.detach()
+            self._buffers.clear()
+            self._tensors.clear()
+            # Their owner, which often owns this pool too, is free without the garbage collector.
+            del self._on_done, self._on_error
 
     def _wait_for_request(self) -> int:
         try:
-            request_id: int = self._queue.get_idle_request_id()
+            request_id = self._requests.wait_for_any()
         except RuntimeError as error:
             self.drain()  # Knows which it was.
             raise InferenceError(f"inference failed: {reason_of(error)}") from error
         self._raise_if_failed(request_id)
+        self._raise_if_callback_failed()
         return request_id
 
-    def _callback(self, request: ov.InferRequest, request_id: int) -> None:
+    def _finished(self, request_id: int) -> None:
         try:
             running = self._running[request_id]
             self._last_done_seconds = time.perf_counter()
             latency = self._last_done_seconds - running.started_seconds
-            heads = [tensor.data for tensor in request.output_tensors]
+            heads = self._requests.outputs(request_id)
             for i, job in enumerate(running.jobs):
                 self._on_done(job, [head[i] for head in heads], latency)
         except BaseException as error:
-            self._on_error(error)
+            self._report(error)
         finally:
             # Last, so that a callback that hangs looks like the request that it holds up.
             finished = self._running.pop(request_id, None)
@@ -334,10 +322,21 @@ class InferPool(Generic[Job]):
         if request_id not in self._running:
             return
         try:
-            self._requests[request_id].wait()
+            self._requests.wait(request_id)
         except RuntimeError as error:
             raise self._failure(request_id, f"failed: {reason_of(error)}") from error
         raise self._failure(request_id, "gave no result")
+
+    def _report(self, error: BaseException) -> None:
+        try:
+            self._on_error(error)
+        except BaseException as second:
+            self._callback_error = second
+
+    def _raise_if_callback_failed(self) -> None:
+        if self._callback_error is not None:
+            reason = reason_of(self._callback_error)
+            raise InferenceError(f"a callback failed: {reason}") from self._callback_error
 
     def _failure(self, request_id: int, what: str) -> InferenceError:
         running = self._running.get(request_id)

@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Generic
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.engine import Heads, Job, inference_error
+from pipeline.engine import Engine, Heads, Job, Pool, inference_error
 from pipeline.errors import InferenceError, ModelError
 from pipeline.letterbox import PADDING_VALUE
 from pipeline.machine import available_cores
@@ -23,9 +23,10 @@ from pipeline.model.checkpoint import YOLOv5, read_checkpoint
 from pipeline.model.prepare import PreparedModel
 
 _NUM_INPUTS = 3
+_CLOSE_SECONDS = 2.0
 
 
-class PyTorchEngine:
+class PyTorchEngine(Engine):
     """A YOLOv5 checkpoint in float32, on all cores. Raises ModelError if it is not a .pt file."""
 
     def __init__(self, prepared: PreparedModel) -> None:
@@ -58,8 +59,11 @@ class PyTorchEngine:
     ) -> PyTorchPool[Job]:
         return PyTorchPool(self._model, self.input_shape, on_done, on_error)
 
+    def close(self) -> None:
+        """Python frees the model when neither this nor a pool is used any more."""
 
-class PyTorchPool(Generic[Job]):
+
+class PyTorchPool(Pool[Job]):
     """One thread that runs the model; the next frame is prepared while it does."""
 
     num_requests = 1
@@ -83,6 +87,7 @@ class PyTorchPool(Generic[Job]):
         self._started_seconds: float | None = None
         self._error: InferenceError | None = None
         self._worker: threading.Thread | None = None
+        self._is_closed = False
 
     @property
     def num_running(self) -> int:
@@ -93,10 +98,12 @@ class PyTorchPool(Generic[Job]):
         return 0.0 if started is None else time.perf_counter() - started
 
     def next_input(self) -> NDArray[np.uint8]:
-        if self._filling is None:
+        if self._filling is None and not self._is_closed:
             self._filling = self._free.get()
         if self._error is not None:
             raise self._error
+        if self._filling is None or self._is_closed:
+            raise InferenceError("the pool of requests is closed")
         return self._filling
 
     def submit(self, job: Job) -> None:
@@ -119,7 +126,10 @@ class PyTorchPool(Generic[Job]):
             raise self._error
 
     def close(self) -> None:
-        """There is nothing that the next pool would take over."""
+        self._is_closed = True
+        if self._worker is not None:
+            self._waiting.put(None)
+            self._worker.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
         # A setting of the process, which the host of this library may have chosen.
@@ -133,7 +143,7 @@ class PyTorchPool(Generic[Job]):
     def _infer_all(self) -> None:
         while (work := self._waiting.get()) is not None:
             job, pixels = work
-            if self._error is None:
+            if self._error is None and not self._is_closed:
                 self._started_seconds = time.perf_counter()
                 self._infer(job, pixels)
                 self._started_seconds = None

@@ -10,13 +10,13 @@ The frames between the two ends are bounded, so memory does not depend on the cl
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from types import TracebackType
 from typing import TextIO
 
 import numpy as np
@@ -84,7 +84,7 @@ class FrameLoop:
 
     Whatever fails, on any thread, comes through the same queue as the results; `run` then stops
     the producer, waits for the requests under way, and raises the first error, a PipelineError
-    that names the step and the frame.
+    that names the step and the frame. A context manager, which ends what runs.
     """
 
     def __init__(
@@ -133,6 +133,23 @@ class FrameLoop:
         stats.requests_running.limit = self._pool.num_requests
         stats.in_flight.limit = max_in_flight
 
+    def __enter__(self) -> FrameLoop:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the producer and close the pool; a step or a model that hangs is left behind."""
+        self._stop.set()
+        self._in_flight.release()
+        self._pool.close()
+        # While a request hangs, so does the producer that waits for it.
+        if self._producer.ident is not None and not self._pool.num_running:
+            self._producer.join(_JOIN_SECONDS)
+
     def run(self) -> None:
         """Take every frame through all steps; returns when the encoder has taken the last."""
         self._producer.start()
@@ -143,16 +160,6 @@ class FrameLoop:
             if placed is error:
                 raise
             raise placed from error
-        else:
-            self._pool.close()
-        finally:
-            self._stop.set()
-            self._in_flight.release()
-            self._producer.join(_JOIN_SECONDS)
-            if not self._producer.is_alive():
-                # It holds our methods, and so us: with its requests and buffers it would stay in
-                # memory until the garbage collector comes by, segment after segment.
-                del self._pool
 
     def _produce(self) -> None:
         clocks, place, num_frames = self._stats.producer, self._stats.position.decoding, 0
@@ -190,9 +197,6 @@ class FrameLoop:
                 self._pool.drain()
         except BaseException as error:
             self._failed(_placed(error, place) if isinstance(error, Exception) else error)
-            # OpenVINO aborts the process if requests are let go while they run.
-            with contextlib.suppress(InferenceError):
-                self._pool.drain()
         finally:
             place.enter(Step.DONE)
             self._arrived.put(_End(num_frames))

@@ -75,8 +75,11 @@ def process_video(
     models: keeps the model for the next run that is given the same. executor: who works on the
     segments; None opens what the config asks for, for this run.
     """
+    if models is None:
+        with Models() as own:
+            return process_video(config, on_progress, position, own, executor)
     config = converted("config", config, ProcessConfig)
-    position, models = position or Position(), models or Models()
+    position = position or Position()
     with CallersErrors(on_progress) as progress:
         if executor is not None:
             return _process_clip(config, progress, position, models, executor)

@@ -181,22 +181,24 @@ def process_segment(
             assert isinstance(source, SyntheticSource)
             lines = stack.enter_context(files.truth.open("w", encoding="utf-8"))
             source.on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
-        loop = FrameLoop(
-            frames=itertools.islice(frames, task.num_frames),
-            first_index=task.first_index,
-            info=source.info,
-            engine=engine,
-            prepared=clip.prepared,
-            box=letterbox(source.info.size_wh, clip.prepared.input_wh),
-            detect=config.detect,
-            class_ids=task.class_ids,
-            every=config.every,
-            reuse_duplicates=config.reuse_duplicates,
-            encoder=encoder,
-            results=results,
-            stats=stats,
-            snapshots=snapshots,
-            on_frame=on_frame,
+        loop = stack.enter_context(
+            FrameLoop(
+                frames=itertools.islice(frames, task.num_frames),
+                first_index=task.first_index,
+                info=source.info,
+                engine=engine,
+                prepared=clip.prepared,
+                box=letterbox(source.info.size_wh, clip.prepared.input_wh),
+                detect=config.detect,
+                class_ids=task.class_ids,
+                every=config.every,
+                reuse_duplicates=config.reuse_duplicates,
+                encoder=encoder,
+                results=results,
+                stats=stats,
+                snapshots=snapshots,
+                on_frame=on_frame,
+            )
         )
         _require_memory(source.info, stats.in_flight.limit or 0, config.limits)
         loop.run()

@@ -149,19 +149,20 @@ class StepsAlone:
             if frame.index % (len(frames) // _NUM_HEAD_SAMPLES + 1) == 0:
                 self._head_samples.append([head.copy() for head in heads])
 
-        pool: Pool[Frame] = engine.open_pool(keep, errors.append)
-        preprocess = Preprocessor(self._box)
-        for frame in frames:
-            preprocess(frame, pool.next_input())
-            pool.submit(frame)
-        pool.drain()
+        pool: Pool[Frame]
+        with engine.open_pool(keep, errors.append) as pool:
+            preprocess = Preprocessor(self._box)
+            for frame in frames:
+                preprocess(frame, pool.next_input())
+                pool.submit(frame)
+            pool.drain()
         raise_first(errors)
 
 
 def infer_alone(engine: Engine, count: int) -> tuple[float, float]:
     """CPU milliseconds per frame, and frames per second, of the model alone."""
     errors: list[BaseException] = []
-    pool: Pool[int] = engine.open_pool(lambda *_: None, errors.append)
+    pool: Pool[int]
 
     def infer_all() -> float:
         started = time.perf_counter()
@@ -171,7 +172,10 @@ def infer_alone(engine: Engine, count: int) -> tuple[float, float]:
         pool.drain()
         return count / (time.perf_counter() - started)
 
-    fps, seconds = cpu_seconds(infer_all)
+    def ignore(index: int, heads: Heads, latency_seconds: float) -> None: ...
+
+    with engine.open_pool(ignore, errors.append) as pool:
+        fps, seconds = cpu_seconds(infer_all)
     raise_first(errors)
     return 1000 * seconds / count, fps
 

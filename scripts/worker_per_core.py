@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 
 from pipeline.annotate import Annotator
+from pipeline.compiled import Compiled
 from pipeline.config import DetectOptions, EncodeOptions, InferOptions
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder
@@ -94,17 +94,17 @@ def _fps_of_worker(worker: _Worker) -> float:
         num_threads=1,
         pinning=False,
     )
-    request = OpenVinoEngine(prepared, options).compiled.create_infer_request()
     output = work.output_dir / f"core-{worker.core}.mp4"
-    _annotate(work, prepared, request, output, _WARM_UP_FRAMES, lambda: None)
-    return _annotate(work, prepared, request, output, None, worker.start.wait)
+    with OpenVinoEngine(prepared, options) as engine:
+        _annotate(work, prepared, engine.compiled, output, _WARM_UP_FRAMES, lambda: None)
+        return _annotate(work, prepared, engine.compiled, output, None, worker.start.wait)
 
 
 @one_library_thread()
 def _annotate(
     work: Work,
     prepared: PreparedModel,
-    request: ov.InferRequest,
+    compiled: Compiled,
     output: Path,
     num_frames: int | None,
     wait: Callable[[], object],
@@ -115,13 +115,11 @@ def _annotate(
     preprocess, annotator = Preprocessor(box), Annotator(reader.info, prepared.layout.class_names)
     encoder = VideoEncoder(output, reader.info, work.encode)
     model_input = np.full((1, *prepared.input_wh[::-1], 3), PADDING_VALUE, np.uint8)
-    request.set_input_tensor(ov.Tensor(model_input, shared_memory=True))
     wait()
     started = time.perf_counter()
     for frame in itertools.islice(reader, num_frames):
         preprocess(frame, model_input[0])
-        request.infer(share_outputs=True)
-        heads = [tensor.data[0] for tensor in request.output_tensors]
+        heads = [head[0] for head in compiled.infer(model_input)]
         detections = detections_from(
             prepared.select_candidates(heads, _DETECT.confidence_threshold),
             box,

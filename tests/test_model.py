@@ -174,8 +174,8 @@ def picture(size_wh: tuple[int, int]) -> NDArray[np.uint8]:
 
 def heads_of(prepared: PreparedModel) -> list[NDArray[np.float32]]:
     options = InferOptions(precision="f32")
-    compiled = compile_model(prepared.model, options, prepared.compiled_cache_dir)
-    outputs = [np.array(head[0]) for head in compiled([picture(prepared.input_wh)]).values()]
+    with compile_model(prepared.model, options, prepared.compiled_cache_dir) as compiled:
+        outputs = [head[0] for head in compiled.infer(picture(prepared.input_wh))]
     return whole_heads(prepared, outputs)
 
 
@@ -297,13 +297,14 @@ def test_in_a_batch_every_picture_has_the_heads_it_has_alone(
     ]
     pictures = np.random.default_rng(5).integers(0, 256, (batch, 96, 160, 3), np.uint8)
     options = InferOptions(precision="f32")
-    together = compile_model(batched, options, tmp_path)([pictures])
-    alone = compile_model(prepared.model, options, tmp_path)
-    for i in range(batch):
-        for whole, single in zip(
-            together.values(), alone([pictures[i : i + 1]]).values(), strict=True
-        ):
-            np.testing.assert_allclose(whole[i], single[0], rtol=1e-4, atol=1e-4)
+    with (
+        compile_model(batched, options, tmp_path) as batches,
+        compile_model(prepared.model, options, tmp_path) as alone,
+    ):
+        together = batches.infer(pictures)
+        for i in range(batch):
+            for whole, single in zip(together, alone.infer(pictures[i : i + 1]), strict=True):
+                np.testing.assert_allclose(whole[i], single[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_batch_keeps_the_layout_of_the_heads(cache: Path, tiny_weights: Path) -> None:

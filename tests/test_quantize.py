@@ -92,8 +92,8 @@ def stages(
 
 def heads_of(prepared: PreparedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     options = InferOptions(precision="f32")
-    compiled = compile_model(prepared.model, options, prepared.compiled_cache_dir)
-    outputs = [np.array(head[0]) for head in compiled([pixels[None]]).values()]
+    with compile_model(prepared.model, options, prepared.compiled_cache_dir) as compiled:
+        outputs = [head[0] for head in compiled.infer(pixels[None])]
     return whole_heads(prepared, outputs)
 
 

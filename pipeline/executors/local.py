@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -31,19 +32,20 @@ class LocalExecutor:
         return {"executor": "local"}
 
     def prepare(self, clip: OpenClip, config: ProcessConfig) -> None:
-        self._engine(clip, config)
+        with self._engine(clip, config):
+            pass  # It is kept.
 
     def run(
         self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
     ) -> Iterator[Done]:
         for task in tasks:
             self._position.encoding.enter(Step.PREPARE)
-            engine = self._engine(clip, task.config)
-            yield (
-                task,
-                process_segment(clip, engine, task, self._position, lambda: on_frames(1)),
-            )
+            with self._engine(clip, task.config) as engine:
+                manifest = process_segment(clip, engine, task, self._position, lambda: on_frames(1))
+            yield task, manifest
 
-    def _engine(self, clip: OpenClip, config: ProcessConfig) -> Engine:
+    def _engine(
+        self, clip: OpenClip, config: ProcessConfig
+    ) -> contextlib.AbstractContextManager[Engine]:
         assert isinstance(config.infer, InferOptions)  # Selected by now.
         return self._models.engine(clip.prepared, config.infer)

@@ -152,10 +152,10 @@ class SegmentWorker:
             try:
                 prepared = self._prepare(job, source.info.size_wh)
                 assert isinstance(task.config.infer, InferOptions)
-                engine = self._models.engine(prepared, task.config.infer)
-                manifest = process_segment(
-                    OpenClip(source, prepared), engine, task, position, lambda: None
-                )
+                with self._models.engine(prepared, task.config.infer) as engine:
+                    manifest = process_segment(
+                        OpenClip(source, prepared), engine, task, position, lambda: None
+                    )
             finally:
                 source.close()
         manifest.write(task.files.manifest)

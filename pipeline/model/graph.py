@@ -15,6 +15,7 @@ from openvino import opset13 as ops
 from openvino.passes import ConstantFolding, Manager
 from openvino.preprocess import PrePostProcessor
 
+from pipeline.compiled import Compiled, compile_for
 from pipeline.errors import ModelError, reason_of
 from pipeline.heads import STRIDES, HeadConvolution, HeadLayout
 
@@ -333,12 +334,11 @@ def _infer_anchors(
     """
     if probe.input().partial_shape.is_dynamic:
         probe.reshape([1, 3, 320, 320])
-    compiled = ov.compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    image = np.random.default_rng(0).random(tuple(compiled.input().shape), np.float32)
-    *heads, decoded = (
-        np.asarray(value, np.float32)
-        for value in compiled([image.astype(compiled.input().element_type.to_dtype())]).values()
-    )
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    image = np.random.default_rng(0).random(tuple(probe.input().shape), np.float32)
+    with Compiled(lambda: compile_for(probe, "CPU", config)) as compiled:
+        outputs = compiled.infer(image.astype(probe.input().element_type.to_dtype()))
+    *heads, decoded = (np.asarray(value, np.float32) for value in outputs)
     order = sorted(range(len(heads)), key=lambda i: -heads[i].shape[2])
     strides = tuple(image.shape[2] // heads[i].shape[2] for i in order)
     counts = [heads[i].size // decoded.shape[2] for i in order]

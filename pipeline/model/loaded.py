@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Generic, TypeVar
 
 import openvino as ov
@@ -23,28 +26,67 @@ _MOST_MODELS = 4
 Value = TypeVar("Value")
 
 
-class _Latest(Generic[Value]):
-    """The values that were asked for last, by their keys."""
+@dataclass(eq=False, slots=True)
+class _Loaded:
+    """An engine, and the graph that it was made of: no other one can get its id meanwhile."""
 
-    def __init__(self) -> None:
+    model: ov.Model
+    engine: Engine
+    num_users: int = 0
+    is_dropped: bool = False
+
+    def close_if_unused(self) -> None:
+        if self.is_dropped and not self.num_users:
+            self.engine.close()
+
+
+def _drop(loaded: _Loaded) -> None:
+    loaded.is_dropped = True
+    loaded.close_if_unused()
+
+
+class _Latest(Generic[Value]):
+    """The values that were asked for last, by their keys. drop: is called with each of others."""
+
+    def __init__(self, drop: Callable[[Value], object] = lambda value: None) -> None:
+        self._drop = drop
         self._values: dict[Hashable, Value] = {}
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         if key not in self._values and len(self._values) == _MOST_MODELS:
-            del self._values[next(iter(self._values))]  # Its memory first.
+            self._drop(self._values.pop(next(iter(self._values))))  # Its memory first.
         value = self._values.pop(key) if key in self._values else make()
         self._values[key] = value
         return value
 
+    def clear(self) -> None:
+        while self._values:
+            self._drop(self._values.popitem()[1])
+
 
 class Models:
-    """Gives what it gave before where the same is asked for again; any thread may ask."""
+    """Gives what it gave before where the same is asked for again; any thread may ask.
+
+    A context manager, which closes the engines; those in use are closed when they are not.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._prepared: _Latest[PreparedModel] = _Latest()
         self._quantized: _Latest[PreparedModel] = _Latest()
-        self._engines: _Latest[tuple[ov.Model, Engine]] = _Latest()
+        self._engines: _Latest[_Loaded] = _Latest(_drop)
+
+    def __enter__(self) -> Models:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._engines.clear()
 
     def prepare(
         self, weights: Path, source_wh: tuple[int, int], imgsz: int, on_progress: ProgressCallback
@@ -79,12 +121,18 @@ class Models:
             )
         return dataclasses.replace(quantized, source_wh=prepared.source_wh)
 
-    def engine(self, prepared: PreparedModel, options: InferOptions) -> Engine:
-        """As `load_engine`."""
+    @contextmanager
+    def engine(self, prepared: PreparedModel, options: InferOptions) -> Iterator[Engine]:
+        """As `load_engine`; the engine stays open for as long as it is used here."""
         with self._lock:
-            # The graph is kept with it: no other one can get its id meanwhile.
-            _, engine = self._engines.get(
+            loaded = self._engines.get(
                 (id(prepared.model), options),
-                lambda: (prepared.model, load_engine(prepared, options)),
+                lambda: _Loaded(prepared.model, load_engine(prepared, options)),
             )
-        return engine
+            loaded.num_users += 1
+        try:
+            yield loaded.engine
+        finally:
+            with self._lock:
+                loaded.num_users -= 1
+                loaded.close_if_unused()

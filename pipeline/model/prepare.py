@@ -16,6 +16,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino.frontend import FrontEndManager
 
+from pipeline.compiled import core
 from pipeline.errors import ModelError, reason_of
 from pipeline.heads import HeadConvolution, HeadLayout
 from pipeline.letterbox import input_size_wh
@@ -221,7 +222,7 @@ def read_cached_ir(ir: Path) -> ov.Model | None:
     if not is_whole(ir):
         return None
     try:
-        model = ov.Core().read_model(ir)
+        model = core().read_model(ir)
         graph.stored_layout(model, ir)
         return model
     except (RuntimeError, ModelError):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from pipeline.compiled import core
 from pipeline.config import ModelName, SyntheticOptions
 from pipeline.errors import InferenceError, PipelineError, UsageError, reason_of
 from pipeline.infer import resolved_precision
@@ -115,7 +116,7 @@ def benchmark(
     """
     options = converted("options", options, BenchOptions)
     cores = available_cores()
-    devices = list(devices if devices is not None else ov.Core().available_devices)
+    devices = list(devices if devices is not None else core().available_devices)
     names = options.names or tuple(configurations(cores))
     rows = [
         Row(

@@ -7,15 +7,17 @@ times the speed of float32. OpenVINO takes bf16 on all of them, so here it is tr
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import statistics
 import time
-from functools import cache
 
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
+from pipeline.compiled import Compiled, compile_for
 from pipeline.machine import bf16_instructions, processor_name
 from pipeline.model.cache import NotKept, publish
 from pipeline.model.weights import cache_dir
@@ -26,7 +28,7 @@ _WORTHWHILE_GAIN = 1.1
 _ROUNDS, _INFERENCES = 7, 6
 
 
-@cache
+@functools.cache
 def fastest_float_precision() -> str:
     """ "bf16" where it is clearly faster than "f32"; measured once per processor and OpenVINO."""
     instructions = bf16_instructions()
@@ -49,26 +51,29 @@ def fastest_float_precision() -> str:
 
 def _bf16_gain() -> float:
     """How many times as fast as in float32 a few convolutions of YOLOv5n's kind are in bf16."""
-    model, core = _convolutions(), ov.Core()
-    requests = {
-        precision: core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": precision,
-                "NUM_STREAMS": "1",
-                "INFERENCE_NUM_THREADS": "1",
-            },
-        ).create_infer_request()
-        for precision in ("f32", "bf16")
-    }
-    seconds: dict[str, list[float]] = {precision: [] for precision in requests}
-    for _ in range(_ROUNDS):
-        for precision, request in requests.items():
-            started = time.perf_counter()
-            for _ in range(_INFERENCES):
-                request.infer()
-            seconds[precision].append(time.perf_counter() - started)
+    model = _convolutions()
+    config = {"NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1"}
+    seconds: dict[str, list[float]] = {"f32": [], "bf16": []}
+    with contextlib.ExitStack() as stack:
+        models = {
+            precision: stack.enter_context(
+                Compiled(
+                    functools.partial(
+                        compile_for,
+                        model,
+                        "CPU",
+                        {"INFERENCE_PRECISION_HINT": precision, **config},
+                    )
+                )
+            )
+            for precision in seconds
+        }
+        for _ in range(_ROUNDS):
+            for precision, compiled in models.items():
+                started = time.perf_counter()
+                for _ in range(_INFERENCES):
+                    compiled.infer()
+                seconds[precision].append(time.perf_counter() - started)
     return statistics.median(seconds["f32"]) / statistics.median(seconds["bf16"])
 
 

@@ -103,7 +103,6 @@ def measure_model(job: ModelJob) -> ModelSpeed:
         prepared = prepare_int8(job.weights, size_wh, job.imgsz, calibration, no_progress)
     else:
         prepared = prepare_model(job.weights, size_wh, job.imgsz, no_progress)
-    engine = load_engine(prepared, job.options)
     inputs: NDArray[np.uint8] = np.load(job.inputs, mmap_mode="r")
     box = letterbox(size_wh, prepared.input_wh)
     found: dict[int, Detections] = {}
@@ -120,13 +119,18 @@ def measure_model(job: ModelJob) -> ModelSpeed:
             max_detections=_DETECT.max_detections,
         )
 
-    pool: Pool[int] = engine.open_pool(keep_first, errors.append)
-    load_seconds = time.perf_counter() - started
-    with one_library_thread():
+    pool: Pool[int]
+    with (
+        load_engine(prepared, job.options) as engine,
+        engine.open_pool(keep_first, errors.append) as pool,
+        one_library_thread(),
+    ):
+        load_seconds = time.perf_counter() - started
         first_seconds = _seconds(lambda: _infer(pool, inputs, 1))
         # Every input once, to know what is found on it, and every request, to warm it.
         _infer(pool, inputs, max(len(inputs), 2 * pool.num_requests * pool.batch))
         seconds = _seconds(lambda: _infer(pool, inputs, job.num_frames))
+        facts = engine.facts()
     if errors:
         raise errors[0]
     return ModelSpeed(
@@ -134,7 +138,7 @@ def measure_model(job: ModelJob) -> ModelSpeed:
         first_inference_seconds=first_seconds,
         seconds=seconds,
         num_frames=job.num_frames,
-        facts=engine.facts(),
+        facts=facts,
         detections=[found[index] for index in range(len(inputs))],
     )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import openvino as ov
-
+from pipeline.compiled import core
 from pipeline.config import AutoOptions, InferOptions
 from pipeline.errors import UsageError
 from pipeline.throughput.configurations import possible_devices
@@ -18,11 +17,11 @@ def require_possible(asked: InferOptions | AutoOptions, cores: int) -> None:
 
     cores: that the model may use. Devices that are not there are left to `require_device`.
     """
-    core = ov.Core()
-    devices = possible_devices(asked.device or "CPU", core.available_devices)
+    openvino = core()
+    devices = possible_devices(asked.device or "CPU", openvino.available_devices)
     capability = _CAPABILITIES.get(asked.precision or "")
     if capability and devices:
-        have = {name: core.get_property(name, "OPTIMIZATION_CAPABILITIES") for name in devices}
+        have = {name: openvino.get_property(name, "OPTIMIZATION_CAPABILITIES") for name in devices}
         if not any(capability in names for names in have.values()):
             told = "; ".join(f"{name}: {', '.join(names)}" for name, names in have.items())
             raise UsageError(

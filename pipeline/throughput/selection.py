@@ -15,6 +15,7 @@ from typing import Any
 
 import openvino as ov
 
+from pipeline.compiled import core
 from pipeline.config import AutoOptions, EncodeOptions, InferOptions
 from pipeline.errors import UsageError
 from pipeline.machine import available_cores, processor_name
@@ -174,7 +175,7 @@ def tuning_of(
 @functools.cache
 def available_devices() -> tuple[str, ...]:
     """What OpenVINO finds on this machine."""
-    return tuple(ov.Core().available_devices)  # Takes milliseconds, which every clip would pay.
+    return tuple(core().available_devices)  # Takes milliseconds, which every clip would pay.
 
 
 def _with(plan: Plan, asked: AutoOptions) -> Plan:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import openvino as ov
-
+from pipeline.compiled import core
 from pipeline.config import ProcessConfig, SyntheticOptions
 from pipeline.decode import VideoReader
 from pipeline.errors import InferenceError, InputError, ModelError, PipelineError, UsageError
@@ -76,7 +75,7 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     end_seconds = time.perf_counter() + MOST_SECONDS
     size_wh = _size_of(config)
     prepared = prepare_model(weights, size_wh, config.imgsz, on_progress)
-    devices = ov.Core().available_devices
+    devices = core().available_devices
     plans = candidates(available_cores(), devices, precision, size_wh)
     with tempfile.TemporaryDirectory() as scratch:
         config = dataclasses.replace(
