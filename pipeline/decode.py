@@ -22,6 +22,7 @@ from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, Vide
 from pipeline.geometry import Display, geometry_of
 from pipeline.machine import thread_ids
 from pipeline.picture_track import picture_track
+from pipeline.side_data import side_data_warnings
 
 _BT601 = 6
 _FEW_FRAMES = 3000
@@ -279,7 +280,7 @@ class VideoReader:
             num_subtitle_streams=len(container.streams.subtitles),
             start_pts=stream.start_time or 0,
             crop=self._header.crop,
-            warnings=self.geometry.warnings,
+            warnings=(*self.geometry.warnings, *side_data_warnings(image)),
         )
 
 

@@ -13,6 +13,7 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition, Stream
+from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from pipeline.audio import MOST_CHANNELS, SoundEncoder, encoder_name, has_layout, usual_layout
@@ -21,11 +22,13 @@ from pipeline.container import open_input
 from pipeline.headers import UNKNOWN, TrackHeader, read_track_headers
 from pipeline.metadata import is_chapter_or_timecode_track, metadata_warnings
 from pipeline.picture_track import picture_track
+from pipeline.subtitles import SubtitleConverter, is_text
 
 TimedPacket: TypeAlias = "tuple[float, av.Packet[Stream], Stream]"
 """A packet with its decoding time in seconds and the stream of the output that it is for."""
 _MISREAD_BY_PLAYERS = ("vorbis", "truehd")
 """FFmpeg writes them into MP4, in a way that few players read."""
+_MOV_TEXT = "mov_text"
 _PART_OF_ANOTHER = Disposition.timed_thumbnails | 0x80000
 """The second one is AV_DISPOSITION_DEPENDENT, for which PyAV has no name."""
 _PCM_OF_16_BITS = ("pcm_s16le", "pcm_s16be")
@@ -95,8 +98,7 @@ def add_streams(
         if plan.action == "leave out":
             continue
         if plan.action == "encode":
-            assert isinstance(stream, AudioStream)
-            converters[plan.index] = SoundEncoder(stream, out, plan.encoder, end_seconds)
+            converters[plan.index] = _converter(stream, out, plan.encoder, end_seconds)
             target: Stream = converters[plan.index].target
         else:
             target = _add_copy(out, stream)
@@ -147,7 +149,21 @@ def _plan(stream: Stream, header: TrackHeader) -> StreamPlan:
         return _left_out(stream, "it belongs to the video, which is another one now")
     if stream.type in ("video", "subtitle") and _mp4_takes(lambda out: _add_copy(out, stream)):
         return StreamPlan(stream.index, "copy")
+    if is_text(stream) and _mp4_takes(lambda out: _converter(stream, out, _MOV_TEXT, None).target):
+        warning = (
+            f"{_name(stream)} was converted to {_MOV_TEXT}, the only text in MP4: styles may go"
+        )
+        return StreamPlan(stream.index, "encode", _MOV_TEXT, warning)
     return _left_out(stream, "MP4 cannot carry it")
+
+
+def _converter(
+    stream: Stream, out: OutputContainer, encoder: str, end_seconds: float | None
+) -> Converter:
+    if isinstance(stream, SubtitleStream):
+        return SubtitleConverter(stream, out)
+    assert isinstance(stream, AudioStream)
+    return SoundEncoder(stream, out, encoder, end_seconds)
 
 
 def _plan_audio(stream: AudioStream) -> StreamPlan:
@@ -160,7 +176,7 @@ def _plan_audio(stream: AudioStream) -> StreamPlan:
             stream, f"MP4 cannot carry it, nor any encoder {context.layout.nb_channels} channels"
         )
     if not context.sample_rate or not _mp4_takes(
-        lambda out: SoundEncoder(stream, out, encoder, None)
+        lambda out: _converter(stream, out, encoder, None).target
     ):
         return _left_out(stream, "MP4 cannot carry it, and it cannot be encoded")
     loss = "" if encoder == "aac" else ", without loss up to 24 bits"
@@ -203,7 +219,7 @@ def _add_copy(out: OutputContainer, stream: Stream) -> Stream:
     return copy
 
 
-def _mp4_takes(add: Callable[[OutputContainer], Stream | SoundEncoder]) -> bool:
+def _mp4_takes(add: Callable[[OutputContainer], Stream]) -> bool:
     """Ask the muxer itself, by writing a file with this stream alone."""
     try:
         with av.open(io.BytesIO(), "w", format="mp4") as trial:

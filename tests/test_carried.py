@@ -6,6 +6,7 @@ Clips are made, and results read, by the programs of FFmpeg.
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,113 @@ def test_a_data_track_is_named(tmp_path: Path, tiny_weights: Path) -> None:
     ffmpeg(*PICTURE, *data, *H264, "-f", "mpegts", clip)
     _, notes = result_of(clip, tiny_weights)
     assert [note for note in notes if note.startswith("stream 1 (data")]
+
+
+# Subtitles
+
+SRT = """1
+00:00:00,100 --> 00:00:00,400
+Hello <i>there</i>
+
+2
+00:00:00,500 --> 00:00:00,900
+zwei
+Zeilen ü
+"""
+
+
+def clip_with_subtitles(path: Path, codec: str) -> Path:
+    text = path.with_suffix(".srt")
+    text.write_text(SRT, encoding="utf-8")
+    language = ("-metadata:s:s", "language=deu")
+    ffmpeg(*PICTURE, "-i", text, *H264, "-c:s", codec, *language, path)
+    return path
+
+
+def shown_text(path: Path) -> str:
+    return ffmpeg("-i", path, "-map", "0:s:0", "-f", "srt", "-").decode()
+
+
+@pytest.mark.parametrize("codec", ["srt", "ass", "webvtt", "text"])
+def test_subtitles_in_text_become_those_of_mp4(
+    tmp_path: Path, tiny_weights: Path, codec: str
+) -> None:
+    clip = clip_with_subtitles(tmp_path / "clip.mkv", codec)
+    result, [note] = result_of(clip, tiny_weights)
+    assert "was converted to mov_text" in note
+    [stream] = probed(result, "s")
+    assert (stream["codec_name"], stream["tags"]["language"]) == ("mov_text", "deu")
+    lines = shown_text(result).splitlines()
+    assert lines[1] == "00:00:00,100 --> 00:00:00,400"
+    assert "there" in lines[2]
+    assert lines[5:8] == ["00:00:00,500 --> 00:00:00,900", "zwei", "Zeilen ü"]
+
+
+def test_subtitles_of_an_mp4_are_shown_as_before(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = clip_with_subtitles(tmp_path / "clip.mp4", "mov_text")
+    result, notes = result_of(clip, tiny_weights)
+    assert notes == []
+    assert shown_text(result) == shown_text(clip)
+
+
+def pgs_packets() -> bytes:
+    """A file of Blu-ray subtitles: one display set that shows nothing."""
+
+    def segment(ticks: int, kind: int, body: bytes) -> bytes:
+        return b"PG" + struct.pack(">IIBH", ticks, 0, kind, len(body)) + body
+
+    composition = struct.pack(">HHBHBBBB", 128, 96, 0x10, 0, 0x80, 0, 0, 0)
+    sets = (segment(t, 0x16, composition) + segment(t, 0x80, b"") for t in (9000, 45000))
+    return b"".join(sets)
+
+
+def test_subtitles_in_pictures_are_named(tmp_path: Path, tiny_weights: Path) -> None:
+    pictures = tmp_path / "pictures.sup"
+    pictures.write_bytes(pgs_packets())
+    clip = tmp_path / "clip.mkv"
+    ffmpeg(*PICTURE, "-i", pictures, "-map", 0, "-map", 1, *H264, "-c:s", "copy", clip)
+    result, [note] = result_of(clip, tiny_weights)
+    assert note == "stream 1 (subtitle, pgssub) was left out: MP4 cannot carry it"
+    assert probed(result, "s") == []
+
+
+# Side data of the video
+
+
+def test_stereo_and_light_levels_are_named(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = tmp_path / "clip.mkv"
+    light = "log-level=error:max-cll=1000,400:master-display="
+    light += "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    stereo = ("-metadata:s:v", "stereo_mode=left_right")
+    ffmpeg(*PICTURE, "-c:v", "libx265", "-x265-params", light, *stereo, clip)
+    _, notes = result_of(clip, tiny_weights)
+    [note] = [note for note in notes if note.startswith("data of the video")]
+    assert note == (
+        "data of the video that is not carried: stereo 3D, mastering display, content light level"
+    )
+
+
+def with_sv3d(clip: Path) -> Path:
+    """The same clip, said to show the world around the camera; its index is at its end."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    projection = box(b"prhd", bytes(16)) + box(b"equi", bytes(20))
+    sv3d = box(b"sv3d", box(b"svhd", b"\0\0\0\0test\0") + box(b"proj", projection))
+    content = bytearray(clip.read_bytes())
+    place = content.index(b"avc1", content.index(b"stsd")) - 4
+    (size,) = struct.unpack_from(">I", content, place)
+    content[place + size : place + size] = sv3d
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        at = content.index(kind, content.index(b"moov")) - 4
+        (length,) = struct.unpack_from(">I", content, at)
+        struct.pack_into(">I", content, at, length + len(sv3d))
+    clip.write_bytes(content)
+    return clip
+
+
+def test_a_clip_of_360_degrees_is_named(tmp_path: Path, tiny_weights: Path) -> None:
+    clip = with_sv3d(plain_clip(tmp_path / "clip.mp4"))
+    _, notes = result_of(clip, tiny_weights)
+    assert notes == ["data of the video that is not carried: spherical (360 degrees)"]

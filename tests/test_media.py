@@ -855,16 +855,6 @@ def test_subtitles_of_an_mp4_are_copied(tmp_path: Path, tiny_weights: Path) -> N
     assert report["output"]["notes"] == []
 
 
-def test_subtitles_that_mp4_cannot_carry_are_named_in_the_notes(
-    tmp_path: Path, tiny_weights: Path
-) -> None:
-    clip = record_with_tracks(tmp_path / "clip.mkv", [], [Track("subrip")])
-    report = process(clip, tmp_path / "out", tiny_weights)
-    [note] = report["output"]["notes"]
-    assert "srt" in note
-    assert tracks_of(tmp_path / "out" / "annotated.mp4", "subtitle") == []
-
-
 # Broken clips and what is no clip
 
 

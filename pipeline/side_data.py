@@ -1,0 +1,28 @@
+"""Names of the data beside a clip's pictures that a result does not have."""
+
+from __future__ import annotations
+
+import av
+
+from pipeline.geometry import side_data_of
+
+_NAMES = {
+    "STEREO3D": "stereo 3D",
+    "SPHERICAL": "spherical (360 degrees)",
+    "MASTERING_DISPLAY_METADATA": "mastering display",
+    "CONTENT_LIGHT_LEVEL": "content light level",
+    "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid",
+    "DOVI_METADATA": "Dolby Vision",
+    "ICC_PROFILE": "ICC profile",
+    "S12M_TIMECODE": "timecode of every picture",
+}
+
+
+def side_data_warnings(image: av.VideoFrame) -> tuple[str, ...]:
+    """A line that names what of a clip's first picture PyAV cannot write into a file."""
+    # Iterating over it gives the data, not their kinds.
+    kinds = {data.type.name for data in side_data_of(image)}
+    names = [name for kind, name in _NAMES.items() if kind in kinds]
+    return (f"data of the video that is not carried: {', '.join(names)}",) if names else ()
