@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from pipeline.arguments import infer_options, is_batch, process_config, tune_config
 from pipeline.batch.batch import Batch
 from pipeline.batch.clips import find_clips
-from pipeline.batch.report import batch_record, write_batch
+from pipeline.batch.report import batch_record, has_news, write_batch
 from pipeline.batch.work import ProcessClips, end_processing
 from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, as_pipeline_error
@@ -164,12 +164,16 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     finally:
         if batch.number_of("not reached") < len(batch.results):
             record = batch_record(batch, [*notes, *batch.notes], output_dir)
+            news = has_news(record, output_dir)
             try:
-                write_batch(record, output_dir)
+                if news:
+                    write_batch(record, output_dir)
             except InputError as error:  # What was asked for are the clips; told of at the end.
                 unwritten = error
             with contextlib.suppress(OSError):  # What was asked for are the files.
-                for line in () if arguments.quiet else batch_summary(record, output_dir):
+                for line in (
+                    () if arguments.quiet else batch_summary(record, output_dir, kept=not news)
+                ):
                     _show(line)
             for line in batch.notes:
                 _show(f"note: {line}", sys.stderr)

@@ -53,14 +53,17 @@ def require_free_output(config: ProcessConfig) -> None:
             raise InputError(f"{target} is a folder: it cannot be replaced")
 
 
-def finished_report(output_dir: Path, key: str) -> dict[str, Any] | None:
-    """The report of a result that is all there and was asked for by this key; else None."""
+def finished_report(output_dir: Path, key: str | None = None) -> dict[str, Any] | None:
+    """The report of a result that is all there and was asked for by this key; else None.
+
+    key: None takes any.
+    """
     if is_publishing(output_dir):
         return None
     try:
         report = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))
         complete = (
-            report["result_key"] == key
+            (key is None or report["result_key"] == key)
             and report["output"]["size_bytes"] == (output_dir / ANNOTATED_NAME).stat().st_size
             and (output_dir / DETECTIONS_NAME).exists()
             and (output_dir / REPORT_PAGE_NAME).exists()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
+from pipeline.disk_space import disk_full, is_disk_full, num_bytes_in
 from pipeline.encode import encoder_settings
 from pipeline.errors import (
     InputError,
@@ -94,7 +95,7 @@ def _process_clip(
     models: Models,
     executor: Executor,
 ) -> Report:
-    started = time.perf_counter()
+    started, frames = time.perf_counter(), _LatestFrames(on_progress)
     try:
         with (
             collected_notes() as notes,
@@ -103,13 +104,13 @@ def _process_clip(
             if not journal.publishing:
                 require_free_output(config)
             try:
-                return _process(
-                    config, journal, started, on_progress, position, models, executor, notes
-                )
+                return _process(config, journal, started, frames, position, models, executor, notes)
             except (PipelineError, OSError) as cause:
                 error = cause if isinstance(cause, PipelineError) else as_pipeline_error(cause)
                 if error.step is not None:
                     error.file = config.source_name
+                if is_disk_full(error, config.output_dir):
+                    error = _disk_full(config, journal, frames.latest)
                 if isinstance(error, SourceChanged):
                     journal.discard()  # They are of a clip that is no more.
                 if kept := what_is_kept(journal):
@@ -122,6 +123,34 @@ def _process_clip(
                 raise Interrupted(f"interrupted; {kept}") from error
     except OSError as error:
         raise InputError(f"{error.filename or config.output_dir}: {error.strerror}") from error
+
+
+class _LatestFrames:
+    """Passes progress on, and keeps the latest that was made with frames."""
+
+    def __init__(self, on_progress: ProgressCallback) -> None:
+        self.latest: Progress | None = None
+        self._on_progress = on_progress
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage == "frames":
+            self.latest = progress
+        self._on_progress(progress)
+
+
+def _disk_full(config: ProcessConfig, journal: Journal, frames: Progress | None) -> InputError:
+    """The need follows from what the frames done so far take; else from the size of the source.
+
+    Segments and the result made of them are on the disk at the same time.
+    """
+    kept, passing = journal.num_bytes, num_bytes_in([journal.making, journal.finished])
+    if frames is not None and frames.done:
+        whole = (kept + num_bytes_in([journal.making])) / frames.done
+        whole *= max(frames.done, frames.total or 0)
+    else:
+        source = config.source_file
+        whole = source.stat().st_size if source is not None and source.exists() else passing
+    return disk_full(config.output_dir, max(2 * whole - kept, passing), passing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.disk_space import disk_full, is_disk_full
 from pipeline.errors import InputError, PipelineError
 from pipeline.journal import tidy
 from pipeline.work_folder import SPOOL_NAME, held, locked_work_folder
@@ -23,10 +24,10 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
     Raises InputError if nothing comes, if more comes, or if it cannot be written; the file is
     gone then.
     """
+    num_bytes = 0
     try:
         if max_bytes is None:
             max_bytes = shutil.disk_usage(path.parent).free // 2
-        num_bytes = 0
         with path.open("xb") as file:
             while chunk := stream.read(_CHUNK_BYTES):
                 num_bytes += len(chunk)
@@ -42,6 +43,8 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
         raise InputError(f"{path} exists already") from error
     except OSError as error:
         path.unlink(missing_ok=True)
+        if is_disk_full(error, path.parent):
+            raise disk_full(path.parent.parent, 3 * num_bytes) from error
         raise InputError(f"{_NAME}: cannot be kept in {path} ({error.strerror})") from error
     except BaseException:
         path.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ProcessConfig
+from pipeline.disk_space import is_disk_full
 from pipeline.errors import InputError, PipelineError, UsageError
 from pipeline.identity import model_sha256, result_key
 from pipeline.model.weights import cache_dir
@@ -225,6 +226,8 @@ def _errors(url: str) -> Iterator[None]:
             f"{url}: access is denied; the store's credentials come from the environment"
         ) from error
     except Exception as error:  # Of any of the packages below.
+        if is_disk_full(error, cache_dir()):
+            raise InputError(f"{cache_dir()}: disk full: no room for a copy of {url}") from error
         raise InputError(
             f"{url}: the store does not answer as it should ({type(error).__name__})"
         ) from error

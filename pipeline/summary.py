@@ -63,8 +63,8 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
     ]
 
 
-def batch_summary(record: dict[str, Any], folder: Path) -> list[str]:
-    """Of the record of a batch, which is in that folder."""
+def batch_summary(record: dict[str, Any], folder: Path, *, kept: bool = False) -> list[str]:
+    """Of the record of a batch, which is in that folder; kept: that of an earlier command is."""
     total = record["total"]
     now = total["this_run"]
     counts = [f"{total['done']} of {total['clips']} clips done"]
@@ -81,6 +81,8 @@ def batch_summary(record: dict[str, Any], folder: Path) -> list[str]:
             f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all, "
             f"{now['times_real_time']:.1f} times real time"
         )
+    if kept:
+        return [*lines, f"nothing new: {folder / BATCH_PAGE_NAME} is that of an earlier command"]
     return [*lines, f"report in {folder / BATCH_PAGE_NAME}"]
 
 

@@ -144,8 +144,16 @@ def test_clips_that_are_done_are_skipped_and_the_others_are_tried_again(
     assert annotated().items() >= first.items()
     assert len(annotated()) == NUM_CLIPS
     assert (totals()["this_run"]["num_frames"], totals()["results"]["num_frames"]) == (16, 80)
+    capsys.readouterr()
+    page = Path("out/batch.html").read_bytes()
     assert main(["process", "footage", *usual]) == 0
-    assert statuses() == ["skipped"] * NUM_CLIPS
+    assert capsys.readouterr().out.splitlines() == [
+        "0 of 10 clips done; 10 skipped, done by an earlier run",
+        "nothing new: out/batch.html is that of an earlier command",
+    ]
+    assert Path("out/batch.html").read_bytes() == page
+    assert main(["process", *map(str, footage), str(footage[0].parent / "none.mp4"), *usual]) == 1
+    assert sorted(statuses()) == ["failed", *["skipped"] * NUM_CLIPS]
 
 
 def test_clips_that_are_done_are_skipped_though_they_are_named_in_another_way(
@@ -164,9 +172,12 @@ def test_what_was_made_with_other_options_is_replaced_only_when_asked(
     assert main(command) == 0
     first = annotated()
     capsys.readouterr()
+    page = Path("out/batch.html").read_bytes(), Path("out/batch.json").read_bytes()
     assert main([*command, "--conf", "0.5"]) == 1
-    assert statuses() == ["failed"] * 3
-    assert capsys.readouterr().err.splitlines() == [
+    assert (Path("out/batch.html").read_bytes(), Path("out/batch.json").read_bytes()) == page
+    printed = capsys.readouterr()
+    assert "3 failed" in printed.out
+    assert printed.err.splitlines() == [
         "3 clips: annotated.mp4 exists already: --overwrite replaces it",
         *(f"  {clip}" for clip in footage[:3]),
         "pipeline: 3 of 3 clips failed",
@@ -178,8 +189,12 @@ def test_what_was_made_with_other_options_is_replaced_only_when_asked(
     assert set(second.values()).isdisjoint(first.values())
     # And when that is interrupted, it need not be done twice.
     assert main([*command, "--conf", "0.5", "--overwrite"]) == 0
-    assert statuses() == ["skipped"] * 3
+    assert "3 skipped" in capsys.readouterr().out
     assert annotated() == second
+    # What is refused keeps the figures that it has.
+    assert main(["process", *map(str, footage[:4]), *usual]) == 1
+    assert statuses() == ["failed"] * 3 + ["done"]
+    assert totals()["results"]["num_frames"] == 4 * FRAMES
 
 
 CHANGES = {
@@ -193,13 +208,19 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_result_that_is_not_that_of_this_clip_or_not_whole_is_not_skipped(
-    change: Any, footage: list[Path], usual: list[str]
+    change: Any,
+    footage: list[Path],
+    usual: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = ["process", *map(str, footage[:2]), *usual]
     assert main(command) == 0
     change(footage[0], Path("out", footage[0]))
+    capsys.readouterr()
     assert main(command) == 1
-    assert statuses() == ["failed", "skipped"]
+    printed = capsys.readouterr()
+    assert "1 skipped, done by an earlier run; 1 failed" in printed.out
+    assert printed.err.startswith(str(footage[0]))
     assert main([*command, "--overwrite"]) == 0
     assert statuses() == ["done", "skipped"]
 
@@ -647,3 +668,40 @@ def test_clips_are_done_though_the_page_of_all_cannot_be_written(
 def test_an_empty_name_is_wrong_use(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 2
     assert "an empty name is no clip" in capsys.readouterr().err
+
+
+def test_two_batches_at_once_share_the_work_and_both_succeed(
+    footage: list[Path], usual: list[str]
+) -> None:
+    command = [sys.executable, "-m", "pipeline", "process", "footage", *usual]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in running]
+    assert [code for *_, code in ended] == [0, 0], ended
+    assert not [out for out, *_ in ended if "failed" in out]
+    done = [int(out.split(" of ")[0]) for out, *_ in ended]
+    assert sum(done) == NUM_CLIPS, ended
+    assert len(annotated()) == NUM_CLIPS
+    assert totals()["results"]["num_frames"] == NUM_CLIPS * FRAMES
+
+
+def test_a_clip_that_another_run_gives_up_is_done_by_the_one_that_waits(
+    footage: list[Path], usual: list[str]
+) -> None:
+    alone = [str(footage[0]), *usual[:2], "--output-dir", f"out/{footage[0]}"]
+    with faulty("hang", "encode", 3, "process", *map(_absolute, alone)) as other:
+        worker_pid(other)
+        command = [sys.executable, "-m", "pipeline", "process", *map(str, footage[:2]), *usual]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as batch:
+            assert batch.stderr is not None
+            told = iter(batch.stderr.readline, "")
+            assert any("wait for other runs: 1 of 2" in line for line in told)
+            other.kill()
+            assert batch.wait(60) == 0
+    assert statuses() == ["done", "done"]
+
+
+def _absolute(argument: str) -> str:
+    return str(Path(argument).absolute()) if "/" in argument else argument

@@ -218,6 +218,26 @@ def test_what_a_killed_parent_left_of_standard_input_is_removed_by_the_next_run(
     assert sorted(path.name for path in out.iterdir()) == FINAL
 
 
+def test_of_two_runs_on_standard_input_one_is_refused_and_neither_takes_the_others_footage(
+    clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    other = write_clip(tmp_path / "other.mp4", [with_light((2, 2))] * 9)
+    command = [sys.executable, "-m", "pipeline", "process", "-", *options]
+    running = []
+    for source in (clip, other):
+        with source.open("rb") as stream:
+            running.append(
+                subprocess.Popen(command, cwd=PROJECT, stdin=stream, stderr=subprocess.PIPE)
+            )
+    words = [process.communicate(timeout=60)[1].decode() for process in running]
+    codes = [process.returncode for process in running]
+    assert sorted(codes) == [0, 1], words
+    refused = words[codes.index(1)]
+    assert refused == f"pipeline: {tmp_path / 'out'}: another run is writing there\n"
+    lines = (tmp_path / "out" / "detections.jsonl").read_text().splitlines()
+    assert len(lines) == (NUM_FRAMES, 9)[codes.index(0)]
+
+
 def test_a_worker_that_dies_over_standard_input_says_so(
     clip: Path, options: list[str], tmp_path: Path
 ) -> None:

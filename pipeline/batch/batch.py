@@ -18,12 +18,21 @@ from typing import Any, Literal, Protocol, TypeVar
 from pipeline.batch.clips import Clip
 from pipeline.batch.work import ProcessTogether, expected_frames
 from pipeline.config import ProcessConfig
-from pipeline.errors import InputError, Interrupted, PipelineError, UsageError, WorkerDied
+from pipeline.errors import (
+    FolderInUse,
+    InputError,
+    Interrupted,
+    PipelineError,
+    UsageError,
+    WorkerDied,
+)
 from pipeline.identity import model_sha256, result_key
 from pipeline.journal import tidy
 from pipeline.outputs import finished_report
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.supervise import Work
+
+_WAIT_SECONDS = 0.5
 
 Result = TypeVar("Result")
 Status = Literal["done", "skipped", "failed", "not reached"]
@@ -94,6 +103,8 @@ class Batch:
         self.wall_seconds = 0.0
         self._config = config
         self._results = {clip: ClipResult(clip) for clip in clips}
+        self._model = ""
+        self._elsewhere: list[Clip] = []
 
     @property
     def results(self) -> list[ClipResult]:
@@ -119,23 +130,19 @@ class Batch:
 
         The others are skipped. Raises ModelError where there is no model.
         """
-        model = model_sha256(self._config, on_progress)
-        left = []
-        for clip in self._results:
-            try:
-                key = result_key(self._config_of(clip), model)
-            except (
-                OSError,
-                InputError,
-            ):  # It is not there, or the calibration is not: told when it is its turn.
-                left.append(clip)
-                continue
-            report = finished_report(clip.output_dir, key)
-            if report is None:
-                left.append(clip)
-            else:
-                self._results[clip] = ClipResult(clip, "skipped", figures=Figures.of(report))
-        return left
+        self._model = model_sha256(self._config, on_progress)
+        return [clip for clip in self._results if not self._skip(clip)]
+
+    def _skip(self, clip: Clip) -> bool:
+        """Skip a clip if there is a result of the same input, model and options by now."""
+        try:
+            key = result_key(self._config_of(clip), self._model)
+        except (OSError, InputError):  # What is not there is told when it is the clip's turn.
+            return False
+        report = finished_report(clip.output_dir, key)
+        if report is not None:
+            self._results[clip] = ClipResult(clip, "skipped", figures=Figures.of(report))
+        return report is not None
 
     def process(
         self,
@@ -163,6 +170,7 @@ class Batch:
                     self._process_in_turn(clips, expected, worker, on_progress)
             else:
                 self._process_in_turn(clips, expected, worker, on_progress)
+            self._wait_for_others(worker, on_progress)
         except Interrupted as error:
             finished = self.number_of("done") + self.number_of("skipped")
             error.args = (
@@ -191,6 +199,20 @@ class Batch:
             self._process_clip(clip, worker, tell)
             figures = self._results[clip].figures
             done += figures.num_frames if figures else count or 0
+
+    def _wait_for_others(self, worker: ClipWorker, on_progress: ProgressCallback) -> None:
+        """Wait for clips that other runs are at; what those do not finish is done here."""
+        while self._elsewhere:
+            clips, self._elsewhere = self._elsewhere, []
+            for clip in clips:
+                if not self._skip(clip):
+                    self._process_clip(clip, worker, on_progress)
+            total = len(self._results)
+            done = total - len(self._elsewhere)
+            on_progress(Progress("wait for other runs", done, total, unit="clip"))
+            if self._elsewhere:
+                time.sleep(_WAIT_SECONDS)
+                worker.require_not_stopped()
 
     def _process_together(
         self,
@@ -237,8 +259,14 @@ class Batch:
 
     def _note(self, clip: Clip, outcome: dict[str, Any] | PipelineError) -> None:
         """Record how a clip fared."""
-        if isinstance(outcome, PipelineError):
-            self._results[clip] = ClipResult(clip, "failed", outcome)
+        if isinstance(outcome, FolderInUse):
+            self._elsewhere.append(clip)
+        elif isinstance(outcome, PipelineError):
+            # Another run may have done it since this one began.
+            if not self._skip(clip):
+                before = finished_report(clip.output_dir)
+                figures = Figures.of(before) if before else None
+                self._results[clip] = ClipResult(clip, "failed", outcome, figures)
         else:
             notes = tuple(outcome["output"].get("notes", ()))
             self._results[clip] = ClipResult(clip, "done", figures=Figures.of(outcome), notes=notes)

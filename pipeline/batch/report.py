@@ -57,6 +57,21 @@ def batch_record(batch: Batch, notes: Sequence[str], output_dir: Path) -> dict[s
     }
 
 
+def has_news(record: dict[str, Any], output_dir: Path) -> bool:
+    """Whether a command did anything that the record of an earlier one there does not have.
+
+    Where it did no clip, the figures of the command that did them are worth more.
+    """
+    if record["total"]["done"]:
+        return True
+    try:
+        earlier = json.loads((output_dir / BATCH_JSON_NAME).read_text(encoding="utf-8"))
+        known = {clip["output_dir"] for clip in earlier["clips"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return not {clip["output_dir"] for clip in record["clips"]} <= known
+
+
 def write_batch(record: dict[str, Any], output_dir: Path) -> None:
     """Write batch.json and batch.html, in place of those of an earlier command.
 
