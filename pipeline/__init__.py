@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     )
     from pipeline.errors import (
         EncodeError,
+        FolderInUse,
         InferenceError,
         InputError,
         Interrupted,
         ModelError,
         PipelineError,
+        SourceChanged,
         UsageError,
         WorkerDied,
     )
@@ -44,6 +46,7 @@ __all__ = [
     "DetectOptions",
     "EncodeError",
     "EncodeOptions",
+    "FolderInUse",
     "InferOptions",
     "InferenceError",
     "InputError",
@@ -53,6 +56,7 @@ __all__ = [
     "PipelineError",
     "ProcessConfig",
     "Progress",
+    "SourceChanged",
     "SyntheticOptions",
     "UsageError",
     "WorkerDied",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def test_every_error_belongs_to_the_tree_and_is_public(error: type[BaseException
 
 def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
     assert errors.__doc__ is not None
-    drawn = {line.split()[1] for line in errors.__doc__.splitlines() if line[:1] in "├└" and line}
+    drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__))
     assert drawn == {error.__name__ for error in ERRORS} - {"PipelineError"}
 
 
