@@ -19,8 +19,8 @@ from pipeline.engine import Engine, Heads, Job, Pool, inference_error
 from pipeline.errors import InferenceError, ModelError
 from pipeline.letterbox import PADDING_VALUE
 from pipeline.machine import available_cores
-from pipeline.model.checkpoint import YOLOv5, read_checkpoint
 from pipeline.model.prepare import PreparedModel
+from pipeline.model.pytorch import YOLOv5, read_pytorch
 
 _NUM_INPUTS = 3
 _CLOSE_SECONDS = 2.0
@@ -32,7 +32,7 @@ class PyTorchEngine(Engine):
     def __init__(self, prepared: PreparedModel) -> None:
         if prepared.weights.suffix != ".pt":
             raise ModelError(f"{prepared.weights}: PyTorch runs .pt checkpoints only")
-        self._model, _ = read_checkpoint(prepared.weights)
+        self._model, _ = read_pytorch(prepared.weights)
         self._input_wh = prepared.input_wh
 
     @property

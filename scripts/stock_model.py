@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.heads import HeadLayout
-from pipeline.model.checkpoint import YOLOv5, read_checkpoint
+from pipeline.model.pytorch import YOLOv5, read_pytorch
 
 
 class DecodedYOLOv5(nn.Module):
@@ -42,7 +42,7 @@ class DecodedYOLOv5(nn.Module):
 
 def stock_model(checkpoint: Path, input_wh: tuple[int, int]) -> ov.Model:
     """The decoded model of a checkpoint for one input size, as OpenVINO converts it."""
-    model, layout = read_checkpoint(checkpoint)
+    model, layout = read_pytorch(checkpoint)
     example = torch.zeros(1, 3, input_wh[1], input_wh[0])
     decoded = DecodedYOLOv5(model, layout).eval()
     return ov.convert_model(decoded, example_input=example, input=[example.shape])

@@ -34,7 +34,7 @@ from training_scenes import FIRST_TRAINING_SEED, Batch, TrainingScenes
 from yolov5n import in_channels_last, new_yolov5n, save_checkpoint
 
 from pipeline.heads import STRIDES
-from pipeline.model.checkpoint import YOLOv5
+from pipeline.model.pytorch import YOLOv5
 from pipeline.scene import Scene
 from pipeline.sprites import CLASS_NAMES
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 # First, because it keeps ultralytics from looking around when that is imported.
-from pipeline.model.checkpoint import Detect, YOLOv5
+from pipeline.model.pytorch import Detect, YOLOv5
 
 import torch  # isort: skip
 from torch import nn  # isort: skip

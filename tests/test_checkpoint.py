@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from pipeline.model.checkpoint import read_checkpoint
-from pipeline.model.export import export_onnx
+from pipeline.model.layers import build_graph
+from pipeline.model.pytorch import read_pytorch
 from tests.conftest import CHECKPOINT, needs_checkpoint
 
 ANCHORS_PX = (
@@ -236,7 +236,7 @@ def test_a_checkpoint_gives_the_heads_of_the_model_that_was_saved(
     tmp_path: Path, num_classes: int
 ) -> None:
     original = small_yolov5(num_classes)
-    model, layout = read_checkpoint(save(tmp_path / "model.pt", original))
+    model, layout = read_pytorch(save(tmp_path / "model.pt", original))
     assert layout.class_names == tuple(class_names(num_classes).values())
     np.testing.assert_allclose(layout.anchors_px, ANCHORS_PX, rtol=1e-3)
     assert layout.strides == (8, 16, 32)
@@ -246,7 +246,7 @@ def test_a_checkpoint_gives_the_heads_of_the_model_that_was_saved(
 
 def test_a_checkpoint_in_half_precision_runs_in_full(tmp_path: Path) -> None:
     original = small_yolov5(2).half()
-    model, _ = read_checkpoint(save(tmp_path / "model.pt", original))
+    model, _ = read_pytorch(save(tmp_path / "model.pt", original))
     with torch.no_grad():
         assert_same_heads(model(images((64, 64))), original.float()(images((64, 64))))
 
@@ -263,7 +263,7 @@ def test_the_averaged_weights_are_taken_where_there_are_any(tmp_path: Path) -> N
         opt={"imgsz": 640, "save_dir": Path("runs/exp")},
         date="2022-11-22T12:00:00",
     )
-    model, _ = read_checkpoint(path)
+    model, _ = read_pytorch(path)
     with torch.no_grad():
         assert_same_heads(model(images((64, 64))), averaged(images((64, 64))))
 
@@ -271,20 +271,17 @@ def test_the_averaged_weights_are_taken_where_there_are_any(tmp_path: Path) -> N
 def test_class_names_may_be_a_plain_list(tmp_path: Path) -> None:
     original = three_convolutions(2)
     original.names = ["cat", "dog"]
-    _, layout = read_checkpoint(save(tmp_path / "model.pt", original))
+    _, layout = read_pytorch(save(tmp_path / "model.pt", original))
     assert layout.class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("num_classes", [1, 80])
-def test_the_exported_graph_gives_the_same_heads_at_any_size(
-    tmp_path: Path, num_classes: int
-) -> None:
+def test_the_graph_gives_the_same_heads_at_any_size(tmp_path: Path, num_classes: int) -> None:
     original = small_yolov5(num_classes)
-    target = tmp_path / "model.onnx"
-    layout = export_onnx(save(tmp_path / "model.pt", original), target)
+    graph, layout = build_graph(save(tmp_path / "model.pt", original))
     assert layout.num_classes == num_classes
     core = ov.Core()
-    compiled = core.compile_model(target, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for size_wh in ((96, 64), (64, 160)):
         with torch.no_grad():
             expected = original(images(size_wh))
@@ -325,7 +322,7 @@ def test_a_name_that_is_not_known_is_refused_by_its_name(tmp_path: Path, name: s
     module, _, attribute = name.rpartition(".")
     data = f"\x80\x02c{module}\n{attribute}\n)R.".encode("latin-1")
     with pytest.raises(ModelError, match=name.removeprefix("builtins.")) as caught:
-        read_checkpoint(zipped(tmp_path / "model.pt", data))
+        read_pytorch(zipped(tmp_path / "model.pt", data))
     assert "\n" not in str(caught.value)
 
 
@@ -333,7 +330,7 @@ def test_a_segmentation_model_is_refused_by_its_name(tmp_path: Path) -> None:
     small = three_convolutions(2)
     small.__class__ = SegmentationModel
     with pytest.raises(ModelError, match=r"models\.yolo\.SegmentationModel"):
-        read_checkpoint(save(tmp_path / "model.pt", small))
+        read_pytorch(save(tmp_path / "model.pt", small))
 
 
 def torchscript(path: Path) -> None:
@@ -368,7 +365,7 @@ NO_CHECKPOINTS = {
 def test_what_is_no_checkpoint_is_one_clear_error(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "model.pt")
     with pytest.raises(ModelError, match=r"model\.pt") as caught:
-        read_checkpoint(tmp_path / "model.pt")
+        read_pytorch(tmp_path / "model.pt")
     assert "\n" not in str(caught.value)
 
 
@@ -376,7 +373,7 @@ def test_what_is_no_checkpoint_is_one_clear_error(tmp_path: Path, make: Any) -> 
 def test_a_torchscript_file_is_one_clear_error(tmp_path: Path) -> None:
     torchscript(tmp_path / "model.pt")
     with pytest.raises(ModelError, match=r"model\.pt") as caught:
-        read_checkpoint(tmp_path / "model.pt")
+        read_pytorch(tmp_path / "model.pt")
     assert "\n" not in str(caught.value)
 
 
@@ -396,7 +393,7 @@ def test_a_torchscript_file_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_file_without_a_yolov5_model_is_one_clear_error(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(ModelError, match="no YOLOv5 detection model"):
-        read_checkpoint(tmp_path / "model.pt")
+        read_pytorch(tmp_path / "model.pt")
 
 
 def without_layers() -> DetectionModel:
@@ -449,7 +446,7 @@ def with_anchors_of_another_shape() -> DetectionModel:
 def test_a_model_that_is_incomplete_is_one_clear_error(tmp_path: Path, make: Any) -> None:
     path = save(tmp_path / "model.pt", make())
     with pytest.raises(ModelError, match=r"model\.pt") as caught:
-        export_onnx(path, tmp_path / "model.onnx")
+        build_graph(path)
     assert "\n" not in str(caught.value)
 
 
@@ -458,7 +455,7 @@ def test_a_layer_that_takes_its_input_from_nowhere_is_one_clear_error(tmp_path: 
     model.model[1].f = 17  # type: ignore[assignment]
     path = save(tmp_path / "model.pt", model)
     with pytest.raises(ModelError, match="layers cannot be run") as caught:
-        export_onnx(path, tmp_path / "model.onnx")
+        build_graph(path)
     assert "\n" not in str(caught.value)
 
 
@@ -468,12 +465,12 @@ def test_other_heads_than_those_of_yolov5_are_refused(
 ) -> None:
     path = save(tmp_path / "model.pt", three_convolutions(2, strides))
     with pytest.raises(ModelError, match=r"expected heads at strides \(8, 16, 32\)"):
-        read_checkpoint(path)
+        read_pytorch(path)
 
 
 @needs_checkpoint
 def test_the_official_checkpoint_knows_80_classes_and_its_anchors_in_pixels() -> None:
-    model, layout = read_checkpoint(CHECKPOINT)
+    model, layout = read_pytorch(CHECKPOINT)
     assert layout.num_classes == 80
     assert layout.class_names[:3] == ("person", "bicycle", "car")
     assert layout.class_names[79] == "toothbrush"

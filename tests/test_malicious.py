@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.model.export import export_onnx
+from pipeline.model.layers import build_graph
 from tests.malicious import ATTACKS, BOMBS, LIVE, WRAPPINGS, line
 from tests.test_checkpoint import save, small_yolov5
 
@@ -25,18 +25,18 @@ READ_ALL = """
 import json, resource, sys, time
 from pathlib import Path
 from pipeline.errors import ModelError
-from pipeline.model.export import export_onnx
+from pipeline.model.layers import build_graph
 
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 whole, *bombs = map(Path, sys.argv[1:])
-export_onnx(whole, whole.with_suffix(".onnx"))
+build_graph(whole)
 result = {"": [0.0, peak_mb(), ""]}
 for path in bombs:
     started = time.process_time()
     try:
-        export_onnx(path, path.with_suffix(".onnx"))
+        build_graph(path)
         message = "read"
     except ModelError as error:
         message = str(error)
@@ -67,7 +67,7 @@ def test_no_attack_runs_and_each_is_refused_in_one_line(folder: Path, attack: ob
     path, canary = folder / "model.pt", folder / "canary"
     attack(path, canary)  # type: ignore[operator]
     with pytest.raises(ModelError) as caught:
-        export_onnx(path, folder / "model.onnx")
+        build_graph(path)
     assert not canary.exists()
     message = str(caught.value)
     assert str(path) in message
@@ -91,7 +91,7 @@ def test_an_attack_leaves_nothing_in_the_process(folder: Path, wrap: object) -> 
     before = set(sys.modules)
     data = line(b"cthis\nc\n)R")
     with pytest.raises(ModelError):
-        export_onnx(wrap(folder / "model.pt", data), folder / "model.onnx")  # type: ignore[operator]
+        build_graph(wrap(folder / "model.pt", data))  # type: ignore[operator]
     assert "this" not in set(sys.modules) - before
     assert copyreg.dispatch_table == registered
 

@@ -18,7 +18,7 @@ from yolov5n import new_yolov5n, save_checkpoint
 
 from pipeline.evaluate import evaluate
 from pipeline.heads import STRIDES
-from pipeline.model.checkpoint import read_checkpoint
+from pipeline.model.pytorch import read_pytorch
 from pipeline.scene import Scene
 from pipeline.sprites import CLASS_NAMES
 from tests.conftest import CHECKPOINT, needs_checkpoint
@@ -45,7 +45,7 @@ def test_a_saved_model_is_read_like_any_yolov5_checkpoint(tmp_path: Path) -> Non
     torch.manual_seed(0)
     model = new_yolov5n(CLASS_NAMES, ANCHORS_PX)
     save_checkpoint(tmp_path / "model.pt", model)
-    found, layout = read_checkpoint(tmp_path / "model.pt")
+    found, layout = read_pytorch(tmp_path / "model.pt")
     assert layout.class_names == CLASS_NAMES
     np.testing.assert_allclose(layout.anchors_px, ANCHORS_PX, rtol=1e-3)
     image = torch.rand(1, 3, 64, 96)
@@ -69,7 +69,7 @@ def test_a_saved_model_names_its_classes_as_yolov5_does(tmp_path: Path) -> None:
 
 @needs_checkpoint
 def test_the_architecture_is_that_of_the_official_model() -> None:
-    official, layout = read_checkpoint(CHECKPOINT)
+    official, layout = read_pytorch(CHECKPOINT)
     own = new_yolov5n(layout.class_names, layout.anchors_px)
     shapes = {
         name: tuple(value.shape) for name, value in own.state_dict().items() if ".bn." not in name

@@ -3,7 +3,6 @@
 A pickle is a program for a stack machine whose instructions import names and call them. The machine
 here has only those instructions that a checkpoint needs, a name stays a word, and what would be a
 call is looked up in the tables that the caller gives. Every size is checked before memory is taken.
-Importing this module imports torch.
 """
 
 from __future__ import annotations
@@ -16,30 +15,31 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
 _MOST_PICKLE_BYTES = 4 << 20
 _MOST_ENTRIES = 20_000
 _MOST_DIMENSIONS = 8
 _LONGEST_SHOWN_NAME = 100
 
-_DTYPES = {
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.DoubleStorage": torch.float64,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "torch.FloatStorage": np.dtype(np.float32),
+    "torch.HalfStorage": np.dtype(np.float16),
+    "torch.BFloat16Storage": np.dtype(np.uint16),
+    "torch.DoubleStorage": np.dtype(np.float64),
+    "torch.LongStorage": np.dtype(np.int64),
+    "torch.IntStorage": np.dtype(np.int32),
+    "torch.ShortStorage": np.dtype(np.int16),
+    "torch.CharStorage": np.dtype(np.int8),
+    "torch.ByteStorage": np.dtype(np.uint8),
+    "torch.BoolStorage": np.dtype(np.bool_),
 }
+_BFLOAT16 = "torch.BFloat16Storage"
 _CALLS = (
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
@@ -47,11 +47,7 @@ _CALLS = (
     "__builtin__.set",
     "builtins.set",
 )
-_CONTENTS: Mapping[str, type] = {
-    "_parameters": nn.Parameter,
-    "_buffers": torch.Tensor,
-    "_modules": nn.Module,
-}
+Array = NDArray[Any]
 
 
 class Refused(Exception):
@@ -62,6 +58,20 @@ class Ignored:
     """Stands for training leftovers (metrics, options) that the model does not need."""
 
 
+@dataclass(slots=True, eq=False)
+class Layer:
+    """What the file says of one layer.
+
+    kind: the name of its class there; tensors: parameters and buffers, floating point in float32;
+    settings: all else, none of it called or checked.
+    """
+
+    kind: str
+    tensors: dict[str, Array] = field(default_factory=dict)
+    children: dict[str, Layer] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class _Name:
     """What a GLOBAL instruction names: a word, and no more than that."""
@@ -69,13 +79,11 @@ class _Name:
     text: str
 
 
-def read_archive(
-    path: Path, layers: Mapping[str, type[nn.Module]], ignored: frozenset[str]
-) -> object:
+def read_archive(path: Path, layers: frozenset[str], ignored: frozenset[str]) -> object:
     """What was given to torch.save; floating point tensors come in float32.
 
-    layers: the classes whose objects may be in it, by the names they have there; their
-    constructors are not run. ignored: names whose objects are left out, an `Ignored` each.
+    layers: names of the classes whose objects may be in it, a `Layer` each. ignored: names whose
+    objects are left out, an `Ignored` each.
     Raises Refused; and ValueError, OSError, zipfile.BadZipFile and many more for what is broken.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -119,7 +127,8 @@ def _checked_root(archive: zipfile.ZipFile, num_bytes: int) -> str:
 class _Storage:
     """The numbers that one or more tensors are views of."""
 
-    values: torch.Tensor
+    kind: str
+    values: Array
 
 
 class _Tensors:
@@ -143,20 +152,17 @@ class _Tensors:
                 raise Refused(
                     f"storage {entry[:20]} claims {number} numbers in {about.file_size} bytes"
                 )
-            values = torch.empty(0, dtype=dtype)
-            if number:
-                data = bytearray(self._archive.read(about))
-                values = torch.frombuffer(data, dtype=dtype)
-            self._storages[entry] = _Storage(values)
+            values = np.frombuffer(self._archive.read(about), dtype)
+            self._storages[entry] = _Storage(kind, values)
         storage = self._storages[entry]
-        if (storage.values.dtype, len(storage.values)) != (dtype, number):
+        if (storage.kind, len(storage.values)) != (kind, number):
             raise Refused(f"storage {entry[:20]} is described in two ways")
         return storage
 
-    def tensor(self, *arguments: object) -> torch.Tensor:
+    def tensor(self, *arguments: object) -> Array:
         """A view of a storage; floating point as float32, in memory of its own."""
         match arguments[:4]:
-            case (_Storage(values), int(offset), tuple(size), tuple(stride)):
+            case (_Storage(kind, values), int(offset), tuple(size), tuple(stride)):
                 numbers = [*size, *stride, offset]
             case _:
                 raise Refused("a tensor in it is not described as one")
@@ -174,18 +180,20 @@ class _Tensors:
         self._numbers_left -= count
         if self._numbers_left < 0:
             raise Refused("its tensors claim more numbers than it has bytes")
-        tensor = values.as_strided(size, stride, offset)
-        return tensor.to(torch.float32, copy=True) if values.is_floating_point() else tensor.clone()
+        if not count:
+            return np.zeros(size, np.float32)
+        steps = [step * values.itemsize for step in stride]
+        tensor = np.lib.stride_tricks.as_strided(values[offset:], size, steps, writeable=False)
+        if kind == _BFLOAT16:
+            return (tensor.astype(np.uint32) << 16).view(np.float32)
+        return tensor.astype(np.float32 if values.dtype.kind == "f" else values.dtype)
 
 
 class _Machine:
     """Runs the instructions of one pickle, those that it knows."""
 
-    def __init__(
-        self, layers: Mapping[str, type[nn.Module]], ignored: frozenset[str], tensors: _Tensors
-    ) -> None:
+    def __init__(self, layers: frozenset[str], ignored: frozenset[str], tensors: _Tensors) -> None:
         self._layers, self._ignored, self._tensors = layers, ignored, tensors
-        self._types = tuple(set(layers.values()))
         self._stack: list[Any] = []
         self._below_marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -276,8 +284,8 @@ class _Machine:
         match name, arguments:
             case "torch._utils._rebuild_tensor_v2", _:
                 return self._tensors.tensor(*arguments)
-            case "torch._utils._rebuild_parameter", (torch.Tensor() as tensor, *_):
-                return nn.Parameter(tensor, requires_grad=False)
+            case "torch._utils._rebuild_parameter", (np.ndarray() as tensor, *_):
+                return tensor
             case "collections.OrderedDict", ():
                 return OrderedDict()
             case (("__builtin__.set" | "builtins.set"), (list(items),)):
@@ -294,12 +302,11 @@ class _Machine:
             return
         if arguments != ():
             raise Refused(f"it makes a {cls.text} in a way that a checkpoint does not")
-        layer = self._layers[cls.text]
-        self.push(layer.__new__(layer))
+        self.push(Layer(cls.text))
 
     def build(self, _: object) -> None:
         state, target = self._stack.pop(), self._stack[-1]
-        if type(target) in self._types:
+        if type(target) is Layer:
             _restore(target, state)
         elif type(target) not in (Ignored, OrderedDict):
             raise Refused("it changes something that is no layer")
@@ -308,27 +315,29 @@ class _Machine:
         self.push(self._tensors.storage(self._stack.pop()))
 
 
-def _restore(layer: nn.Module, state: object) -> None:
-    """Give a layer its parameters, buffers, layers and settings; methods and hooks stay its own."""
+def _restore(layer: Layer, state: object) -> None:
+    """Give a layer its parameters, buffers, layers and settings; methods and hooks are left out."""
     if type(state) is not dict:
         raise Refused("the state of a layer in it is no dictionary")
-    nn.Module.__init__(layer)
-    settings: dict[str, Any] = {}
     for name, value in state.items():
         if type(name) is not str:
             raise Refused("a layer in it has a setting without a name")
-        kind = _CONTENTS.get(name)
-        if kind is not None:
-            if not isinstance(value, dict) or not all(
-                type(key) is str and (entry is None or isinstance(entry, kind))
-                for key, entry in value.items()
-            ):
-                raise Refused(f"the {name.strip('_')} of a layer in it are something else")
-            getattr(layer, name).update(value)
-        elif not name.startswith("_") and not hasattr(type(layer), name):
-            settings[name] = value
-    # Knows what to do about settings that older versions did not have.
-    layer.__setstate__(settings)  # type: ignore[no-untyped-call]
+        if name in ("_parameters", "_buffers"):
+            layer.tensors.update(_entries(name, value, np.ndarray))
+        elif name == "_modules":
+            layer.children.update(_entries(name, value, Layer))
+        elif not name.startswith("_"):
+            layer.settings[name] = value
+
+
+def _entries(name: str, value: object, kind: type) -> dict[str, Any]:
+    """What a dictionary holds that has only entries of a kind; None is left out."""
+    if not isinstance(value, dict) or not all(
+        type(key) is str and (entry is None or isinstance(entry, kind))
+        for key, entry in value.items()
+    ):
+        raise Refused(f"the {name.strip('_')} of a layer in it are something else")
+    return {key: entry for key, entry in value.items() if entry is not None}
 
 
 def _require_plain_keys(keys: list[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import zipfile
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from pipeline.model.cache import (
     seal,
     temporary_folder,
 )
+from pipeline.model.layers import build_graph
 from pipeline.model.parts import parts_sha256, require_plain_graph, require_sizes
 from pipeline.model.weights import cache_dir
 from pipeline.notes import note
@@ -39,9 +39,7 @@ from pipeline.progress import Progress, ProgressCallback
 _SUFFIXES = (".pt", ".onnx", ".xml")
 _CONVOLUTIONS_SUFFIX = ".npz"
 _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
-_ONNX_NAME, _LAYOUT_NAME = "model.onnx", "layout.json"
-_CONVERTING = ("checkpoint.py", "export.py", "graph.py", "../heads.py")
-_SHAPING_PACKAGES = ("openvino", "torch", "ultralytics")
+_CONVERTING = ("archive.py", "checkpoint.py", "layers.py", "graph.py", "../heads.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ def _prepare(
     model = read_cached_ir(ir)
     convolutions = _read_convolutions(ir) if model else None
     if model is None or convolutions is None:
-        model, convolutions = _convert(weights, folder, input_wh, on_progress)
+        model, convolutions = _convert(weights, input_wh, on_progress)
         publish(ir, lambda path: _save(model, convolutions, path))
         # What OpenVINO compiles and keeps is for the graph as it was read.
         model = read_cached_ir(ir) or model
@@ -138,11 +136,12 @@ def _prepare(
 
 
 def _convert(
-    weights: Path, folder: Path, input_wh: tuple[int, int], on_progress: ProgressCallback
+    weights: Path, input_wh: tuple[int, int], on_progress: ProgressCallback
 ) -> tuple[ov.Model, tuple[HeadConvolution, ...]]:
     """The finished graph; of its own input size if that is fixed, else of input_wh."""
     if weights.suffix == ".pt":
-        model, layout = _export(weights, folder, on_progress)
+        on_progress(Progress("convert", 0, 3, unit="step"))
+        model, layout = build_graph(weights)
     else:
         require_plain_graph(weights)
         model, layout = _read(weights), None
@@ -176,32 +175,6 @@ def _finished_before(
         missing = weights.with_suffix(_CONVOLUTIONS_SUFFIX).name
         raise ModelError(f"{weights}: {missing}, which belongs to it, cannot be read")
     return model, convolutions
-
-
-def _export(
-    weights: Path, folder: Path, on_progress: ProgressCallback
-) -> tuple[ov.Model, HeadLayout]:
-    """A checkpoint's graph of any input size, ending at its raw heads."""
-    on_progress(Progress("convert", 0, 3, unit="step"))
-    if is_whole(folder / _ONNX_NAME):
-        with contextlib.suppress(ModelError, OSError, ValueError, KeyError, TypeError):
-            return _read_export(folder)
-    # Only here: torch takes seconds to import.
-    from pipeline.model.export import export_onnx
-
-    def write(onnx: Path) -> None:
-        layout = onnx.with_name(_LAYOUT_NAME)
-        layout.write_text(export_onnx(weights, onnx).to_json(), encoding="utf-8")
-        seal(onnx, layout)
-
-    publish(folder / _ONNX_NAME, write)
-    on_progress(Progress("convert", 1, 3, unit="step"))
-    return _read_export(folder)
-
-
-def _read_export(folder: Path) -> tuple[ov.Model, HeadLayout]:
-    layout = HeadLayout.from_json((folder / _LAYOUT_NAME).read_text(encoding="utf-8"))
-    return _read(folder / _ONNX_NAME), layout
 
 
 def _read(path: Path) -> ov.Model:
@@ -264,10 +237,9 @@ def _read_convolutions(ir: Path) -> tuple[HeadConvolution, ...] | None:
 
 
 def _conversion_key(weights: Path, sha256: str) -> str:
-    """Everything that shapes the converted graph: the file, our code, and the libraries."""
+    """Everything that shapes the converted graph: the file, our code, and OpenVINO."""
     digest = hashlib.sha256(f"{weights.suffix} {sha256}".encode())
     for name in _CONVERTING:
         digest.update((Path(__file__).parent / name).read_bytes())
-    for package in _SHAPING_PACKAGES:
-        digest.update(f"{package} {version(package)}".encode())
+    digest.update(f"openvino {version('openvino')}".encode())
     return digest.hexdigest()[:16]

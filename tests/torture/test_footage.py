@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.errors import ModelError
 from pipeline.machine import available_cores
-from pipeline.model.export import export_onnx
+from pipeline.model.layers import build_graph
 from tests.hostile import MEMORY_MB, Outcome, mutated_files, outcomes, truncated_files
 from tests.malicious import ATTACKS
 from tests.test_hostile import mutation_clips, small_clip
@@ -120,5 +120,5 @@ def test_checkpoints(
             with row.attempt(name):
                 attack(tmp_path / "model.pt", canary)
                 with pytest.raises(ModelError):
-                    export_onnx(tmp_path / "model.pt", tmp_path / "model.onnx")
+                    build_graph(tmp_path / "model.pt")
                 assert not canary.exists()

@@ -1,0 +1,134 @@
+"""A checkpoint as a PyTorch model, which the baseline is. Importing this module imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pipeline.errors import ModelError
+from pipeline.heads import HeadLayout
+from pipeline.model.archive import Layer
+from pipeline.model.checkpoint import one_line, read_checkpoint
+from pipeline.model.layers import build_graph
+from pipeline.model.weights import cache_dir
+
+# Ultralytics otherwise writes settings into the home folder, talks, and looks for a network.
+os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_dir()))
+os.environ.setdefault("YOLO_VERBOSE", "false")
+os.environ.setdefault("YOLO_OFFLINE", "true")
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from ultralytics.nn.modules import C3, SPPF, Bottleneck, Concat, Conv
+
+
+class Detect(nn.Module):
+    """YOLOv5's detection layer up to its raw heads: one 1x1 convolution per stride."""
+
+    m: nn.ModuleList
+    anchors: torch.Tensor
+    stride: torch.Tensor
+    nc: int
+    na: int
+    nl: int
+
+    def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return tuple(conv(x) for conv, x in zip(self.m.children(), features, strict=True))
+
+
+class YOLOv5(nn.Module):
+    """The layers of a YOLOv5 checkpoint, each taking what its `f` names from those before.
+
+    forward: float32 (N, 3, height, width), RGB in 0..1 -> three raw heads,
+    float32 (N, anchors * (5 + classes), height / stride, width / stride).
+    """
+
+    model: nn.Sequential
+    names: list[str] | dict[int, str]
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs: list[Any] = []
+        value: Any = x
+        for layer in self.model.children():
+            if layer.f != -1:
+                value = (
+                    outputs[layer.f]
+                    if isinstance(layer.f, int)
+                    else [value if j == -1 else outputs[j] for j in cast("list[int]", layer.f)]
+                )
+            value = layer(value)
+            outputs.append(value)
+        result: tuple[torch.Tensor, ...] = value
+        return result
+
+
+_MODULES: Mapping[str, type[nn.Module]] = {
+    "models.yolo.Model": YOLOv5,
+    "models.yolo.DetectionModel": YOLOv5,
+    "models.yolo.Detect": Detect,
+    "models.common.Conv": Conv,
+    "models.common.C3": C3,
+    "models.common.SPPF": SPPF,
+    "models.common.Bottleneck": Bottleneck,
+    "models.common.Concat": Concat,
+    "torch.nn.modules.batchnorm.BatchNorm2d": nn.BatchNorm2d,
+    "torch.nn.modules.conv.Conv2d": nn.Conv2d,
+    "torch.nn.modules.pooling.MaxPool2d": nn.MaxPool2d,
+    "torch.nn.modules.container.ModuleList": nn.ModuleList,
+    "torch.nn.modules.container.Sequential": nn.Sequential,
+    "torch.nn.modules.activation.SiLU": nn.SiLU,
+    "torch.nn.modules.upsampling.Upsample": nn.Upsample,
+}
+
+
+def read_pytorch(path: Path) -> tuple[YOLOv5, HeadLayout]:
+    """The float32 model of a YOLOv5 v6/v7 .pt file, ready to run, and its head layout.
+
+    Raises ModelError for what `build_graph` refuses.
+    """
+    _, layout = build_graph(path)  # Whose bounds hold for the same layers in PyTorch.
+    layers, _ = read_checkpoint(path)
+    try:
+        return _ready_to_run(cast("YOLOv5", _module(layers))), layout
+    except Exception as error:  # Layers that do not fit each other fail in any way they like.
+        raise ModelError(f"{path}: its layers cannot be run ({one_line(error)})") from error
+
+
+def _module(layer: Layer) -> nn.Module:
+    """A layer with its parameters, layers and settings; methods and hooks stay its class's own."""
+    cls = _MODULES[layer.kind]
+    module = cls.__new__(cls)
+    nn.Module.__init__(module)
+    buffers = ("running_mean", "running_var", "num_batches_tracked", "anchors")
+    for name, array in layer.tensors.items():
+        tensor = torch.from_numpy(array)
+        if name in buffers:
+            module.register_buffer(name, tensor)
+        else:
+            module.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+    if isinstance(module, nn.Conv2d) and "bias" not in layer.tensors:
+        module.register_parameter("bias", None)
+    for name, child in layer.children.items():
+        module.add_module(name, _module(child))
+    settings = {
+        name: torch.from_numpy(value) if hasattr(value, "dtype") else value
+        for name, value in layer.settings.items()
+        if not hasattr(cls, name)
+    }
+    # Knows what to do about settings that older versions did not have.
+    module.__setstate__(settings)  # type: ignore[no-untyped-call]
+    return module
+
+
+def _ready_to_run(model: YOLOv5) -> YOLOv5:
+    """Evaluation mode, each batch normalisation folded into its convolution."""
+    model = model.eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, Conv) and hasattr(module, "bn"):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            del module.bn
+            module.forward = module.forward_fuse  # type: ignore[method-assign]
+    return model
