@@ -3,9 +3,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+# Where CPU builds of PyTorch are; one that does not answer within seconds is done without.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 MODEL_OPTIONS = $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(MODEL),--model "$(MODEL)")
+
+# The light set-up runs models; INT8 and ONNX need more, PyTorch all. One that has all does for each.
+ALL := $(wildcard $(VENV)/.installed)
+LIGHT := $(or $(ALL),$(VENV)/.installed-light)
+CONVERT := $(or $(ALL),$(VENV)/.installed-convert)
+ASKED = $(ARGS) $(CONFIG) $(WEIGHTS) $(PIPELINE_WEIGHTS)
+NEEDED = $(if $(findstring pytorch,$(ASKED)),$(VENV)/.installed) \
+	$(if $(or $(findstring int8,$(ASKED)),$(findstring .onnx,$(ASKED))),$(CONVERT))
 
 .DEFAULT_GOAL := help
 
@@ -19,7 +29,7 @@ TAKES_test := ARGS
 TAKES_torture := ARGS
 TAKES_conformance := ARGS
 TARGETS := $(or $(MAKECMDGOALS),help)
-TAKEN := PYTHON VENV $(foreach target,$(TARGETS),$(TAKES_$(target)))
+TAKEN := PYTHON VENV TORCH_INDEX $(foreach target,$(TARGETS),$(TAKES_$(target)))
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(firstword $(filter-out SHELL MAKEFLAGS $(TAKEN),$(GIVEN)))
 CLOSEST = import difflib, sys; _, given, *known = sys.argv; \
@@ -37,7 +47,7 @@ help: ## list the targets
 # One name if there is such a file, blanks in it or not; else words, with quotes as in a shell.
 # Patterns are for pipeline to fill in. Names come last, after --: they may begin with a dash.
 process: export VIDEO := $(VIDEO)
-process: $(VENV)/.installed ## annotate VIDEO=clip.mp4, a folder, several (else a synthetic clip); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
+process: $(LIGHT) $(NEEDED) ## annotate VIDEO=clip.mp4, a folder, several (else a synthetic clip); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
 	@set -f; if [ -e "$$VIDEO" ]; then set -- "$$VIDEO"; \
 	elif $(SHELL) -n -c "set -- $$VIDEO" 2>/dev/null; then eval "set -- $$VIDEO"; \
 	else printf "%s: no such file; of several names, one with a quote or a bracket in it has to be \
@@ -45,7 +55,7 @@ process: $(VENV)/.installed ## annotate VIDEO=clip.mp4, a folder, several (else 
 	$(BIN)/pipeline process $(if $(OUTPUT),--output-dir "$(OUTPUT)") \
 		$(MODEL_OPTIONS) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS) -- "$$@"
 
-tune: $(VENV)/.installed ## find what is fastest here for clips like VIDEO=clip.mp4; MODEL= WEIGHTS= ARGS=
+tune: $(CONVERT) ## find what is fastest here for clips like VIDEO=clip.mp4; MODEL= WEIGHTS= ARGS=
 	@$(BIN)/pipeline tune $(MODEL_OPTIONS) $(ARGS) $(if $(VIDEO),-- "$(VIDEO)")
 
 bench: IMAGE ?= $(wildcard ../shared/images/coco_bike.jpg)
@@ -56,10 +66,10 @@ bench: $(VENV)/.installed ## compare the throughput configurations; FRAMES= ROUN
 evaluate: $(VENV)/.installed-dev ## accuracy on DATA=folder with images/ and labels/; MODEL= WEIGHTS= ARGS=
 	@$(BIN)/pipeline evaluate --data "$(DATA)" $(MODEL_OPTIONS) $(ARGS)
 
-bench-e2e: $(VENV)/.installed ## how close VIDEO=clip.mp4 comes to what the cores allow; ROUNDS= ARGS=
+bench-e2e: $(CONVERT) ## how close VIDEO=clip.mp4 comes to what the cores allow; ROUNDS= ARGS=
 	@$(BIN)/python scripts/bench_e2e.py $(if $(VIDEO),"$(VIDEO)") $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
-samples: $(VENV)/.installed ## make the sample clip, its detections and the README's picture anew
+samples: $(LIGHT) ## make the sample clip, its detections and the README's picture anew
 	@$(BIN)/python scripts/make_samples.py
 
 test: $(VENV)/.installed-dev ## run all tests, with coverage
@@ -82,9 +92,21 @@ clean: ## remove the set-up and the caches of the tools, not the output
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+$(VENV)/.installed-light: requirements-light.txt pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Setting up in $(VENV), this once: downloads 160 MB, takes 600 MB"
+	$(INSTALL) --no-deps --requirement requirements-light.txt
+	$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-convert: $(VENV)/.installed-light
+	@echo "Adding NNCF (INT8) and ONNX to $(VENV), this once"
+	$(INSTALL) nncf onnx
+	@touch $@
+
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Setting up in $(VENV): a minute or two, this once"
-	$(INSTALL) --editable .
+	@echo "Adding PyTorch and all else to $(VENV), this once: 0.5 GB where a CPU build of PyTorch is to be had, else 2.4 GB with CUDA"
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python-headless
+	$(INSTALL) $(shell $(PYTHON) scripts/cpu_index.py "$(TORCH_INDEX)") --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed

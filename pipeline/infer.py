@@ -37,7 +37,12 @@ _BLOBS = "*.blob"
 def load_engine(prepared: PreparedModel, options: InferOptions) -> Engine:
     """Make the model ready to run as asked. Raises UsageError, ModelError."""
     if options.engine == "pytorch":
-        from pipeline.infer_pytorch import PyTorchEngine
+        try:
+            from pipeline.infer_pytorch import PyTorchEngine
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"the PyTorch engine needs {error.name}: pip install torch ultralytics"
+            ) from error
 
         return PyTorchEngine(prepared)
     return OpenVinoEngine(prepared, options)

@@ -76,8 +76,10 @@ def _require_plain_ir(ir: Path) -> None:
 
 
 def _require_plain_onnx(path: Path) -> None:
-    import onnx  # Only here: a model that was converted before does not need it.
-
+    try:
+        import onnx  # Only here: no other model needs it.
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{path}: ONNX needs the package onnx: pip install onnx") from error
     try:
         model = onnx.load_model(path, load_external_data=False)
         for tensor in _tensors(model.graph):

@@ -142,6 +142,7 @@ def _convert(
     if weights.suffix == ".pt":
         on_progress(Progress("convert", 0, 3, unit="step"))
         model, layout = build_graph(weights)
+        on_progress(Progress("convert", 1, 3, unit="step"))
     else:
         require_plain_graph(weights)
         model, layout = _read(weights), None

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +194,13 @@ def _quantize(
     return model
 
 
+def _nncf_version() -> str:
+    try:
+        return version("nncf")
+    except PackageNotFoundError as error:
+        raise UsageError("INT8 needs the package nncf: pip install nncf") from error
+
+
 def _import_nncf() -> Any:
     os.environ.setdefault("NNCF_CI", "1")  # Otherwise it reports its use to its makers.
     try:
@@ -253,7 +260,7 @@ def _spread(available: int, wanted: int) -> list[int]:
 
 
 def _key(calibration: Calibration, basis: PreparedModel) -> str:
-    digest = hashlib.sha256(f"{calibration.key} {basis.input_wh} {version('nncf')}".encode())
+    digest = hashlib.sha256(f"{calibration.key} {basis.input_wh} {_nncf_version()}".encode())
     for name in _OUR_CODE:
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:16]

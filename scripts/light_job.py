@@ -1,0 +1,52 @@
+"""The main job where only requirements-light.txt is installed: a checkpoint, then its IR.
+
+Annotates the sample clip with the demo model twice and holds what was found against what comes with
+the project. Ends with an error if a package was imported that a light install does not have.
+
+    python scripts/light_job.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pipeline import ProcessConfig, process_video
+from pipeline.model.prepare import prepare_model, save_prepared
+from pipeline.progress import no_progress
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+HEAVY = {"torch", "onnx", "ultralytics", "nncf", "matplotlib"}
+_LEAST_SHARE = 0.98
+
+
+def boxes(lines: Path) -> list[list[str]]:
+    """The class names found in every frame, those of boxes that are no borderline case."""
+    return [
+        sorted(d["class_name"] for d in json.loads(line)["detections"] if d["confidence"] > 0.5)
+        for line in lines.read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def main() -> None:
+    folder, clip = Path(sys.argv[1]), SAMPLES / "clip.mp4"
+    ir = folder / "demo.xml"
+    expected = boxes(SAMPLES / "clip.detections.jsonl")
+    for weights in (SAMPLES / "demo.pt", ir):
+        if weights is ir:
+            prepared = prepare_model(SAMPLES / "demo.pt", (640, 360), 640, no_progress)
+            save_prepared(prepared, ir)
+        out = folder / weights.suffix[1:]
+        process_video(ProcessConfig(source=clip, weights=weights, output_dir=out))
+        found = boxes(out / "detections.jsonl")
+        same = sum(a == b for a, b in zip(found, expected, strict=True)) / len(expected)
+        print(f"{weights.name}: {len(found)} frames, {same:.1%} with the boxes expected")
+        if same < _LEAST_SHARE:
+            sys.exit(f"{weights.name}: too few frames have the boxes expected")
+    if imported := HEAVY & set(sys.modules):
+        sys.exit(f"imported on the way: {', '.join(sorted(imported))}")
+
+
+if __name__ == "__main__":
+    main()
