@@ -9,9 +9,9 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from pipeline.color import ToYuv420p
 from pipeline.detections import Detections
 from pipeline.frames import ColorTags, VideoInfo, plane_rows
 
@@ -41,7 +41,7 @@ class Annotator:
             name[:_LONGEST_NAME].encode("utf-8", "replace").decode() for name in class_names
         )
         self._color_tags = info.color
-        self._to_yuv420p = VideoReformatter()
+        self._to_yuv420p = ToYuv420p(info.color)
         shorter = min(info.size_wh)
         # Even widths at even places: each chroma sample stands for 2x2 pixels.
         self._line_px = max(2, 2 * round(shorter * 0.0015))
@@ -55,7 +55,7 @@ class Annotator:
         A frame without detections is passed on as it is; one with them is copied first if the
         decoder still refers to it.
         """
-        image = self._drawable(image)
+        image = self._to_yuv420p(image)
         if not len(detections):
             return image
         image.make_writable()
@@ -74,20 +74,6 @@ class Annotator:
             text = f"{self._class_names[class_id]} {confidence:.2f}"
             self._draw_label(planes, box[0], box[1], self._label(text, class_id))
         return image
-
-    def _drawable(self, image: av.VideoFrame) -> av.VideoFrame:
-        if image.format.name == "yuv420p":
-            return image
-        return self._to_yuv420p.reformat(
-            image,
-            format="yuv420p",
-            src_color_range=self._color_tags.range,
-            # swscale takes every grey source as full range: then it must not convert.
-            dst_color_range=_FULL_RANGE
-            if image.format.name.startswith("gray")
-            else self._color_tags.range,
-            threads=1,
-        )
 
     def _draw_label(self, planes: Planes, left: int, top: int, label: Planes) -> None:
         """Above the box where there is room, else inside it; always within the frame."""

@@ -15,16 +15,16 @@ import av
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from pipeline.color import color_warnings, make_convertible, tags_of_planes
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import check_frame_rate, check_size, exact, max_pixels, open_input
 from pipeline.errors import InputError
-from pipeline.frames import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
+from pipeline.frames import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.geometry import Display, geometry_of
 from pipeline.machine import thread_ids
 from pipeline.picture_track import picture_track
 from pipeline.side_data import side_data_warnings
 
-_BT601 = 6
 _FEW_FRAMES = 3000
 """So many are read one after the other where only some of them are needed."""
 MOST_TICKS = 2**31 - 1
@@ -99,6 +99,7 @@ class VideoReader:
                 self._reached_pts = end_pts
                 return
             image = placed.image
+            make_convertible(image)
             if image.is_corrupt:
                 self._count_corrupt()
             if (image.width, image.height) != self._decoded_wh:
@@ -176,6 +177,7 @@ class VideoReader:
             image = next(self._images, None)
             if image is not None and image.pts is not None and image.pts not in seen:
                 seen.add(image.pts)
+                make_convertible(image)
                 yield Frame(len(seen) - 1, image.pts, 1, self._time_base, display(image))
 
     def _count_packets(self) -> int:
@@ -265,13 +267,7 @@ class VideoReader:
             time_base=self._time_base,
             frame_rate=exact(stream.average_rate or stream.guessed_rate),
             sample_aspect_ratio=aspect,
-            color=ColorTags(
-                range=int(image.color_range),
-                primaries=int(image.color_primaries),
-                trc=int(image.color_trc),
-                # What swscale makes of RGB is BT.601; the matrix of RGB itself is not for 4:2:0.
-                space=_BT601 if image.format.is_rgb else int(image.colorspace),
-            ),
+            color=tags_of_planes(image),
             rotation_degrees=self.geometry.rotation_degrees,
             duration_seconds=duration,
             num_frames_header=stream.frames or None,
@@ -280,7 +276,11 @@ class VideoReader:
             num_subtitle_streams=len(container.streams.subtitles),
             start_pts=stream.start_time or 0,
             crop=self._header.crop,
-            warnings=(*self.geometry.warnings, *side_data_warnings(image)),
+            warnings=(
+                *self.geometry.warnings,
+                *side_data_warnings(image),
+                *color_warnings(image, stream.codec_context.codec_tag),
+            ),
         )
 
 

@@ -35,6 +35,7 @@ class _Codec:
     even_sizes: whether an odd width or height must be made even.
     decode_all: whether every frame it made has to be decoded, as it was seen to make some that no
         decoder takes; of the others one frame is enough.
+    last_primaries: the largest number of colour primaries that it takes.
     """
 
     encoder: str
@@ -44,6 +45,7 @@ class _Codec:
     preset_option: str = "preset"
     even_sizes: bool = False
     decode_all: bool = False
+    last_primaries: int = 22
     extra: dict[str, str] = field(default_factory=dict)
     default_preset_extra: dict[str, str] = field(default_factory=dict)
 
@@ -60,6 +62,7 @@ _CODECS = {
         crf=23,
         preset="veryfast",
         even_sizes=True,
+        last_primaries=12,
         extra={"bf": "0"},
         default_preset_extra={"partitions": "i4x4"},
     ),
@@ -69,6 +72,7 @@ _CODECS = {
         crf=28,
         preset="veryfast",
         even_sizes=True,
+        last_primaries=12,
         extra={"x265-params": "log-level=error:bframes=0"},
     ),
     "av1": _Codec("libsvtav1", "av01", crf=35, preset="12", even_sizes=True, decode_all=True),
@@ -203,7 +207,8 @@ class VideoEncoder:
         if info.sample_aspect_ratio:
             context.sample_aspect_ratio = info.sample_aspect_ratio
         context.color_range = info.color.range
-        context.color_primaries = info.color.primaries
+        if info.color.primaries <= codec.last_primaries:
+            context.color_primaries = info.color.primaries
         context.color_trc = info.color.trc
         context.colorspace = info.color.space
         return stream

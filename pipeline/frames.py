@@ -76,6 +76,7 @@ class VideoInfo:
     warnings: what the source asks for and is not done, a line each.
     num_frames_header: what the container claims; None where it claims nothing.
     duration_seconds: likewise a claim. start_pts: of the first frame, likewise.
+    color: of the planes of the result.
     """
 
     name: str

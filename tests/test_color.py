@@ -1,0 +1,401 @@
+"""Colours: what the model sees of a frame, and how the planes of the result are tagged."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.annotate import Annotator
+from pipeline.color import ToBgr, color_warnings
+from pipeline.config import EncodeOptions
+from pipeline.decode import VideoReader
+from pipeline.detections import Detections
+from pipeline.encode import VideoEncoder
+from pipeline.errors import InputError
+from pipeline.frames import ColorTags
+from tests.conftest import process
+
+Image = NDArray[np.uint8]
+
+LIMITED, FULL, UNSPECIFIED = 1, 2, 2
+GBR, BT709, RESERVED, FCC, BT470BG, BT601, SMPTE240M, YCGCO, BT2020 = 0, 1, 3, 4, 5, 6, 7, 8, 9
+MATRICES = (GBR, BT709, UNSPECIFIED, FCC, BT470BG, BT601, SMPTE240M, BT2020)
+SIZE_WH = (160, 90)
+NO_TAGS: Mapping[str, int] = {}
+
+FAST = {"bgr0", "rgb24", "gbrp10le", "rgb8", "xyz12le", "gray", "gray16be", "monow", "ya8"} | {
+    *("nv12", "uyvy422", "yuv410p", "yuv411p", "yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le"),
+    *("yuv440p", "yuv444p", "yuv444p12le", "yuva420p"),
+}
+
+
+def formats(names: str) -> list[Any]:
+    """The pixel formats of a list; the less usual ones are for the slow tests."""
+    return [
+        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+        for name in names.split()
+    ]
+
+
+RAW_RGB = formats(
+    """
+    0bgr 0rgb abgr argb bgr0 bgr24 bgr444le bgr48le bgr555le bgr565le bgr8 bgra bgra64le gbrap
+    gbrap10le gbrap12le gbrap16le gbrp gbrp10le gbrp12le gbrp14le gbrp16le gbrp9le rgb0 rgb24
+    rgb444le rgb48be rgb48le rgb4_byte rgb555le rgb565le rgb8 rgba rgba64le xyz12le
+    """
+)
+RAW_GRAY = formats(
+    """
+    gray gray10le gray12le gray14le gray16be gray16le gray9le monob monow ya8
+    """
+)
+RAW_YUV = formats(
+    """
+    nv12 nv21 uyvy422 yuyv422 yvyu422 yuv410p yuv411p yuv420p yuv420p10be yuv420p10le yuv420p12le
+    yuv420p14le yuv420p16le yuv420p9le yuv422p yuv422p10le yuv422p12le yuv422p14le yuv422p16le
+    yuv422p9le yuv440p yuv444p yuv444p10le yuv444p12le yuv444p14le yuv444p16le yuv444p9le yuva420p
+    yuva420p10le yuva422p yuva422p12le yuva444p yuva444p10le yuva444p16le
+    """
+)
+CODED = [
+    ("libx264", "mp4", "yuv420p"),
+    ("libx264", "mp4", "yuv422p"),
+    ("libx264", "mp4", "yuv444p"),
+    ("libx264", "mp4", "yuv420p10le"),
+    ("libx264", "mp4", "yuvj420p"),
+    ("libx264", "mp4", "yuvj444p"),
+    ("libx264", "mp4", "gray"),
+    ("libx264rgb", "mp4", "rgb24"),
+    ("libx265", "mp4", "yuv420p"),
+    ("libx265", "mp4", "yuv422p10le"),
+    ("libx265", "mp4", "yuv444p12le"),
+    ("libvpx-vp9", "webm", "yuv420p"),
+    ("libvpx-vp9", "webm", "yuv440p"),
+    ("prores_ks", "mov", "yuv422p10le"),
+    ("prores_ks", "mov", "yuva444p10le"),
+    ("mjpeg", "avi", "yuvj420p"),
+    ("mjpeg", "avi", "yuvj422p"),
+    ("mjpeg", "avi", "yuvj444p"),
+    ("png", "mov", "rgb24"),
+    ("png", "mov", "rgba"),
+    ("png", "mov", "gray"),
+    ("png", "mov", "gray16be"),
+    ("png", "mov", "ya8"),
+    ("png", "mov", "pal8"),
+    ("ffv1", "mkv", "yuv411p"),
+    ("ffv1", "mkv", "yuv440p"),
+    ("ffv1", "mkv", "yuv420p10le"),
+    ("ffv1", "mkv", "gray"),
+    ("ffv1", "mkv", "gray10le"),
+    ("ffv1", "mkv", "bgr0"),
+    ("ffv1", "mkv", "gbrp10le"),
+    ("mpeg4", "avi", "yuv420p"),
+    ("qtrle", "mov", "argb"),
+    ("huffyuv", "avi", "yuv422p"),
+    ("jpeg2000", "mov", "yuv444p"),
+]
+
+
+def picture(size_wh: tuple[int, int] = SIZE_WH) -> Image:
+    """A BGR picture with hard edges between colours, and slopes; the same every time."""
+    width, height = size_wh
+    across, down = np.meshgrid(np.arange(width) / width, np.arange(height) / height)
+    slopes = np.stack([across, down, 1 - across], axis=-1) * 255
+    random = np.random.default_rng(3)
+    for _ in range(60):
+        x, y = int(random.integers(width)), int(random.integers(height))
+        slopes[y : y + 14, x : x + 14] = random.integers(0, 256, 3)
+    pixels: Image = slopes.round().astype(np.uint8)
+    return pixels
+
+
+def record(
+    path: Path,
+    codec: str,
+    pix_fmt: str,
+    tags: Mapping[str, int] = NO_TAGS,
+    size_wh: tuple[int, int] = SIZE_WH,
+) -> Path:
+    """A clip of two frames, its tags as they are given and whatever they say of its pixels."""
+    image = av.VideoFrame.from_ndarray(picture(size_wh), format="bgr24")
+    if pix_fmt == "pal8":
+        image = _palette_image(size_wh)
+    elif pix_fmt != "bgr24":
+        image = image.reformat(format=pix_fmt, interpolation="BICUBIC", threads=1)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25)
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = pix_fmt
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+            setattr(image, name, value)
+        for pts in range(2):
+            image.pts = pts
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _palette_image(size_wh: tuple[int, int]) -> av.VideoFrame:
+    indices = np.arange(size_wh[0] * size_wh[1], dtype=np.uint8).reshape(size_wh[::-1])
+    palette = np.random.default_rng(4).integers(0, 256, (256, 4), np.uint8)
+    palette[:, 0] = 255
+    return av.VideoFrame.from_ndarray((indices, palette), "pal8")  # type: ignore[arg-type]
+
+
+def seen_by_opencv(clip: Path) -> Image:
+    """The first frame, as BGR."""
+    capture = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
+    found, pixels = capture.read()
+    capture.release()
+    assert found
+    return np.asarray(pixels, np.uint8)
+
+
+def read(clip: Path) -> tuple[av.VideoFrame, VideoReader]:
+    reader = VideoReader(clip)
+    return next(iter(reader)).image, reader
+
+
+def assert_seen_as_by_opencv(clip: Path, within: int = 1) -> None:
+    image, reader = read(clip)
+    difference = np.abs(ToBgr()(image).astype(int) - seen_by_opencv(clip))
+    reader.close()
+    assert difference.max() <= within
+
+
+@pytest.mark.parametrize("pix_fmt", [*RAW_RGB, *RAW_GRAY, *RAW_YUV])
+def test_the_model_sees_the_pixels_of_opencv_in_every_pixel_format(
+    tmp_path: Path, pix_fmt: str
+) -> None:
+    assert_seen_as_by_opencv(record(tmp_path / "clip.nut", "rawvideo", pix_fmt))
+
+
+@pytest.mark.parametrize(("codec", "suffix", "pix_fmt"), CODED)
+def test_the_model_sees_the_pixels_of_opencv_in_every_codec(
+    tmp_path: Path, codec: str, suffix: str, pix_fmt: str
+) -> None:
+    assert_seen_as_by_opencv(record(tmp_path / f"clip.{suffix}", codec, pix_fmt))
+
+
+@pytest.mark.parametrize("size_wh", [(161, 90), (160, 91), (161, 91)], ids=str)
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv420p10le", "yuv410p", "gray"])
+def test_the_model_sees_the_pixels_of_opencv_at_odd_sizes(
+    tmp_path: Path, pix_fmt: str, size_wh: tuple[int, int]
+) -> None:
+    assert_seen_as_by_opencv(record(tmp_path / "clip.mkv", "ffv1", pix_fmt, size_wh=size_wh))
+
+
+FEW = ["yuv420p", "yuv420p10le", "yuv444p"]
+MANY = ["yuv410p", "yuv411p", "yuv422p", "yuv422p10le", "yuv440p", "yuv444p10le", "yuva420p"]
+FEW_AND_MANY = [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in MANY)]
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("color_range", [0, LIMITED, FULL])
+@pytest.mark.parametrize("pix_fmt", FEW_AND_MANY)
+def test_the_model_sees_the_pixels_of_opencv_in_every_matrix_and_range(
+    tmp_path: Path, pix_fmt: str, color_range: int, matrix: int
+) -> None:
+    tags = {"color_range": color_range, "colorspace": matrix}
+    assert_seen_as_by_opencv(record(tmp_path / "clip.mkv", "ffv1", pix_fmt, tags))
+
+
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed"
+)
+
+
+def planes_by_ffmpeg(clip: Path, color_range: int) -> Image:
+    """The first frame as yuv420p, by the ffmpeg program.
+
+    color_range: both of the clip and of the planes, so that it does not convert the one to the
+        other, as it does by default with full range.
+    """
+    same_range = f"scale=in_range={color_range}:out_range={color_range}"
+    command = ["ffmpeg", "-v", "error", "-i", str(clip), "-frames:v", "1"]
+    command += ["-vf", f"{same_range},format=yuv420p", "-f", "rawvideo", "-"]
+    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
+
+
+def planes_of_the_result(image: av.VideoFrame, reader: VideoReader) -> Image:
+    """What the encoder takes of a frame without detections, plane after plane."""
+    planes = Annotator(reader.info, ("thing",))(image, Detections.empty())
+    assert planes.format.name == "yuv420p"
+    return planes.to_ndarray().astype(np.uint8, copy=False).ravel()
+
+
+FFV1_YUV = [*FEW, *MANY]
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "tags"),
+    [
+        *(("rawvideo", pix_fmt, {}) for pix_fmt in FFV1_YUV),
+        *(("rawvideo", pix_fmt, {}) for pix_fmt in ("nv12", "uyvy422", "yuv420p16le", "yuva444p")),
+        *(("ffv1", pix_fmt, {"color_range": FULL, "colorspace": BT709}) for pix_fmt in FFV1_YUV),
+        *(("ffv1", pix_fmt, {"color_range": LIMITED, "colorspace": 14}) for pix_fmt in FFV1_YUV),
+    ],
+)
+def test_planes_become_8_bit_as_those_of_ffmpeg(
+    tmp_path: Path, codec: str, pix_fmt: str, tags: dict[str, int]
+) -> None:
+    suffix = "nut" if codec == "rawvideo" else "mkv"
+    clip = record(tmp_path / f"clip.{suffix}", codec, pix_fmt, tags)
+    image, reader = read(clip)
+    difference = planes_of_the_result(image, reader).astype(int)
+    difference -= planes_by_ffmpeg(clip, tags.get("color_range", 0))
+    reader.close()
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "gray16le", "ya8"])
+def test_planes_of_untagged_grey_keep_its_levels_and_are_tagged_full_range(
+    tmp_path: Path, pix_fmt: str
+) -> None:
+    image, reader = read(record(tmp_path / "clip.nut", "rawvideo", pix_fmt))
+    planes = planes_of_the_result(image, reader)
+    reader.close()
+    assert reader.info.color == ColorTags(range=FULL, space=BT601)
+    levels = image.reformat(format="gray").to_ndarray().astype(int)
+    luma = planes[: levels.size].reshape(levels.shape)
+    assert np.abs(levels - luma).max() <= 1
+    assert (planes[levels.size :] == 128).all()
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pix_fmt", "tags", "expected"),
+    [
+        ("png", "mov", "pal8", {}, ColorTags(LIMITED, space=BT601)),
+        ("png", "mov", "rgb24", {}, ColorTags(LIMITED, space=BT601)),
+        ("png", "mov", "gray", {}, ColorTags(FULL, space=BT601)),
+        ("ffv1", "mkv", "gray", {"color_range": LIMITED}, ColorTags(LIMITED, space=BT601)),
+        ("ffv1", "mkv", "gray", {"colorspace": BT709}, ColorTags(FULL, space=BT709)),
+        ("ffv1", "mkv", "bgr0", {"color_range": FULL}, ColorTags(LIMITED, space=BT601)),
+        ("mjpeg", "avi", "yuvj420p", {}, ColorTags(FULL, space=BT470BG)),
+        ("ffv1", "mkv", "yuv420p", {"color_range": 0}, ColorTags(0)),
+        ("ffv1", "mkv", "yuv420p", {"colorspace": GBR}, ColorTags(space=BT601)),
+        ("ffv1", "mkv", "yuv420p", {"colorspace": RESERVED}, ColorTags()),
+        ("ffv1", "mkv", "yuv420p", {"colorspace": 17}, ColorTags(space=BT601)),
+        ("ffv1", "mkv", "yuv420p", {"colorspace": YCGCO}, ColorTags(space=YCGCO)),
+        ("ffv1", "mkv", "yuv420p", {"color_primaries": 3, "color_trc": 3}, ColorTags()),
+        ("ffv1", "mkv", "yuv420p", {"color_primaries": 22}, ColorTags(primaries=22)),
+        ("ffv1", "mkv", "yuv420p", {"color_primaries": 12}, ColorTags(primaries=12)),
+    ],
+)
+def test_tags_are_those_of_the_source_where_they_describe_the_planes_of_the_result(
+    tmp_path: Path,
+    codec: str,
+    suffix: str,
+    pix_fmt: str,
+    tags: dict[str, int],
+    expected: ColorTags,
+) -> None:
+    _, reader = read(record(tmp_path / f"clip.{suffix}", codec, pix_fmt, tags))
+    reader.close()
+    assert reader.info.color == expected
+
+
+def result_of(clip: Path, options: EncodeOptions) -> Path:
+    """A clip as it is encoded where nothing is found in it."""
+    result = clip.with_name("result.mp4")
+    reader = VideoReader(clip)
+    annotator = Annotator(reader.info, ("thing",))
+    encoder = VideoEncoder(result, reader.info, options)
+    for frame in reader:
+        image = annotator(frame.image, Detections.empty())
+        encoder.encode(image, frame.pts, frame.duration, frame.time_base)
+    encoder.flush()
+    encoder.close()
+    reader.close()
+    return result
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+@pytest.mark.parametrize(
+    ("pix_fmt", "tags"),
+    [
+        ("yuv420p", {"colorspace": GBR}),
+        ("yuv420p", {"colorspace": RESERVED, "color_primaries": 3, "color_trc": 3}),
+        ("yuv420p", {"colorspace": 17, "color_primaries": 22}),
+        ("yuv420p", {"colorspace": YCGCO}),
+        ("gray", {}),
+        ("bgr0", {}),
+    ],
+    ids=str,
+)
+def test_every_output_codec_takes_the_tags_of_any_clip(
+    tmp_path: Path, codec: str, pix_fmt: str, tags: dict[str, int]
+) -> None:
+    clip = record(tmp_path / "clip.mkv", "ffv1", pix_fmt, tags)
+    with av.open(str(result_of(clip, EncodeOptions(codec=codec)))) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == 2
+    assert {int(frame.colorspace) for frame in frames} <= {UNSPECIFIED, BT601, YCGCO}
+    if pix_fmt == "gray":
+        assert {int(frame.color_range) for frame in frames} == {FULL}
+
+
+@pytest.mark.parametrize(("codec", "suffix", "pix_fmt"), CODED)
+def test_a_result_looks_like_its_source_whatever_the_pixels_of_the_source(
+    tmp_path: Path, codec: str, suffix: str, pix_fmt: str
+) -> None:
+    clip = record(tmp_path / f"clip.{suffix}", codec, pix_fmt)
+    result = result_of(clip, EncodeOptions(crf=1))
+    # Blurred, because chroma of fewer samples blurs the edges of colours.
+    source, shown = (cv2.blur(seen_by_opencv(path), (9, 9)) for path in (clip, result))
+    assert np.median(np.abs(source.astype(int) - shown)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pix_fmt", "tags", "words"),
+    [
+        ("ffv1", "mkv", "yuv420p", {}, ()),
+        ("png", "mov", "rgba", {}, ("alpha",)),
+        ("prores_ks", "mov", "yuva444p10le", {}, ("alpha",)),
+        ("libx265", "mp4", "yuv420p10le", {"color_trc": 16}, ("HDR (PQ)",)),
+        ("libx265", "mp4", "yuv420p10le", {"color_trc": 18}, ("HDR (HLG)",)),
+        ("ffv1", "mkv", "yuv420p", {"colorspace": GBR}, ("not valid",)),
+        ("ffv1", "mkv", "yuv420p", {"colorspace": YCGCO}, ("not supported",)),
+        ("png", "mov", "gray", {}, ()),
+    ],
+)
+def test_what_is_lost_or_doubtful_in_the_colours_is_said_in_one_line(
+    tmp_path: Path,
+    tiny_weights: Path,
+    codec: str,
+    suffix: str,
+    pix_fmt: str,
+    tags: dict[str, int],
+    words: tuple[str, ...],
+) -> None:
+    clip = record(tmp_path / f"clip.{suffix}", codec, pix_fmt, tags)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    notes = [str(text) for text in report["output"]["notes"]]
+    assert len(notes) == len(words)
+    for text, word in zip(notes, words, strict=True):
+        assert word in text
+        assert "\n" not in text
+
+
+def test_dolby_vision_is_said() -> None:
+    image = av.VideoFrame(16, 16, "yuv420p10le")
+    assert ["Dolby Vision" in text for text in color_warnings(image, "dvh1")] == [True]
+    assert color_warnings(image, "hvc1") == ()
+
+
+def test_pixels_that_cannot_be_converted_are_refused_in_one_line(tmp_path: Path) -> None:
+    image, reader = read(record(tmp_path / "clip.nut", "rawvideo", "bgr4"))
+    with pytest.raises(InputError, match="bgr4"):
+        ToBgr()(image)
+    reader.close()
