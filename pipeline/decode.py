@@ -52,7 +52,7 @@ class VideoReader:
         self._num_cut = 0
         self._at_beginning = True
         self._decoding = threading.Lock()
-        threads_before = thread_ids()
+        self.worker_threads: frozenset[int] = frozenset()
         self._open()
         try:
             first = next(self._images, None)
@@ -68,7 +68,6 @@ class VideoReader:
             self.info = self._describe(path, first)
             check_size(path, self.info.size_wh, limits)
             check_frame_rate(path, self.info.frame_rate, limits)
-            self.worker_threads = thread_ids() - threads_before
         except BaseException:
             self._container.close()
             raise
@@ -209,7 +208,7 @@ class VideoReader:
             cut = packet is not None and packet.is_corrupt
             num_broken += cut
             try:
-                for image in context.decode(packet):
+                for image in self._decoded(packet):
                     num_images += 1
                     yield image
             except av.FFmpegError as error:
@@ -218,6 +217,17 @@ class VideoReader:
         if context.name == "libdav1d":
             # It says nothing of packets that it cannot decode, and makes one image of each other.
             self.faults.broken_packets += max(0, num_packets - num_images - num_broken)
+
+    def _decoded(self, packet: av.Packet[VideoStream] | None) -> list[av.VideoFrame]:
+        """What the decoder makes of a packet; with the first one it starts its threads."""
+        context = self._stream.codec_context
+        if context.is_open:
+            return context.decode(packet)
+        threads_before = thread_ids()
+        try:
+            return context.decode(packet)
+        finally:
+            self.worker_threads = thread_ids() - threads_before
 
     def _note_broken(self, reason: str, *, counted: bool) -> None:
         """Count a packet that cannot be decoded; counted: the container said so before."""

@@ -106,8 +106,14 @@ def ordinary_priority() -> Iterator[None]:
                 os.sched_setscheduler(thread_id, policy, parameters)
 
 
+_MOST_LOOKAHEAD = 64
+"""How many frames an encoder may hold before it begins."""
+
+
 class VideoEncoder:
     """Writes one video track to an MP4 file of its own; for one thread at a time.
+
+    worker_threads: the kernel's ids of the threads that the encoder started.
 
     Raises EncodeError if the encoder refuses the options, the size or a frame.
     """
@@ -117,6 +123,7 @@ class VideoEncoder:
     ) -> None:
         codec = _CODECS[options.codec]
         self.num_frames = 0
+        threads_before = thread_ids()
         step = 2 if codec.even_sizes else 1
         self._size_wh = _rounded_up(info.size_wh, step)
         self._durations: dict[int, int] = {}
@@ -132,6 +139,7 @@ class VideoEncoder:
             self._stream.codec_context.thread_count = num_threads
             with ordinary_priority():
                 self._stream.codec_context.open()
+            self.worker_threads = thread_ids() - threads_before
         except (av.FFmpegError, ValueError) as error:
             self._container.close()
             raise EncodeError(
@@ -149,10 +157,22 @@ class VideoEncoder:
             # The encoder chooses its own frame types; the source's would force them.
             image.pict_type = 0
             self._durations[pts] = duration
-            self._write(self._stream.encode(image))
+            self._write(self._encoded(image))
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"the encoder refused the frame ({error})") from error
         self.num_frames += 1
+
+    def _encoded(self, image: av.VideoFrame) -> list[av.Packet[VideoStream]]:
+        """What the encoder gives back; libvpx starts its threads with the first frame of its own.
+
+        Which it takes only after it has looked ahead.
+        """
+        if self.worker_threads or self.num_frames > _MOST_LOOKAHEAD:
+            return self._stream.encode(image)
+        threads_before = thread_ids()
+        packets = self._stream.encode(image)
+        self.worker_threads = thread_ids() - threads_before
+        return packets
 
     def flush(self) -> None:
         """Write what the encoder still holds; no frame may follow."""

@@ -198,6 +198,7 @@ class FrameLoop:
         except BaseException as error:
             self._failed(_placed(error, place) if isinstance(error, Exception) else error)
         finally:
+            self._stats.decoding_thread_cpu_ns += time.thread_time_ns()
             place.enter(Step.DONE)
             self._arrived.put(_End(num_frames))
 

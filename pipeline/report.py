@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.command import repeat_command
 from pipeline.config import ProcessConfig
+from pipeline.cpu_account import (
+    DECODER,
+    DECODING_THREAD,
+    ENCODER,
+    ENCODING_THREAD,
+    INFERENCE,
+    KNOWN,
+)
 from pipeline.frames import SourceFaults, VideoInfo
 from pipeline.judge import LEAST_IOU, Judgement
 from pipeline.machine import peak_memory_mb, processor_name, versions
@@ -22,6 +31,10 @@ from pipeline.stats import Occupancy, RunStats, StepClock
 from pipeline.throughput.selection import Selection
 
 SCHEMA_VERSION = 1
+
+BETWEEN_STEPS, OTHER_THREADS = "between steps", "other threads"
+MOST_OTHER_THREADS = 0.05
+"""The share of the CPU time from which on a warning tells of it."""
 
 _NUM_SPEED_POINTS = 120
 _LEAST_SLICE_SECONDS = 0.5
@@ -75,11 +88,13 @@ def build_report(
     frames = stats.num_frames
     steps = step_times(stats, cores, encoder_settings["threads"], workers)
     cpu_ms = 1000 * stats.frames_cpu_seconds / frames
+    steps_ms = sum(step["cpu_ms"] for step in steps if step["step"] != OTHER_THREADS)
     infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
     frames_fps, all_cores = frames / frames_seconds, cores * workers
     return {
         "schema_version": SCHEMA_VERSION,
         "result_key": key,
+        "command": repeat_command(config),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "source": {**_plain(asdict(info)), "faults": asdict(faults)},
         "output": {
@@ -123,7 +138,7 @@ def build_report(
             "times_real_time": _real_time(info, frames, phases.wall_seconds),
             "frames_fps": frames_fps,
             "model_alone_fps": 1000 * all_cores / infer_cpu_ms if infer_cpu_ms else None,
-            "cores_allow_fps": 1000 * all_cores / cpu_ms if cpu_ms else None,
+            "cores_allow_fps": 1000 * all_cores / steps_ms if steps_ms else None,
             "cores_busy": cpu_ms * frames_fps / (1000 * all_cores),
             "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_frames,
             "over_time": _speed_over_time(stats),
@@ -131,6 +146,11 @@ def build_report(
         "phases": asdict(phases),
         "threads": thread_times(stats),
         "steps": steps,
+        "cpu_threads": [
+            {"thread": name, "cpu_ms": 1000 * seconds / frames, "on_frames": name in KNOWN}
+            for name, seconds in _most_first(stats.thread_cpu_seconds)
+            if seconds > 0
+        ],
         "bottleneck": _bottleneck(steps),
         "queues": {
             name: _occupancy(queue)
@@ -197,20 +217,29 @@ def step_times(
     """What each step costs, in the order of the flow, in milliseconds per frame.
 
     alone_fps is what the step would allow if it had the machine for itself: a step on one
-    thread a core, the model all cores, and that so many times. CPU time of inference is what the
-    process used and no other step did.
+    thread a core, the model all cores, and that so many times. All CPU time of the process is in
+    one of the rows; the last two have what the two threads of the loop do between the steps, and
+    what all threads that are not of this program do.
     """
     producer, consumer, frames = stats.producer, stats.consumer, stats.num_frames
-    decode_cpu = producer.decode.cpu_ns / 1e9 + stats.decode_workers_cpu_seconds
-    encode_cpu = consumer.encode.cpu_ns / 1e9 + stats.encode_workers_cpu_seconds
+    threads_cpu = {name: stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN}
+    decode_cpu = producer.decode.cpu_ns / 1e9 + threads_cpu[DECODER]
+    encode_cpu = consumer.encode.cpu_ns / 1e9 + threads_cpu[ENCODER]
     postprocess_cpu = (consumer.postprocess.cpu_ns + stats.callback_cpu_ns) / 1e9
     others_cpu = [
         clock.cpu_ns / 1e9
         for clock in (producer.preprocess, producer.submit, consumer.annotate, consumer.write)
     ]
     preprocess_cpu, submit_cpu, annotate_cpu, write_cpu = others_cpu
-    accounted = decode_cpu + encode_cpu + postprocess_cpu + sum(others_cpu)
-    infer_cpu = max(0.0, stats.frames_cpu_seconds - accounted) + submit_cpu
+    infer_cpu = max(0.0, threads_cpu[INFERENCE] - stats.callback_cpu_ns / 1e9) + submit_cpu
+    own_cpu = threads_cpu[DECODING_THREAD] + threads_cpu[ENCODING_THREAD]
+    steps_cpu = sum(
+        clock.cpu_ns / 1e9
+        for clock in (
+            *(producer.decode, producer.preprocess, producer.submit),
+            *(consumer.postprocess, consumer.annotate, consumer.encode, consumer.write),
+        )
+    )
     rows = (
         ("decode", producer.decode.wall_ns, decode_cpu, 0, max(1, cores // 2)),
         (
@@ -231,6 +260,8 @@ def step_times(
         ("annotate", consumer.annotate.wall_ns, annotate_cpu, 0, 1),
         ("encode", consumer.encode.wall_ns, encode_cpu, 0, encoder_threads),
         ("write", consumer.write.wall_ns, write_cpu, 0, 1),
+        (BETWEEN_STEPS, 0, max(0.0, own_cpu - steps_cpu), 0, None),
+        (OTHER_THREADS, 0, other_threads_cpu_seconds(stats), 0, None),
     )
     return [
         {
@@ -238,10 +269,35 @@ def step_times(
             "busy_wall_ms": wall_ns / 1e6 / frames,
             "cpu_ms": 1000 * cpu_seconds / frames,
             "waited_ms": waited_ns / 1e6 / frames,
-            "alone_fps": workers * threads * frames / cpu_seconds if cpu_seconds else None,
+            "alone_fps": workers * threads * frames / cpu_seconds
+            if threads and cpu_seconds
+            else None,
         }
         for name, wall_ns, cpu_seconds, waited_ns, threads in rows
     ]
+
+
+def _most_first(seconds: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(seconds.items(), key=lambda entry: -entry[1])
+
+
+def other_threads_cpu_seconds(stats: RunStats) -> float:
+    """CPU time of threads that do not work on frames: of a host program, or of a library."""
+    return sum(stats.thread_cpu_seconds.values()) - sum(
+        stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN
+    )
+
+
+def other_threads_warning(stats: RunStats) -> str | None:
+    """What to say where threads that do not work on frames took much of the CPU time."""
+    share = other_threads_cpu_seconds(stats) / (stats.frames_cpu_seconds or 1.0)
+    if share <= MOST_OTHER_THREADS:
+        return None
+    others = [name for name, _ in _most_first(stats.thread_cpu_seconds) if name not in KNOWN]
+    return (
+        f"{100 * share:.0f}% of the CPU time went to threads of this process that do not work on "
+        f"frames ({', '.join(others[:3])}): see cpu_threads in {REPORT_JSON_NAME}"
+    )
 
 
 def thread_times(stats: RunStats) -> dict[str, dict[str, float]]:

@@ -47,7 +47,13 @@ from pipeline.outputs import (
 from pipeline.plan import plan_clip, plan_synthetic
 from pipeline.position import Beat, Position, Step
 from pipeline.progress import CallersErrors, Progress, ProgressCallback, no_progress
-from pipeline.report import Phases, Report, build_report, write_report
+from pipeline.report import (
+    Phases,
+    Report,
+    build_report,
+    other_threads_warning,
+    write_report,
+)
 from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask, open_source
 from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats
@@ -249,6 +255,8 @@ def _process(
     for manifest, began_seconds in zip(taken.manifests, taken.began_seconds, strict=True):
         stats.add(manifest.stats, began_seconds)
         faults.add(manifest.faults)
+    if other_threads := other_threads_warning(stats):
+        note(other_threads)
     before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
         config=config,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.config import LimitOptions, ProcessConfig, SyntheticOptions
+from pipeline.cpu_account import DECODER, ENCODER, CpuAccount
 from pipeline.decode import VideoReader
 from pipeline.encode import VideoEncoder, require_decodable
 from pipeline.engine import Engine
@@ -22,7 +23,6 @@ from pipeline.frames import FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.letterbox import letterbox
 from pipeline.library_threads import one_library_thread
 from pipeline.loop import FrameLoop
-from pipeline.machine import process_cpu_seconds, thread_ids, threads_cpu_seconds
 from pipeline.model.prepare import PreparedModel
 from pipeline.mux import verify
 from pipeline.position import Position, Step
@@ -165,14 +165,11 @@ def process_segment(
     faults_before = SourceFaults()
     if segment.start_pts is not None:
         faults_before.add(source.faults)
-    threads_before = thread_ids()
     encoder = VideoEncoder(
         files.video, source.info, config.encode, num_threads=task.encoder_threads
     )
-    encode_workers = thread_ids() - threads_before
     snapshots = Snapshots(_places_in(segment, source.info, config.num_frames))
-    started, cpu_before = time.perf_counter(), process_cpu_seconds()
-    decode_cpu_before = threads_cpu_seconds(source.worker_threads)
+    started, account = time.perf_counter(), CpuAccount()
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
         stack.enter_context(position.failures_told())
@@ -203,11 +200,14 @@ def process_segment(
         _require_memory(source.info, stats.in_flight.limit or 0, config.limits)
         loop.run()
         position.encoding.enter(Step.JOIN)
-        stats.decode_workers_cpu_seconds = (
-            threads_cpu_seconds(source.worker_threads) - decode_cpu_before
+        names = dict.fromkeys(source.worker_threads, DECODER)
+        names |= dict.fromkeys(encoder.worker_threads, ENCODER)
+        stats.thread_cpu_seconds = account.spent(
+            names,
+            stats.decoding_thread_cpu_ns / 1e9,
+            all_infer=engine.facts()["engine"] == "pytorch",
         )
-        stats.encode_workers_cpu_seconds = threads_cpu_seconds(encode_workers)
-        stats.frames_cpu_seconds = process_cpu_seconds() - cpu_before
+        stats.frames_cpu_seconds = sum(stats.thread_cpu_seconds.values())
         stats.frames_wall_seconds = time.perf_counter() - started
         if stats.num_frames:
             encoder.close()

@@ -94,7 +94,7 @@ class RunStats:
     position: where the two threads are, for whoever watches them.
     reused_frames: how many repeat the frame that was inferred before them, to the byte.
     callback_cpu_ns: spent on inference threads picking candidates out of the heads.
-    *_workers_cpu_seconds: of the worker threads that the libraries started themselves.
+    thread_cpu_seconds: of every thread, by its name; see `cpu_account`.
     """
 
     position: Position = field(default_factory=Position)
@@ -111,8 +111,8 @@ class RunStats:
     in_flight: Occupancy = field(default_factory=Occupancy)
     frames_wall_seconds: float = 0.0
     frames_cpu_seconds: float = 0.0
-    decode_workers_cpu_seconds: float = 0.0
-    encode_workers_cpu_seconds: float = 0.0
+    decoding_thread_cpu_ns: int = 0
+    thread_cpu_seconds: dict[str, float] = field(default_factory=dict)
     detections_per_frame: array[int] = field(default_factory=lambda: array("H"))
     finished_seconds: array[float] = field(default_factory=lambda: array("f"))
     detections_per_class: Counter[int] = field(default_factory=Counter)
@@ -136,6 +136,7 @@ class RunStats:
                 for thread, clocks in (("producer", self.producer), ("consumer", self.consumer))
             },
             "queues": {name: asdict(getattr(self, name)) for name in _QUEUES},
+            "thread_cpu_seconds": self.thread_cpu_seconds,
             "detections_per_frame": self.detections_per_frame.tolist(),
             "finished_seconds": [round(seconds, 3) for seconds in self.finished_seconds],
             "detections_per_class": {str(k): n for k, n in self.detections_per_class.items()},
@@ -151,6 +152,9 @@ class RunStats:
                 clock.wall_ns, clock.cpu_ns = wall_ns, cpu_ns
         for name in _QUEUES:
             setattr(stats, name, Occupancy(**record["queues"][name]))
+        stats.thread_cpu_seconds = {
+            str(k): float(v) for k, v in record["thread_cpu_seconds"].items()
+        }
         stats.detections_per_frame = array("H", record["detections_per_frame"])
         stats.finished_seconds = array("f", record["finished_seconds"])
         per_class = record["detections_per_class"]
@@ -174,6 +178,9 @@ class RunStats:
             ours.maximum = max(ours.maximum, theirs.maximum)
             ours.sum += theirs.sum
             ours.count += theirs.count
+        ours_cpu = self.thread_cpu_seconds
+        for name, seconds in other.thread_cpu_seconds.items():
+            ours_cpu[name] = ours_cpu.get(name, 0.0) + seconds
         self.detections_per_frame.extend(other.detections_per_frame)
         self.finished_seconds.extend(start_seconds + s for s in other.finished_seconds)
         self.detections_per_class.update(other.detections_per_class)
@@ -192,7 +199,6 @@ _NUMBERS = (
     "latency_seconds_sum",
     "frames_wall_seconds",
     "frames_cpu_seconds",
-    "decode_workers_cpu_seconds",
-    "encode_workers_cpu_seconds",
+    "decoding_thread_cpu_ns",
 )
 _QUEUES = ("requests_running", "completed", "reorder", "in_flight")

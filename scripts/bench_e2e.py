@@ -18,6 +18,7 @@ from pathlib import Path
 import av
 
 sys.path.insert(0, str(Path(__file__).parent))
+from busy_clip import PICTURES, busy_clip
 from end_to_end import EndToEnd, Round
 
 from pipeline.config import EncodeOptions
@@ -101,6 +102,9 @@ def size(text: str) -> tuple[int, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clip", nargs="?", type=Path, default=DEFAULT_CLIP)
+    parser.add_argument(
+        "--busy", action="store_true", help=f"a clip with some 25 boxes a frame, of {PICTURES}"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", nargs="+", default=["auto", "int8"])
     parser.add_argument("--preset", help="of x264, instead of our default")
@@ -118,6 +122,10 @@ def main() -> int:
     }
     with tempfile.TemporaryDirectory() as scratch:
         clip = arguments.clip
+        if arguments.busy:
+            if not PICTURES.is_dir():
+                parser.error(f"--busy is made of the pictures in {PICTURES}, which is missing")
+            clip = busy_clip(PICTURES, Path(scratch) / "busy.mp4")
         try:
             if arguments.upscale:
                 larger = Path(scratch) / f"{clip.stem}-{arguments.upscale[1]}p.mp4"

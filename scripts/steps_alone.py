@@ -1,4 +1,4 @@
-"""What each step of the way of a frame costs by itself: CPU time, on warm caches."""
+"""What each step of a frame costs by itself: CPU time, on one thread, on warm caches."""
 
 from __future__ import annotations
 

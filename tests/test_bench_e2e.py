@@ -8,14 +8,18 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from bench_e2e import report_lines
+from busy_clip import busy_clip
 from end_to_end import Round
 from numpy.typing import NDArray
 from worker_per_core import Work, worker_per_core_fps
 
 from pipeline.config import EncodeOptions, InferOptions
 from pipeline.machine import available_cores
-from tests.conftest import process, with_light, write_clip
+from tests.conftest import CHECKPOINT, SHARED, needs_checkpoint, process, with_light, write_clip
+
+SHARED_PICTURES = SHARED / "coco128" / "images"
 
 
 def pictures(path: Path) -> list[NDArray[np.uint8]]:
@@ -64,3 +68,13 @@ def test_ratios_are_taken_within_a_round() -> None:
     lines = report_lines(rounds, ["f32"])
     line = next(line for line in lines if line.startswith("pipeline over a worker per core"))
     assert line.split()[-5:] == ["100.0", "0.90", "(0.75", "to", "0.90)"]
+
+
+@needs_checkpoint
+@pytest.mark.skipif(not SHARED_PICTURES.is_dir(), reason="needs ../shared/coco128")
+def test_the_busy_clip_is_busy(tmp_path: Path) -> None:
+    clip = busy_clip(SHARED_PICTURES, tmp_path / "busy.mp4", num_frames=8)
+    report = process(clip, tmp_path / "out", CHECKPOINT, every=4, reuse_duplicates=False)
+    assert tuple(report["source"]["size_wh"]) == (1024, 576)
+    assert report["output"]["num_frames"] == 8
+    assert report["detections"]["total"] >= 20 * 8
