@@ -31,6 +31,7 @@ from pipeline.errors import InferenceError, PipelineError, located
 from pipeline.frames import Frame, VideoInfo
 from pipeline.interpolate import fill_in
 from pipeline.letterbox import Letterbox
+from pipeline.machine import process_cpu_seconds
 from pipeline.model.prepare import PreparedModel
 from pipeline.position import Place, Step
 from pipeline.postprocess import Candidates, detections_from
@@ -39,9 +40,9 @@ from pipeline.reorder import ReorderBuffer
 from pipeline.snapshots import Snapshots
 from pipeline.stats import RunStats
 
-STALL_SECONDS = 6.0
-"""When no running request has finished for this long for each frame of its batch, they have hung;
-the run then ends."""
+_LEAST_CPU_SECONDS = 0.001
+"""Of CPU time between two looks: what uses less is blocked. The share of a process that many others
+leave little of the machine to is larger, also where its threads have a niceness."""
 
 _EXTRA_IN_FLIGHT = 4
 _SAMPLED_ROWS = 16
@@ -105,6 +106,7 @@ class FrameLoop:
         stats: RunStats,
         snapshots: Snapshots,
         on_frame: Callable[[], object],
+        stall_seconds: float,
     ) -> None:
         self._frames = frames
         self._first_index = first_index
@@ -120,6 +122,7 @@ class FrameLoop:
         self._stats = stats
         self._snapshots = snapshots
         self._on_frame = on_frame
+        self._stall_seconds = stall_seconds
         self._arrived: SimpleQueue[_Inferred | _NotInferred | _End | _Failure] = SimpleQueue()
         self._stop = threading.Event()
         self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
@@ -310,18 +313,33 @@ class FrameLoop:
                 yield item
 
     def _next_arrival(self) -> _Inferred | _NotInferred | _End | _Failure:
-        waited_seconds = 0.0
+        """Wait for what comes next. Raises InferenceError if the model has hung.
+
+        Measured in progress of the threads, because a busy machine or a large input takes its time:
+        requests have hung if none finishes while this process uses no CPU time for the limit, or
+        as much of it as all of them may take together.
+        """
+        limit_seconds, pool = self._stall_seconds, self._pool
+        most_cpu_seconds = limit_seconds * pool.num_requests * pool.batch
+        blocked_seconds = spent_seconds = 0.0
+        before = process_cpu_seconds()
         while True:
             try:
                 return self._arrived.get(timeout=_POLL_SECONDS)
             except Empty:
-                # Waited here as well: for a process that was stopped (Ctrl-Z), only time passed.
-                waited_seconds += _POLL_SECONDS
-                limit_seconds = STALL_SECONDS * self._pool.batch
-                if min(waited_seconds, self._pool.stalled_seconds()) > limit_seconds:
+                now = process_cpu_seconds()
+                used, before = now - before, now
+                spent_seconds += used
+                # Looks are counted: for a process that was stopped (Ctrl-Z), only time passes.
+                blocked_seconds = (
+                    0.0 if used > _LEAST_CPU_SECONDS else blocked_seconds + _POLL_SECONDS
+                )
+                if not pool.num_running:
+                    blocked_seconds = spent_seconds = 0.0
+                if blocked_seconds >= limit_seconds or spent_seconds >= most_cpu_seconds:
                     raise InferenceError(
-                        f"the model did not answer within {limit_seconds:.0f} s; "
-                        "try --device CPU, or a smaller --batch, --streams and --requests"
+                        f"the model did not answer within {limit_seconds:g} s; --stall-seconds "
+                        "allows more; or try --device CPU, or a smaller --batch and --requests"
                     ) from None
 
 

@@ -195,6 +195,7 @@ def process_segment(
                 stats=stats,
                 snapshots=snapshots,
                 on_frame=on_frame,
+                stall_seconds=config.stall_seconds,
             )
         )
         _require_memory(source.info, stats.in_flight.limit or 0, config.limits)

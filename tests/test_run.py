@@ -532,13 +532,12 @@ def test_a_request_that_never_answers_ends_the_run(
     monkeypatch.setattr(
         "pipeline.model.prepare.select_candidates", lambda *_: released.wait(60) and None
     )
-    monkeypatch.setattr("pipeline.loop.STALL_SECONDS", 1.0)
     started = time.monotonic()
     try:
         with pytest.raises(
             InferenceError, match=r"infer of frame 0 failed: .*did not answer within 1 s"
         ):
-            process(clip, tmp_path / "out", tiny_weights, infer=infer)
+            process(clip, tmp_path / "out", tiny_weights, infer=infer, stall_seconds=1.0)
         assert time.monotonic() - started < 10
     finally:
         released.set()
@@ -548,13 +547,27 @@ def test_a_request_that_never_answers_ends_the_run(
             assert not thread.is_alive()
 
 
+def test_a_request_that_works_longer_than_the_limit_is_no_stall(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(20)])
+
+    def work(*_: object) -> None:
+        end = time.thread_time() + 2.5
+        while time.thread_time() < end:
+            pass
+
+    monkeypatch.setattr("pipeline.model.prepare.select_candidates", work)
+    infer = InferOptions(num_requests=8)
+    process(clip, tmp_path / "out", tiny_weights, infer=infer, stall_seconds=1.0)
+    assert (tmp_path / "out" / "annotated.mp4").is_file()
+
+
 HELD_UP = """
 import sys, time
 from pathlib import Path
-import pipeline.loop as loop
 import pipeline.model.prepare as prepare
 from pipeline import ProcessConfig, process_video
-loop.STALL_SECONDS = 1.0
 whole = prepare.select_candidates
 def slow(*arguments):
     end = time.thread_time() + 0.1  # Work, which is not done while the process is stopped.
@@ -566,7 +579,9 @@ def tell(progress):
     if progress.stage == "frames" and progress.done == 3:
         print("under way", flush=True)
 clip, weights, out = map(Path, sys.argv[1:])
-process_video(ProcessConfig(source=clip, weights=weights, output_dir=out), tell)
+process_video(
+    ProcessConfig(source=clip, weights=weights, output_dir=out, stall_seconds=1.0), tell
+)
 """
 
 
