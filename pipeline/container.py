@@ -31,7 +31,7 @@ _OTHER_KINDS = (
 )
 _LARGEST_BLOCK_PX = 128
 # PyAV 19 never fails on metadata that is no UTF-8, and no longer has the argument.
-_LENIENT: dict[str, Any] = (
+LENIENT: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 )
 
@@ -84,7 +84,7 @@ def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> I
 
 
 def _open(path: Path, options: dict[str, str]) -> InputContainer:
-    return cast("InputContainer", av.open(f"file:{path}", options=options, **_LENIENT))
+    return cast("InputContainer", av.open(f"file:{path}", options=options, **LENIENT))
 
 
 def _check_container(path: Path, container: InputContainer, limits: LimitOptions) -> None:

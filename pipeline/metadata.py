@@ -12,7 +12,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from pipeline.container import exact
+from pipeline.container import LENIENT, exact
 
 _OF_FILES = {
     *("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "vendor_id"),
@@ -108,7 +108,7 @@ def _kept_by_mp4(tags: Mapping[str, str]) -> Mapping[str, str]:
         trial.add_mux_stream("mpeg4", width=16, height=16).time_base = Fraction(1, 25)
         trial.start_encoding()
     file.seek(0)
-    with av.open(file, metadata_errors="replace") as written:
+    with av.open(file, **LENIENT) as written:
         return dict(written.metadata)
 
 
