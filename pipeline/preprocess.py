@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.color import ToBgr
 from pipeline.frames import Frame
+from pipeline.gamut import bt709_table, to_bt709
 from pipeline.letterbox import Letterbox
 
 
@@ -31,4 +32,6 @@ class Preprocessor:
         if content.shape != bgr.shape:
             cv2.resize(bgr, (width, height), dst=content, interpolation=cv2.INTER_LINEAR)
             bgr = content
+        if (table := bt709_table(frame.image)) is not None:
+            bgr = to_bt709(bgr, table)
         cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from pipeline.decode import VideoReader
 from pipeline.detections import Detections
 from pipeline.encode import VideoEncoder
 from pipeline.errors import InputError
-from pipeline.frames import ColorTags
+from pipeline.frames import ColorTags, Frame
+from pipeline.letterbox import letterbox
+from pipeline.preprocess import Preprocessor
 from tests.conftest import process
 
 Image = NDArray[np.uint8]
@@ -124,9 +127,12 @@ def record(
     pix_fmt: str,
     tags: Mapping[str, int] = NO_TAGS,
     size_wh: tuple[int, int] = SIZE_WH,
+    pixels: Image | None = None,
 ) -> Path:
     """A clip of two frames, its tags as they are given and whatever they say of its pixels."""
-    image = av.VideoFrame.from_ndarray(picture(size_wh), format="bgr24")
+    image = av.VideoFrame.from_ndarray(
+        picture(size_wh) if pixels is None else pixels, format="bgr24"
+    )
     if pix_fmt == "pal8":
         image = _palette_image(size_wh)
     elif pix_fmt != "bgr24":
@@ -208,6 +214,38 @@ def test_the_model_sees_the_pixels_of_opencv_in_every_matrix_and_range(
 ) -> None:
     tags = {"color_range": color_range, "colorspace": matrix}
     assert_seen_as_by_opencv(record(tmp_path / "clip.mkv", "ffv1", pix_fmt, tags))
+
+
+def seen_and_expected(tmp_path: Path, pix_fmt: str, **tags: int) -> tuple[Image, Image, Image]:
+    """Colours within BT.709 as the model sees them, without mapping primaries, and by OpenCV."""
+    pixels = (picture() // 4 + 96).astype(np.uint8)
+    clip = record(tmp_path / "clip.mkv", "ffv1", pix_fmt, {"color_trc": 1, **tags}, pixels=pixels)
+    image, reader = read(clip)
+    seen = np.zeros((SIZE_WH[1], SIZE_WH[0], 3), np.uint8)
+    frame = Frame(0, 0, 1, Fraction(1, 25), image)
+    Preprocessor(letterbox(SIZE_WH, SIZE_WH))(frame, seen)
+    reader.close()
+    return seen, ToBgr()(image)[..., ::-1], seen_by_opencv(clip)[..., ::-1]
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv444p", pytest.param("bgr0", marks=pytest.mark.slow)])
+def test_primaries_are_mapped_to_bt709_as_by_opencv(tmp_path: Path, pix_fmt: str) -> None:
+    seen, plain, expected = seen_and_expected(
+        tmp_path, pix_fmt, color_primaries=12, colorspace=BT709
+    )
+    assert np.abs(plain.astype(int) - expected).max() > 10
+    assert np.abs(seen.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
+def test_primaries_of_fewer_chroma_samples_come_close_to_those_of_opencv(
+    tmp_path: Path, pix_fmt: str
+) -> None:
+    seen, plain, expected = seen_and_expected(
+        tmp_path, pix_fmt, color_primaries=12, colorspace=BT709
+    )
+    error, unmapped_error = (np.abs(x.astype(int) - expected).mean() for x in (seen, plain))
+    assert error < unmapped_error / 2
 
 
 needs_ffmpeg = pytest.mark.skipif(
