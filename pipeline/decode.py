@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -17,32 +16,43 @@ from av.video.stream import VideoStream
 
 from pipeline.color import color_warnings, make_convertible, tags_of_planes
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.container import check_frame_rate, check_size, exact, max_pixels, open_input
+from pipeline.container import (
+    check_frame_rate,
+    check_size,
+    exact,
+    max_pixels,
+    open_input,
+)
 from pipeline.errors import InputError
 from pipeline.frames import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.geometry import Display, geometry_of
 from pipeline.machine import thread_ids
 from pipeline.picture_track import picture_track
+from pipeline.scan import scan_clip
 from pipeline.side_data import side_data_warnings
+from pipeline.timeline import LEAP_SECONDS, FrameTimes, Timeline, in_order
 
 _FEW_FRAMES = 3000
 """So many are read one after the other where only some of them are needed."""
-MOST_TICKS = 2**31 - 1
-"""The longest time between two frames or packets that an MP4 file can keep, in ticks."""
-_JUMP_SECONDS = 0.5
-"""Time stamps that fall back by more than this begin a new recording in the same file."""
 
 
 class VideoReader:
     """The frames of a clip's best video stream; a FrameSource.
 
-    Raises InputError if the file cannot be opened, exceeds a limit, or not one frame of it can be
+    timeline: of the clip, where it is known; else the packets are read for it first. Raises
+    InputError if the file cannot be opened, exceeds a limit, or not one frame of it can be
     decoded. What is broken further in is skipped and counted in `faults`.
     """
 
     def __init__(
-        self, path: Path, limits: LimitOptions = DEFAULT_LIMITS, *, num_threads: int = 1
+        self,
+        path: Path,
+        limits: LimitOptions = DEFAULT_LIMITS,
+        *,
+        num_threads: int = 1,
+        timeline: Timeline | None = None,
     ) -> None:
+        self.timeline = timeline or scan_clip(path, limits).timeline
         self.faults = SourceFaults()
         self._path = path
         self._limits = limits
@@ -55,14 +65,14 @@ class VideoReader:
         self.worker_threads: frozenset[int] = frozenset()
         self._open()
         try:
-            first = next(self._images, None)
-            if first is None:
+            self._ahead = self._next_placed()
+            if self._ahead is None:
                 reason = self.faults.first_error or "no frame in its video stream"
                 if reason == os.strerror(errno.EINVAL):
                     # All that FFmpeg says of a frame that is too large for max_pixels.
                     reason += "; frames larger than --max-size are not decoded"
                 raise InputError(f"{path}: cannot decode any frame ({reason})")
-            self._ahead = self._placed(first)
+            first = self._ahead.image
             self.geometry = geometry_of(first, self._header.crop)
             self._decoded_wh = (first.width, first.height)
             self.info = self._describe(path, first)
@@ -91,12 +101,15 @@ class VideoReader:
 
     def _frames_to(self, end_pts: int | None) -> Iterator[Frame]:
         display, resize = Display(self.geometry), VideoReformatter()
+        duration, placed = self.timeline.usual_ticks, self._next_placed()
         for index in itertools.count():
-            placed = self._next_placed()
             if placed is None or (end_pts is not None and placed.pts >= end_pts):
                 self._ahead = placed
                 self._reached_pts = end_pts
                 return
+            # It lasts until the next one, which is decoded for that.
+            following = self._next_placed()
+            duration = self._duration(placed, following, duration)
             image = placed.image
             make_convertible(image)
             if image.is_corrupt:
@@ -104,7 +117,24 @@ class VideoReader:
             if (image.width, image.height) != self._decoded_wh:
                 self.faults.resized_frames += 1
                 image = resize.reformat(image, *self._decoded_wh, threads=1)
-            yield Frame(index, placed.pts, placed.duration, self._time_base, display(image))
+            yield Frame(
+                index,
+                placed.pts,
+                duration,
+                self.timeline.time_base,
+                display(image),
+                self._source_pts(placed.closed_pts),
+            )
+            placed = following
+
+    def _duration(self, placed: _Placed, following: _Placed | None, before: int) -> int:
+        """How long a frame is shown: at the clip's end as the file says, else as the one before."""
+        timeline = self.timeline
+        if following is not None:
+            return following.pts - placed.pts
+        if timeline.end is not None and placed.closed_pts == timeline.last_pts:
+            return max(1, timeline.end - placed.pts)
+        return before
 
     def _search(self, start_pts: int, seek_pts: int | None) -> None:
         """Read up to the first frame that is not before start_pts; what is read is let go."""
@@ -125,11 +155,16 @@ class VideoReader:
             placed, self._ahead = self._ahead, None
             return placed
         with self._decoding:
-            image = next(self._images, None)
-        return None if image is None else self._placed(image)
+            timed = next(self._images, None)
+        if timed is None:
+            return None
+        pts, image = timed
+        place, mended = self._times.place(pts)
+        self.faults.repaired_timestamps += mended
+        return _Placed(place, pts, image)
 
-    def _placed(self, image: av.VideoFrame) -> _Placed:
-        return _Placed(*self._timeline.place(image), image)
+    def _source_pts(self, closed_pts: int | None) -> int | None:
+        return None if closed_pts is None else self.timeline.source_pts(closed_pts)
 
     def _open(self) -> None:
         self._container = open_input(self._path, self._limits)
@@ -153,8 +188,8 @@ class VideoReader:
 
     def _begin(self) -> None:
         """Decode from where the container is."""
-        self._images: Iterator[av.VideoFrame] = self._decode()
-        self._timeline = _Timeline(self._time_base, exact(self._stream.average_rate), self.faults)
+        self._images = in_order(self._decode(), self.timeline.reorder_depth)
+        self._times = FrameTimes(self.timeline)
         self._ahead = None
 
     def sample(self, count: int) -> Iterator[Frame]:
@@ -162,30 +197,22 @@ class VideoReader:
 
         In a long clip these are key frames, which can be had without those between them.
         """
-        total = self.info.num_frames_expected or self._count_packets()
-        if not self.info.duration_seconds or total <= _FEW_FRAMES:
-            step = max(1, -(-total // count))
+        timeline, seconds = self.timeline, self.info.duration_seconds
+        if not timeline.has_times or not seconds or timeline.num_frames <= _FEW_FRAMES:
+            step = max(1, -(-timeline.num_frames // count))
             yield from itertools.islice((f for f in self if f.index % step == 0), count)
             return
         display, seen = Display(self.geometry), set()
-        start = self._stream.start_time or 0
         for part in range(count):
-            seconds = (part + 0.5) / count * self.info.duration_seconds
-            self._container.seek(start + int(seconds / self._time_base), stream=self._stream)
+            place = timeline.start + int((part + 0.5) / count * seconds / timeline.time_base)
+            target = timeline.source_pts(timeline.closed(place))
+            self._container.seek(target, stream=self._stream)
             self._begin()
-            image = next(self._images, None)
-            if image is not None and image.pts is not None and image.pts not in seen:
-                seen.add(image.pts)
+            pts, image = next(self._images, (None, None))
+            if image is not None and pts is not None and pts not in seen:
+                seen.add(pts)
                 make_convertible(image)
-                yield Frame(len(seen) - 1, image.pts, 1, self._time_base, display(image))
-
-    def _count_packets(self) -> int:
-        """About how many frames there are where the container does not say; nothing is decoded."""
-        with open_input(self._path, self._limits) as container:
-            try:
-                return sum(packet.size > 0 for packet in container.demux(video=self._stream.index))
-            except av.FFmpegError:
-                return 0
+                yield Frame(len(seen) - 1, pts, 1, timeline.video.time_base, display(image))
 
     def close(self) -> None:
         """Let go of the file; not while another thread is inside the decoder and hangs there."""
@@ -193,24 +220,27 @@ class VideoReader:
             self._container.close()
             self._decoding.release()
 
-    @property
-    def _time_base(self) -> Fraction:
-        time_base = exact(self._stream.time_base)
-        assert time_base is not None
-        return time_base
+    def _decode(self) -> Iterator[tuple[int | None, av.VideoFrame]]:
+        """Images in presentation order, each with its pts; broken packets are counted and left out.
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        """Images in presentation order; broken packets are counted and left out."""
-        context = self._stream.codec_context
+        Images that an edit list hides are not among them.
+        """
+        context, timeline = self._stream.codec_context, self.timeline
+        discarded: set[int] = set()
         num_packets = num_images = num_broken = 0
         for packet in self._packets():
+            if packet is not None and packet.is_discard:
+                discarded.add(packet.pts or 0)
             num_packets += packet is not None and not packet.is_discard
             cut = packet is not None and packet.is_corrupt
             num_broken += cut
             try:
                 for image in self._decoded(packet):
+                    pts = image.pts if image.pts is not None else image.dts
+                    if pts in discarded or timeline.is_hidden(pts):
+                        continue
                     num_images += 1
-                    yield image
+                    yield pts, image
             except av.FFmpegError as error:
                 self._note_broken(error.strerror or str(error), counted=cut)
                 num_broken += not cut
@@ -245,14 +275,22 @@ class VideoReader:
             self.faults.corrupt_frames += 1
 
     def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
-        """The stream's packets, then None, which makes the decoder give up what it holds."""
-        cut = False
+        """The stream's packets, joins closed, then None: the decoder gives up what it holds."""
+        cut, clock, last_shift = False, self.timeline.video, 0
+        ordinals = itertools.count()
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:
                     cut = packet.is_corrupt
                     self.faults.broken_packets += cut
                     self._num_cut += cut
+                    shift = clock.shift(next(ordinals))
+                    if (last_shift - shift) * clock.time_base > LEAP_SECONDS:
+                        self.faults.repaired_timestamps += 1
+                    last_shift = shift
+                    if shift:
+                        packet.pts = None if packet.pts is None else packet.pts + shift
+                        packet.dts = None if packet.dts is None else packet.dts + shift
                     yield packet
         except av.FFmpegError as error:
             self._note_broken(f"reading stopped: {error.strerror or error}", counted=cut)
@@ -263,28 +301,26 @@ class VideoReader:
         aspect = exact(stream.sample_aspect_ratio)
         if self.geometry.turned and aspect:
             aspect = 1 / aspect
-        duration: float | None
-        if stream.duration is not None:
-            duration = float(stream.duration * self._time_base)
-        else:
-            duration = container.duration / av.time_base if container.duration else None
         return VideoInfo(
             name=path.name.encode("utf-8", "replace").decode("utf-8"),
             container=container.format.name,
             codec=stream.codec_context.name,
             size_wh=self.geometry.size_wh,
             pix_fmt=image.format.name,
-            time_base=self._time_base,
-            frame_rate=exact(stream.average_rate or stream.guessed_rate),
+            time_base=self.timeline.time_base,
+            frame_rate=self.timeline.frame_rate,
             sample_aspect_ratio=aspect,
             color=tags_of_planes(image),
             rotation_degrees=self.geometry.rotation_degrees,
-            duration_seconds=duration,
+            duration_seconds=self._duration_seconds(),
             num_frames_header=stream.frames or None,
             bit_rate=stream.bit_rate or container.bit_rate or None,
             num_audio_streams=len(container.streams.audio),
             num_subtitle_streams=len(container.streams.subtitles),
-            start_pts=stream.start_time or 0,
+            start_pts=self.timeline.start,
+            num_frames_scanned=self.timeline.num_frames,
+            source_time_base=self.timeline.video.time_base,
+            offset_seconds=float(self.timeline.offset_seconds),
             crop=self._header.crop,
             warnings=(
                 *self.geometry.warnings,
@@ -293,51 +329,22 @@ class VideoReader:
             ),
         )
 
+    def _duration_seconds(self) -> float | None:
+        """How long the picture lasts; what the file claims where it was not read to its end."""
+        timeline, stream = self.timeline, self._stream
+        if timeline.end is not None:
+            return float((timeline.end - timeline.start) * timeline.time_base)
+        if not timeline.has_times:
+            return float(timeline.num_frames * timeline.usual_ticks * timeline.time_base)
+        if stream.duration is not None:
+            return float(stream.duration * timeline.video.time_base)
+        return self._container.duration / av.time_base if self._container.duration else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """An image with its place on the mended timeline, in ticks."""
+    """An image with its place in ticks of the result, and of the file with joins closed."""
 
     pts: int
-    duration: int
+    closed_pts: int | None
     image: av.VideoFrame
-
-
-class _Timeline:
-    """Takes each frame's place from the source, and mends what the muxer could not take."""
-
-    def __init__(
-        self, time_base: Fraction, frame_rate: Fraction | None, faults: SourceFaults
-    ) -> None:
-        self._usual_duration = max(1, round(1 / (frame_rate * time_base))) if frame_rate else 1
-        self._faults = faults
-        self._time_base = time_base
-        self._offset = 0
-        self._last_pts: int | None = None
-        self._last_duration = self._usual_duration
-
-    def place(self, image: av.VideoFrame) -> tuple[int, int]:
-        """The frame's pts and duration in ticks; pts always grow."""
-        pts = image.pts if image.pts is not None else image.dts
-        if pts is not None and self._last_pts is not None:
-            pts += self._offset
-            too_far = pts - self._last_pts > MOST_TICKS
-            if too_far or (self._last_pts - pts) * self._time_base > _JUMP_SECONDS:
-                # A recording that another was joined to: it goes on where that one ended.
-                self._offset += self._last_pts + self._last_duration - pts
-                pts = self._last_pts + self._last_duration
-                self._faults.repaired_timestamps += too_far
-        if self._last_pts is None:
-            repaired = pts is None
-            pts = pts if pts is not None else 0
-        else:
-            repaired = pts is None or pts <= self._last_pts
-            if pts is None:
-                pts = self._last_pts + self._last_duration
-            elif repaired:
-                pts = self._last_pts + 1
-        self._faults.repaired_timestamps += repaired
-        fits = 0 < image.duration <= MOST_TICKS
-        self._last_pts = pts
-        self._last_duration = image.duration if fits else self._usual_duration
-        return pts, self._last_duration

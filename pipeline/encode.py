@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,6 +26,8 @@ from pipeline.machine import thread_ids
 os.environ.setdefault("SVT_LOG", "1")
 
 _FALLBACK_FRAME_RATE = Fraction(25)
+_CHECKED = 16
+"""Of so many frames the times are compared once the file is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class _Codec:
     tag: the name of the codec in MP4 that players look for.
     preset_option: the option that takes --preset.
     even_sizes: whether an odd width or height must be made even.
+    least_px: the shortest side that it takes; most_fps: the highest frame rate; None for no limit.
     decode_all: whether every frame it made has to be decoded, as it was seen to make some that no
         decoder takes; of the others one frame is enough.
     last_primaries: the largest number of colour primaries that it takes.
@@ -46,6 +51,8 @@ class _Codec:
     even_sizes: bool = False
     decode_all: bool = False
     last_primaries: int = 22
+    least_px: int = 1
+    most_fps: int | None = None
     extra: dict[str, str] = field(default_factory=dict)
     default_preset_extra: dict[str, str] = field(default_factory=dict)
 
@@ -73,9 +80,19 @@ _CODECS = {
         preset="veryfast",
         even_sizes=True,
         last_primaries=12,
+        least_px=16,
         extra={"x265-params": "log-level=error:bframes=0"},
     ),
-    "av1": _Codec("libsvtav1", "av01", crf=35, preset="12", even_sizes=True, decode_all=True),
+    "av1": _Codec(
+        "libsvtav1",
+        "av01",
+        crf=35,
+        preset="12",
+        even_sizes=True,
+        decode_all=True,
+        least_px=4,
+        most_fps=240,
+    ),
     "vp9": _Codec(
         "libvpx-vp9",
         "vp09",
@@ -122,8 +139,8 @@ class VideoEncoder:
         self, path: Path, info: VideoInfo, options: EncodeOptions, *, num_threads: int = 1
     ) -> None:
         codec = _CODECS[options.codec]
-        self.num_frames = 0
         threads_before = thread_ids()
+        self._pts = array("q")
         step = 2 if codec.even_sizes else 1
         self._size_wh = _rounded_up(info.size_wh, step)
         self._durations: dict[int, int] = {}
@@ -160,7 +177,20 @@ class VideoEncoder:
             self._write(self._encoded(image))
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"the encoder refused the frame ({error})") from error
-        self.num_frames += 1
+        self._pts.append(pts)
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames were taken."""
+        return len(self._pts)
+
+    def some_times(self) -> list[tuple[int, int]]:
+        """(number, pts) of the first and the last frame taken, and of some between, in order."""
+        numbers = {0, self.num_frames - 1} if self._pts else set()
+        numbers.update(
+            random.Random(0).sample(range(self.num_frames), min(_CHECKED, self.num_frames))  # noqa: S311
+        )
+        return [(number, self._pts[number]) for number in sorted(numbers)]
 
     def _encoded(self, image: av.VideoFrame) -> list[av.Packet[VideoStream]]:
         """What the encoder gives back; libvpx starts its threads with the first frame of its own.
@@ -232,6 +262,22 @@ class VideoEncoder:
         context.color_trc = info.color.trc
         context.colorspace = info.color.space
         return stream
+
+
+def require_encodable(info: VideoInfo, options: EncodeOptions) -> None:
+    """Raise EncodeError where the codec has no such frames or rates."""
+    codec = _CODECS[options.codec]
+    width, height = _rounded_up(info.size_wh, 2 if codec.even_sizes else 1)
+    if min(width, height) < codec.least_px:
+        raise EncodeError(
+            f"{info.name}: {codec.encoder} takes no frames with less than {codec.least_px} px a "
+            f"side, and these are {info.size_wh[0]}x{info.size_wh[1]}: choose another --codec"
+        )
+    if codec.most_fps and info.frame_rate and info.frame_rate > codec.most_fps:
+        raise EncodeError(
+            f"{info.name}: {codec.encoder} takes no more than {codec.most_fps} frames per second, "
+            f"and this clip has {float(info.frame_rate):.4g}: choose another --codec"
+        )
 
 
 def require_decodable(path: Path, options: EncodeOptions, num_frames: int) -> None:

@@ -13,15 +13,17 @@ from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
 from pipeline.headers import Crop
+from pipeline.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded picture, upright, with its place on the source's timeline.
+    """One decoded picture, upright, with its place on the result's timeline.
 
     index: 0 for the first frame in presentation order.
     pts, duration: in units of time_base (seconds per tick).
     image: the decoded planes in the source's own pixel format.
+    source_pts: ticks as they stand in the file; None where it has none.
     """
 
     index: int
@@ -29,6 +31,7 @@ class Frame:
     duration: int
     time_base: Fraction
     image: av.VideoFrame
+    source_pts: int | None = None
 
     @property
     def pts_seconds(self) -> float:
@@ -37,11 +40,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The frames of a clip with start_pts <= pts < end_pts, in ticks of its time base.
+    """The frames of a clip with start_pts <= pts < end_pts, in ticks of the result.
 
     number: 0 for the first. start_pts, end_pts: None where the clip begins and ends.
     seek_pts: a key frame before start_pts at which to begin decoding, so that everything the
-        segment refers to has been seen; None if one has to begin with the clip.
+        segment refers to has been seen, in ticks of the file; None if one has to begin with the
+        clip.
     """
 
     number: int = 0
@@ -74,9 +78,13 @@ class VideoInfo:
     rotation_degrees: counter-clockwise turn that the source asked for and that was applied.
     crop: sides of the coded picture that the source asks to cut off; applied too.
     warnings: what the source asks for and is not done, a line each.
+    time_base: of the result, in which start_pts, of the first frame, is counted.
+    frame_rate: what the times of the frames support.
     num_frames_header: what the container claims; None where it claims nothing.
-    duration_seconds: likewise a claim. start_pts: of the first frame, likewise.
     color: of the planes of the result.
+    num_frames_scanned: of which there are packets; None where none were read.
+    source_time_base: of time stamps as they stand in the file. offset_seconds: the time there
+        that is 0 in the result.
     """
 
     name: str
@@ -97,13 +105,16 @@ class VideoInfo:
     start_pts: int = 0
     crop: Crop | None = None
     warnings: tuple[str, ...] = ()
+    num_frames_scanned: int | None = None
+    source_time_base: Fraction | None = None
+    offset_seconds: float = 0.0
 
     @property
     def num_frames_expected(self) -> int | None:
-        """What the container claims, else what its duration makes likely."""
-        if self.num_frames_header is None and self.duration_seconds and self.frame_rate:
-            return round(self.duration_seconds * self.frame_rate)
-        return self.num_frames_header
+        """By the packets that were read, else what the container claims."""
+        return (
+            self.num_frames_header if self.num_frames_scanned is None else self.num_frames_scanned
+        )
 
     @property
     def frame_bytes(self) -> int:
@@ -151,6 +162,10 @@ class FrameSource(Protocol):
 
     @property
     def faults(self) -> SourceFaults: ...
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """How the times of a file become those of the result; None without a file."""
 
     @property
     def worker_threads(self) -> frozenset[int]:

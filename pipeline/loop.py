@@ -253,6 +253,7 @@ class FrameLoop:
             with clocks.write:
                 record: dict[str, object] = {
                     "frame_index": frame.index,
+                    "pts": frame.source_pts,
                     "pts_seconds": round(frame.pts_seconds, 6),
                 }
                 if self._every > 1:

@@ -28,16 +28,18 @@ def carry_metadata(
     out: OutputContainer,
     video: VideoStream,
     end_seconds: float | None,
+    offset_seconds: Fraction = Fraction(0),
 ) -> None:
     """Give a file the tags and chapters of the source, and its video those of the source's.
 
-    end_seconds: where to cut chapters off; None takes all.
+    end_seconds: where to cut chapters off; None takes all. offset_seconds: the time in the source
+    that is 0 in the file.
     """
     out.metadata.update(_tags(source, annotated))
     video.metadata.update(
         {key: annotated.metadata[key] for key in _OF_VIDEO if key in annotated.metadata}
     )
-    chapters = _chapters(source, end_seconds)
+    chapters = _chapters(source, end_seconds, offset_seconds)
     out.set_chapters(chapters)
     timecode = _timecode(source, annotated)
     if timecode is not None and not chapters and _mp4_takes_timecode(timecode, annotated):
@@ -112,11 +114,21 @@ def _kept_by_mp4(tags: Mapping[str, str]) -> Mapping[str, str]:
         return dict(written.metadata)
 
 
-def _chapters(source: InputContainer, end_seconds: float | None) -> list[Any]:
-    """The chapters of a clip, in order and none within another, up to an end."""
+def _chapters(
+    source: InputContainer, end_seconds: float | None, offset_seconds: Fraction = Fraction(0)
+) -> list[Any]:
+    """The chapters of a clip, in order and none within another, up to an end.
+
+    offset_seconds: the time in the source that becomes 0.
+    """
     chapters: list[Any] = []
-    for chapter in sorted(source.chapters(), key=_begin_seconds):
+    for found in sorted(source.chapters(), key=_begin_seconds):
+        offset = round(offset_seconds / _tick_seconds(found))
+        chapter: Any = {**found, "start": max(0, found["start"] - offset)}
+        chapter["end"] = found["end"] - offset
         begin, end = _begin_seconds(chapter), chapter["end"] * _tick_seconds(chapter)
+        if end <= 0 and offset:
+            continue
         if end_seconds is not None:
             if begin >= end_seconds:
                 break

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.stream import Stream
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.container import open_input
-from pipeline.decode import MOST_TICKS
+from pipeline.container import exact, open_input
 from pipeline.errors import EncodeError
 from pipeline.metadata import carry_metadata
 from pipeline.picture_track import picture_track
 from pipeline.position import Beat, no_beat
 from pipeline.streams import Converter, add_streams, converted, damage, plan_streams
+from pipeline.timeline import Clock, PacketClock, Timeline
+
+_MOST_APART_SECONDS = 60
+"""So far apart streams may be stored that belong to the same time."""
 
 
 def mux(
@@ -31,17 +36,20 @@ def mux(
     end_seconds: float | None = None,
     limits: LimitOptions = DEFAULT_LIMITS,
     beat: Beat = no_beat,
+    timeline: Timeline | None = None,
 ) -> list[str]:
     """Copy the video track, and what MP4 can carry of the source's others, into an MP4 file.
 
     videos: the track in pieces that follow each other, all from the same encoder.
     end_seconds: where the other streams are cut off too, if the video was; None takes all.
+    timeline: how the times of the source become those of the result; None leaves them.
     Packets are copied as they are, or encoded, as planned in streams.py. The index goes to the
     front, so that a player can start before it has the whole file. Returns a note for every
     stream that is damaged.
     Raises EncodeError if the file cannot be written.
     """
     notes: list[str] = []
+    left_out = timeline.left_out if timeline else {}
     with contextlib.ExitStack() as inputs:
         try:
             first = inputs.enter_context(av.open(f"file:{videos[0]}"))
@@ -55,11 +63,13 @@ def mux(
                 converters: dict[int, Converter] = {}
                 if other is not None and source is not None:
                     annotated, _ = picture_track(source, other)
-                    carry_metadata(other, annotated, out, video, end_seconds)
+                    offset = timeline.offset_seconds if timeline else Fraction(0)
+                    carry_metadata(other, annotated, out, video, end_seconds, offset)
                     targets, converters = add_streams(
-                        out, other, plan_streams(source, other), end_seconds
+                        out, other, plan_streams(source, other, left_out), end_seconds
                     )
-                    packets = _packets(other, targets, notes, end_seconds)
+                    clocks = _clocks(other, targets, timeline)
+                    packets = _packets(other, targets, clocks, notes, end_seconds)
                     sources.append(converted(packets, converters))
                 merged = heapq.merge(*sources, key=lambda item: item[0])
                 notes += _mux_packets(out, merged, beat, video)
@@ -70,30 +80,47 @@ def mux(
     return notes
 
 
-def verify(path: Path, num_frames: int, end_seconds: float, beat: Beat = no_beat) -> None:
-    """Reopen a finished file: it must hold every frame and last as long as the source.
+def verify(
+    path: Path,
+    num_frames: int,
+    end_seconds: float,
+    times: Mapping[int, Fraction] | None = None,
+    beat: Beat = no_beat,
+) -> None:
+    """Reopen a finished file: it must show every frame, and last as long as the source.
 
-    end_seconds: where the last frame ends. Raises EncodeError for what is not right.
+    end_seconds: where the last frame ends. times: when some frames were encoded to be shown, in
+    seconds, by their number. Raises EncodeError for what is not right.
     """
     try:
         with av.open(f"file:{path}") as container:
             stream = container.streams.video[0]
-            assert stream.time_base is not None
-            found = 0
-            end = ((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base
+            time_base = exact(stream.time_base)
+            assert time_base is not None
+            end = ((stream.start_time or 0) + (stream.duration or 0)) * time_base
+            shown = array("q")
             for packet in container.demux(stream):
                 beat()
-                if packet.size and packet.pts is not None:
-                    found += 1
+                if packet.size and packet.pts is not None and packet.pts >= 0:
+                    # What an edit list hides is in the file, and nobody sees it.
+                    shown.extend([] if packet.is_discard else [packet.pts])
     except (av.FFmpegError, IndexError) as error:
         raise EncodeError(f"{path.name} cannot be read back ({error})") from error
-    if found != num_frames:
-        raise EncodeError(f"{path.name} holds {found} frames where {num_frames} were encoded")
+    if len(shown) != num_frames:
+        raise EncodeError(f"{path.name} holds {len(shown)} frames where {num_frames} were encoded")
     tolerance = 0.1
     if abs(float(end) - end_seconds) > tolerance:
         raise EncodeError(
             f"{path.name} ends at {float(end):.2f} s, its source at {end_seconds:.2f} s"
         )
+    in_order = sorted(shown)
+    for index, seconds in (times or {}).items():
+        found = in_order[index] * time_base
+        if abs(found - seconds) > time_base:
+            raise EncodeError(
+                f"{path.name} shows frame {index} at {float(found):.6f} s, where it was encoded "
+                f"for {float(seconds):.6f} s"
+            )
 
 
 def _add_video(out: OutputContainer, first: InputContainer) -> VideoStream:
@@ -107,6 +134,22 @@ def _add_video(out: OutputContainer, first: InputContainer) -> VideoStream:
     copy.metadata.update(stream.metadata)
     copy.disposition = stream.disposition
     return copy
+
+
+def _clocks(
+    source: InputContainer, targets: Mapping[int, Stream], timeline: Timeline | None
+) -> dict[int, PacketClock]:
+    """The clock of each stream to be carried; a cover is of no time."""
+    clocks = {}
+    for index in targets:
+        stream = source.streams[index]
+        time_base = exact(stream.time_base) or Fraction(1)
+        clock = Clock(time_base)
+        if timeline is not None and not stream.disposition & Disposition.attached_pic:
+            origin = round(timeline.offset_seconds / time_base)
+            clock = timeline.others.get(index, Clock(time_base, origin))
+        clocks[index] = PacketClock(clock)
+    return clocks
 
 
 def _mux_packets(
@@ -152,46 +195,50 @@ def _piece_packets(
     stream: Stream = piece.streams.video[0]
     end = (stream.start_time or 0) + (stream.duration or 0)
     tick_seconds = float(stream.time_base or 0)
-    for packet in piece.demux(stream):
-        if packet.size and packet.dts is not None:
+    packets = (p for p in piece.demux(stream) if p.size and p.dts is not None)
+    for packet, following in itertools.pairwise(itertools.chain(packets, [None])):
+        if packet is None or packet.dts is None:
+            return
+        if following is None:
             # What libavformat makes up while reading VP9 must not reach the last frame.
             packet.duration = end - (packet.pts or 0)
-            yield packet.dts * tick_seconds, packet, target
+        yield packet.dts * tick_seconds, packet, target
 
 
 def _packets(
     container: InputContainer,
     copies: dict[int, Stream],
+    clocks: Mapping[int, PacketClock],
     notes: list[str],
     end_seconds: float | None,
 ) -> Iterator[tuple[float, av.Packet[Stream], Stream]]:
-    """The packets to copy, each with its decoding time in seconds and its output stream."""
+    """The packets to copy, each with its decoding time in seconds and its output stream.
+
+    end_seconds: where each stream ends, however far apart they are stored; None takes all.
+    """
     if not copies:
         return
     seconds = 0.0
-    last_dts: dict[int, int] = {}
-    offsets = dict.fromkeys(copies, 0)
-    tick_seconds = {index: float(container.streams[index].time_base or 0) for index in copies}
+    streams = [container.streams[index] for index in copies]
+    tick_seconds = {stream.index: float(stream.time_base or 0) for stream in streams}
+    going_on = {stream.index for stream in streams if stream.type == "audio"}
     try:
-        for packet in container.demux([container.streams[index] for index in copies]):
-            if packet.size:
-                index = packet.stream.index
-                if packet.dts is not None:
-                    # Joined recordings begin anew; MP4 takes only times that grow, and not by much.
-                    last = last_dts.get(index)
-                    if (
-                        last is not None
-                        and not last < packet.dts + offsets[index] <= last + MOST_TICKS
-                    ):
-                        offsets[index] = last + max(1, packet.duration or 0) - packet.dts
-                    packet.dts += offsets[index]
-                    if packet.pts is not None:
-                        packet.pts += offsets[index]
-                    last_dts[index] = packet.dts
-                    seconds = packet.dts * tick_seconds[index]
-                if end_seconds is not None and seconds >= end_seconds:
-                    return
-                yield seconds, packet, copies[packet.stream.index]
+        for packet in container.demux(streams):
+            if not packet.size:
+                continue
+            index = packet.stream_index
+            placed = clocks[index].place(packet.pts, packet.dts, packet.duration or 0)
+            if placed is None:
+                continue
+            packet.pts, packet.dts, packet.duration = placed
+            time = packet.dts if packet.dts is not None else packet.pts
+            seconds = seconds if time is None else time * tick_seconds[index]
+            if end_seconds is None or seconds < end_seconds:
+                yield seconds, packet, copies[index]
+                continue
+            going_on.discard(index)
+            if not going_on or seconds > end_seconds + _MOST_APART_SECONDS:
+                return
     except av.FFmpegError as error:
         # A damaged end: what came before it is kept, as with the video.
         notes.append(f"copying the other streams stopped at {seconds:.2f} s ({error})")

@@ -1,55 +1,45 @@
-"""A clip -> the segments it is processed in, found by reading its packets only."""
+"""The packets of a clip -> the segments it is processed in."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
-import av
-
-from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.container import open_input
-from pipeline.decode import MOST_TICKS
-from pipeline.frames import WHOLE, Segment, VideoInfo
-from pipeline.picture_track import picture_track
-from pipeline.position import Beat, no_beat
+from pipeline.frames import WHOLE, Segment
+from pipeline.scan import ClipScan
+from pipeline.timeline import MOST_TICKS, Packet
 
 _LONGEST_LAST = 1.5
 """A clip that is not longer than so many segments is one; so is the rest of a clip."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """What is known of a video packet without decoding it; pts and dts in ticks."""
-
-    pts: int | None
-    dts: int | None
-    is_keyframe: bool
-
-
 def plan_clip(
-    path: Path,
-    info: VideoInfo,
-    segment_seconds: float,
-    num_frames: int | None,
-    limits: LimitOptions = DEFAULT_LIMITS,
-    beat: Beat = no_beat,
+    scan: ClipScan, segment_seconds: float, num_frames: int | None = None
 ) -> tuple[Segment, ...]:
     """The segments of a clip, each of about segment_seconds and beginning at a key frame.
 
-    num_frames: only so many will be taken; None for all. A short clip is one segment, for which
-    nothing is read.
+    num_frames: only so many will be taken; None for all. A short clip is one segment.
     """
-    known = [info.duration_seconds] if info.duration_seconds else []
-    if num_frames is not None and info.frame_rate:
-        known.append(float(num_frames / info.frame_rate))
-    if known and min(known) <= _LONGEST_LAST * segment_seconds:
+    timeline, packets = scan.timeline, scan.packets
+    count = len(packets) if num_frames is None else min(num_frames, len(packets))
+    pts = sorted(packet.pts for packet in packets if packet.pts is not None)[:count]
+    if not pts or float((pts[-1] - pts[0]) * timeline.video.time_base) <= (
+        _LONGEST_LAST * segment_seconds
+    ):
         return (WHOLE,)
-    packets = _read_packets(path, limits, beat)
-    return segments_of(packets, info.time_base, info.frame_rate, segment_seconds)
+    found = segments_of(
+        packets,
+        timeline.video.time_base,
+        timeline.frame_rate,
+        segment_seconds,
+        seekable=not timeline.video.shifts and not timeline.reorder_depth,
+    )
+    shown = [None if s.start_pts is None else timeline.shown(s.start_pts) for s in found]
+    return tuple(
+        Segment(segment.number, start, end, segment.seek_pts)
+        for segment, start, end in zip(found, shown, [*shown[1:], None], strict=True)
+    )
 
 
 def plan_synthetic(
@@ -68,9 +58,12 @@ def segments_of(
     time_base: Fraction,
     frame_rate: Fraction | None,
     segment_seconds: float,
+    *,
+    seekable: bool = True,
 ) -> tuple[Segment, ...]:
     """The segments of a clip with these packets, in the order in which they are stored.
 
+    In ticks of time_base, as are the packets. seekable: whether a key frame is found by its pts.
     Where time stamps are missing, repeat or jump, those of the frames are made up while reading:
     then segments do not begin at key frames, and can only be found by decoding from the start.
     """
@@ -78,7 +71,7 @@ def segments_of(
     pts = [packet.pts for packet in packets if packet.pts is not None]
     if not pts:
         return (WHOLE,)
-    if not _is_regular(packets):
+    if not seekable or not _is_regular(packets):
         duration = float(len(packets) / (frame_rate or 25) / time_base)
         cuts = itertools.takewhile(
             lambda cut: cut < pts[0] + duration - (_LONGEST_LAST - 1) * length,
@@ -108,24 +101,14 @@ def _between(starts: Iterable[tuple[int, int | None]]) -> tuple[Segment, ...]:
 
 def _is_regular(packets: Sequence[Packet]) -> bool:
     pts = [packet.pts for packet in packets]
-    dts = [packet.dts for packet in packets if packet.dts is not None]
+    # Matroska has no dts for the first packets of a stream with B-frames.
+    with_dts = itertools.dropwhile(lambda packet: packet.dts is None, packets)
+    dts = [packet.dts for packet in with_dts]
     return (
         None not in pts
-        and len(dts) == len(packets)
         and len(set(pts)) == len(pts)
-        and all(a < b <= a + MOST_TICKS for a, b in itertools.pairwise(dts))
+        and all(
+            a is not None and b is not None and a < b <= a + MOST_TICKS
+            for a, b in itertools.pairwise(dts)
+        )
     )
-
-
-def _read_packets(path: Path, limits: LimitOptions, beat: Beat) -> list[Packet]:
-    packets = []
-    with open_input(path, limits) as container:
-        stream, _ = picture_track(path, container)
-        try:
-            for packet in container.demux(stream):
-                beat()
-                if packet.size and not packet.is_discard:
-                    packets.append(Packet(packet.pts, packet.dts, packet.is_keyframe))
-        except av.FFmpegError:
-            return packets  # What can be decoded ends here too, and is told of then.
-    return packets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import time
 from bisect import bisect_right
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
 from pipeline.disk_space import disk_full, is_disk_full, num_bytes_in
-from pipeline.encode import encoder_settings
+from pipeline.encode import encoder_settings, require_encodable
 from pipeline.errors import (
     InputError,
     Interrupted,
@@ -24,7 +25,7 @@ from pipeline.errors import (
     as_pipeline_error,
 )
 from pipeline.executors import Executor, open_executor
-from pipeline.frames import WHOLE, Segment, SourceFaults, VideoInfo
+from pipeline.frames import WHOLE, FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.heads import HeadLayout
 from pipeline.identity import result_key, run_key
 from pipeline.infer import resolved_precision
@@ -54,6 +55,7 @@ from pipeline.report import (
     other_threads_warning,
     write_report,
 )
+from pipeline.scan import ClipScan, scan_clip
 from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask, open_source
 from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats
@@ -212,11 +214,12 @@ def _process(
 ) -> Report:
     beat = functools.partial(position.encoding.enter, Step.PREPARE)
     watched = WatchedFile(config.source_file)
-    clip, selection = _open(config, executor.cores, models, on_progress, position)
+    clip, selection, scan = _open(config, executor.cores, models, on_progress, position)
     with contextlib.closing(clip.source), position.failures_told():
         info, plan = clip.source.info, selection.plan
         class_ids = select_class_ids(config.detect, clip.prepared.layout)
-        segments = _plan(config, info, executor, beat)
+        segments = _plan(config, scan, executor)
+        del scan  # Its packets.
         asked = result_key(config, clip.prepared.weights_sha256)
         quantization, infer = clip.prepared.quantization, plan.infer
         key = run_key(
@@ -239,7 +242,9 @@ def _process(
         selected = dataclasses.replace(config, infer=plan.infer)
         executor.prepare(clip, selected)
         if isinstance(config.source, Path):
-            for warning in stream_warnings(config.source, config.limits):
+            timeline = clip.source.timeline
+            left_out, strange = (timeline.left_out, timeline.notes) if timeline else ({}, ())
+            for warning in (*strange, *stream_warnings(config.source, config.limits, left_out)):
                 note(warning)
         threads = config.encode.threads or plan.encoder_threads
         threads = journal.begin(key, len(segments), threads)
@@ -249,7 +254,7 @@ def _process(
         )
     frames_at = time.perf_counter()
     beat = functools.partial(position.encoding.enter, Step.JOIN)
-    notes += _join(config, info, taken, journal, beat)
+    notes += _join(config, clip.source, taken, journal, beat)
     watched.require_unchanged()
     stats, faults = RunStats(), SourceFaults()
     for manifest, began_seconds in zip(taken.manifests, taken.began_seconds, strict=True):
@@ -313,32 +318,41 @@ def _open(
     models: Models,
     on_progress: ProgressCallback,
     position: Position,
-) -> tuple[OpenClip, Selection]:
-    """The clip and the model for it, and how it is to be run with so many cores."""
+) -> tuple[OpenClip, Selection, ClipScan | None]:
+    """The clip and the model for it, how it is to be run with so many cores, and its packets."""
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(contextlib.closing(open_source(config, cores)))
+        beat = functools.partial(position.encoding.enter, Step.PREPARE)
+        scan = _scan(config, beat)
+        timeline = scan.timeline if scan else None
+        source = stack.enter_context(contextlib.closing(open_source(config, cores, timeline)))
         stack.enter_context(position.failures_told())
         for warning in source.info.warnings:
             note(warning)
+        require_encodable(source.info, config.encode)
         weights = find_weights(config.weights, on_progress, config.default_model)
         prepared = models.prepare(weights, source.info.size_wh, config.imgsz, on_progress)
         selection = select(config.infer, prepared, config.encode, cores)
         if selection.plan.infer.precision == "int8":
             prepared = models.quantize(config, prepared, on_progress)
         stack.pop_all()
-    return OpenClip(source, prepared), selection
+    return OpenClip(source, prepared), selection, scan
 
 
-def _plan(
-    config: ProcessConfig, info: VideoInfo, executor: Executor, beat: Beat
-) -> tuple[Segment, ...]:
+def _scan(config: ProcessConfig, beat: Beat) -> ClipScan | None:
+    if isinstance(config.source, SyntheticOptions):
+        return None
+    return scan_clip(config.source, config.limits, config.num_frames, beat)
+
+
+def _plan(config: ProcessConfig, scan: ClipScan | None, executor: Executor) -> tuple[Segment, ...]:
     source, num_frames = config.source, config.num_frames
     all_frames = source.num_frames if isinstance(source, SyntheticOptions) else None
     if num_frames not in (None, all_frames) and not executor.in_order:
         return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
     if isinstance(source, SyntheticOptions):
         return plan_synthetic(source.num_frames, source.frame_rate, config.segment_seconds)
-    return plan_clip(source, info, config.segment_seconds, num_frames, config.limits, beat)
+    assert scan is not None
+    return plan_clip(scan, config.segment_seconds, num_frames)
 
 
 def _take_segments(
@@ -391,6 +405,7 @@ def _take_segments(
                 num_frames=left,
                 encoder_threads=encoder_threads,
                 class_ids=class_ids,
+                timeline=clip.source.timeline,
             )
 
     for task, manifest in executor.run(clip, tasks(), report_frames):
@@ -437,7 +452,7 @@ def _kept(journal: Journal, number: int) -> Manifest | None:
 
 def _join(
     config: ProcessConfig,
-    info: VideoInfo,
+    source: FrameSource,
     taken: _Taken,
     journal: Journal,
     beat: Beat,
@@ -454,10 +469,17 @@ def _join(
         taken.end_seconds if taken.was_cut else None,
         config.limits,
         beat,
+        source.timeline,
     )
-    verify(annotated, sum(counts), taken.end_seconds, beat)
+    begins = itertools.accumulate(counts, initial=0)
+    times = {
+        begin + index: pts * source.info.time_base
+        for begin, manifest in zip(begins, taken.manifests, strict=False)
+        for index, pts in manifest.times
+    }
+    verify(annotated, sum(counts), taken.end_seconds, times, beat)
     if not taken.was_cut:
-        notes += _notes_on_length(info, sum(counts))
+        notes += _notes_on_length(source, sum(counts))
     join_lines([part.detections for part in parts], counts, finished / DETECTIONS_NAME)
     if config.scene:
         join_lines([part.truth for part in parts], counts, finished / TRUTH_NAME)
@@ -501,8 +523,12 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
     return frozenset(wanted)
 
 
-def _notes_on_length(info: VideoInfo, num_frames: int) -> list[str]:
+def _notes_on_length(source: FrameSource, num_frames: int) -> list[str]:
     """What a clip that was cut off claims to hold beyond what could be read."""
-    if info.num_frames_header and info.num_frames_header > num_frames:
-        return [f"the clip claims {info.num_frames_header} frames, {num_frames} could be read"]
+    claimed, timeline = source.info.num_frames_header, source.timeline
+    if claimed and timeline:
+        # Neither frames that an edit list hides are missing, nor those that were never recorded.
+        claimed = timeline.num_frames if timeline.is_complete else claimed - timeline.num_hidden
+    if claimed and claimed > num_frames:
+        return [f"the clip claims {claimed} frames, {num_frames} could be read"]
     return []

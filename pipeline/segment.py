@@ -30,14 +30,20 @@ from pipeline.scene import Truth
 from pipeline.snapshots import Snapshots, places_seconds
 from pipeline.stats import RunStats
 from pipeline.synthetic import SyntheticSource
+from pipeline.timeline import Timeline
 from pipeline.truth import truth_record
 
 
-def open_source(config: ProcessConfig, cores: int) -> FrameSource:
-    """The frames of a source; half of the cores may decode, the model needs the others."""
+def open_source(config: ProcessConfig, cores: int, timeline: Timeline | None = None) -> FrameSource:
+    """The frames of a source; half of the cores may decode, the model needs the others.
+
+    timeline: of a clip, where it is known.
+    """
     if isinstance(config.source, SyntheticOptions):
         return SyntheticSource(config.source)
-    return VideoReader(config.source, config.limits, num_threads=max(1, cores // 2))
+    return VideoReader(
+        config.source, config.limits, num_threads=max(1, cores // 2), timeline=timeline
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class SegmentTask:
     first_index: of its first frame in the clip, for messages; where that is not known yet, about.
     num_frames: take the first so many only; None takes all.
     class_ids: the classes to keep; None keeps all.
+    timeline: of the clip, if it is one.
     """
 
     config: ProcessConfig
@@ -98,6 +105,7 @@ class SegmentTask:
     num_frames: int | None
     encoder_threads: int
     class_ids: frozenset[int] | None
+    timeline: Timeline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class Manifest:
 
     end_seconds: where its last frame ends on the clip's timeline; 0 without frames.
     ended: whether it has every frame that could be read, rather than as many as were asked for.
+    times: (number, pts) of some frames of the segment, in ticks of the result.
     pictures: annotated frames, as data: URLs.
     engine: how the model ran, as plain values for the report.
     """
@@ -113,6 +122,7 @@ class Manifest:
     end_seconds: float
     ended: bool
     faults: SourceFaults
+    times: list[tuple[int, int]]
     pictures: list[str]
     stats: RunStats
     engine: dict[str, Any]
@@ -126,6 +136,7 @@ class Manifest:
             "end_seconds": self.end_seconds,
             "ended": self.ended,
             "faults": asdict(self.faults),
+            "times": self.times,
             "pictures": self.pictures,
             "stats": self.stats.as_record(),
             "engine": self.engine,
@@ -139,6 +150,7 @@ class Manifest:
             end_seconds=record["end_seconds"],
             ended=record["ended"],
             faults=SourceFaults(**record["faults"]),
+            times=[(index, pts) for index, pts in record["times"]],
             pictures=record["pictures"],
             stats=RunStats.from_record(record["stats"]),
             engine=record["engine"],
@@ -213,7 +225,12 @@ def process_segment(
         if stats.num_frames:
             encoder.close()
     if stats.num_frames:
-        verify(files.video, stats.num_frames, loop.end_seconds)
+        verify(
+            files.video,
+            stats.num_frames,
+            loop.end_seconds,
+            {index: pts * source.info.time_base for index, pts in encoder.some_times()},
+        )
         require_decodable(files.video, config.encode, stats.num_frames)
     else:
         files.video.unlink(missing_ok=True)
@@ -221,6 +238,7 @@ def process_segment(
         end_seconds=loop.end_seconds,
         ended=task.num_frames is None or stats.num_frames < task.num_frames,
         faults=source.faults.since(faults_before),
+        times=encoder.some_times(),
         pictures=snapshots.pictures,
         stats=stats,
         engine={

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
 
 import av
@@ -58,23 +59,39 @@ class Converter(Protocol):
     def finish(self) -> Iterator[av.Packet[Stream]]: ...
 
 
-def stream_warnings(source: Path, limits: LimitOptions = DEFAULT_LIMITS) -> list[str]:
-    """What of a clip an MP4 file will not have as it was, a line each. Raises InputError."""
+def stream_warnings(
+    source: Path,
+    limits: LimitOptions = DEFAULT_LIMITS,
+    left_out: Mapping[int, str] = MappingProxyType({}),
+) -> list[str]:
+    """What of a clip an MP4 file will not have as it was, a line each. Raises InputError.
+
+    left_out: why some streams cannot be carried, whatever their codec, by index.
+    """
     with open_input(source, limits) as container:
         annotated, _ = picture_track(source, container)
-        plans = plan_streams(source, container)
+        plans = plan_streams(source, container, left_out)
         return [
             *(plan.warning for plan in plans if plan.warning),
             *metadata_warnings(container, annotated),
         ]
 
 
-def plan_streams(source: Path, container: InputContainer) -> list[StreamPlan]:
-    """A plan for each stream but the video that is annotated, in their order."""
+def plan_streams(
+    source: Path,
+    container: InputContainer,
+    left_out: Mapping[int, str] = MappingProxyType({}),
+) -> list[StreamPlan]:
+    """A plan for each stream but the video that is annotated, in their order.
+
+    left_out: why some cannot be carried, whatever their codec, by index.
+    """
     annotated, _ = picture_track(source, container)
     headers = read_track_headers(source, container)
     return [
-        _plan(stream, headers.get(stream.index, UNKNOWN))
+        _left_out(stream, left_out[stream.index])
+        if stream.index in left_out
+        else _plan(stream, headers.get(stream.index, UNKNOWN))
         for stream in container.streams
         if stream.index != annotated.index and not is_chapter_or_timecode_track(container, stream)
     ]

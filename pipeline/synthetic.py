@@ -33,6 +33,7 @@ class SyntheticSource:
     def __init__(self, options: SyntheticOptions) -> None:
         self.faults = SourceFaults()
         self.worker_threads: frozenset[int] = frozenset()
+        self.timeline = None
         self.on_truth: OnTruth | None = None
         self._options = options
         self._picture = _read_picture(options.image, options.size_wh) if options.image else None
@@ -79,7 +80,9 @@ class SyntheticSource:
                 bgr = scene.draw_things(number, things)
                 if self.on_truth:
                     self.on_truth(number - numbers.start, number, scene.truth_of(things))
-            yield Frame(number - numbers.start, number, 1, self.info.time_base, _to_yuv420p(bgr))
+            yield Frame(
+                number - numbers.start, number, 1, self.info.time_base, _to_yuv420p(bgr), number
+            )
 
     def close(self) -> None:
         """Nothing to release."""

@@ -42,6 +42,7 @@ from pipeline.outputs import join_lines
 from pipeline.plan import plan_clip
 from pipeline.position import Position
 from pipeline.run import process_video
+from pipeline.scan import scan_clip
 from pipeline.segment import OpenClip, SegmentTask, open_source
 
 _SEGMENT_SECONDS = (1.0, 4.0)
@@ -176,10 +177,10 @@ def measured_driver(clip: Path, folder: Path) -> dict[str, float]:
 
 def plan(path: Path) -> tuple[Segment, ...]:
     """What a run does before it knows the segments of a clip."""
-    reader = VideoReader(path)
-    reader.close()
+    scan = scan_clip(path)
+    VideoReader(path, timeline=scan.timeline).close()
     file_sha256(path)
-    return plan_clip(path, reader.info, 10.0, None)
+    return plan_clip(scan, 10.0)
 
 
 def join(source: Path, pieces: Sequence[Path], num_frames: Sequence[int]) -> None:

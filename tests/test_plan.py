@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.decode import VideoReader
 from pipeline.frames import WHOLE, Segment
-from pipeline.plan import Packet, plan_clip, plan_synthetic, segments_of
+from pipeline.plan import plan_clip, plan_synthetic, segments_of
+from pipeline.scan import scan_clip
+from pipeline.timeline import Packet
 from tests.conftest import gray, write_clip
 
 TIME_BASE = Fraction(1, 1000)
@@ -101,19 +102,19 @@ def test_the_synthetic_clip_is_cut_by_its_frame_numbers(num_frames: int, seconds
     assert all((s.start_pts or 0) < num_frames for s in segments)
 
 
-def test_a_short_clip_is_one_segment_and_its_packets_are_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", [gray(i) for i in range(50)])
-    info = VideoReader(clip).info
+def test_a_short_clip_is_one_segment(tmp_path: Path) -> None:
+    images = [gray(i) for i in range(50)]
+    scan = scan_clip(write_clip(tmp_path / "clip.mp4", images, options={"g": "5"}))
+    assert plan_clip(scan, 60.0) == (WHOLE,)
+    assert plan_clip(scan, 1.5) == (WHOLE,)
+    assert len(plan_clip(scan, 0.4)) > 1
+    assert plan_clip(scan, 0.4, num_frames=15) == (WHOLE,)
 
-    def never(*_: object) -> None:
-        raise AssertionError
 
-    monkeypatch.setattr("pipeline.plan._read_packets", never)
-    assert plan_clip(clip, info, 60.0, None) == (WHOLE,)
-    assert plan_clip(clip, info, 1.5, None) == (WHOLE,)
-    assert plan_clip(clip, info, 0.4, num_frames=15) == (WHOLE,)
+def test_of_a_long_clip_no_more_is_read_than_its_first_frames_need(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(i % 200) for i in range(500)])
+    assert 20 <= len(scan_clip(clip, num_frames=20).packets) < 100
+    assert len(scan_clip(clip).packets) == 500
 
 
 def test_a_real_clip_is_cut_at_its_key_frames(tmp_path: Path) -> None:
@@ -122,9 +123,8 @@ def test_a_real_clip_is_cut_at_its_key_frames(tmp_path: Path) -> None:
         [gray(i) for i in range(100)],
         options={"g": "10", "sc_threshold": "0"},
     )
-    reader = VideoReader(clip)
-    segments = plan_clip(clip, reader.info, 1.0, None)
-    tick = round(Fraction(1, 25) / reader.info.time_base)
+    scan = scan_clip(clip)
+    segments = plan_clip(scan, 1.0)
+    tick = round(Fraction(1, 25) / scan.timeline.time_base)
     starts = [(s.start_pts, s.seek_pts) for s in segments[1:]]
     assert starts == [(30 * tick, 20 * tick), (60 * tick, 50 * tick)]
-    reader.close()

@@ -37,6 +37,7 @@ from pipeline.plan import plan_clip
 from pipeline.progress import Progress
 from pipeline.report import Report
 from pipeline.run import process_video
+from pipeline.scan import scan_clip
 from pipeline.spool import spooled
 from pipeline.work_folder import MARK_NAME, SPOOL_NAME, WORK_NAME
 from tests.conftest import process, read_detections, video_times, write_clip
@@ -143,7 +144,7 @@ def test_a_segment_that_is_sought_has_the_pictures_of_one_that_is_read_on_to(
     )
     reader = VideoReader(path)
     whole = [picture_and_time(frame) for frame in reader]
-    segments = plan_clip(path, reader.info, SEGMENT_SECONDS, None)
+    segments = plan_clip(scan_clip(path), SEGMENT_SECONDS)
     read_on = [[picture_and_time(f) for f in reader.frames(segment)] for segment in segments]
     assert list(itertools.chain(*read_on)) == whole
     assert len(whole) == NUM_FRAMES
@@ -159,7 +160,7 @@ def test_segments_are_found_where_time_stamps_begin_anew(tmp_path: Path) -> None
     path.write_bytes(first.read_bytes() * 2)
     reader = VideoReader(path)
     whole = [picture_and_time(frame) for frame in reader]
-    segments = plan_clip(path, reader.info, SEGMENT_SECONDS, None)
+    segments = plan_clip(scan_clip(path), SEGMENT_SECONDS)
     assert len(segments) > 3
     for segment in reversed(segments):
         frames = [picture_and_time(frame) for frame in reader.frames(segment)]

@@ -148,7 +148,7 @@ class SegmentWorker:
 
     def _make(self, job: Job, task: SegmentTask, position: Position) -> list[str]:
         with collected_notes() as notes:
-            source = open_source(task.config, self._cores)
+            source = open_source(task.config, self._cores, task.timeline)
             try:
                 prepared = self._prepare(job, source.info.size_wh)
                 assert isinstance(task.config.infer, InferOptions)
