@@ -42,6 +42,8 @@ _MORE_FRAMES, _MORE_SECONDS = 64, 10
 sound may be stored later than its picture."""
 _SKIP_BYTES = 4
 _DAY_SECONDS = 24 * 3600
+_MOST_B_FRAMES = 16
+"""In a row; so late may a frame be shown that was decoded before them."""
 _USUAL_RATE = Fraction(25)
 
 
@@ -227,7 +229,8 @@ def _reorder_depth(read: _Read, packets: Sequence[_VideoPacket]) -> int:
     """How far times may be out of order once frames are in order: they are those of decoding."""
     pts = [packet.pts for packet in packets]
     only_grow = all(a is not None and b is not None and a < b for a, b in itertools.pairwise(pts))
-    return read.video.codec_context.reorder_depth if only_grow or read.format_name == "avi" else 0
+    reorders = read.video.codec_context.has_b_frames
+    return _MOST_B_FRAMES if reorders and (only_grow or read.format_name == "avi") else 0
 
 
 def _end(read: _Read, packets: Sequence[Packet], pts: Sequence[int], rate: Fraction | None) -> int:

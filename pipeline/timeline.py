@@ -60,6 +60,14 @@ class Packet:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """What is added to the time stamps of a stream from one packet on: its number, and ticks."""
+
+    ordinal: int
+    ticks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Jump:
     """Where the time stamps of a stream begin anew.
 
@@ -80,7 +88,7 @@ class Track:
 
     leap_seconds: time stamps that leap ahead by more begin a new recording.
     sparse: whether it says nothing where it has no packet, as subtitles do: then jumps are not
-        looked for.
+        looked for. leaps: single packets that are too late, and what brings each back.
     """
 
     def __init__(self, time_base: Fraction, leap_seconds: int, *, sparse: bool = False) -> None:
@@ -92,9 +100,12 @@ class Track:
         self._leap = leap_seconds / time_base
         self._fall_back = _FALL_BACK_SECONDS / time_base
         self._sparse = sparse
+        self.leaps: list[Shift] = []
         self._jumps: list[Jump] = []
         self._pending: Jump | None = None
         self._num_packets = 0
+        self._before: int | None = None
+        self._before_end = 0
         self._last: int | None = None
         self._end = 0
 
@@ -135,33 +146,38 @@ class Track:
         return [*self._jumps, *([self._pending] if self._pending else [])]
 
     def _look_for_jump(self, order: int, dts: int) -> None:
-        last = self._last
+        last, last_end = self._last, self._end
         if self._pending is not None:
-            # A single packet out of place is no new recording: the next one is back.
-            stays = abs(dts * self.time_base - self._pending.start) <= abs(
-                dts * self.time_base - self._pending.end
-            )
-            if stays:
-                self._jumps.append(self._pending)
-            else:
-                last = round(self._pending.end / self.time_base)
-            self._pending = None
+            jump, self._pending = self._pending, None
+            seconds = dts * self.time_base
+            if abs(seconds - jump.start) <= abs(seconds - jump.end):
+                self._jumps.append(jump)
+            else:  # The next packet is back: one that is out of place is no new recording.
+                self._note_leap(jump.ordinal, jump.end - jump.start)
+                last = last_end = round(jump.end / self.time_base)
+        elif self._was_leap(dts):
+            assert last is not None
+            self._note_leap(self._num_packets - 1, (self._before_end - last) * self.time_base)
+            last, last_end = self._before, self._before_end
         if last is not None and (last - dts > self._fall_back or dts - last > self._leap):
             self._pending = Jump(
                 self._num_packets,
                 order,
                 self.last_order,
-                self._end * self.time_base,
+                last_end * self.time_base,
                 dts * self.time_base,
             )
+        self._before, self._before_end = last, last_end
 
+    def _was_leap(self, dts: int) -> bool:
+        """Whether only the packet before this one was too late."""
+        if self._last is None or self._before is None:
+            return False
+        return self._before < dts < self._last - self._fall_back
 
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """What is added to the time stamps of a stream from one packet on: its number, and ticks."""
-
-    ordinal: int
-    ticks: int
+    def _note_leap(self, ordinal: int, seconds: Fraction) -> None:
+        if seconds < 0:
+            self.leaps.append(Shift(ordinal, round(seconds / self.time_base)))
 
 
 def shifts_of(tracks: Mapping[int, Track]) -> dict[int, tuple[Shift, ...]]:
@@ -200,7 +216,21 @@ def shifts_of(tracks: Mapping[int, Track]) -> dict[int, tuple[Shift, ...]]:
                 continue  # It has ended before.
             totals[index] = total
             shifts[index].append(Shift(ordinal, round(total / track.time_base)))
-    return {index: tuple(found) for index, found in shifts.items()}
+    return {index: _with_leaps(found, tracks[index].leaps) for index, found in shifts.items()}
+
+
+def _with_leaps(shifts: Sequence[Shift], leaps: Iterable[Shift]) -> tuple[Shift, ...]:
+    """The shifts of a stream, and those of single packets that are too late, in order."""
+    found = {shift.ordinal: shift.ticks for shift in shifts}
+    for leap in leaps:
+        usual = max((s for s in shifts if s.ordinal <= leap.ordinal), default=Shift(0, 0), key=_at)
+        found[leap.ordinal] = usual.ticks + leap.ticks
+        found.setdefault(leap.ordinal + 1, usual.ticks)
+    return tuple(Shift(ordinal, found[ordinal]) for ordinal in sorted(found))
+
+
+def _at(shift: Shift) -> int:
+    return shift.ordinal
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +274,7 @@ class Clock:
         """What closes joins: the ticks to add to the time stamps of the stream's n-th packet."""
         if not self.shifts:
             return 0
-        behind = bisect_right(self.shifts, ordinal, key=lambda shift: shift.ordinal)
+        behind = bisect_right(self.shifts, ordinal, key=_at)
         return self.shifts[behind - 1].ticks if behind else 0
 
 
@@ -295,7 +325,7 @@ class Timeline:
     num_frames: how many are to be shown, by the packets read. num_hidden: packets of which none is.
     has_times: whether the file says when frames are shown; else they follow at the frame rate.
     hidden_before: frames before these ticks of the file are not shown.
-    reorder_depth: so many frames ahead of its turn a time may come; 0 where times only grow.
+    reorder_depth: by so many frames a time may come too late; 0 where times only grow.
     start, end: where the first frame begins and the last one ends, in ticks of the result;
         last_pts: of the last frame, in ticks of the file with joins closed. None where the clip
         was not read to its end.
@@ -379,7 +409,7 @@ class FrameTimes:
 def in_order(
     timed: Iterable[tuple[int | None, Image]], depth: int
 ) -> Iterator[tuple[int | None, Image]]:
-    """Images as they come, with their times sorted; a time is at most `depth` images early."""
+    """Images as they come, with their times sorted; a time comes at most `depth` images late."""
     if not depth:
         yield from timed
         return

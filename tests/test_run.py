@@ -131,6 +131,7 @@ def test_a_frame_without_detections_has_its_line_too(tmp_path: Path, tiny_weight
     assert [len(line["detections"]) for line in lines] == [0, 1, 0]
     assert lines[1] == {
         "frame_index": 1,
+        "pts": 512,
         "pts_seconds": 0.04,
         "detections": [
             {
