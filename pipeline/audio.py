@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from numpy.typing import NDArray
 
 from pipeline.container import exact
 
 MOST_CHANNELS = 8
+_CUSTOM_LAYOUT = re.compile(r"Stream #\d+:(\d+)\S* Audio: .* Hz, (\d+) channels \(")
 _AAC_RATES = (
     *(7350, 8000, 11025, 12000, 16000, 22050, 24000),
     *(32000, 44100, 48000, 64000, 88200, 96000),
@@ -40,6 +43,26 @@ def usual_layout(num_channels: int) -> str | None:
         return av.AudioLayout(f"{num_channels}c").name
     except ValueError:
         return None
+
+
+def replace_custom_layouts(container: InputContainer) -> None:
+    """Give streams whose channels are in an order of their own the usual layout instead.
+
+    To be done before anything reads their layout: PyAV frees that of such a stream twice, which
+    ends the process. FFmpeg's description of the file is the only place that tells of it.
+    """
+    described: Any = container  # PyAV's declarations leave dumps_format out.
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        description = described.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    audio = {stream.index: stream for stream in container.streams.audio}
+    for index, num_channels in _CUSTOM_LAYOUT.findall(description):
+        if stream := audio.get(int(index)):
+            layout = usual_layout(int(num_channels)) or f"{num_channels} channels"
+            stream.codec_context.layout = layout
 
 
 def has_layout(context: AudioCodecContext) -> bool:

@@ -17,7 +17,14 @@ from av.stream import Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
-from pipeline.audio import MOST_CHANNELS, SoundEncoder, encoder_name, has_layout, usual_layout
+from pipeline.audio import (
+    MOST_CHANNELS,
+    SoundEncoder,
+    encoder_name,
+    has_layout,
+    replace_custom_layouts,
+    usual_layout,
+)
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import open_input
 from pipeline.headers import UNKNOWN, TrackHeader, read_track_headers
@@ -87,6 +94,7 @@ def plan_streams(
     left_out: why some cannot be carried, whatever their codec, by index.
     """
     annotated, _ = picture_track(source, container)
+    replace_custom_layouts(container)
     headers = read_track_headers(source, container)
     return [
         _left_out(stream, left_out[stream.index])

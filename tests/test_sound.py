@@ -227,11 +227,16 @@ def test_of_the_first_frames_only_encoded_sound_ends_with_the_picture(
 # PCM
 
 
+def slow(suffix: str) -> Any:
+    return pytest.param(suffix, marks=pytest.mark.slow)
+
+
+SLOW = [slow("nut"), slow("avi")]
 PCM = ["s16le", "s16be", "s24le", "s24be", "s32le", "f32le", "f64le", "u8", "u16le"]
 
 
 @pytest.mark.parametrize("kind", PCM)
-@pytest.mark.parametrize("suffix", ["mkv", "nut", "mov", "avi"])
+@pytest.mark.parametrize("suffix", ["mkv", *SLOW, slow("mov")])
 def test_pcm_keeps_its_samples(tmp_path: Path, tiny_weights: Path, kind: str, suffix: str) -> None:
     if (kind, suffix) in {
         *(("s16be", "avi"), ("s24be", "avi"), ("u16le", "avi"), ("u16le", "mkv"), ("u16le", "mov")),
@@ -258,7 +263,7 @@ LAYOUTS = {1: "mono", 2: "stereo", 4: "4.0", 6: "5.1", 8: "7.1"}
 
 @pytest.mark.parametrize("channels", LAYOUTS)
 @pytest.mark.parametrize("kind", ["s16le", "s24le"])
-@pytest.mark.parametrize("suffix", ["mkv", "nut", "mov", "avi"])
+@pytest.mark.parametrize("suffix", ["mkv", *SLOW, "mov"])
 def test_pcm_of_any_number_of_channels_keeps_them(
     tmp_path: Path, tiny_weights: Path, channels: int, kind: str, suffix: str
 ) -> None:
