@@ -15,7 +15,15 @@ from av.video.stream import VideoStream
 from pipeline.container import LENIENT, exact
 
 _OF_FILES = {
-    *("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "vendor_id"),
+    *(
+        "encoder",
+        "software",
+        "major_brand",
+        "minor_version",
+        "compatible_brands",
+        "duration",
+        "vendor_id",
+    ),
     *("handler_name", "language", "timecode", "filename", "mimetype"),
 }
 """What says something of the file or the track itself, which the result is another one of."""
