@@ -267,7 +267,10 @@ def _sounds(read: _Read, shifts: dict[int, tuple[Shift, ...]], video: Span) -> _
             spans[stream.index] = Span(track.start * track.time_base, end)
     least_gap = 0 if read.to_end else _DAY_SECONDS
     strange = {i for i, span in spans.items() if has_other_clock(video, span, least_gap)}
-    found = _Sounds(origin_of(video, [spans[i] for i in spans.keys() - strange]))
+    # To a tick of the picture, or its sound would be out of step by the rounding.
+    tick = _time_base(read.video)
+    origin = origin_of(video, [spans[i] for i in spans.keys() - strange])
+    found = _Sounds(round(origin / tick) * tick)
     for stream in read.others:
         index, time_base = stream.index, _time_base(stream)
         origin = found.origin
