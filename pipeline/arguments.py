@@ -81,6 +81,7 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         calibration=arguments.calibration,
         num_frames=arguments.frames,
         every=arguments.every,
+        deinterlace=arguments.deinterlace,
         reuse_duplicates=not arguments.no_reuse,
         segment_seconds=arguments.segment_seconds,
         stall_seconds=arguments.stall_seconds,

@@ -95,6 +95,7 @@ def _source_words(config: ProcessConfig) -> Iterator[str]:
         yield from _changed("--image", source.image)
     yield from _changed("--frames", min((n for n in counts if n is not None), default=None))
     yield from _changed("--every", config.every, 1)
+    yield from _changed("--deinterlace", config.deinterlace, "off")
     if not config.reuse_duplicates:
         yield "--no-reuse"
     yield from _changed("--segment-seconds", config.segment_seconds, 60.0)

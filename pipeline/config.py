@@ -29,6 +29,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 CODECS = tuple(PRESETS)
 HINTS = ("THROUGHPUT", "LATENCY", "CUMULATIVE_THROUGHPUT", "NONE")
 PRECISIONS = ("auto", "f32", "bf16", "int8")
+DEINTERLACE = ("auto", "off")
 ENGINES = ("openvino", "pytorch")
 
 ModelName = Literal["official", "demo"]
@@ -301,6 +302,7 @@ class ProcessConfig:
     calibration: a folder of pictures to calibrate INT8 on; None takes frames of the source.
     num_frames: take the first so many frames only; None takes all. The synthetic clip has its own.
     every: infer each Nth frame and the last one only, and interpolate the boxes of those between.
+    deinterlace: "auto" makes whole pictures of the fields of an interlaced clip; "off" leaves them.
     reuse_duplicates: take the boxes of the frame before for one that shows the very same.
     segment_seconds: about how much footage is lost at most when a run is interrupted; each such
         stretch begins with a key frame, and begins and ends with an inferred frame.
@@ -322,6 +324,7 @@ class ProcessConfig:
     calibration: Path | None = None
     num_frames: int | None = None
     every: int = 1
+    deinterlace: str = "off"
     reuse_duplicates: bool = True
     segment_seconds: float = 60.0
     stall_seconds: float = 60.0
@@ -364,6 +367,10 @@ class ProcessConfig:
         _require(
             1 <= self.every <= _MOST_EVERY,
             f"every must lie between 1 and {_MOST_EVERY}, not {self.every}",
+        )
+        _require(
+            self.deinterlace in DEINTERLACE,
+            f"deinterlace {self.deinterlace!r} is not one of {', '.join(DEINTERLACE)}",
         )
         _require(
             self.segment_seconds > 0,

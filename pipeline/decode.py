@@ -27,7 +27,7 @@ from pipeline.errors import InputError
 from pipeline.frames import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.geometry import Display, geometry_of
 from pipeline.machine import thread_ids
-from pipeline.picture_track import picture_track
+from pipeline.picture_track import largest_key_frame_wh, picture_track
 from pipeline.scan import scan_clip
 from pipeline.side_data import side_data_warnings
 from pipeline.timeline import LEAP_SECONDS, FrameTimes, Timeline, in_order
@@ -51,6 +51,7 @@ class VideoReader:
         *,
         num_threads: int = 1,
         timeline: Timeline | None = None,
+        deinterlace: bool = False,
     ) -> None:
         self.timeline = timeline or scan_clip(path, limits).timeline
         self.faults = SourceFaults()
@@ -73,8 +74,10 @@ class VideoReader:
                     reason += "; frames larger than --max-size are not decoded"
                 raise InputError(f"{path}: cannot decode any frame ({reason})")
             first = self._ahead.image
-            self.geometry = geometry_of(first, self._header.crop)
-            self._decoded_wh = (first.width, first.height)
+            self._decoded_wh = self._size_to_show(first)
+            self.geometry = geometry_of(
+                first, self._decoded_wh, self._header.crop, deinterlace=deinterlace
+            )
             self.info = self._describe(path, first)
             check_size(path, self.info.size_wh, limits)
             check_frame_rate(path, self.info.frame_rate, limits)
@@ -100,9 +103,22 @@ class VideoReader:
         return self._frames_to(segment.end_pts)
 
     def _frames_to(self, end_pts: int | None) -> Iterator[Frame]:
-        display, resize = Display(self.geometry), VideoReformatter()
+        display = Display(self.geometry)
+        for index, (place, image) in enumerate(display(self._placed_to(end_pts))):
+            yield Frame(
+                index,
+                place.pts,
+                place.duration,
+                self.timeline.time_base,
+                image,
+                place.source_pts,
+            )
+
+    def _placed_to(self, end_pts: int | None) -> Iterator[tuple[_Place, av.VideoFrame]]:
+        """The pictures of a stretch as they are decoded, all of one size."""
+        resize = VideoReformatter()
         duration, placed = self.timeline.usual_ticks, self._next_placed()
-        for index in itertools.count():
+        while True:
             if placed is None or (end_pts is not None and placed.pts >= end_pts):
                 self._ahead = placed
                 self._reached_pts = end_pts
@@ -117,14 +133,7 @@ class VideoReader:
             if (image.width, image.height) != self._decoded_wh:
                 self.faults.resized_frames += 1
                 image = resize.reformat(image, *self._decoded_wh, threads=1)
-            yield Frame(
-                index,
-                placed.pts,
-                duration,
-                self.timeline.time_base,
-                display(image),
-                self._source_pts(placed.closed_pts),
-            )
+            yield _Place(placed.pts, duration, self._source_pts(placed.closed_pts)), image
             placed = following
 
     def _duration(self, placed: _Placed, following: _Placed | None, before: int) -> int:
@@ -202,7 +211,7 @@ class VideoReader:
             step = max(1, -(-timeline.num_frames // count))
             yield from itertools.islice((f for f in self if f.index % step == 0), count)
             return
-        display, seen = Display(self.geometry), set()
+        seen = set()
         for part in range(count):
             place = timeline.start + int((part + 0.5) / count * seconds / timeline.time_base)
             target = timeline.source_pts(timeline.closed(place))
@@ -212,7 +221,8 @@ class VideoReader:
             if image is not None and pts is not None and pts not in seen:
                 seen.add(pts)
                 make_convertible(image)
-                yield Frame(len(seen) - 1, pts, 1, timeline.video.time_base, display(image))
+                for _, shown in Display(self.geometry)([(None, image)]):
+                    yield Frame(len(seen) - 1, pts, 1, timeline.video.time_base, shown)
 
     def close(self) -> None:
         """Let go of the file; not while another thread is inside the decoder and hangs there."""
@@ -322,12 +332,22 @@ class VideoReader:
             source_time_base=self.timeline.video.time_base,
             offset_seconds=float(self.timeline.offset_seconds),
             crop=self._header.crop,
+            field_order=self.geometry.field_order,
             warnings=(
                 *self.geometry.warnings,
                 *side_data_warnings(image),
                 *color_warnings(image, stream.codec_context.codec_tag),
             ),
         )
+
+    def _size_to_show(self, first: av.VideoFrame) -> tuple[int, int]:
+        """Of all pictures: that of the first, unless it is known that larger ones follow."""
+        size_wh = (first.width, first.height)
+        declared = self._header.size_wh
+        if declared is None:
+            declared = largest_key_frame_wh(self._path, self._limits)
+        grows = declared[0] > size_wh[0] and declared[1] > size_wh[1]
+        return declared if grows else size_wh
 
     def _duration_seconds(self) -> float | None:
         """How long the picture lasts; what the file claims where it was not read to its end."""
@@ -339,6 +359,15 @@ class VideoReader:
         if stream.duration is not None:
             return float(stream.duration * timeline.video.time_base)
         return self._container.duration / av.time_base if self._container.duration else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a picture is in the result, and its time stamp as it stands in the file, in ticks."""
+
+    pts: int
+    duration: int
+    source_pts: int | None
 
 
 @dataclass(frozen=True, slots=True)

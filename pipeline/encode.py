@@ -19,13 +19,15 @@ from av.video.stream import VideoStream
 
 from pipeline.config import EncodeOptions
 from pipeline.errors import EncodeError
-from pipeline.frames import VideoInfo, plane_rows
+from pipeline.frames import BOTTOM_FIELD_FIRST, TOP_FIELD_FIRST, VideoInfo, plane_rows
 from pipeline.machine import thread_ids
 
 # SVT-AV1 writes to the terminal on its own unless told to keep to errors.
 os.environ.setdefault("SVT_LOG", "1")
 
 _FALLBACK_FRAME_RATE = Fraction(25)
+_FIELD_ROWS = 4
+"""Fields of pictures with half as many rows of colours have a multiple of 2 rows."""
 _CHECKED = 16
 """Of so many frames the times are compared once the file is finished."""
 
@@ -36,6 +38,7 @@ class _Codec:
 
     tag: the name of the codec in MP4 that players look for.
     preset_option: the option that takes --preset.
+    fields: by field order, what makes it encode fields as such; empty where it cannot.
     even_sizes: whether an odd width or height must be made even.
     least_px: the shortest side that it takes; most_fps: the highest frame rate; None for no limit.
     decode_all: whether every frame it made has to be decoded, as it was seen to make some that no
@@ -54,6 +57,7 @@ class _Codec:
     least_px: int = 1
     most_fps: int | None = None
     extra: dict[str, str] = field(default_factory=dict)
+    fields: dict[int, dict[str, str]] = field(default_factory=dict)
     default_preset_extra: dict[str, str] = field(default_factory=dict)
 
 
@@ -70,6 +74,10 @@ _CODECS = {
         preset="veryfast",
         even_sizes=True,
         last_primaries=12,
+        fields={
+            TOP_FIELD_FIRST: {"x264-params": "tff=1"},
+            BOTTOM_FIELD_FIRST: {"x264-params": "bff=1"},
+        },
         extra={"bf": "0"},
         default_preset_extra={"partitions": "i4x4"},
     ),
@@ -237,6 +245,9 @@ class VideoEncoder:
         self.__dict__.pop("_stream", None)
 
     def _add_stream(self, info: VideoInfo, codec: _Codec, options: EncodeOptions) -> VideoStream:
+        fields: dict[str, str] = {}
+        if self._size_wh[1] % _FIELD_ROWS == 0:
+            fields = codec.fields.get(info.field_order, {})
         stream = self._container.add_stream(
             codec.encoder,
             rate=info.frame_rate or _FALLBACK_FRAME_RATE,
@@ -245,6 +256,7 @@ class VideoEncoder:
                 codec.preset_option: options.preset or codec.preset,
                 **codec.extra,
                 **(codec.default_preset_extra if options.preset is None else {}),
+                **fields,
             },
         )
         assert isinstance(stream, VideoStream)
@@ -261,6 +273,9 @@ class VideoEncoder:
             context.color_primaries = info.color.primaries
         context.color_trc = info.color.trc
         context.colorspace = info.color.space
+        if fields:
+            context.field_order = info.field_order
+            context.flags |= Flags.interlaced_dct | Flags.interlaced_me
         return stream
 
 

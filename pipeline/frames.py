@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from pipeline.headers import Crop
 from pipeline.timeline import Timeline
 
+PROGRESSIVE, TOP_FIELD_FIRST, BOTTOM_FIELD_FIRST = 1, 2, 3
+"""FFmpeg's numbers of field orders."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -77,6 +80,7 @@ class VideoInfo:
 
     rotation_degrees: counter-clockwise turn that the source asked for and that was applied.
     crop: sides of the coded picture that the source asks to cut off; applied too.
+    field_order: FFmpeg's number of the order in which the fields of a picture are shown.
     warnings: what the source asks for and is not done, a line each.
     time_base: of the result, in which start_pts, of the first frame, is counted.
     frame_rate: what the times of the frames support.
@@ -104,6 +108,7 @@ class VideoInfo:
     num_subtitle_streams: int
     start_pts: int = 0
     crop: Crop | None = None
+    field_order: int = PROGRESSIVE
     warnings: tuple[str, ...] = ()
     num_frames_scanned: int | None = None
     source_time_base: Fraction | None = None

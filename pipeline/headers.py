@@ -32,10 +32,12 @@ class Crop:
 class TrackHeader:
     """Facts of one track.
 
-    crop: None where the whole picture is shown. encrypted: its samples are.
-    auxiliary: it holds no picture of its own but alpha or depth of another one.
+    size_wh: of its pictures; None where it is not said. crop: None where they are shown whole.
+    encrypted: its samples are. auxiliary: it holds no picture of its own but alpha or depth of
+    another one.
     """
 
+    size_wh: tuple[int, int] | None = None
     crop: Crop | None = None
     encrypted: bool = False
     auxiliary: bool = False
@@ -72,11 +74,13 @@ def _mp4_tracks(file: BinaryIO) -> Iterator[tuple[int, TrackHeader]]:
             continue
         (track_id,) = struct.unpack_from(">I", tkhd, 20 if tkhd[0] == 1 else 12)
         entry_kind, entry = next(_boxes(entries[8:]), (b"", b""))
-        crop, handler = None, bytes(hdlr[8:12])
+        size_wh, crop, handler = None, None, bytes(hdlr[8:12])
         if handler in (b"vide", b"auxv", b"pict") and len(entry) > 78:
-            size_wh = struct.unpack_from(">HH", entry, 24)
-            crop = _clean_aperture(_inside(entry[78:], b"clap"), size_wh)
-        yield track_id, TrackHeader(crop, entry_kind in (b"encv", b"enca"), handler == b"auxv")
+            width, height = struct.unpack_from(">HH", entry, 24)
+            size_wh = (width, height) if width and height else None
+            crop = _clean_aperture(_inside(entry[78:], b"clap"), (width, height))
+        encrypted = entry_kind in (b"encv", b"enca")
+        yield track_id, TrackHeader(size_wh, crop, encrypted, handler == b"auxv")
 
 
 def lacks_mp4_index(path: Path) -> bool:
@@ -123,7 +127,7 @@ def _inside(body: bytes, *kinds: bytes) -> bytes:
     return body
 
 
-def _clean_aperture(clap: bytes, size_wh: tuple[int, ...]) -> Crop | None:
+def _clean_aperture(clap: bytes, size_wh: tuple[int, int]) -> Crop | None:
     """ISO/IEC 14496-12, 12.1.4.2: a size, and how far its centre lies from the picture's."""
     if len(clap) < 32:
         return None
@@ -141,6 +145,7 @@ def _clean_aperture(clap: bytes, size_wh: tuple[int, ...]) -> Crop | None:
 
 _SEGMENT, _TRACKS, _TRACK_ENTRY = 0x18538067, 0x1654AE6B, 0xAE
 _VIDEO, _ENCODINGS, _ENCODING, _ENCRYPTION = 0xE0, 0x6D80, 0x6240, 0x5035
+_WIDTH, _HEIGHT = 0xB0, 0xBA
 _CROP_BOTTOM, _CROP_TOP, _CROP_LEFT, _CROP_RIGHT = 0x54AA, 0x54BB, 0x54CC, 0x54DD
 _CLUSTER = 0x1F43B675
 
@@ -152,10 +157,10 @@ def _matroska_tracks(file: BinaryIO) -> Iterator[TrackHeader]:
             continue
         fields = dict(_elements(entry))
         video = dict(_elements(fields.get(_VIDEO, b"")))
-        sides = [
-            int.from_bytes(video.get(side, b"")[:8], "big")
-            for side in (_CROP_LEFT, _CROP_TOP, _CROP_RIGHT, _CROP_BOTTOM)
-        ]
+        width, height, *sides = (
+            int.from_bytes(video.get(number, b"")[:8], "big")
+            for number in (_WIDTH, _HEIGHT, _CROP_LEFT, _CROP_TOP, _CROP_RIGHT, _CROP_BOTTOM)
+        )
         encodings = _elements(fields.get(_ENCODINGS, b""))
         encrypted = any(
             inner == _ENCRYPTION
@@ -163,7 +168,8 @@ def _matroska_tracks(file: BinaryIO) -> Iterator[TrackHeader]:
             if kind == _ENCODING
             for inner, _ in _elements(encoding)
         )
-        yield TrackHeader(Crop(*sides) if any(sides) else None, encrypted)
+        size_wh = (width, height) if width and height else None
+        yield TrackHeader(size_wh, Crop(*sides) if any(sides) else None, encrypted)
 
 
 def _matroska_header(file: BinaryIO) -> bytes:

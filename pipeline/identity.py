@@ -48,7 +48,12 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
         "imgsz": config.imgsz,
         "detect": dataclasses.asdict(config.detect),
         "encode": dataclasses.asdict(config.encode),
-        "frames": [config.num_frames, config.every, config.reuse_duplicates],
+        "frames": [
+            config.num_frames,
+            config.every,
+            config.reuse_duplicates,
+            config.deinterlace,
+        ],
         "segment_seconds": config.segment_seconds,
     }
     return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
@@ -77,7 +82,12 @@ def run_key(
         "imgsz": config.imgsz,
         "detect": dataclasses.asdict(config.detect),
         "encode": dataclasses.asdict(config.encode),
-        "frames": [config.num_frames, config.every, config.reuse_duplicates],
+        "frames": [
+            config.num_frames,
+            config.every,
+            config.reuse_duplicates,
+            config.deinterlace,
+        ],
         "versions": versions(),
     }
     return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()

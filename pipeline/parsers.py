@@ -10,7 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.config import CODECS, HINTS, MODEL_NAMES, PRECISIONS, SyntheticOptions
+from pipeline.config import (
+    CODECS,
+    DEINTERLACE,
+    HINTS,
+    MODEL_NAMES,
+    PRECISIONS,
+    SyntheticOptions,
+)
 from pipeline.machine import versions
 from pipeline.printable import printable
 from pipeline.throughput.configurations import AUTO
@@ -179,6 +186,12 @@ def _add_process(commands: Any) -> None:
         default=1,
         metavar="N",
         help="infer each Nth frame, and carry its boxes over to those between",
+    )
+    frames.add_argument(
+        "--deinterlace",
+        choices=DEINTERLACE,
+        default="off",
+        help="make whole pictures of the fields of an interlaced clip (default: %(default)s)",
     )
     frames.add_argument(
         "--no-reuse",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from pathlib import Path
 from typing import cast
 
+import av
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from pipeline.config import LimitOptions
+from pipeline.container import open_input
 from pipeline.errors import InputError
 from pipeline.headers import UNKNOWN, TrackHeader, read_track_headers
 
 _TILE = 0x80000
 """AV_DISPOSITION_DEPENDENT, for which PyAV has no name: a part of a picture of another stream."""
+_LOOK_SECONDS, _MOST_KEY_FRAMES = 2, 16
 _NO_CLIP = Disposition.attached_pic | Disposition.timed_thumbnails | _TILE
 
 
@@ -39,6 +45,24 @@ def picture_track(path: Path, container: InputContainer) -> tuple[VideoStream, T
     if stream.codec_context is None:
         raise InputError(f"{path}: FFmpeg has no decoder for its video stream")
     return stream, header
+
+
+def largest_key_frame_wh(path: Path, limits: LimitOptions) -> tuple[int, int]:
+    """The size of the largest key frame in a clip's first two seconds; (0, 0) if there is none.
+
+    Of streams that carry the size of their pictures along, and change it as they please.
+    """
+    largest = (0, 0)
+    with contextlib.suppress(av.FFmpegError), open_input(path, limits) as container:
+        stream, _ = picture_track(path, container)
+        stream.codec_context.skip_frame = "NONKEY"
+        start: float | None = None
+        for image in itertools.islice(container.decode(stream), _MOST_KEY_FRAMES):
+            start = image.time if start is None else start
+            if start is not None and (image.time or start) > start + _LOOK_SECONDS:
+                break
+            largest = max(largest, (image.width, image.height), key=lambda wh: wh[0] * wh[1])
+    return largest
 
 
 def _may_be_clip(stream: VideoStream, header: TrackHeader) -> bool:

@@ -262,6 +262,7 @@ def _process(
         faults.add(manifest.faults)
     if other_threads := other_threads_warning(stats):
         note(other_threads)
+    notes += _notes_on_size(info, faults)
     before_seconds = sum(taken.manifests[i].stats.frames_wall_seconds for i in taken.reused)
     report = build_report(
         config=config,
@@ -521,6 +522,17 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
             f"class {unknown[0]!r} is unknown; this model has: {', '.join(layout.class_names)}"
         )
     return frozenset(wanted)
+
+
+def _notes_on_size(info: VideoInfo, faults: SourceFaults) -> list[str]:
+    """What became of pictures that are not of the clip's size."""
+    if not faults.resized_frames:
+        return []
+    width, height = info.size_wh
+    return [
+        f"the size of the picture changes: {faults.resized_frames} frames of another size were "
+        f"scaled to {width}x{height}"
+    ]
 
 
 def _notes_on_length(source: FrameSource, num_frames: int) -> list[str]:

@@ -42,7 +42,11 @@ def open_source(config: ProcessConfig, cores: int, timeline: Timeline | None = N
     if isinstance(config.source, SyntheticOptions):
         return SyntheticSource(config.source)
     return VideoReader(
-        config.source, config.limits, num_threads=max(1, cores // 2), timeline=timeline
+        config.source,
+        config.limits,
+        num_threads=max(1, cores // 2),
+        timeline=timeline,
+        deinterlace=config.deinterlace == "auto",
     )
 
 

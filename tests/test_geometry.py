@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.config import DetectOptions
+from pipeline.config import DetectOptions, EncodeOptions
 from pipeline.errors import InputError
 from pipeline.geometry import Display, geometry_of, side_data_of
 from pipeline.headers import Crop, read_track_headers
@@ -172,8 +172,8 @@ TURNED = {
 @pytest.mark.parametrize("orientation", TURNED)
 def test_a_picture_comes_upright_as_its_exif_data_asks(tmp_path: Path, orientation: int) -> None:
     image = first_frame(jpeg_with_orientation(tmp_path / "held.jpg", orientation))
-    geometry = geometry_of(image, None)
-    shown = Display(geometry)(image)
+    geometry = geometry_of(image, (image.width, image.height), None)
+    ((_, shown),) = Display(geometry)([(None, image)])
     assert corners_of(shown) == TURNED[orientation]
     assert geometry.size_wh == (shown.width, shown.height)
     assert geometry.turned == (orientation >= 5)
@@ -296,3 +296,137 @@ def test_an_alpha_plane_is_not_taken_for_the_clip(tmp_path: Path, tiny_weights: 
     process(clip, tmp_path / "out", tiny_weights, detect=NOTHING)
     assert len(read_detections(tmp_path / "out")) == 5
     assert corners_of(first_frame(tmp_path / "out" / "annotated.mp4")) == TURNED[1]
+
+
+# --- fields -------------------------------------------------------------------------------------
+
+
+def moving_bars(path: Path, order: str, codec: tuple[object, ...]) -> Path:
+    """A clip whose fields show vertical bars at different moments; order: tff or bff."""
+    bars = "geq=lum='255*lt(mod(X-6*N,32),16)':cb=128:cr=128"
+    source = ("-f", "lavfi", "-i", f"nullsrc=s=128x96:r=50:d=0.8,{bars}")
+    mode = {"tff": "interleave_top", "bff": "interleave_bottom"}[order]
+    weave = ("-vf", f"tinterlace=mode={mode},setfield={order}")
+    ffmpeg(*source, *weave, *codec, "-flags", "+ildct+ilme", path)
+    return path
+
+
+MPEG2 = ("-c:v", "mpeg2video", "-q:v", 2, "-pix_fmt", "yuv420p")
+ORDERS = {"tff": "tt", "bff": "bb"}
+
+
+def field_order(path: Path) -> str:
+    """As ffprobe tells it of the stream."""
+    wanted = ("-show_entries", "stream=field_order", "-of", "csv=p=0")
+    command = ["ffprobe", "-v", "error", "-select_streams", "v", *wanted, str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def combing(path: Path) -> float:
+    """How much neighbouring rows of upright bars differ, in levels."""
+    with av.open(str(path)) as container:
+        pictures = [image.to_ndarray(format="gray") for image in container.decode(video=0)]
+    return float(np.mean([np.abs(np.diff(rows.astype(float), axis=0)) for rows in pictures]))
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("suffix", ["mpg", "mkv", "ts"])
+def test_an_interlaced_clip_stays_so_with_its_order_and_a_warning(
+    tmp_path: Path, tiny_weights: Path, order: str, suffix: str
+) -> None:
+    clip = moving_bars(tmp_path / f"clip.{suffix}", order, MPEG2)
+    report = process(clip, tmp_path / "out", tiny_weights, detect=NOTHING)
+    annotated = tmp_path / "out" / "annotated.mp4"
+    assert field_order(annotated) == ORDERS[order]
+    assert any("--deinterlace auto" in note for note in report["output"]["notes"])
+    assert first_frame(annotated).interlaced_frame
+    assert len(read_detections(tmp_path / "out")) == 20
+    assert combing(annotated) == pytest.approx(combing(clip), rel=0.1)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("order", ORDERS)
+def test_fields_become_whole_pictures_where_that_is_asked_for(
+    tmp_path: Path, tiny_weights: Path, order: str
+) -> None:
+    clip = moving_bars(tmp_path / "clip.ts", order, MPEG2)
+    wanted = {"detect": NOTHING, "deinterlace": "auto"}
+    report = process(clip, tmp_path / "out", tiny_weights, **wanted)
+    annotated = tmp_path / "out" / "annotated.mp4"
+    assert field_order(annotated) in ("progressive", "unknown")
+    assert not report["output"]["notes"]
+    assert not first_frame(annotated).interlaced_frame
+    assert len(read_detections(tmp_path / "out")) == 20
+    assert combing(annotated) < 0.1 * combing(clip)
+
+
+@needs_ffmpeg
+def test_whole_pictures_do_not_depend_on_where_segments_begin(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = moving_bars(tmp_path / "clip.ts", "tff", (*MPEG2, "-g", "5"))
+    wanted = {"detect": NOTHING, "deinterlace": "auto", "encode": EncodeOptions(crf=0)}
+    process(clip, tmp_path / "whole", tiny_weights, **wanted)
+    report = process(clip, tmp_path / "cut", tiny_weights, segment_seconds=0.2, **wanted)
+    assert report["segments"]["number"] > 2
+    for whole, cut in zip(frames_of(tmp_path / "whole"), frames_of(tmp_path / "cut"), strict=True):
+        np.testing.assert_array_equal(whole, cut)
+
+
+def frames_of(output_dir: Path) -> list[Image]:
+    with av.open(str(output_dir / "annotated.mp4")) as container:
+        return [image.to_ndarray(format="gray") for image in container.decode(video=0)]
+
+
+@needs_ffmpeg
+def test_progressive_clips_are_not_touched_by_deinterlacing(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [four_corners()] * 5)
+    plain = process(clip, tmp_path / "a", tiny_weights, detect=NOTHING)
+    process(clip, tmp_path / "b", tiny_weights, detect=NOTHING, deinterlace="auto")
+    assert not plain["output"]["notes"]
+    for left, right in zip(frames_of(tmp_path / "a"), frames_of(tmp_path / "b"), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["ts", "h264", "flv"])
+def test_a_clip_that_grows_in_its_first_seconds_has_the_larger_size(
+    tmp_path: Path, tiny_weights: Path, suffix: str
+) -> None:
+    bare = tmp_path / "grows.h264"
+    for size in ("96x64", "192x128"):
+        source = ("-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d=0.4")
+        codec = ("-c:v", "libx264", "-bf", 0, "-g", 5, "-pix_fmt", "yuv420p")
+        ffmpeg(*source, *codec, tmp_path / f"{size}.h264")
+        with bare.open("ab") as file:
+            file.write((tmp_path / f"{size}.h264").read_bytes())
+    clip = bare
+    if suffix != "h264":
+        clip = tmp_path / f"clip.{suffix}"
+        ffmpeg("-framerate", 25, "-i", bare, "-c", "copy", clip)
+    report = process(clip, tmp_path / "out", tiny_weights, detect=NOTHING)
+    assert report["source"]["size_wh"] == (192, 128)
+    assert any("size" in note for note in report["output"]["notes"])
+    assert len(read_detections(tmp_path / "out")) == 20
+
+
+@needs_ffmpeg
+def test_a_clip_that_begins_smaller_than_its_header_says_has_the_declared_size(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    small = write_clip(tmp_path / "small.mkv", [four_corners()] * 5)
+    content = small.read_bytes()
+    width, height = content.index(b"\xb0\x81\x60"), content.index(b"\xba\x81\x40")
+    changed = bytearray(content)
+    changed[width + 2], changed[height + 2] = 192 - 1, 128 - 1
+    clip = tmp_path / "clip.mkv"
+    clip.write_bytes(changed)
+    report = process(clip, tmp_path / "out", tiny_weights, detect=NOTHING)
+    assert report["source"]["size_wh"] == (191, 127)
+    assert any("191x127" in note for note in report["output"]["notes"])
