@@ -470,7 +470,7 @@ def test_an_existing_output_is_only_replaced_when_asked(
     annotated = tmp_path / "out" / "annotated.mp4"
     first = annotated.stat()
     capsys.readouterr()
-    assert main(["process", str(clip), *usual]) == 1
+    assert main(["process", str(clip), *usual, "--conf", "0.4"]) == 1
     error = capsys.readouterr().err
     assert str(annotated) in error
     assert "--overwrite" in error
