@@ -1,4 +1,4 @@
-"""Draws detections on the YUV planes of a frame, so that no other pixel changes."""
+"""Draws detections on the planes of a frame, so that no other pixel changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.color import ToYuv420p
+from pipeline.color import ToBgr, ToYuv420p
 from pipeline.detections import Detections
 from pipeline.frames import ColorTags, VideoInfo, plane_rows
 
@@ -27,21 +27,27 @@ _BT709, _BT2020_NCL, _FULL_RANGE = 1, 9, 2
 
 
 class _Color(NamedTuple):
+    """A sample of each of three planes: Y, U and V, or blue, green and red."""
+
     y: int
     u: int
     v: int
 
 
 class Annotator:
-    """Draws boxes with class names and confidences, sized to the frames of one clip."""
+    """Draws boxes with class names and confidences, sized to the frames of one source.
+
+    On a clip's 8-bit yuv420p, and on a still picture's bgr24, which keeps its every other pixel.
+    """
 
     def __init__(self, info: VideoInfo, class_names: tuple[str, ...]) -> None:
         # OpenCV ends the process over a lone surrogate; longer names do not fit on a label.
         self._class_names = tuple(
             name[:_LONGEST_NAME].encode("utf-8", "replace").decode() for name in class_names
         )
-        self._color_tags = info.color
-        self._to_yuv420p = ToYuv420p(info.color)
+        self._color_tags = None if info.is_picture else info.color
+        self._steps = (1, 1, 1) if info.is_picture else (1, 2, 2)
+        self._drawable = ToBgr().frame if info.is_picture else ToYuv420p(info.color)
         shorter = min(info.size_wh)
         # Even widths at even places: each chroma sample stands for 2x2 pixels.
         self._line_px = max(2, 2 * round(shorter * 0.0015))
@@ -50,12 +56,12 @@ class Annotator:
         self._label = lru_cache(maxsize=_MOST_LABELS)(self._render_label)
 
     def __call__(self, image: av.VideoFrame, detections: Detections) -> av.VideoFrame:
-        """The image as 8-bit yuv420p with the detections on it.
+        """The image as 8-bit yuv420p, or bgr24 of a still picture, with the detections on it.
 
         A frame without detections is passed on as it is; one with them is copied first if the
         decoder still refers to it.
         """
-        image = self._to_yuv420p(image)
+        image = self._drawable(image)
         if not len(detections):
             return image
         image.make_writable()
@@ -70,7 +76,7 @@ class Annotator:
             detections.class_id[::-1].tolist(),
             strict=True,
         ):
-            _fill(planes, rectangles, self._color(class_id))
+            _fill(planes, self._steps[1], rectangles, self._color(class_id))
             text = f"{self._class_names[class_id]} {confidence:.2f}"
             self._draw_label(planes, box[0], box[1], self._label(text, class_id))
         return image
@@ -82,7 +88,7 @@ class Annotator:
         x = max(0, min(left, (width - label_width) // 2 * 2))
         y = top - label_height if top >= label_height else top
         y = max(0, min(y, (height - label_height) // 2 * 2))
-        for plane, patch, step in zip(planes, label, (1, 2, 2), strict=True):
+        for plane, patch, step in zip(planes, label, self._steps, strict=True):
             target = plane[y // step :, x // step :][: patch.shape[0], : patch.shape[1]]
             target[:] = patch[: target.shape[0], : target.shape[1]]
 
@@ -97,34 +103,47 @@ class Annotator:
         origin = (margin, height - baseline - margin // 2)
         cv2.putText(ink, text, origin, _FONT, scale, 255, thickness, cv2.LINE_AA)
         tag = self._color(class_id)
-        text_color = self._gray(0.0 if tag.y > 120 else 1.0)
-        luma = _blended(tag.y, text_color.y, np.arange(256, dtype=np.float32) / 255.0)[ink]
-        alpha_2x2 = (ink.astype(np.float32) / 255.0).reshape(height // 2, 2, width // 2, 2)
-        alpha_2x2 = alpha_2x2.mean(axis=(1, 3))
+        is_bright = class_color(class_id, self._color_tags or ColorTags()).y > 120
+        text_color = self._gray(0.0 if is_bright else 1.0)
+        step = self._steps[1]
+        chroma_alpha = ink.astype(np.float32) / 255.0
+        if step > 1:
+            chroma_alpha = chroma_alpha.reshape(height // step, step, width // step, step)
+            chroma_alpha = chroma_alpha.mean(axis=(1, 3))
         return (
-            luma,
-            _blended(tag.u, text_color.u, alpha_2x2),
-            _blended(tag.v, text_color.v, alpha_2x2),
+            _blended(tag.y, text_color.y, np.arange(256, dtype=np.float32) / 255.0)[ink],
+            _blended(tag.u, text_color.u, chroma_alpha),
+            _blended(tag.v, text_color.v, chroma_alpha),
         )
 
     def _color(self, class_id: int) -> _Color:
         return class_color(class_id, self._color_tags)
 
     def _gray(self, level: float) -> _Color:
-        return _to_yuv(level, level, level, self._color_tags)
+        return _sample(level, level, level, self._color_tags)
 
 
 @lru_cache(maxsize=4096)
-def class_color(class_id: int, tags: ColorTags) -> _Color:
-    """The colour of a class, the same in every clip: hues a golden ratio apart."""
+def class_color(class_id: int, tags: ColorTags | None) -> _Color:
+    """The colour of a class, the same in every clip: hues a golden ratio apart.
+
+    tags: of the planes that it is for; None for BGR.
+    """
     hue = (class_id * _GOLDEN_RATIO) % 1.0
     saturation = (0.85, 0.65, 1.0)[class_id % 3]
-    return _to_yuv(*colorsys.hsv_to_rgb(hue, saturation, 0.95), tags)
+    return _sample(*colorsys.hsv_to_rgb(hue, saturation, 0.95), tags)
 
 
 def _blended(background: int, foreground: int, alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
     mixed = background + (foreground - background) * alpha
     return np.asarray(mixed.round(), np.uint8)
+
+
+def _sample(red: float, green: float, blue: float, tags: ColorTags | None) -> _Color:
+    """RGB in 0..1 -> the 8-bit samples of planes with these tags; of BGR without any."""
+    if tags is not None:
+        return _to_yuv(red, green, blue, tags)
+    return _Color(*(round(255 * level) for level in (blue, green, red)))
 
 
 def _to_yuv(red: float, green: float, blue: float, tags: ColorTags) -> _Color:
@@ -141,7 +160,10 @@ def _to_yuv(red: float, green: float, blue: float, tags: ColorTags) -> _Color:
 
 
 def _planes(image: av.VideoFrame) -> Planes:
-    """Writable views of the Y, U and V planes, without their line padding."""
+    """Writable views of the Y, U and V planes, or of B, G and R, without their line padding."""
+    if image.format.name == "bgr24":
+        rows = plane_rows(image.planes[0])[:, : image.width * 3]
+        return rows[:, 0::3], rows[:, 1::3], rows[:, 2::3]
     y, u, v = (plane_rows(plane)[:, : plane.width] for plane in image.planes)
     return y, u, v
 
@@ -168,10 +190,13 @@ def _edges(corners: NDArray[np.int64], line_px: int) -> NDArray[np.int64]:
     return np.asarray(np.maximum(np.array(sides).transpose(2, 0, 1), 0))
 
 
-def _fill(planes: Planes, rectangles: list[list[int]], color: _Color) -> None:
-    """Paint rectangles with corners on the chroma grid; what lies outside is left out."""
+def _fill(planes: Planes, step: int, rectangles: list[list[int]], color: _Color) -> None:
+    """Paint rectangles with corners on the chroma grid; what lies outside is left out.
+
+    step: how many pixels share a sample of the second and third plane, in each direction.
+    """
     for x0, y0, x1, y1 in rectangles:
         planes[0][y0:y1, x0:x1] = color.y
-        chroma = slice(y0 // 2, y1 // 2), slice(x0 // 2, x1 // 2)
+        chroma = slice(y0 // step, y1 // step), slice(x0 // step, x1 // step)
         planes[1][chroma] = color.u
         planes[2][chroma] = color.v

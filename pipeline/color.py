@@ -100,8 +100,13 @@ class ToBgr:
 
     def __call__(self, image: av.VideoFrame) -> NDArray[np.uint8]:
         """The frame as BGR, uint8 (height, width, 3). Raises InputError."""
+        bgr = self.frame(image)
+        return plane_rows(bgr.planes[0])[:, : bgr.width * 3].reshape(bgr.height, bgr.width, 3)
+
+    def frame(self, image: av.VideoFrame) -> av.VideoFrame:
+        """The frame as bgr24; one that is so already is passed on. Raises InputError."""
         try:
-            bgr = self._reformatter.reformat(
+            return self._reformatter.reformat(
                 image,
                 format="bgr24",  # Not rgb24, which swscale rounds otherwise: up to four levels off.
                 interpolation=Interpolation.BICUBIC,
@@ -112,7 +117,6 @@ class ToBgr:
                 f"FFmpeg does not convert pixels of the format {image.format.name}: convert the "
                 "clip to yuv420p first"
             ) from error
-        return plane_rows(bgr.planes[0])[:, : bgr.width * 3].reshape(bgr.height, bgr.width, 3)
 
 
 class ToYuv420p:

@@ -16,6 +16,7 @@ from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.demuxers import ALLOWED_DEMUXERS
 from pipeline.errors import InputError
 from pipeline.file_kind import why_unreadable
+from pipeline.picture_paths import PICTURE_SUFFIXES
 
 _OPEN_OPTIONS = {
     "protocol_whitelist": "file",
@@ -84,7 +85,16 @@ def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> I
 
 
 def _open(path: Path, options: dict[str, str]) -> InputContainer:
-    return cast("InputContainer", av.open(f"file:{path}", options=options, **LENIENT))
+    try:
+        return cast("InputContainer", av.open(f"file:{path}", options=options, **LENIENT))
+    except av.ArgumentError:
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
+            raise
+        # FFmpeg trusts the name of a picture more than its content, and takes it for one of a
+        # sequence, which is refused: under this name it looks at the content alone.
+        with path.open("rb") as file:
+            nameless = f"file:/dev/fd/{file.fileno()}"
+            return cast("InputContainer", av.open(nameless, options=options, **LENIENT))
 
 
 def _check_container(path: Path, container: InputContainer, limits: LimitOptions) -> None:

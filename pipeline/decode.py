@@ -30,6 +30,7 @@ from pipeline.machine import thread_ids
 from pipeline.picture_track import largest_key_frame_wh, picture_track
 from pipeline.scan import scan_clip
 from pipeline.side_data import side_data_warnings
+from pipeline.still import is_picture
 from pipeline.timeline import LEAP_SECONDS, FrameTimes, Timeline, in_order
 
 _FEW_FRAMES = 3000
@@ -311,6 +312,7 @@ class VideoReader:
         aspect = exact(stream.sample_aspect_ratio)
         if self.geometry.turned and aspect:
             aspect = 1 / aspect
+        still = is_picture(container, self.timeline.num_frames)
         return VideoInfo(
             name=path.name.encode("utf-8", "replace").decode("utf-8"),
             container=container.format.name,
@@ -318,12 +320,12 @@ class VideoReader:
             size_wh=self.geometry.size_wh,
             pix_fmt=image.format.name,
             time_base=self.timeline.time_base,
-            frame_rate=self.timeline.frame_rate,
+            frame_rate=None if still else self.timeline.frame_rate,
             sample_aspect_ratio=aspect,
             color=tags_of_planes(image),
             rotation_degrees=self.geometry.rotation_degrees,
-            duration_seconds=self._duration_seconds(),
-            num_frames_header=stream.frames or None,
+            duration_seconds=None if still else self._duration_seconds(),
+            num_frames_header=1 if still else stream.frames or None,
             bit_rate=stream.bit_rate or container.bit_rate or None,
             num_audio_streams=len(container.streams.audio),
             num_subtitle_streams=len(container.streams.subtitles),
@@ -333,6 +335,7 @@ class VideoReader:
             offset_seconds=float(self.timeline.offset_seconds),
             crop=self._header.crop,
             field_order=self.geometry.field_order,
+            is_picture=still,
             warnings=(
                 *self.geometry.warnings,
                 *side_data_warnings(image),

@@ -81,6 +81,7 @@ class VideoInfo:
     rotation_degrees: counter-clockwise turn that the source asked for and that was applied.
     crop: sides of the coded picture that the source asks to cut off; applied too.
     field_order: FFmpeg's number of the order in which the fields of a picture are shown.
+    is_picture: whether it is a still picture rather than a clip, and gives a picture.
     warnings: what the source asks for and is not done, a line each.
     time_base: of the result, in which start_pts, of the first frame, is counted.
     frame_rate: what the times of the frames support.
@@ -113,6 +114,14 @@ class VideoInfo:
     num_frames_scanned: int | None = None
     source_time_base: Fraction | None = None
     offset_seconds: float = 0.0
+    is_picture: bool = False
+
+    @property
+    def annotated_suffix(self) -> str:
+        """Of the annotated file: MP4 for a clip, JPEG for JPEG, PNG for every other picture."""
+        if not self.is_picture:
+            return ".mp4"
+        return ".jpg" if self.codec == "mjpeg" else ".png"
 
     @property
     def num_frames_expected(self) -> int | None:

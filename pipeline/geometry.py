@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import av
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
 from pipeline.frames import BOTTOM_FIELD_FIRST, PROGRESSIVE, TOP_FIELD_FIRST
@@ -180,8 +181,24 @@ def _graph(image: av.VideoFrame, filters: _Filters) -> Graph:
     return graph
 
 
+def has_icc_profile(image: av.VideoFrame) -> bool:
+    """Whether a picture brings a description of its colours."""
+    graph = _graph(image, (("sidedata", f"mode=select:type={Type.ICC_PROFILE.value}"),))
+    graph.vpush(image)
+    try:
+        graph.vpull()
+    except (av.BlockingIOError, av.EOFError):
+        return False
+    return True
+
+
 def side_data_of(image: av.VideoFrame) -> Mapping[Any, Any]:
-    """A picture's side data, without the kinds that PyAV does not know and fails on."""
+    """A picture's side data, without the kinds that PyAV does not know and fails on.
+
+    And without the ICC profile, whose name PyAV would free although the picture owns it: for
+    that there is `has_icc_profile`.
+    """
+    image = _without_side_data(image, str(Type.ICC_PROFILE.value))
     for _ in range(_MOST_UNKNOWN_TYPES):
         try:
             return _side_data(image)

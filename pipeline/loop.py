@@ -39,6 +39,7 @@ from pipeline.preprocess import Preprocessor
 from pipeline.reorder import ReorderBuffer
 from pipeline.snapshots import Snapshots
 from pipeline.stats import RunStats
+from pipeline.still import PictureEncoder
 
 _LEAST_CPU_SECONDS = 0.001
 """Of CPU time between two looks: what uses less is blocked. The share of a process that many others
@@ -101,7 +102,7 @@ class FrameLoop:
         class_ids: frozenset[int] | None,
         every: int,
         reuse_duplicates: bool,
-        encoder: VideoEncoder,
+        encoder: VideoEncoder | PictureEncoder,
         results: TextIO,
         stats: RunStats,
         snapshots: Snapshots,

@@ -20,7 +20,8 @@ from pipeline.journal import is_publishing
 if TYPE_CHECKING:
     from pipeline.frames import VideoInfo  # At run time it would load FFmpeg.
 
-ANNOTATED_NAME = "annotated.mp4"
+ANNOTATED_NAMES = ("annotated.mp4", "annotated.jpg", "annotated.png")
+"""Of a clip, and of a picture; a result has one of them."""
 DETECTIONS_NAME = "detections.jsonl"
 TRUTH_NAME = "truth.jsonl"
 REPORT_JSON_NAME = "report.json"
@@ -32,11 +33,16 @@ OUTPUT_NAMES = (
     DETECTIONS_NAME,
     REPORT_JSON_NAME,
     REPORT_PAGE_NAME,
-    ANNOTATED_NAME,
+    *ANNOTATED_NAMES,
 )
 
 _LEAST_BITS_PER_PIXEL = 0.005
 """What still scenes need at the default quality; most footage needs ten times as much."""
+
+
+def annotated_name(info: VideoInfo) -> str:
+    """Of the annotated file of such a source."""
+    return f"annotated{info.annotated_suffix}"
 
 
 def require_free_output(config: ProcessConfig) -> None:
@@ -64,7 +70,9 @@ def finished_report(output_dir: Path, key: str | None = None) -> dict[str, Any] 
         report = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))
         complete = (
             (key is None or report["result_key"] == key)
-            and report["output"]["size_bytes"] == (output_dir / ANNOTATED_NAME).stat().st_size
+            and report["output"]["file"] in ANNOTATED_NAMES
+            and report["output"]["size_bytes"]
+            == (output_dir / report["output"]["file"]).stat().st_size
             and (output_dir / DETECTIONS_NAME).exists()
             and (output_dir / REPORT_PAGE_NAME).exists()
         )
@@ -115,11 +123,11 @@ def _numbered(parts: Sequence[Path], num_frames: Sequence[int]) -> Iterator[byte
 
 
 def move_into_place(finished: Path, output_dir: Path) -> None:
-    """Move the finished files to their final names, the clip last."""
+    """Move the finished files to their final names, the annotated one last."""
     for name in OUTPUT_NAMES:
         if (finished / name).exists():
             flush_to_disk(finished / name)
             (finished / name).replace(output_dir / name)
         else:
-            (output_dir / name).unlink(missing_ok=True)  # The truth of another run.
+            (output_dir / name).unlink(missing_ok=True)  # Of another run.
     flush_to_disk(output_dir)

@@ -6,14 +6,23 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+# fmt: off
+PICTURE_SUFFIXES = (
+    ".avif", ".bmp", ".dib", ".exr", ".gif", ".hdr", ".ico", ".j2k", ".jls", ".jp2", ".jpe",
+    ".jpeg", ".jpg", ".pam", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi",
+    ".ras", ".sgi", ".tif", ".tiff", ".webp", ".xwd",
+)
+# fmt: on
+"""What names of pictures end in where a folder or a pattern is searched, in either case."""
+_CALIBRATION_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def list_pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, sorted by name. Raises InputError if there are none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(folder.iterdir())
+    pictures = [path for path in paths if path.suffix.lower() in _CALIBRATION_SUFFIXES]
     if not pictures:
         raise InputError(f"{folder}: holds no picture")
     return pictures

@@ -7,10 +7,12 @@ import dataclasses
 import functools
 import itertools
 import os
+import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
@@ -37,9 +39,9 @@ from pipeline.model.weights import find_weights
 from pipeline.mux import mux, verify
 from pipeline.notes import collected_notes, note
 from pipeline.outputs import (
-    ANNOTATED_NAME,
     DETECTIONS_NAME,
     TRUTH_NAME,
+    annotated_name,
     join_lines,
     move_into_place,
     require_free_output,
@@ -59,6 +61,7 @@ from pipeline.scan import ClipScan, scan_clip
 from pipeline.segment import Manifest, OpenClip, SegmentFiles, SegmentTask, open_source
 from pipeline.sprites import CLASS_NAMES
 from pipeline.stats import RunStats
+from pipeline.still import picture_settings, require_picture_options, verify_picture
 from pipeline.streams import stream_warnings
 from pipeline.throughput.selection import Selection, select
 from pipeline.typed import converted
@@ -241,7 +244,9 @@ def _process(
             require_space(config, info)
         selected = dataclasses.replace(config, infer=plan.infer)
         executor.prepare(clip, selected)
-        if isinstance(config.source, Path):
+        if info.is_picture:
+            require_picture_options(config)
+        elif isinstance(config.source, Path):
             timeline = clip.source.timeline
             left_out, strange = (timeline.left_out, timeline.notes) if timeline else ({}, ())
             for warning in (*strange, *stream_warnings(config.source, config.limits, left_out)):
@@ -275,7 +280,9 @@ def _process(
         cores=executor.cores,
         workers=1 if executor.in_order else taken.at_once,
         frames_seconds=stats.frames_wall_seconds if executor.in_order else taken.wall_seconds,
-        encoder_settings=encoder_settings(config.encode, threads),
+        encoder_settings=picture_settings(info)
+        if info.is_picture
+        else encoder_settings(config.encode, threads),
         stats=stats,
         segments={
             "number": len(segments),
@@ -289,7 +296,7 @@ def _process(
             finish_seconds=time.perf_counter() - frames_at,
         ),
         judgement=_judged(config, clip.prepared, class_ids, journal.finished),
-        annotated=journal.finished / ANNOTATED_NAME,
+        annotated=journal.finished / annotated_name(info),
     )
     pictures = [picture for manifest in taken.manifests for picture in manifest.pictures]
     write_report(report, journal.finished, pictures)
@@ -401,7 +408,7 @@ def _take_segments(
             yield SegmentTask(
                 config=config,
                 segment=segment,
-                files=SegmentFiles(journal.making, segment.number),
+                files=SegmentFiles(journal.making, segment.number, info.annotated_suffix),
                 first_index=num_frames_before if executor.in_order else _first_index(segment, info),
                 num_frames=left,
                 encoder_threads=encoder_threads,
@@ -459,32 +466,43 @@ def _join(
     beat: Beat,
 ) -> list[str]:
     """Make the whole clip's files of those of its segments; returns notes for the report."""
-    parts = [SegmentFiles(journal.folder, number) for number in range(len(taken.manifests))]
+    info = source.info
+    suffix = info.annotated_suffix
+    parts = [SegmentFiles(journal.folder, n, suffix) for n in range(len(taken.manifests))]
     counts = [manifest.num_frames for manifest in taken.manifests]
     finished = journal.finished
-    annotated = finished / ANNOTATED_NAME
-    notes = mux(
-        [part.video for part in parts if part.video.exists()],
-        config.source if isinstance(config.source, Path) else None,
-        annotated,
-        taken.end_seconds if taken.was_cut else None,
-        config.limits,
-        beat,
-        source.timeline,
-    )
-    begins = itertools.accumulate(counts, initial=0)
-    times = {
-        begin + index: pts * source.info.time_base
-        for begin, manifest in zip(begins, taken.manifests, strict=False)
-        for index, pts in manifest.times
-    }
-    verify(annotated, sum(counts), taken.end_seconds, times, beat)
+    annotated = finished / annotated_name(info)
+    notes: list[str] = []
+    if info.is_picture:
+        shutil.copyfile(parts[0].annotated, annotated)
+        verify_picture(annotated, info)
+    else:
+        notes += mux(
+            [part.annotated for part in parts if part.annotated.exists()],
+            config.source if isinstance(config.source, Path) else None,
+            annotated,
+            taken.end_seconds if taken.was_cut else None,
+            config.limits,
+            beat,
+            source.timeline,
+        )
+        verify(annotated, sum(counts), taken.end_seconds, _times(taken, info), beat)
     if not taken.was_cut:
         notes += _notes_on_length(source, sum(counts))
     join_lines([part.detections for part in parts], counts, finished / DETECTIONS_NAME)
     if config.scene:
         join_lines([part.truth for part in parts], counts, finished / TRUTH_NAME)
     return notes
+
+
+def _times(taken: _Taken, info: VideoInfo) -> dict[int, Fraction]:
+    """When some frames of the clip are shown, in seconds, by their numbers."""
+    begins = itertools.accumulate((m.num_frames for m in taken.manifests), initial=0)
+    return {
+        begin + index: pts * info.time_base
+        for begin, manifest in zip(begins, taken.manifests, strict=False)
+        for index, pts in manifest.times
+    }
 
 
 def _judged(

@@ -29,6 +29,7 @@ from pipeline.position import Position, Step
 from pipeline.scene import Truth
 from pipeline.snapshots import Snapshots, places_seconds
 from pipeline.stats import RunStats
+from pipeline.still import PictureEncoder, verify_picture
 from pipeline.synthetic import SyntheticSource
 from pipeline.timeline import Timeline
 from pipeline.truth import truth_record
@@ -60,15 +61,19 @@ class OpenClip:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFiles:
-    """Where a segment's results are: the video is missing if there is no frame, the truth if
-    it is not known."""
+    """Where a segment's results are: the annotated file is missing if there is no frame, the truth
+    if it is not known.
+
+    annotated_suffix: of the format of the annotated file.
+    """
 
     folder: Path
     number: int
+    annotated_suffix: str = ".mp4"
 
     @property
-    def video(self) -> Path:
-        return self._named(".mp4")
+    def annotated(self) -> Path:
+        return self._named(self.annotated_suffix)
 
     @property
     def detections(self) -> Path:
@@ -83,7 +88,7 @@ class SegmentFiles:
         return self._named(".json")
 
     def existing(self) -> list[Path]:
-        parts = (self.video, self.detections, self.truth, self.manifest)
+        parts = (self.annotated, self.detections, self.truth, self.manifest)
         return [part for part in parts if part.exists()]
 
     def _named(self, suffix: str) -> Path:
@@ -181,9 +186,7 @@ def process_segment(
     faults_before = SourceFaults()
     if segment.start_pts is not None:
         faults_before.add(source.faults)
-    encoder = VideoEncoder(
-        files.video, source.info, config.encode, num_threads=task.encoder_threads
-    )
+    encoder = _open_encoder(task, source.info)
     snapshots = Snapshots(_places_in(segment, source.info, config.num_frames))
     started, account = time.perf_counter(), CpuAccount()
     with contextlib.ExitStack() as stack:
@@ -229,15 +232,9 @@ def process_segment(
         if stats.num_frames:
             encoder.close()
     if stats.num_frames:
-        verify(
-            files.video,
-            stats.num_frames,
-            loop.end_seconds,
-            {index: pts * source.info.time_base for index, pts in encoder.some_times()},
-        )
-        require_decodable(files.video, config.encode, stats.num_frames)
+        _verify(task, source.info, encoder, loop.end_seconds)
     else:
-        files.video.unlink(missing_ok=True)
+        files.annotated.unlink(missing_ok=True)
     return Manifest(
         end_seconds=loop.end_seconds,
         ended=task.num_frames is None or stats.num_frames < task.num_frames,
@@ -251,6 +248,25 @@ def process_segment(
             "input_shape": list(engine.input_shape),
         },
     )
+
+
+def _open_encoder(task: SegmentTask, info: VideoInfo) -> VideoEncoder | PictureEncoder:
+    if info.is_picture:
+        return PictureEncoder(task.files.annotated, info)
+    encode, num_threads = task.config.encode, task.encoder_threads
+    return VideoEncoder(task.files.annotated, info, encode, num_threads=num_threads)
+
+
+def _verify(
+    task: SegmentTask, info: VideoInfo, encoder: VideoEncoder | PictureEncoder, end_seconds: float
+) -> None:
+    """Read back what the encoder made. Raises EncodeError."""
+    if info.is_picture:
+        verify_picture(task.files.annotated, info)
+        return
+    times = {index: pts * info.time_base for index, pts in encoder.some_times()}
+    verify(task.files.annotated, encoder.num_frames, end_seconds, times)
+    require_decodable(task.files.annotated, task.config.encode, encoder.num_frames)
 
 
 def _places_in(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:

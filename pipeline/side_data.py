@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import av
 
-from pipeline.geometry import side_data_of
+from pipeline.geometry import has_icc_profile, side_data_of
 
 _NAMES = {
     "STEREO3D": "stereo 3D",
@@ -24,5 +24,7 @@ def side_data_warnings(image: av.VideoFrame) -> tuple[str, ...]:
     """A line that names what of a clip's first picture PyAV cannot write into a file."""
     # Iterating over it gives the data, not their kinds.
     kinds = {data.type.name for data in side_data_of(image)}
+    if has_icc_profile(image):
+        kinds.add("ICC_PROFILE")
     names = [name for kind, name in _NAMES.items() if kind in kinds]
     return (f"data of the video that is not carried: {', '.join(names)}",) if names else ()

@@ -16,7 +16,7 @@ import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from pipeline.errors import InputError, PipelineError, UsageError
 from pipeline.identity import model_sha256, result_key
 from pipeline.model.weights import cache_dir
 from pipeline.notes import note
-from pipeline.outputs import ANNOTATED_NAME, REPORT_JSON_NAME, finished_report
+from pipeline.outputs import ANNOTATED_NAMES, REPORT_JSON_NAME, finished_report
 from pipeline.position import Beat, no_beat
 from pipeline.progress import ProgressCallback
 
@@ -64,9 +64,9 @@ def local_places(config: ProcessConfig, beat: Beat = no_beat) -> Iterator[Proces
     remote = config.remote
     if remote.output_url is not None:
         # It comes last: without it, what is there is of a run that was cut.
-        complete = joined(remote.output_url, ANNOTATED_NAME)
-        if not config.overwrite and exists(complete):
-            raise InputError(f"{complete} exists already: --overwrite replaces it")
+        for complete in (joined(remote.output_url, name) for name in ANNOTATED_NAMES):
+            if not config.overwrite and exists(complete):
+                raise InputError(f"{complete} exists already: --overwrite replaces it")
         # The folder here is ours; what is in it is of a run whose results did not get there.
         config = dataclasses.replace(config, overwrite=True)
     with contextlib.ExitStack() as stack:
@@ -75,7 +75,7 @@ def local_places(config: ProcessConfig, beat: Beat = no_beat) -> Iterator[Proces
             config = dataclasses.replace(config, source=source)
         yield config
     if remote.output_url is not None:
-        upload(config.output_dir, remote.output_url, beat, last=ANNOTATED_NAME)
+        upload(config.output_dir, remote.output_url, beat, last=ANNOTATED_NAMES)
         shutil.rmtree(config.output_dir)
 
 
@@ -112,9 +112,9 @@ def exists(url: str) -> bool:
         return bool(_filesystem(url).exists(url))
 
 
-def upload(folder: Path, url: str, beat: Beat = no_beat, last: str | None = None) -> None:
-    """Copy all files of a folder into one in a store; last: the name of the one to come last."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+def upload(folder: Path, url: str, beat: Beat = no_beat, last: Sequence[str] = ()) -> None:
+    """Copy all files of a folder into one in a store; last: the names of those to come last."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name in last):
         target = joined(url, path.name)
         with _errors(target):
             _filesystem(url).put_file(str(path), target, callback=_told(beat))

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import EncodeOptions, InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.outputs import ANNOTATED_NAME, DETECTIONS_NAME
+from pipeline.outputs import ANNOTATED_NAMES, DETECTIONS_NAME
 from pipeline.run import process_video
 from pipeline.scene import Scene
 from pipeline.synthetic import SyntheticSource
@@ -122,7 +122,7 @@ def write_picture(path: Path) -> None:
                 source=_PICTURE, output_dir=out, infer=FLOAT32, encode=EncodeOptions(crf=1)
             )
         )
-        with av.open(str(out / ANNOTATED_NAME)) as container:
+        with av.open(str(out / ANNOTATED_NAMES[0])) as container:
             *_, frame = container.decode(video=0)
             pixels = frame.to_ndarray(format="bgr24")
     cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])

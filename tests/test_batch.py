@@ -410,7 +410,7 @@ class WorkerOfSorts:
             on_progress(Progress("frames", done, count))
         return {
             "speed": {"times_real_time": None, "wall_seconds": 1.0},
-            "output": {"num_frames": count},
+            "output": {"file": "annotated.mp4", "num_frames": count},
         }
 
 

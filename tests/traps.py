@@ -247,9 +247,10 @@ def _mkv_linked(place: Path, canary: Path, _: str) -> Path:
 
 
 def _picture_sequence(place: Path, canary: Path, _: str) -> Path:
-    """A picture whose name is the pattern of a sequence."""
-    for name in ("picture%03d.png", "picture001.png", "picture002.png"):
+    """A file whose name is the pattern of a sequence, and which is no picture itself."""
+    for name in ("picture001.png", "picture002.png"):
         cv2.imwrite(str(place / name), with_light((1, 1)))
+    (place / "picture%03d.png").write_bytes(b"no picture")
     return place / "picture%03d.png"
 
 

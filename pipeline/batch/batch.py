@@ -41,8 +41,12 @@ Status = Literal["done", "skipped", "failed", "not reached"]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What there is to say of a result; footage_seconds is None where the rate is not known."""
+    """What there is to say of a result; footage_seconds is None where the rate is not known.
 
+    annotated: the name of the annotated file.
+    """
+
+    annotated: str
     num_frames: int
     footage_seconds: float | None
     wall_seconds: float
@@ -51,7 +55,10 @@ class Figures:
     def of(cls, report: dict[str, Any]) -> Figures:
         speed, frames = report["speed"], report["output"]["num_frames"]
         real_time = speed["times_real_time"]
-        return cls(frames, real_time and real_time * speed["wall_seconds"], speed["wall_seconds"])
+        name = report["output"]["file"]
+        return cls(
+            name, frames, real_time and real_time * speed["wall_seconds"], speed["wall_seconds"]
+        )
 
 
 @dataclass(frozen=True, slots=True)

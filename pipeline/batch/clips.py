@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 from pipeline.errors import UsageError
 from pipeline.notes import note
-from pipeline.outputs import ANNOTATED_NAME, BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_JSON_NAME
+from pipeline.outputs import ANNOTATED_NAMES, BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_JSON_NAME
 
 # fmt: off
 VIDEO_SUFFIXES = (
@@ -149,7 +149,7 @@ def _is_footage(path: Path) -> bool:
     """Whether a file that was found has the name of a clip, and is no result of this tool."""
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         return False
-    return path.name != ANNOTATED_NAME or not path.with_name(REPORT_JSON_NAME).exists()
+    return path.name not in ANNOTATED_NAMES or not path.with_name(REPORT_JSON_NAME).exists()
 
 
 def _place(path: Path, anchor: Path) -> PurePath:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from pipeline.batch.batch import Batch, ClipResult, Figures
 from pipeline.errors import InputError
-from pipeline.outputs import ANNOTATED_NAME, BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
+from pipeline.outputs import BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
 
 SCHEMA_VERSION = 1
 
@@ -114,7 +114,7 @@ def _clip_record(result: ClipResult, output_dir: Path) -> dict[str, Any]:
         record |= {
             # As links: of the bytes of the names, which need not be text.
             "report": quote(os.fsencode(place / REPORT_PAGE_NAME)),
-            "annotated": quote(os.fsencode(place / ANNOTATED_NAME)),
+            "annotated": quote(os.fsencode(place / figures.annotated)),
             "num_frames": figures.num_frames,
             "footage_seconds": footage,
             "wall_seconds": seconds,

@@ -138,13 +138,14 @@ class SegmentWorker:
                 making = job.task.files.folder
             else:
                 making = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            made = SegmentFiles(making / name, number)
+            made = dataclasses.replace(job.task.files, folder=making / name)
             made.folder.mkdir()
             task = dataclasses.replace(job.task, config=config, files=made)
             notes = self._make(job, task, position)
             if job.exchange_url is not None:
                 upload(made.folder, joined(job.exchange_url, name))
-        return Attempt(SegmentFiles(job.task.files.folder / name, number), notes)
+        files = dataclasses.replace(job.task.files, folder=job.task.files.folder / name)
+        return Attempt(files, notes)
 
     def _make(self, job: Job, task: SegmentTask, position: Position) -> list[str]:
         with collected_notes() as notes:
