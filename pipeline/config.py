@@ -306,8 +306,8 @@ class ProcessConfig:
     reuse_duplicates: take the boxes of the frame before for one that shows the very same.
     segment_seconds: about how much footage is lost at most when a run is interrupted; each such
         stretch begins with a key frame, and begins and ends with an inferred frame.
-    stall_seconds: how long one step on one frame may take before the worker of the command line
-        is taken to hang.
+    stall_seconds: how long nothing may move, and how much CPU time one step on one frame may take
+        a thread, before the worker of the command line, or the model, is taken to hang.
     cluster: where the segments are worked on; None is this process.
     remote: where source and output_dir come from and go to, if they are copies.
     """

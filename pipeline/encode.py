@@ -21,6 +21,7 @@ from pipeline.config import EncodeOptions
 from pipeline.errors import EncodeError
 from pipeline.frames import BOTTOM_FIELD_FIRST, TOP_FIELD_FIRST, VideoInfo, plane_rows
 from pipeline.machine import thread_ids
+from pipeline.position import Beat, no_beat
 
 # SVT-AV1 writes to the terminal on its own unless told to keep to errors.
 os.environ.setdefault("SVT_LOG", "1")
@@ -295,19 +296,23 @@ def require_encodable(info: VideoInfo, options: EncodeOptions) -> None:
         )
 
 
-def require_decodable(path: Path, options: EncodeOptions, num_frames: int) -> None:
+def require_decodable(
+    path: Path, options: EncodeOptions, num_frames: int, beat: Beat = no_beat
+) -> None:
     """Decode a finished video track as far as its encoder makes that necessary.
 
     num_frames: that it holds, 1 or more. Raises EncodeError for what a decoder does not take.
     """
     codec = _CODECS[options.codec]
-    wanted = num_frames if codec.decode_all else 1
+    wanted, found = num_frames if codec.decode_all else 1, 0
     try:
         with av.open(f"file:{path}") as container:
             stream = container.streams.video[0]
             if codec.decode_all:
                 stream.thread_type = "AUTO"
-            found = sum(1 for _ in itertools.islice(container.decode(stream), wanted))
+            for _ in itertools.islice(container.decode(stream), wanted):
+                found += 1
+                beat()
             reason = f"{found} of {num_frames} frames come out"
     except av.FFmpegError as error:
         found, reason = 0, error.strerror or type(error).__name__

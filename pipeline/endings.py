@@ -11,26 +11,19 @@ from pipeline.config import ProcessConfig
 from pipeline.errors import Interrupted, PipelineError, WorkerDied
 from pipeline.position import Position
 
-IDLE_SECONDS = 600.0
-"""How long nothing may move where no frame is worked on: while preparing, joining, or where both
-threads wait for the model, which the worker itself watches."""
 
+def hung(how: str, position: Position, config: ProcessConfig) -> WorkerDied:
+    """Of a worker in which nothing comes of the work any more.
 
-def require_not_stalled(still_seconds: float, position: Position, config: ProcessConfig) -> None:
-    """Raise WorkerDied if nothing has moved for longer than the step at hand may take."""
+    how: what it did instead, and for how long.
+    """
     place = position.working
-    limit_seconds = config.stall_seconds if place else max(IDLE_SECONDS, config.stall_seconds)
-    if still_seconds < limit_seconds:
-        return
-    if place is None:
-        error = WorkerDied(f"nothing moved for {limit_seconds:g} s ({position})")
-    else:
-        error = WorkerDied(
-            f"it did not come back within {limit_seconds:g} s; --stall-seconds allows more"
-        )
+    what = how if place else f"{how} ({position})"
+    error = WorkerDied(f"{what}; --stall-seconds allows more")
+    if place is not None:
         error.step, error.frame_index = place.step.label, place.frame_index
     error.file = config.source_name
-    raise error
+    return error
 
 
 def death(exit_code: int | None, position: Position, config: ProcessConfig) -> WorkerDied:

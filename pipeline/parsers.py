@@ -206,7 +206,8 @@ def _add_process(commands: Any) -> None:
         type=float,
         default=60.0,
         metavar="S",
-        help="end if one step on one frame takes longer",
+        help="end if nothing moves for so long, no frame, no CPU time and no file, or if one step "
+        "on one frame takes a thread so much CPU time",
     )
     _add_synthetic(command)
     _add_cluster(command)

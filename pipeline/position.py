@@ -140,6 +140,12 @@ class Position:
                 return place
         return None
 
+    @property
+    def waits_for_model(self) -> bool:
+        """Whether no thread works on a frame, and one at least waits for the model."""
+        waits = self.encoding.step.waits or self.decoding.step.waits
+        return waits and self.working is None
+
     def __str__(self) -> str:
         started = [
             f"{thread} thread at {place}"

@@ -25,7 +25,7 @@ from pipeline.library_threads import one_library_thread
 from pipeline.loop import FrameLoop
 from pipeline.model.prepare import PreparedModel
 from pipeline.mux import verify
-from pipeline.position import Position, Step
+from pipeline.position import Beat, Position, Step
 from pipeline.scene import Truth
 from pipeline.snapshots import Snapshots, places_seconds
 from pipeline.stats import RunStats
@@ -232,7 +232,8 @@ def process_segment(
         if stats.num_frames:
             encoder.close()
     if stats.num_frames:
-        _verify(task, source.info, encoder, loop.end_seconds)
+        beat = functools.partial(position.encoding.enter, Step.JOIN)
+        _verify(task, source.info, encoder, loop.end_seconds, beat)
     else:
         files.annotated.unlink(missing_ok=True)
     return Manifest(
@@ -258,15 +259,19 @@ def _open_encoder(task: SegmentTask, info: VideoInfo) -> VideoEncoder | PictureE
 
 
 def _verify(
-    task: SegmentTask, info: VideoInfo, encoder: VideoEncoder | PictureEncoder, end_seconds: float
+    task: SegmentTask,
+    info: VideoInfo,
+    encoder: VideoEncoder | PictureEncoder,
+    end_seconds: float,
+    beat: Beat,
 ) -> None:
     """Read back what the encoder made. Raises EncodeError."""
     if info.is_picture:
         verify_picture(task.files.annotated, info)
         return
     times = {index: pts * info.time_base for index, pts in encoder.some_times()}
-    verify(task.files.annotated, encoder.num_frames, end_seconds, times)
-    require_decodable(task.files.annotated, task.config.encode, encoder.num_frames)
+    verify(task.files.annotated, encoder.num_frames, end_seconds, times, beat)
+    require_decodable(task.files.annotated, task.config.encode, encoder.num_frames, beat)
 
 
 def _places_in(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:

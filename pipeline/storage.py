@@ -16,6 +16,7 @@ import posixpath
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from pipeline.progress import ProgressCallback
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 """What each kind of address needs."""
 
+_POLL_SECONDS = 0.25
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -120,13 +122,14 @@ def upload(folder: Path, url: str, beat: Beat = no_beat, last: Sequence[str] = (
             _filesystem(url).put_file(str(path), target, callback=_told(beat))
 
 
-def download(url: str, folder: Path) -> None:
+def download(url: str, folder: Path, beat: Beat = no_beat) -> None:
     """Copy all files of a folder in a store into one that is made here."""
     folder.mkdir()
     with _errors(url):
         filesystem = _filesystem(url)
         for source in filesystem.find(url):
-            filesystem.get_file(source, str(folder / posixpath.basename(source)))
+            target = str(folder / posixpath.basename(source))
+            filesystem.get_file(source, target, callback=_told(beat))
 
 
 def remove(url: str) -> None:
@@ -149,11 +152,11 @@ def local_copy(url: str, beat: Beat = no_beat) -> Iterator[Path]:
     name = hashlib.sha256(f"{url} {version}".encode()).hexdigest()[:16]
     path = cache_dir() / "remote" / name / posixpath.basename(url)
     while True:
-        with _folder_lock(path.parent, fcntl.LOCK_SH):
+        with _folder_lock(path.parent, fcntl.LOCK_SH, beat):
             if path.exists():
                 yield path
                 return
-        with _folder_lock(path.parent, fcntl.LOCK_EX):
+        with _folder_lock(path.parent, fcntl.LOCK_EX, beat):
             if not path.exists():  # Nobody else was faster.
                 _remove_unused(path.parent)
                 _fetch(url, path, beat)
@@ -173,21 +176,28 @@ def _remove_unused(wanted: Path) -> None:
     for other in wanted.parent.iterdir():
         with contextlib.suppress(OSError):
             if other != wanted:
-                with _folder_lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                with _folder_lock(other, fcntl.LOCK_EX):
                     shutil.rmtree(other)
 
 
 @contextlib.contextmanager
-def _folder_lock(folder: Path, kind: int) -> Iterator[None]:
+def _folder_lock(folder: Path, kind: int, beat: Beat | None = None) -> Iterator[None]:
+    """beat: called while another process has the lock; None raises BlockingIOError then."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, kind)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            note(f"{folder.parent}: its file system cannot lock files ({error.strerror})")
+        while True:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if beat is None:
+                    raise
+                beat()
+                time.sleep(_POLL_SECONDS)
+                continue
+            except OSError as error:
+                note(f"{folder.parent}: its file system cannot lock files ({error.strerror})")
+            break
         yield
     finally:
         os.close(descriptor)

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from pipeline.config import ProcessConfig
-from pipeline.endings import death, interruption, require_not_stalled
+from pipeline.endings import death, interruption
 from pipeline.errors import (
     InputError,
     Interrupted,
@@ -35,11 +35,11 @@ from pipeline.errors import (
 from pipeline.journal import tidy
 from pipeline.position import Position
 from pipeline.progress import Progress, ProgressCallback
+from pipeline.watchdog import POLL_SECONDS, Watchdog
 
 Result = TypeVar("Result")
 Work = Callable[[ProcessConfig, ProgressCallback, Position], Result]
 
-_POLL_SECONDS = 0.25
 _STOP_SECONDS = 3.5
 _EXIT_SECONDS = 2.0
 _CLEAN_UP_SECONDS = 5.0
@@ -245,14 +245,13 @@ def _watch(
 
     Raises WorkerDied.
     """
-    # Polls are counted, not the time: a shell may stop both processes and continue them later.
-    still_polls = 0
+    assert process.pid is not None
+    watchdog = Watchdog(process.pid, position, config)
     stop_at: float | None = None
     failed: _Failed | None = None
     failed_at = 0.0
-    heartbeat = position.heartbeat
     while True:
-        ready = wait([messages, process.sentinel], _POLL_SECONDS)
+        ready = wait([messages, process.sentinel], POLL_SECONDS)
         message = None
         if messages in ready:
             with contextlib.suppress(EOFError, OSError):
@@ -270,11 +269,7 @@ def _watch(
                     failed.error.file = config.source_name
         elif message is not None:
             on_progress(message)
-            still_polls = 0
-        elif heartbeat != position.heartbeat:
-            heartbeat, still_polls = position.heartbeat, 0
-        else:
-            still_polls += 1
+            watchdog.progressed()
         if stop.signal_number is not None:
             stop_at = stop_at or time.monotonic() + _STOP_SECONDS
             if time.monotonic() >= stop_at:
@@ -282,8 +277,8 @@ def _watch(
         elif failed is not None:
             if time.monotonic() - failed_at >= _CLEAN_UP_SECONDS:
                 return failed
-        elif still_polls:
-            require_not_stalled(still_polls * _POLL_SECONDS, position, config)
+        elif not ready:
+            watchdog.look()
 
 
 def _exit_code(process: BaseProcess) -> int | None:

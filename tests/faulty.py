@@ -8,24 +8,30 @@ what follows. Of many clips, the frames of all that a worker does are counted, f
     segv    reads where there is nothing
     exit    leaves without a word
     hang    never comes back; on the main thread it says "told to stop" when it is
+    spin    never comes back either, and works all the time
+    work    works for 2 s of CPU time and goes on
+    crowd   works for 0.7 s of CPU time beside 6 others on each core, says "took SECONDS", goes on
     raise   raises an exception that is not of this package
     stick   raises it too, and then does not come back from a library that is to clean up
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline import cli
 from pipeline.batch.work import ProcessClips
 from pipeline.config import ProcessConfig
+from pipeline.machine import available_cores
 from pipeline.position import Position
 from pipeline.progress import ProgressCallback
 
@@ -43,6 +49,15 @@ def fail(fault: str) -> None:
     elif fault == "hang":
         while True:
             time.sleep(1000)
+    elif fault == "spin":
+        work_for(float("inf"))
+    elif fault == "work":
+        work_for(2.0)
+    elif fault == "crowd":
+        with busy_loops(6 * available_cores()):
+            started = time.monotonic()
+            work_for(0.7)
+            say(f"took {time.monotonic() - started}")
     elif fault in ("raise", "stick"):
         if fault == "stick":
             from pipeline.decode import VideoReader
@@ -56,6 +71,29 @@ def fail(fault: str) -> None:
 def never_come_back(_: object) -> None:
     """As a library may: with Python's lock, so that no other thread runs either."""
     ctypes.PyDLL(None).sleep(1000)
+
+
+def work_for(cpu_seconds: float) -> None:
+    end = time.thread_time() + cpu_seconds
+    while time.thread_time() < end:
+        pass
+
+
+@contextlib.contextmanager
+def busy_loops(number: int) -> Iterator[None]:
+    """So many other processes that never rest; they end with this one at the latest."""
+    code = f"import os; os.write(1, b'.')\nwhile os.getppid() == {os.getpid()}: pass"
+    with contextlib.ExitStack() as stack:
+        loops = []
+        for _ in range(number):
+            loop = subprocess.Popen([sys.executable, "-ISc", code], stdout=subprocess.PIPE)
+            stack.enter_context(loop)
+            stack.callback(loop.kill)
+            loops.append(loop)
+        for loop in loops:
+            assert loop.stdout is not None
+            assert loop.stdout.read(1) == b"."
+        yield
 
 
 def say(line: str) -> None:

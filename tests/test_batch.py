@@ -508,8 +508,7 @@ def test_a_step_that_hangs_costs_its_clip_only(footage: list[Path], usual: list[
     assert code == 1
     assert statuses() == ["done", "failed", "done", "failed"]
     assert words.splitlines()[-4:] == [
-        "2 clips: encode of frame 4 failed: it did not come back within 1.5 s; --stall-seconds "
-        "allows more",
+        "2 clips: encode of frame 4 failed: no progress for 1.5 s; --stall-seconds allows more",
         f"  {footage[1].resolve()}",
         f"  {footage[3].resolve()}",
         "pipeline: 2 of 4 clips failed",

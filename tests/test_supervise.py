@@ -306,11 +306,75 @@ def test_a_step_that_does_not_come_back_ends_the_run_with_its_frame(
         assert running.wait(10) == 1
         assert 1 < time.monotonic() - reached < 8
     assert words == (
-        f"pipeline: {clip}: {step} of frame 30 failed: it did not come back within 1.5 s; "
+        f"pipeline: {clip}: {step} of frame 30 failed: no progress for 1.5 s; "
         "--stall-seconds allows more\n"
     )
     assert_gone(pid)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("step", ["prepare", "join"])
+def test_preparing_and_joining_that_do_not_come_back_end_by_the_same_limit(
+    step: str, clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    limit = ["--stall-seconds", "1.5"]
+    with faulty("hang", step, 0, "process", str(clip), *options, *limit) as running:
+        pid = worker_pid(running)
+        reached = time.monotonic()
+        words = last_words(running)
+        assert running.wait(10) == 1
+        assert 1 < time.monotonic() - reached < 8
+    place, kept = {"prepare": ("while preparing", ""), "join": ("encoding thread at join", KEPT)}[
+        step
+    ]
+    assert words == (
+        f"pipeline: {clip}: no progress for 1.5 s ({place}); --stall-seconds allows more"
+        f"{kept and '; ' + kept}\n"
+    )
+    assert_gone(pid)
+    assert_nothing_final(tmp_path / "out", kept=step == "join")
+
+
+def test_a_step_that_works_without_end_is_ended_by_its_cpu_time(
+    clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    limit = ["--stall-seconds", "1"]
+    with faulty("spin", "encode", 30, "process", str(clip), *options, *limit) as running:
+        pid = worker_pid(running)
+        words = last_words(running)
+        assert running.wait(10) == 1
+    assert words == (
+        f"pipeline: {clip}: encode of frame 30 failed: no end after 1 s of CPU time; "
+        "--stall-seconds allows more\n"
+    )
+    assert_gone(pid)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_step_that_others_leave_little_of_the_machine_may_take_longer_than_the_limit(
+    clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    limit = ["--stall-seconds", "1"]
+    with faulty("crowd", "encode", 30, "process", str(clip), *options, *limit) as running:
+        worker_pid(running)
+        assert running.stdout is not None
+        took = running.stdout.readline()
+        words = last_words(running)
+        assert running.wait(10) == 0, words
+    assert float(took.removeprefix("took ")) > 1.5
+    assert (tmp_path / "out" / "annotated.mp4").is_file()
+
+
+@pytest.mark.parametrize("step", ["prepare", "join"])
+def test_long_work_without_frames_is_no_stall(
+    step: str, clip: Path, options: list[str], tmp_path: Path
+) -> None:
+    limit = ["--stall-seconds", "1"]
+    with faulty("work", step, 0, "process", str(clip), *options, *limit) as running:
+        words = last_words(running)
+        assert running.wait(10) == 0, words
+    assert (tmp_path / "out" / "annotated.mp4").is_file()
 
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]

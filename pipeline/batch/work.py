@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.model.loaded import Models
 
 MOST_CLIPS_AT_ONCE = 64
-_BEAT_SECONDS = 1.0
+_BEAT_SECONDS = 0.25
 
 
 class ProcessClips:

@@ -31,7 +31,7 @@ from pipeline.machine import available_cores, versions
 from pipeline.model.parts import parts_sha256
 from pipeline.model.prepare import save_prepared
 from pipeline.notes import note
-from pipeline.position import Position, Step
+from pipeline.position import Beat, Position, Step
 from pipeline.segment import Manifest, OpenClip, SegmentTask
 from pipeline.storage import download, joined, remove, upload
 from pipeline.wording import counted
@@ -40,7 +40,7 @@ from pipeline.work_folder import WORK_NAME
 _MODEL_NAME = "model"
 _START_HERE = "local"
 _ANSWER_SECONDS = 10.0
-_BEAT_SECONDS = 1.0
+_BEAT_SECONDS = 0.25
 _USUAL_CORES = 4
 _OBJECT_STORE_BYTES = 100 << 20  # Nothing large goes through it.
 
@@ -100,7 +100,7 @@ class RayExecutor:
     def run(
         self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
     ) -> Iterator[Done]:
-        jobs = _jobs(clip, list(tasks), self._cores)
+        jobs = _jobs(clip, list(tasks), self._cores, self._beat)
         exchange_url = jobs[0][1].exchange_url if jobs else None
         arrived: SimpleQueue[Future[Attempt]] = SimpleQueue()
         under_way: dict[Future[Attempt], SegmentTask] = {}
@@ -114,7 +114,7 @@ class RayExecutor:
                 future = self._next(arrived)
                 attempt = future.result()
                 task = under_way.pop(future)
-                manifest = _take_over(attempt, task, exchange_url)
+                manifest = _take_over(attempt, task, exchange_url, self._beat)
                 on_frames(manifest.num_frames)
                 yield task, manifest
         finally:
@@ -124,13 +124,18 @@ class RayExecutor:
 
     def _next(self, arrived: SimpleQueue[Future[Attempt]]) -> Future[Attempt]:
         while True:
-            self._position.encoding.enter(Step.WAIT_CLUSTER)
+            self._beat()
             self._most_nodes = max(self._most_nodes, self._actors.num_nodes)
             with contextlib.suppress(Empty):
                 return arrived.get(timeout=_BEAT_SECONDS)
 
+    def _beat(self) -> None:
+        self._position.encoding.enter(Step.WAIT_CLUSTER)
 
-def _jobs(clip: OpenClip, tasks: list[SegmentTask], cores: int) -> list[tuple[SegmentTask, Job]]:
+
+def _jobs(
+    clip: OpenClip, tasks: list[SegmentTask], cores: int, beat: Beat
+) -> list[tuple[SegmentTask, Job]]:
     """The tasks as they travel; what all of them need is put where they are made."""
     if not tasks:
         return []
@@ -143,7 +148,7 @@ def _jobs(clip: OpenClip, tasks: list[SegmentTask], cores: int) -> list[tuple[Se
         # The name is that of this run's folder here: a folder of another program has another.
         name = f"{WORK_NAME}-{making.parent.parent.name}"
         exchange_url = joined(config.remote.output_url, name)
-        upload(model.ir.parent, joined(exchange_url, model.ir.parent.name))
+        upload(model.ir.parent, joined(exchange_url, model.ir.parent.name), beat)
     infer = _infer_options(config, cores)
     source_bytes = config.source.stat().st_size if isinstance(config.source, Path) else None
     return [
@@ -249,10 +254,13 @@ def _share_model(clip: OpenClip, folder: Path, imgsz: int) -> SharedModel:
     return SharedModel(ir, key, imgsz, clip.prepared.quantization)
 
 
-def _take_over(attempt: Attempt, task: SegmentTask, exchange_url: str | None) -> Manifest:
+def _take_over(
+    attempt: Attempt, task: SegmentTask, exchange_url: str | None, beat: Beat
+) -> Manifest:
     """Move the files of an attempt to where the task wants them."""
     if exchange_url is not None:
-        download(joined(exchange_url, attempt.files.folder.name), attempt.files.folder)
+        source = joined(exchange_url, attempt.files.folder.name)
+        download(source, attempt.files.folder, beat)
     for text in attempt.notes:
         note(text)
     manifest = Manifest.read(attempt.files.manifest)

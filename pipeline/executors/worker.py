@@ -15,21 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import InferOptions
-from pipeline.endings import require_not_stalled
 from pipeline.errors import InputError, PipelineError, UsageError, WorkerDied, as_pipeline_error
-from pipeline.machine import versions
+from pipeline.machine import thread_ids, versions
 from pipeline.model.loaded import Models
 from pipeline.model.prepare import PreparedModel, Quantization
 from pipeline.notes import collected_notes
-from pipeline.position import Position, Step
+from pipeline.position import Beat, Position, Step
 from pipeline.progress import no_progress
 from pipeline.segment import OpenClip, SegmentFiles, SegmentTask, open_source, process_segment
 from pipeline.storage import download, joined, local_copy, upload
+from pipeline.watchdog import POLL_SECONDS, Watchdog
 
 WITNESS_NAME = "witness"
 """A file beside the segments that are made; who reads in it what its job says sees that folder."""
-
-_POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,8 @@ class SegmentWorker:
     def __init__(self, cores: int, expected: dict[str, str]) -> None:
         self._cores = cores
         self._expected = expected
+        # Ray's, which are always at something.
+        self._other_threads = thread_ids()
         self._node = ""
         self._models = Models()
         self._prepared: tuple[str, PreparedModel] | None = None
@@ -110,14 +110,10 @@ class SegmentWorker:
                 result.set_result(as_pipeline_error(error))
 
         threading.Thread(target=work, name="segment", daemon=True).start()
-        still_polls, heartbeat = 0, position.heartbeat
-        while not wait_for([result], _POLL_SECONDS).done:
-            if heartbeat != position.heartbeat:
-                heartbeat, still_polls = position.heartbeat, 0
-                continue
-            still_polls += 1
+        watchdog = Watchdog(os.getpid(), position, job.task.config, self._other_threads)
+        while not wait_for([result], POLL_SECONDS).done:
             try:
-                require_not_stalled(still_polls * _POLL_SECONDS, position, job.task.config)
+                watchdog.look()
             except WorkerDied as error:
                 return error
         return result.result()
@@ -126,9 +122,9 @@ class SegmentWorker:
         """Into a folder of its own: an attempt that was given up may still be at its files."""
         number, config = job.task.files.number, job.task.config
         name = f"{number:04d}-{uuid.uuid4().hex}"
+        beat = _beat(position)
         with contextlib.ExitStack() as stack:
             if config.remote.source_url is not None:
-                beat = functools.partial(position.encoding.enter, Step.PREPARE)
                 copy = stack.enter_context(local_copy(config.remote.source_url, beat))
                 config = dataclasses.replace(config, source=copy)
             if isinstance(config.source, Path):
@@ -143,7 +139,7 @@ class SegmentWorker:
             task = dataclasses.replace(job.task, config=config, files=made)
             notes = self._make(job, task, position)
             if job.exchange_url is not None:
-                upload(made.folder, joined(job.exchange_url, name))
+                upload(made.folder, joined(job.exchange_url, name), beat)
         files = dataclasses.replace(job.task.files, folder=job.task.files.folder / name)
         return Attempt(files, notes)
 
@@ -151,7 +147,7 @@ class SegmentWorker:
         with collected_notes() as notes:
             source = open_source(task.config, self._cores, task.timeline)
             try:
-                prepared = self._prepare(job, source.info.size_wh)
+                prepared = self._prepare(job, source.info.size_wh, position)
                 assert isinstance(task.config.infer, InferOptions)
                 with self._models.engine(prepared, task.config.infer) as engine:
                     manifest = process_segment(
@@ -191,17 +187,23 @@ class SegmentWorker:
                 f"{num_bytes}): it must be on storage that all nodes share"
             )
 
-    def _prepare(self, job: Job, source_wh: tuple[int, int]) -> PreparedModel:
+    def _prepare(self, job: Job, source_wh: tuple[int, int], position: Position) -> PreparedModel:
+        beat = _beat(position)
         model = job.model
         if self._prepared is None or self._prepared[0] != model.key:
             with contextlib.ExitStack() as stack:
                 ir = model.ir
                 if job.exchange_url is not None:
                     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                    download(joined(job.exchange_url, ir.parent.name), scratch / "model")
+                    source = joined(job.exchange_url, ir.parent.name)
+                    download(source, scratch / "model", beat)
                     ir = scratch / "model" / ir.name
                 prepared = self._models.prepare(ir, source_wh, model.imgsz, no_progress)
             # What is known of it where it was made.
             prepared = dataclasses.replace(prepared, quantization=model.quantization)
             self._prepared = model.key, prepared
         return self._prepared[1]
+
+
+def _beat(position: Position) -> Beat:
+    return functools.partial(position.encoding.enter, Step.PREPARE)
