@@ -54,6 +54,7 @@ class Annotator:
         self._font_px = max(10, round(shorter * 0.022))
         self._font_scale = cv2.getFontScaleFromHeight(_FONT, self._font_px)
         self._label = lru_cache(maxsize=_MOST_LABELS)(self._render_label)
+        self._tables = lru_cache(maxsize=None)(self._text_tables)
 
     def __call__(self, image: av.VideoFrame, detections: Detections) -> av.VideoFrame:
         """The image as 8-bit yuv420p, or bgr24 of a still picture, with the detections on it.
@@ -102,18 +103,24 @@ class Annotator:
         ink = np.zeros((height, width), np.uint8)
         origin = (margin, height - baseline - margin // 2)
         cv2.putText(ink, text, origin, _FONT, scale, 255, thickness, cv2.LINE_AA)
+        luma, u, v = self._tables(class_id)
+        if self._steps[1] == 1:
+            return luma[ink], u[ink], v[ink]
+        pairs = ink[::2].astype(np.uint16) + ink[1::2]
+        ink_2x2 = pairs[:, ::2] + pairs[:, 1::2]
+        return luma[ink], u[ink_2x2], v[ink_2x2]
+
+    def _text_tables(self, class_id: int) -> Planes:
+        """The first plane by the ink of a pixel, the others by that of all that share a sample."""
         tag = self._color(class_id)
         is_bright = class_color(class_id, self._color_tags or ColorTags()).y > 120
-        text_color = self._gray(0.0 if is_bright else 1.0)
-        step = self._steps[1]
-        chroma_alpha = ink.astype(np.float32) / 255.0
-        if step > 1:
-            chroma_alpha = chroma_alpha.reshape(height // step, step, width // step, step)
-            chroma_alpha = chroma_alpha.mean(axis=(1, 3))
+        text = self._gray(0.0 if is_bright else 1.0)
+        share, shared_by = np.arange(256) / 255, self._steps[1] ** 2
+        chroma_share = np.arange(255 * shared_by + 1) / (255 * shared_by)
         return (
-            _blended(tag.y, text_color.y, np.arange(256, dtype=np.float32) / 255.0)[ink],
-            _blended(tag.u, text_color.u, chroma_alpha),
-            _blended(tag.v, text_color.v, chroma_alpha),
+            _blended(tag.y, text.y, share),
+            _blended(tag.u, text.u, chroma_share),
+            _blended(tag.v, text.v, chroma_share),
         )
 
     def _color(self, class_id: int) -> _Color:
@@ -134,7 +141,7 @@ def class_color(class_id: int, tags: ColorTags | None) -> _Color:
     return _sample(*colorsys.hsv_to_rgb(hue, saturation, 0.95), tags)
 
 
-def _blended(background: int, foreground: int, alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _blended(background: int, foreground: int, alpha: NDArray[np.float64]) -> NDArray[np.uint8]:
     mixed = background + (foreground - background) * alpha
     return np.asarray(mixed.round(), np.uint8)
 
