@@ -35,6 +35,8 @@ SCHEMA_VERSION = 1
 BETWEEN_STEPS, OTHER_THREADS = "between steps", "other threads"
 MOST_OTHER_THREADS = 0.05
 """The share of the CPU time from which on a warning tells of it."""
+_LEAST_OTHER_SECONDS = 0.25
+"""Of a run of a few frames, what threads do at its beginning is a large share of little."""
 
 _NUM_SPEED_POINTS = 120
 _LEAST_SLICE_SECONDS = 0.5
@@ -290,8 +292,9 @@ def other_threads_cpu_seconds(stats: RunStats) -> float:
 
 def other_threads_warning(stats: RunStats) -> str | None:
     """What to say where threads that do not work on frames took much of the CPU time."""
-    share = other_threads_cpu_seconds(stats) / (stats.frames_cpu_seconds or 1.0)
-    if share <= MOST_OTHER_THREADS:
+    seconds = other_threads_cpu_seconds(stats)
+    share = seconds / (stats.frames_cpu_seconds or 1.0)
+    if share <= MOST_OTHER_THREADS or seconds < _LEAST_OTHER_SECONDS:
         return None
     others = [name for name, _ in _most_first(stats.thread_cpu_seconds) if name not in KNOWN]
     return (

@@ -59,7 +59,10 @@ def _is_picture(stream: dict[str, Any]) -> bool:
 def _streams(path: Path) -> list[dict[str, Any]]:
     command = ("ffprobe", "-v", "quiet", "-of", "json", "-show_streams", f"file:{path}")
     done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-    found: list[dict[str, Any]] = json.loads(done.stdout or b"{}").get("streams", [])
+    try:
+        found: list[dict[str, Any]] = json.loads(done.stdout or b"{}").get("streams", [])
+    except json.JSONDecodeError:
+        return []  # It stopped in the middle: ffprobe cannot read the clip either.
     return found
 
 
