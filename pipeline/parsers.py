@@ -132,8 +132,9 @@ def _add_process(commands: Any) -> None:
         "process",
         help="annotate a clip, or many",
         description="Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and "
-        "report.html; for the synthetic scene also truth.jsonl. Of several files, of a folder or a "
-        "pattern, each clip is done, into a folder of its own with the path of the clip; "
+        "report.html; for the synthetic scene also truth.jsonl; of a picture annotated.jpg or "
+        "annotated.png. Of several files, of a folder or a pattern, each clip, or each picture "
+        "where there is no clip, is done, into a folder of its own with the path of the clip; "
         "batch.json and batch.html tell of all. What was done before, of the same clip with the "
         "same model and options, is skipped, and a clip that fails does not end the others.",
         formatter_class=_HelpFormatter,

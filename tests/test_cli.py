@@ -457,7 +457,7 @@ def test_a_folder_without_a_clip_is_wrong_use(
     path.mkdir()
     assert main(["process", str(path), *usual]) == 2
     assert re.fullmatch(
-        rf"pipeline: {re.escape(str(path))}: holds no clip; looked for .*\n",
+        rf"pipeline: {re.escape(str(path))}: holds no clip and no picture; looked for .*\n",
         capsys.readouterr().err,
     )
     assert not (tmp_path / "out").exists()

@@ -16,6 +16,8 @@ from pathlib import Path, PurePath
 from pipeline.errors import UsageError
 from pipeline.notes import note
 from pipeline.outputs import ANNOTATED_NAMES, BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_JSON_NAME
+from pipeline.picture_paths import PICTURE_SUFFIXES
+from pipeline.wording import counted
 
 # fmt: off
 VIDEO_SUFFIXES = (
@@ -47,7 +49,8 @@ def find_clips(inputs: Sequence[str], output_dir: Path) -> list[Clip]:
     """The clips that the inputs name, each file once, in their order.
 
     inputs: files of any name; folders, of which all video files are taken, also those of folders
-        in them; patterns with *, ? and [], where ** stands for folders at any depth.
+        in them; patterns with *, ? and [], where ** stands for folders at any depth. Of a folder
+        or a pattern without a video file, all pictures are taken; beside one, none.
     output_dir: each clip has a folder below it, with the path of the clip below the current
         folder; for a clip elsewhere that path begins with the folder that was named, or that the
         named file is in. What lies in output_dir, hidden files, and results of this tool are
@@ -79,13 +82,24 @@ def _named_by(text: str, output_dir: Path) -> tuple[Path, list[Path]]:
     else:
         return path.parent, [path]
     if not paths:
+        endings = ", ".join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))
         raise UsageError(
-            f"{text}: holds no clip; looked for names ending in {', '.join(VIDEO_SUFFIXES)}"
+            f"{text}: holds no clip and no picture; looked for names ending in {endings}"
             if path.is_dir()
-            else f"{text}: matches no clip; looked in {anchor} for names ending in "
-            f"{', '.join(VIDEO_SUFFIXES)}"
+            else f"{text}: matches no clip and no picture; looked in {anchor} for names ending in "
+            f"{endings}"
         )
-    return anchor, paths
+    clips = [path for path in paths if not _is_picture(path)]
+    if clips and len(clips) < len(paths):
+        note(
+            f"{text}: {counted(len(paths) - len(clips), 'picture')} beside clips left out; name "
+            "the pictures, or a pattern that matches only them, to have one each"
+        )
+    return anchor, clips or paths
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def _is_pattern(text: str) -> bool:
@@ -94,7 +108,7 @@ def _is_pattern(text: str) -> bool:
 
 
 def _in_folder(folder: Path, output: Path) -> Iterator[Path]:
-    """The video files of a folder and of those in it, also through links, each folder once."""
+    """The video files and pictures of a folder and those in it, also through links, each once."""
     seen = {os.path.realpath(folder)}
     if not output.is_relative_to(*seen) or str(output) in seen:
         output = Path(os.devnull)  # Not below this folder: nothing is to be left out.
@@ -146,8 +160,8 @@ def _matching(pattern: Path, output: Path) -> tuple[Path, list[Path]]:
 
 
 def _is_footage(path: Path) -> bool:
-    """Whether a file that was found has the name of a clip, and is no result of this tool."""
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
+    """Whether a file that was found has the name of a clip or picture, and is no result of ours."""
+    if path.suffix.lower() not in (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
         return False
     return path.name not in ANNOTATED_NAMES or not path.with_name(REPORT_JSON_NAME).exists()
 
