@@ -4,7 +4,7 @@ import signal
 import sys
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_TERMINATED = 128 + signal.SIGTERM
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
@@ -13,7 +13,9 @@ def main() -> int:
     A signal may also come in the tenth of a second in which modules are loaded.
     """
     # As an exception, so that a run that is told to end cleans up after itself.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    for number in _ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # As nohup asks for.
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         from pipeline import cli
 

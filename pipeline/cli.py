@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(arguments, error, _EXIT_BY_SIGNAL + error.signal_number)
     except KeyboardInterrupt:
         return _fail(arguments, "interrupted", _EXIT_BY_SIGNAL + signal.SIGINT)
+    except SystemExit as error:  # By another signal: see __main__.
+        return _fail(arguments, "interrupted", int(error.code or EXIT_DONE))
     except UsageError as error:
         return _fail(arguments, f"{error}; see pipeline {arguments.command} --help", EXIT_WRONG_USE)
     except PipelineError as error:

@@ -564,6 +564,41 @@ def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_command_that_is_stopped_while_standard_input_is_read_leaves_nothing(
+    tmp_path: Path, usual: list[str], stop: signal.Signals, code: int
+) -> None:
+    def begin() -> None:
+        # A shell that runs the tests in the background makes its children deaf to these.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [*COMMAND, "process", "-", *usual],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=begin,
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
+        # More than a pipe holds: a part of it has been read when all is written.
+        running.stdin.write("x" * (4 << 20))
+        running.stdin.flush()
+        assert (tmp_path / "out").exists()
+        running.send_signal(stop)
+        words = running.stderr.read()
+        assert running.wait(30) == code
+        assert running.stdout.read() == ""
+    assert words == "pipeline: interrupted\n"
+    assert not (tmp_path / "out").exists()
+
+
 SIGNAL_AT_IMPORT = """
 import os, sys
 
@@ -577,7 +612,9 @@ sys.addaudithook(send)
 
 
 @pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.config", "argparse"])
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_that_comes_while_modules_are_loaded_ends_the_command_without_a_word(
     module: str, stop: signal.Signals, code: int, tmp_path: Path
 ) -> None:
