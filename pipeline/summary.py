@@ -75,11 +75,13 @@ def batch_summary(record: dict[str, Any], folder: Path, *, kept: bool = False) -
     ]
     lines = ["; ".join(counts)]
     if now["num_frames"]:
+        footage, real_time = "", ""
+        if now["footage_hours"]:  # Pictures have none.
+            footage = f", {duration(3600 * now['footage_hours'])} of footage,"
+            real_time = f", {now['times_real_time']:.1f} times real time"
         lines.append(
-            f"{counted(now['num_frames'], 'frame')}, {duration(3600 * now['footage_hours'])} of "
-            f"footage, in "
-            f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all, "
-            f"{now['times_real_time']:.1f} times real time"
+            f"{counted(now['num_frames'], 'frame')}{footage} in "
+            f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all{real_time}"
         )
     if kept:
         return [*lines, f"nothing new: {folder / BATCH_PAGE_NAME} is that of an earlier command"]
