@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.config import ProcessConfig
 from pipeline.endings import hung
-from pipeline.position import Position
+from pipeline.position import Position, Step
 
 POLL_SECONDS = 0.25
 _LEAST_CPU_SECONDS = 0.001
@@ -22,6 +22,9 @@ _CPU_FACTOR_WITHOUT_FRAME = 10
 
 _SLACK_FACTOR = 2
 """Where all wait for the model, its own limit, in the worker, comes first: it says more."""
+
+_CLUSTER_FACTOR = 10
+"""What others are at is not seen in what this process does; Ray, too, has limits of its own."""
 
 _STOPPED = ("T", "t")
 
@@ -79,6 +82,8 @@ class Watchdog:
             most_spent *= _CPU_FACTOR_WITHOUT_FRAME
         if position.waits_for_model:
             most_blocked, most_spent = _SLACK_FACTOR * limit_seconds, float("inf")
+        if position.encoding.step == Step.WAIT_CLUSTER:
+            most_blocked = _CLUSTER_FACTOR * limit_seconds
         if self._blocked_seconds >= most_blocked:
             raise hung(f"no progress for {most_blocked:g} s", position, self._config)
         if max(self._spent_seconds.values(), default=0.0) >= most_spent:

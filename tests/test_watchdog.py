@@ -86,6 +86,11 @@ def looks_until_hung(watchdog: Watchdog) -> tuple[int, str]:
         (Step.ENCODE, 1, f"encode of frame 12 failed: no progress for 1 s{ALLOWS_MORE}"),
         (Step.PREPARE, 1, f"no progress for 1 s (while preparing){ALLOWS_MORE}"),
         (Step.JOIN, 1, f"no progress for 1 s (encoding thread at join){ALLOWS_MORE}"),
+        (
+            Step.WAIT_CLUSTER,
+            10,
+            f"no progress for 10 s (encoding thread at wait cluster){ALLOWS_MORE}",
+        ),
         # Of which the worker says more, if it can.
         (
             Step.WAIT_INFERENCE,

@@ -57,6 +57,7 @@ class RayExecutor:
     def __init__(self, options: ClusterOptions, position: Position) -> None:
         self._position = position
         self._most_nodes = 1
+        self._beat()
         _connect(options)
         try:
             self._cores = options.cores_per_actor or _cores_per_actor()
