@@ -28,7 +28,7 @@ from pipeline.frames import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.geometry import Display, geometry_of
 from pipeline.machine import thread_ids
 from pipeline.picture_track import largest_key_frame_wh, picture_track
-from pipeline.scan import scan_clip
+from pipeline.scan import kept_pts, scan_clip
 from pipeline.side_data import side_data_warnings
 from pipeline.still import is_picture
 from pipeline.timeline import LEAP_SECONDS, FrameTimes, Timeline, in_order
@@ -299,6 +299,7 @@ class VideoReader:
                     if (last_shift - shift) * clock.time_base > LEAP_SECONDS:
                         self.faults.repaired_timestamps += 1
                     last_shift = shift
+                    packet.pts = kept_pts(packet, self._container.format.name)
                     if shift:
                         packet.pts = None if packet.pts is None else packet.pts + shift
                         packet.dts = None if packet.dts is None else packet.dts + shift

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -36,6 +37,7 @@ from pipeline.timeline import (
     supported_rate,
 )
 
+_NO_PTS_FORMAT = "avi"
 _BROADCAST_FORMATS = ("mpegts", "mpeg")
 _MORE_FRAMES, _MORE_SECONDS = 64, 10
 """So much is read beyond the frames that are asked for: frames are stored out of order, and a
@@ -115,7 +117,8 @@ class _Read:
     def add(self, packet: AVPacket[Stream]) -> None:
         index, duration = packet.stream_index, packet.duration or 0
         track, is_video = self.tracks[index], packet.stream_index == self.video.index
-        pts = packet.pts if packet.pts is not None else packet.dts
+        pts = kept_pts(packet, self.format_name) if is_video else packet.pts
+        pts = packet.dts if pts is None else pts
         # The pts of a picture are out of order: no jump is seen in them.
         dts = packet.dts if is_video or packet.dts is not None else packet.pts
         # Transport streams give the last packet of a recording behind the first of the next one.
@@ -129,7 +132,11 @@ class _Read:
         if is_video:
             self.packets.append(
                 _VideoPacket(
-                    packet.pts, packet.dts, duration, packet.is_keyframe, packet.is_discard
+                    kept_pts(packet, self.format_name),
+                    packet.dts,
+                    duration,
+                    packet.is_keyframe,
+                    packet.is_discard,
                 )
             )
             self._num_shown += not packet.is_discard
@@ -151,6 +158,14 @@ class _Read:
             self._enough_at = last
             return last is None
         return (last - self._enough_at) * _time_base(self.video) > _MORE_SECONDS
+
+
+def kept_pts(packet: AVPacket[Any], format_name: str) -> int | None:
+    """A packet's pts as far as its file keeps one.
+
+    An AVI file has numbered chunks only, some of them empty: its pts are guesses of FFmpeg.
+    """
+    return packet.dts if format_name == _NO_PTS_FORMAT else packet.pts
 
 
 def _has_times(stream: Stream) -> bool:
@@ -230,7 +245,7 @@ def _reorder_depth(read: _Read, packets: Sequence[_VideoPacket]) -> int:
     pts = [packet.pts for packet in packets]
     only_grow = all(a is not None and b is not None and a < b for a, b in itertools.pairwise(pts))
     reorders = read.video.codec_context.has_b_frames
-    return _MOST_B_FRAMES if reorders and (only_grow or read.format_name == "avi") else 0
+    return _MOST_B_FRAMES if reorders and (only_grow or read.format_name == _NO_PTS_FORMAT) else 0
 
 
 def _end(read: _Read, packets: Sequence[Packet], pts: Sequence[int], rate: Fraction | None) -> int:

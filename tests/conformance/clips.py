@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PICTURE = ("-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=0.8")
+PICTURE_RATE = 25
+PICTURE = ("-f", "lavfi", "-i", f"testsrc2=s=96x64:r={PICTURE_RATE}:d=0.8")
 SOUND = ("-f", "lavfi", "-i", "sine=f=440:r=48000:d=0.8")
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10")
 X264_B = (*X264, "-bf", "2")
+JOINED = "joined recordings"
 _MAKE_SECONDS = 60
 
 Command = tuple[str, ...]
@@ -19,12 +21,16 @@ Command = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One clip: commands of ffmpeg that run in an empty folder; the last one writes `file`."""
+    """One clip: commands of ffmpeg that run in an empty folder; the last one writes `file`.
+
+    even: its time stamps are known to be wrong, and its frames to be evenly spaced.
+    """
 
     family: str
     name: str
     file: str
     commands: tuple[Command, ...]
+    even: bool = False
 
     def make(self, folder: Path) -> Path | None:
         """Make the clip; None where this build of FFmpeg refuses the combination."""
@@ -186,11 +192,12 @@ def _edits() -> Iterator[Recipe]:
     made = (*PICTURE, *X264_B, "b.mp4")
     for container in ("mp4", "avi", "mkv"):
         copied = ("-i", "b.mp4", "-c", "copy", "-bsf:v", "setts=pts=DTS", f"clip.{container}")
-        yield Recipe(family, f"{container}, pts equal to dts", f"clip.{container}", (made, copied))
+        name = f"{container}, pts equal to dts"
+        yield Recipe(family, name, f"clip.{container}", (made, copied), even=True)
 
 
 def _joined() -> Iterator[Recipe]:
-    family = "joined recordings"
+    family = JOINED
     for second_offset, sound in itertools.product(("0", "0.3", "50", "95443"), (False, True)):
         with_sound, audio = (SOUND, ("-c:a", "mp2")) if sound else ((), ())
         first = (*PICTURE, *with_sound, *X264, *audio, "a.ts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-THUMBNAIL_WH = (48, 32)
+from tests.conformance.clips import PICTURE_RATE
+
+THUMBNAIL_WH = (24, 16)
+"""So small that fewer samples of colour than of brightness make no difference."""
 _SECONDS = 120
 
 
@@ -22,6 +26,11 @@ class Track:
 
     starts: tuple[Fraction, ...]
     end: Fraction
+
+    @property
+    def longest_step(self) -> Fraction:
+        """From one piece to the next."""
+        return max((b - a for a, b in itertools.pairwise(self.starts)), default=Fraction(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +54,20 @@ def look(path: Path) -> Shown | None:
     if not videos:
         return None
     index = str(videos[0]["index"])
-    tracks = _tracks(path, "-map", f"0:{index}", "-fps_mode", "passthrough")
+    # Times on the clip's own clock: by default they are rounded to whole frames.
+    passed = ("-fps_mode", "passthrough", "-enc_time_base", "-1")
+    tracks = _tracks(path, "-map", f"0:{index}", *passed)
     if 0 not in tracks:
         return None
     heard = tuple(_tracks(path, "-map", f"0:{s['index']}").get(0) for s in sounds)
     return Shown(tracks[0], heard, _thumbnails(path, index), tuple(streams))
+
+
+def evenly_spaced(track: Track) -> Track:
+    """As many frames, at the rate of the test pictures."""
+    first, count = track.starts[0], len(track.starts)
+    step = Fraction(1, PICTURE_RATE)
+    return Track(tuple(first + n * step for n in range(count)), first + count * step)
 
 
 def _is_picture(stream: dict[str, Any]) -> bool:
@@ -84,7 +102,7 @@ def _tracks(path: Path, *maps: str) -> dict[int, Track]:
 
 def _thumbnails(path: Path, index: str) -> NDArray[np.uint8]:
     width, height = THUMBNAIL_WH
-    scale = f"scale={width}:{height}:flags=area+accurate_rnd,format=rgb24"
+    scale = f"format=rgb24,scale={width}:{height}:flags=area+accurate_rnd"
     raw = _ffmpeg(
         path, "-map", f"0:{index}", "-fps_mode", "passthrough", "-vf", scale, "-f", "rawvideo"
     )
