@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from pipeline.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.container import exact, open_input
-from pipeline.errors import EncodeError
+from pipeline.errors import EncodeError, reason_of
 from pipeline.metadata import carry_metadata
 from pipeline.picture_track import picture_track
 from pipeline.position import Beat, no_beat
@@ -27,6 +27,9 @@ from pipeline.timeline import Clock, PacketClock, Timeline
 
 _MOST_APART_SECONDS = 60
 """So far apart streams may be stored that belong to the same time."""
+
+_REFUSALS = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
+"""What the muxer raises for packets that it does not take."""
 
 
 def mux(
@@ -44,10 +47,29 @@ def mux(
     end_seconds: where the other streams are cut off too, if the video was; None takes all.
     timeline: how the times of the source become those of the result; None leaves them.
     Packets are copied as they are, or encoded, as planned in streams.py. The index goes to the
-    front, so that a player can start before it has the whole file. Returns a note for every
-    stream that is damaged.
-    Raises EncodeError if the file cannot be written.
+    front, so that a player can start before it has the whole file. Where MP4 turns out not to take
+    what was planned, the video is written alone. Returns a note for every stream that is damaged
+    or left out. Raises EncodeError if the file cannot be written.
     """
+    try:
+        return _mux(videos, source, target, end_seconds, limits, beat, timeline)
+    except EncodeError as error:
+        if source is None or not isinstance(error.__cause__, _REFUSALS):
+            raise
+        notes = _mux(videos, None, target, end_seconds, limits, beat, timeline)
+        reason = getattr(error.__cause__, "strerror", None) or reason_of(error.__cause__)
+        return [*notes, f"sound and all other streams were left out: MP4 refused them ({reason})"]
+
+
+def _mux(
+    videos: Sequence[Path],
+    source: Path | None,
+    target: Path,
+    end_seconds: float | None,
+    limits: LimitOptions,
+    beat: Beat,
+    timeline: Timeline | None,
+) -> list[str]:
     notes: list[str] = []
     left_out = timeline.left_out if timeline else {}
     with contextlib.ExitStack() as inputs:
@@ -165,7 +187,7 @@ def _mux_packets(
         origin, packet.stream = packet.stream, stream
         try:
             out.mux(packet)
-        except (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError):
+        except _REFUSALS:
             # Damaged sound must not cost the picture; of which `verify` counts the frames.
             if stream is video:
                 raise

@@ -192,7 +192,9 @@ def _scan(video: VideoStream, read: _Read) -> ClipScan:
         if not p.is_discard and (hidden_before is None or p.pts is None or p.pts >= hidden_before)
     ]
     pts = sorted(packet.pts for packet in packets if packet.pts is not None)
-    rate = supported_rate(pts, time_base, exact(video.average_rate))
+    claimed = exact(video.average_rate)
+    # Times of some frames only say nothing about how many there are in a second.
+    rate = supported_rate(pts, time_base, claimed) if len(pts) == len(packets) else claimed
     if not pts:
         rate = rate or exact(video.guessed_rate)
         base = 1 / (rate or _USUAL_RATE)
@@ -243,7 +245,7 @@ def _hidden_before(read: _Read, packets: Sequence[_VideoPacket]) -> int | None:
 def _reorder_depth(read: _Read, packets: Sequence[_VideoPacket]) -> int:
     """How far times may be out of order once frames are in order: they are those of decoding."""
     pts = [packet.pts for packet in packets]
-    only_grow = all(a is not None and b is not None and a < b for a, b in itertools.pairwise(pts))
+    only_grow = all(a is not None and b is not None and a <= b for a, b in itertools.pairwise(pts))
     reorders = read.video.codec_context.has_b_frames
     return _MOST_B_FRAMES if reorders and (only_grow or read.format_name == _NO_PTS_FORMAT) else 0
 

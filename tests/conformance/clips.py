@@ -129,6 +129,8 @@ _RAW_CONTAINERS = {
 def _containers_and_codecs() -> Iterator[Recipe]:
     family = "containers and codecs"
     for container, (name, codec) in itertools.product(_CONTAINERS, _CODECS.items()):
+        if name.endswith("-b") and container in ("asf", "wmv"):
+            continue  # FFmpeg writes times there that its own player does not show in order.
         yield _one(family, f"{name} in {container}", f"clip.{container}", *PICTURE, *codec)
     for name, extension in _RAW_CONTAINERS.items():
         file = f"clip.{extension}"

@@ -54,12 +54,12 @@ def look(path: Path) -> Shown | None:
     if not videos:
         return None
     index = str(videos[0]["index"])
+    maps = [word for s in (videos[0], *sounds) for word in ("-map", f"0:{s['index']}")]
     # Times on the clip's own clock: by default they are rounded to whole frames.
-    passed = ("-fps_mode", "passthrough", "-enc_time_base", "-1")
-    tracks = _tracks(path, "-map", f"0:{index}", *passed)
+    tracks = _tracks(path, *maps, "-fps_mode", "passthrough", "-enc_time_base:v", "-1")
     if 0 not in tracks:
         return None
-    heard = tuple(_tracks(path, "-map", f"0:{s['index']}").get(0) for s in sounds)
+    heard = tuple(tracks.get(number) for number in range(1, len(sounds) + 1))
     return Shown(tracks[0], heard, _thumbnails(path, index), tuple(streams))
 
 
