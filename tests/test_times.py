@@ -462,3 +462,54 @@ def test_of_long_clips_some_frames_are_compared_the_first_and_the_last_among_the
     assert found[0] == (0, 0)
     assert found[-1] == (99, 99)
     assert 10 < len(found) < 30
+
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+
+
+def ffmpeg(*arguments: object) -> None:
+    command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+TEST_PICTURES = ("-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=0.8")
+
+
+@needs_ffmpeg
+def test_frames_without_times_between_others_are_shown_evenly(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = tmp_path / "clip.mpg"
+    ffmpeg(*TEST_PICTURES, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-bf", 0, clip)
+    with av.open(str(clip)) as container:
+        assert None in [packet.pts for packet in container.demux() if packet.size]
+    process(clip, tmp_path / "out", tiny_weights)
+    assert since_first(times_of(tmp_path / "out" / "annotated.mp4")) == even(20)
+
+
+@needs_ffmpeg
+def test_an_avi_with_empty_chunks_keeps_their_time_and_its_sound_in_step(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = tmp_path / "clip.avi"
+    codecs = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac")
+    ffmpeg(*TEST_PICTURES, "-f", "lavfi", "-i", "sine=r=48000:d=0.8", *codecs, clip)
+    with av.open(str(clip)) as container:
+        chunks = [p.dts for p in container.demux(container.streams.video[0]) if p.size]
+    assert chunks[:2] == [0, 2]
+    process(clip, tmp_path / "out", tiny_weights)
+    shown = times_of(tmp_path / "out" / "annotated.mp4")
+    assert shown == [Fraction(chunk, 25) for chunk in chunks]
+    assert sound_times(tmp_path / "out" / "annotated.mp4")[0] == 0
+
+
+@needs_ffmpeg
+def test_sound_that_mp4_refuses_at_the_very_end_costs_no_run(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = tmp_path / "clip.nut"
+    codecs = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "eac3")
+    ffmpeg(*TEST_PICTURES, "-f", "lavfi", "-i", "sine=r=48000:d=0.8", *codecs, clip)
+    report = process(clip, tmp_path / "out", tiny_weights)
+    assert len(read_detections(tmp_path / "out")) == 20
+    assert any("were left out: MP4 refused them" in note for note in report["output"]["notes"])
