@@ -20,9 +20,11 @@ def is_disk_full(error: BaseException, folder: Path) -> bool:
     Where FFmpeg cannot write the end of a file it does not say why: then the folder is asked.
     """
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()  # Causes of an exception that was raised more than once may be a circle.
+    while cause is not None and id(cause) not in seen:
         if getattr(cause, "errno", None) in _FULL:
             return True
+        seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__
     with suppress(OSError):
         return isinstance(error, EncodeError) and shutil.disk_usage(folder).free < _HARDLY_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.disk_space import is_disk_full
 from tests.conftest import write_clip
 
 NUM_FRAMES = 50
@@ -101,3 +103,11 @@ def test_a_disk_that_fills_up_with_standard_input_names_folder_and_need(
     assert str(out) in done.stderr
     assert "MB" in done.stderr
     assert not out.exists()
+
+
+def test_causes_that_are_a_circle_are_looked_at_once(tmp_path: Path) -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert not is_disk_full(first, tmp_path)
+    second.__cause__ = OSError(errno.ENOSPC, "full")
+    assert is_disk_full(first, tmp_path)
