@@ -7,7 +7,7 @@ import heapq
 import itertools
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def _mux(
                     targets, converters = add_streams(
                         out, other, plan_streams(source, other, left_out), end_seconds
                     )
-                    clocks = _clocks(other, targets, timeline)
+                    clocks = _clocks(other, targets, converters.keys(), timeline)
                     packets = _packets(other, targets, clocks, notes, end_seconds)
                     sources.append(converted(packets, converters))
                 merged = heapq.merge(*sources, key=lambda item: item[0])
@@ -159,9 +159,15 @@ def _add_video(out: OutputContainer, first: InputContainer) -> VideoStream:
 
 
 def _clocks(
-    source: InputContainer, targets: Mapping[int, Stream], timeline: Timeline | None
+    source: InputContainer,
+    targets: Mapping[int, Stream],
+    decoded: Collection[int],
+    timeline: Timeline | None,
 ) -> dict[int, PacketClock]:
-    """The clock of each stream to be carried; a cover is of no time."""
+    """The clock of each stream to be carried; a cover is of no time.
+
+    decoded: the streams whose packets are decoded on their way.
+    """
     clocks = {}
     for index in targets:
         stream = source.streams[index]
@@ -170,7 +176,7 @@ def _clocks(
         if timeline is not None and not stream.disposition & Disposition.attached_pic:
             origin = round(timeline.offset_seconds / time_base)
             clock = timeline.others.get(index, Clock(time_base, origin))
-        clocks[index] = PacketClock(clock)
+        clocks[index] = PacketClock(clock, must_grow=index not in decoded)
     return clocks
 
 

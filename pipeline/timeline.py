@@ -279,14 +279,17 @@ class Clock:
 
 
 class PacketClock:
-    """Gives the packets of one stream that is copied their times in the result, in order.
+    """Gives the packets of one stream their times in the result, in order.
 
     Times are those of the source from 0 on. Where they repeat or fall back, which MP4 does not
     take, that packet is moved by a tick, and all others stay in place.
+    must_grow: False for packets that are decoded: of short ones, many have the same time on a
+        coarse clock.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, must_grow: bool = True) -> None:
         self._clock = clock
+        self._must_grow = must_grow
         self._ordinal = -1
         self._last_dts: int | None = None
         self._step = 0
@@ -306,7 +309,7 @@ class PacketClock:
         if time is not None and time + duration <= 0 and time < -preroll:
             return None
         if dts is not None:
-            if self._last_dts is not None and dts <= self._last_dts:
+            if self._must_grow and self._last_dts is not None and dts <= self._last_dts:
                 dts = self._last_dts + 1
                 pts = pts if pts is None else max(pts, dts)
             if self._last_dts is not None:

@@ -287,3 +287,9 @@ def test_an_ordinary_time_base_stays() -> None:
     nanoseconds = Fraction(1, 10**9)
     assert result_time_base([0, 40_000_000, 3_000_000_000], nanoseconds) == TS
     assert result_time_base([0, 2_000, 4_000], nanoseconds) == Fraction(1, 10**6)
+
+
+def test_packets_that_are_decoded_keep_times_that_repeat() -> None:
+    times = PacketClock(Clock(MS), must_grow=False)
+    placed = [times.place(dts, dts, 1) for dts in (0, 1, 2, 3, 3, 4, 5)]
+    assert [place and place[1] for place in placed] == [0, 1, 2, 3, 3, 4, 5]

@@ -156,6 +156,8 @@ def _starts() -> Iterator[Recipe]:
     family = "clocks that do not start at 0"
     offsets = ("0.02", "0.5", "7", "4557", "95442.9", "95443.7", "1000000")
     for (container, sound), offset in itertools.product(_WITH_SOUND.items(), offsets):
+        if container == "avi":
+            continue  # It has no time to start at.
         command: Command = (*PICTURE, *SOUND, *X264_B, *sound, "-output_ts_offset", offset)
         yield _one(family, f"{container} from {offset} s", f"clip.{container}", *command)
     for container, late in itertools.product(("mp4", "mkv", "ts", "mov"), ("v", "a")):
@@ -200,16 +202,14 @@ def _edits() -> Iterator[Recipe]:
 
 def _joined() -> Iterator[Recipe]:
     family = JOINED
-    for second_offset, sound in itertools.product(("0", "0.3", "50", "95443"), (False, True)):
-        with_sound, audio = (SOUND, ("-c:a", "mp2")) if sound else ((), ())
-        first = (*PICTURE, *with_sound, *X264, *audio, "a.ts")
-        offset = ("-output_ts_offset", second_offset)
-        second = (*PICTURE, *with_sound, *X264, *audio, *offset, "b.ts")
-        join = ("-f", "data", "-i", "concat:a.ts|b.ts", "-map", "0", "-c", "copy")
+    # Without sound: with it, ffmpeg's program leaves a hole between the two.
+    for second_offset in ("0", "0.3", "50", "95443"):
+        first = (*PICTURE, *X264, "a.ts")
+        second = (*PICTURE, *X264, "-output_ts_offset", second_offset, "b.ts")
         # As `cat` would: bytes after bytes.
-        command = (*join, "-f", "data", "clip.ts")
-        name = f"ts after ts, second from {second_offset} s{', with sound' if sound else ''}"
-        yield Recipe(family, name, "clip.ts", (first, second, command))
+        join = ("-f", "data", "-i", "concat:a.ts|b.ts", "-map", "0", "-c", "copy")
+        commands = (first, second, (*join, "-f", "data", "clip.ts"))
+        yield Recipe(family, f"ts after ts, second from {second_offset} s", "clip.ts", commands)
 
 
 def _rates() -> Iterator[Recipe]:
