@@ -330,5 +330,7 @@ def test_lossless_sound_that_players_do_not_read_in_mp4_keeps_its_samples(
     result, [note] = result_of(clip, tiny_weights)
     assert "without loss" in note
     expected, found = heard(clip, sample_format="s32le"), heard(result, sample_format="s32le")
-    assert np.array_equal(found, expected[: len(found)])
+    # ffmpeg makes 32 bits of WavPack; 24 is what the note promises, and all that the others have.
+    assert np.array_equal(found >> 8, expected[: len(found)] >> 8)
+    assert codec == "wavpack" or np.array_equal(found, expected[: len(found)])
     assert len(found) == pytest.approx(len(expected), abs=2100)
