@@ -22,8 +22,9 @@ _NAMES = {
 
 def side_data_warnings(image: av.VideoFrame) -> tuple[str, ...]:
     """A line that names what of a clip's first picture PyAV cannot write into a file."""
-    # Iterating over it gives the data, not their kinds.
-    kinds = {data.type.name for data in side_data_of(image)}
+    # Asked by name: iterating over it gives the data in PyAV 18, and their kinds in PyAV 19.
+    found = side_data_of(image)
+    kinds = {name for name in _NAMES if name in found}
     if has_icc_profile(image):
         kinds.add("ICC_PROFILE")
     names = [name for kind, name in _NAMES.items() if kind in kinds]
