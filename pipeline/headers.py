@@ -16,6 +16,8 @@ from av.container import InputContainer
 
 _MOST_HEADER_BYTES = 64 << 20
 _MOST_ELEMENTS = 10_000
+_DAMAGED = (ValueError, struct.error, ZeroDivisionError, OverflowError)
+"""What reading sizes and numbers that make no sense raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def read_track_headers(path: Path, container: InputContainer) -> dict[int, Track
                 return {s.index: by_id[s.id] for s in container.streams if s.id in by_id}
             if "matroska" in names:
                 return dict(enumerate(_matroska_tracks(file)))
-    except (OSError, ValueError, struct.error, ZeroDivisionError, OverflowError):
+    except (OSError, *_DAMAGED):
         pass  # FFmpeg reads what it can of a damaged header, and says what it could not.
     return {}
 
@@ -89,7 +91,10 @@ def lacks_mp4_index(path: Path) -> bool:
         if file.read(12)[4:8] not in (b"ftyp", b"mdat", b"wide"):
             return False
         file.seek(0)
-        return not _mp4_moov(file)
+        try:
+            return not _mp4_moov(file)
+        except _DAMAGED:
+            return False
 
 
 def _mp4_moov(file: BinaryIO) -> bytes:

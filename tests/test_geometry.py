@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.config import DetectOptions, EncodeOptions
 from pipeline.errors import InputError
 from pipeline.geometry import Display, geometry_of, side_data_of
-from pipeline.headers import Crop, read_track_headers
+from pipeline.headers import Crop, lacks_mp4_index, read_track_headers
 from tests.conftest import SHARED, process, read_detections, write_clip
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
@@ -141,6 +141,14 @@ def test_no_header_however_damaged_fails(
     damaged.write_bytes(whole[:place] + content + whole[place + len(content) :])
     with av.open(str(sound)) as container:
         read_track_headers(damaged, container)
+    lacks_mp4_index(damaged)
+
+
+def test_a_size_beyond_all_files_is_no_error(tmp_path: Path) -> None:
+    damaged = tmp_path / "clip.mp4"
+    content = struct.pack(">I4s8x", 16, b"ftyp") + struct.pack(">I4sQ", 1, b"mdat", 2**64 - 1)
+    damaged.write_bytes(content)
+    assert not lacks_mp4_index(damaged)
 
 
 # --- upright ------------------------------------------------------------------------------------
