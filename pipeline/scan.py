@@ -300,7 +300,7 @@ def _sounds(read: _Read, shifts: dict[int, tuple[Shift, ...]], video: Span) -> _
                 f"stream {index} ({stream.type}) has times that have nothing to do with those of "
                 "the picture: it begins with the picture"
             )
-        elif index in spans and spans[index].start < origin:
+        elif index in spans and origin - spans[index].start > tick:
             found.notes.append(
                 f"stream {index} ({stream.type}) begins {float(origin - spans[index].start):.2f} s "
                 "before the picture: that part was left out"

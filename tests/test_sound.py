@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -255,7 +256,9 @@ def test_pcm_keeps_its_samples(tmp_path: Path, tiny_weights: Path, kind: str, su
     assert ["without loss" in note for note in notes] == [] if copied else [True]
     [stream] = probed(result, "a")
     assert stream["codec_name"] == (f"pcm_{kind}" if copied else "alac")
-    assert stream["channel_layout"] == "stereo"
+    assert stream["channels"] == 2
+    with av.open(str(result)) as container:  # Of PCM, older ffprobe does not read it from MP4.
+        assert container.streams.audio[0].layout.name == "stereo"
 
 
 LAYOUTS = {1: "mono", 2: "stereo", 4: "4.0", 6: "5.1", 8: "7.1"}
