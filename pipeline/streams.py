@@ -238,8 +238,10 @@ def _name(stream: Stream) -> str:
 def _add_copy(out: OutputContainer, stream: Stream) -> Stream:
     copy = out.add_stream_from_template(stream, opaque=True)
     if isinstance(stream, AudioStream) and isinstance(copy, AudioStream):
-        layout = usual_layout(stream.codec_context.layout.nb_channels)
-        if layout is not None and not has_layout(stream.codec_context):
+        context = stream.codec_context
+        named = context.layout.name if has_layout(context) else None
+        # Always, and before anything reads it: the copy has the file's, which may be a custom one.
+        if layout := named or usual_layout(context.layout.nb_channels):
             copy.codec_context.layout = layout
     return copy
 
