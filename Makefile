@@ -76,7 +76,7 @@ test: $(VENV)/.installed-dev ## run all tests, with coverage
 	$(BIN)/python -m pytest -m "not torture and not conformance" --cov --cov-report=term $(ARGS)
 
 torture: $(VENV)/.installed-dev ## make faults on purpose, by the hundred; writes docs/reliability.md
-	$(BIN)/python -m pytest -m torture -o faulthandler_timeout=18000 --table docs/reliability.md tests/torture $(ARGS)
+	$(BIN)/python -m pytest -m torture -o faulthandler_timeout=18000 --table docs/reliability.md tests/torture tests/test_compiled.py $(ARGS)
 
 conformance: $(VENV)/.installed-dev ## hold a thousand clips against what ffmpeg shows of them; writes docs/reliability.md
 	$(BIN)/python -m pytest -m conformance --table docs/reliability.md tests/conformance $(ARGS)

@@ -87,9 +87,8 @@ def _mux(
                     annotated, _ = picture_track(source, other)
                     offset = timeline.offset_seconds if timeline else Fraction(0)
                     carry_metadata(other, annotated, out, video, end_seconds, offset)
-                    targets, converters = add_streams(
-                        out, other, plan_streams(source, other, left_out), end_seconds
-                    )
+                    plans = plan_streams(source, other, annotated, left_out)
+                    targets, converters = add_streams(out, other, plans, end_seconds)
                     clocks = _clocks(other, targets, converters.keys(), timeline)
                     packets = _packets(other, targets, clocks, notes, end_seconds)
                     sources.append(converted(packets, converters))

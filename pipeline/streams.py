@@ -77,7 +77,7 @@ def stream_warnings(
     """
     with open_input(source, limits) as container:
         annotated, _ = picture_track(source, container)
-        plans = plan_streams(source, container, left_out)
+        plans = plan_streams(source, container, annotated, left_out)
         return [
             *(plan.warning for plan in plans if plan.warning),
             *metadata_warnings(container, annotated),
@@ -87,13 +87,13 @@ def stream_warnings(
 def plan_streams(
     source: Path,
     container: InputContainer,
+    annotated: VideoStream,
     left_out: Mapping[int, str] = MappingProxyType({}),
 ) -> list[StreamPlan]:
     """A plan for each stream but the video that is annotated, in their order.
 
     left_out: why some cannot be carried, whatever their codec, by index.
     """
-    annotated, _ = picture_track(source, container)
     replace_custom_layouts(container)
     headers = read_track_headers(source, container)
     return [
