@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from pipeline.errors import InferenceError
-from pipeline.machine import nicer
+from pipeline.machine import nicer, process_cpu_seconds, thread_cpu_seconds
 
 CLOSE_SECONDS = 2.0
 """How long `close`, and the end of the interpreter, wait for what goes on by itself if need be."""
@@ -51,6 +52,25 @@ def core() -> ov.Core:
 def compile_for(model: ov.Model, device: str, config: dict[str, str]) -> ov.CompiledModel:
     """Compile, for a `Compiled` to own; the threads that infer are nicer. Raises RuntimeError."""
     return nicer(INFERENCE_NICENESS, lambda: core().compile_model(model, device, config))
+
+
+def infers(thread_id: int) -> bool:
+    """Whether a thread of this process, by the kernel's id, is as nice as those that infer."""
+    try:
+        niceness = os.getpriority(os.PRIO_PROCESS, thread_id)
+    except OSError:
+        return False  # It has ended.
+    return niceness == min(os.getpriority(os.PRIO_PROCESS, 0) + INFERENCE_NICENESS, 19)
+
+
+def inference_cpu_seconds() -> float:
+    """CPU time of all threads that infer so far; of the process where threads have no niceness.
+
+    Threads of the host program do not count, whatever they do.
+    """
+    if sys.platform != "linux":
+        return process_cpu_seconds()
+    return sum(s for thread_id, s in thread_cpu_seconds().items() if infers(thread_id))
 
 
 class Requests:

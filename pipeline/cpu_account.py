@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.compiled import INFERENCE_NICENESS
+from pipeline.compiled import infers
 from pipeline.machine import thread_cpu_seconds
 
 INFERENCE, DECODER, ENCODER = "inference", "decoder", "encoder"
@@ -46,7 +45,7 @@ class CpuAccount:
             if thread_id == threading.get_native_id():
                 continue
             name = names.get(thread_id)
-            if name is None and _infers(thread_id):
+            if name is None and infers(thread_id):
                 name = INFERENCE
             name = name or called.get(thread_id) or _name_of(thread_id)
             if name != DECODING_THREAD:  # It may be about to end.
@@ -55,15 +54,6 @@ class CpuAccount:
         ended = INFERENCE if all_infer or not now else ENDED
         spent[ended] += max(0.0, total - sum(spent.values()))
         return dict(spent)
-
-
-def _infers(thread_id: int) -> bool:
-    """Whether a thread is as nice as those that OpenVINO starts are made."""
-    try:
-        niceness = os.getpriority(os.PRIO_PROCESS, thread_id)
-    except OSError:
-        return False
-    return niceness == min(os.getpriority(os.PRIO_PROCESS, 0) + INFERENCE_NICENESS, 19)
 
 
 def _name_of(thread_id: int) -> str:

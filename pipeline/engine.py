@@ -53,8 +53,8 @@ class Pool(Protocol[_Job]):
     @property
     def num_running(self) -> int: ...
 
-    def stalled_seconds(self) -> float:
-        """How long requests have been running without one of them finishing; 0 if none runs."""
+    def cpu_seconds(self) -> float:
+        """CPU time so far of the threads that infer, in this pool and in others."""
         ...
 
     def next_input(self) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from pipeline.compiled import Compiled, compile_for, core
+from pipeline.compiled import Compiled, compile_for, core, inference_cpu_seconds
 from pipeline.config import InferOptions
 from pipeline.engine import Engine, Heads, Job, Pool, inference_error
 from pipeline.errors import InferenceError, ModelError, UsageError, reason_of
@@ -245,11 +245,8 @@ class InferPool(Pool[Job]):
     def num_running(self) -> int:
         return len(self._running)
 
-    def stalled_seconds(self) -> float:
-        starts = [running.started_seconds for running in list(self._running.values())]
-        if not starts:
-            return 0.0
-        return time.perf_counter() - max(min(starts), self._last_done_seconds)
+    def cpu_seconds(self) -> float:
+        return inference_cpu_seconds()
 
     def next_input(self) -> NDArray[np.uint8]:
         if self._filling is None:

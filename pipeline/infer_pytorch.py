@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.engine import Engine, Heads, Job, Pool, inference_error
 from pipeline.errors import InferenceError, ModelError
 from pipeline.letterbox import PADDING_VALUE
-from pipeline.machine import available_cores
+from pipeline.machine import available_cores, process_cpu_seconds
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.pytorch import YOLOv5, read_pytorch
 
@@ -84,18 +84,17 @@ class PyTorchPool(Pool[Job]):
             self._free.put(np.full(input_shape[1:], PADDING_VALUE, np.uint8))
         self._waiting: SimpleQueue[tuple[Job, NDArray[np.uint8]] | None] = SimpleQueue()
         self._filling: NDArray[np.uint8] | None = None
-        self._started_seconds: float | None = None
+        self._is_running = False
         self._error: InferenceError | None = None
         self._worker: threading.Thread | None = None
         self._is_closed = False
 
     @property
     def num_running(self) -> int:
-        return int(self._started_seconds is not None)
+        return int(self._is_running)
 
-    def stalled_seconds(self) -> float:
-        started = self._started_seconds
-        return 0.0 if started is None else time.perf_counter() - started
+    def cpu_seconds(self) -> float:
+        return process_cpu_seconds()
 
     def next_input(self) -> NDArray[np.uint8]:
         if self._filling is None and not self._is_closed:
@@ -144,9 +143,9 @@ class PyTorchPool(Pool[Job]):
         while (work := self._waiting.get()) is not None:
             job, pixels = work
             if self._error is None and not self._is_closed:
-                self._started_seconds = time.perf_counter()
+                self._is_running = True
                 self._infer(job, pixels)
-                self._started_seconds = None
+                self._is_running = False
             self._free.put(pixels)
 
     def _infer(self, job: Job, pixels: NDArray[np.uint8]) -> None:

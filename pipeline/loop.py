@@ -31,7 +31,6 @@ from pipeline.errors import InferenceError, PipelineError, located
 from pipeline.frames import Frame, VideoInfo
 from pipeline.interpolate import fill_in
 from pipeline.letterbox import Letterbox
-from pipeline.machine import process_cpu_seconds
 from pipeline.model.prepare import PreparedModel
 from pipeline.position import Place, Step
 from pipeline.postprocess import Candidates, detections_from
@@ -318,18 +317,18 @@ class FrameLoop:
         """Wait for what comes next. Raises InferenceError if the model has hung.
 
         Measured in progress of the threads, because a busy machine or a large input takes its time:
-        requests have hung if none finishes while this process uses no CPU time for the limit, or
+        requests have hung if none finishes while these use no CPU time for the limit, or
         as much of it as all of them may take together.
         """
         limit_seconds, pool = self._stall_seconds, self._pool
         most_cpu_seconds = limit_seconds * pool.num_requests * pool.batch
         blocked_seconds = spent_seconds = 0.0
-        before = process_cpu_seconds()
+        before = pool.cpu_seconds()
         while True:
             try:
                 return self._arrived.get(timeout=_POLL_SECONDS)
             except Empty:
-                now = process_cpu_seconds()
+                now = pool.cpu_seconds()
                 used, before = now - before, now
                 spent_seconds += used
                 # Looks are counted: for a process that was stopped (Ctrl-Z), only time passes.

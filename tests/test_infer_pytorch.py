@@ -56,7 +56,6 @@ def heads_of(engine: Engine, num_pictures: int) -> dict[int, list[NDArray[np.flo
     pool.drain()
     assert errors == []
     assert pool.num_running == 0
-    assert pool.stalled_seconds() == 0
     return found
 
 
@@ -208,24 +207,3 @@ def test_an_inference_that_fails_is_an_error_of_a_later_wait_and_of_every_drain(
             pool.drain()
         assert "\n" not in str(caught.value)
     assert done == []
-
-
-def test_the_time_without_an_answer_grows_until_there_is_one(prepared: PreparedModel) -> None:
-    reached, looked = threading.Event(), threading.Event()
-
-    def hold(*_: object) -> None:
-        reached.set()
-        assert looked.wait(30)
-
-    errors: list[BaseException] = []
-    pool = PyTorchEngine(prepared).open_pool(hold, errors.append)
-    assert pool.stalled_seconds() == 0
-    pool.next_input()
-    pool.submit(0)
-    assert reached.wait(30)
-    ages = [pool.stalled_seconds() for _ in range(2)]
-    assert pool.num_running == 1
-    looked.set()
-    pool.drain()
-    assert 0 < ages[0] < ages[1]
-    assert errors == []
