@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
-    from pipeline.config import (
+    from pipeline.core.config import (
         AutoOptions,
         DetectOptions,
         EncodeOptions,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         ProcessConfig,
         SyntheticOptions,
     )
-    from pipeline.errors import (
+    from pipeline.core.errors import (
         EncodeError,
         FolderInUse,
         InferenceError,
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
         UsageError,
         WorkerDied,
     )
-    from pipeline.progress import Progress
-    from pipeline.run import process_video
+    from pipeline.core.progress import Progress
+    from pipeline.run.process import process_video
 
 __all__ = [
     "AutoOptions",
@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 
-_MODULES = ("config", "errors", "progress", "run")
+_MODULES = ("core.config", "core.errors", "core.progress", "run.process")
 """Where the public names are; the last one loads openvino, av and cv2."""
 
 

@@ -17,7 +17,7 @@ def main() -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # As nohup asks for.
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        from pipeline import cli
+        from pipeline.cli import commands as cli
 
         return cli.main()
     except KeyboardInterrupt:

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from busy_clip import PICTURES, busy_clip
 from end_to_end import EndToEnd, Round
 
-from pipeline.config import EncodeOptions
-from pipeline.errors import PipelineError
-from pipeline.infer import resolved_precision
-from pipeline.machine import available_cores, processor_name
+from pipeline.core.config import EncodeOptions
+from pipeline.core.errors import PipelineError
+from pipeline.core.machine import available_cores, processor_name
+from pipeline.inference.openvino import resolved_precision
 
 DEFAULT_CLIP = Path("../shared/videos/car-detection.mp4")
 

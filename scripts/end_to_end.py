@@ -19,19 +19,21 @@ from steps_alone import StepsAlone, infer_alone
 from stock_model import stock_model
 from worker_per_core import Work, worker_per_core_fps
 
-from pipeline.config import EncodeOptions, InferOptions, ProcessConfig
-from pipeline.decode import VideoReader
-from pipeline.engine import Engine
-from pipeline.infer import load_engine
-from pipeline.machine import available_cores
+from pipeline.core.cache import cache_dir
+from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig
+from pipeline.core.machine import available_cores
+from pipeline.core.progress import no_progress
+from pipeline.frames.calibration import calibration_of_source
+from pipeline.frames.decode import VideoReader
+from pipeline.inference.engine import Engine
+from pipeline.inference.openvino import load_engine
+from pipeline.inference.selection import rule
+from pipeline.measure.benchmark import benchmark_app_fps
+from pipeline.measure.own_process import in_own_process
 from pipeline.model.prepare import prepare_model
-from pipeline.model.quantize import calibration_of_source, prepare_int8
-from pipeline.model.weights import cache_dir, find_weights
-from pipeline.progress import no_progress
-from pipeline.run import process_video
-from pipeline.throughput.benchmark import benchmark_app_fps
-from pipeline.throughput.measure import in_own_process
-from pipeline.throughput.selection import rule
+from pipeline.model.quantize import prepare_int8
+from pipeline.model.weights import find_weights
+from pipeline.run.process import process_video
 
 SERIAL_PROGRAM = Path(__file__).with_name("serial_program.py")
 

@@ -19,12 +19,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from batch_overhead import write_repeated
 
-from pipeline.config import ClusterOptions, ProcessConfig
-from pipeline.executors import Executor, open_executor
-from pipeline.machine import available_cores
-from pipeline.model.loaded import Models
-from pipeline.position import Position
-from pipeline.run import process_video
+from pipeline.core.config import ClusterOptions, ProcessConfig
+from pipeline.core.machine import available_cores
+from pipeline.core.position import Position
+from pipeline.execution.executor import Executor
+from pipeline.execution.launch import open_executor
+from pipeline.inference.models import Models
+from pipeline.run.process import process_video
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from pipeline import ProcessConfig, process_video
+from pipeline.core.progress import no_progress
 from pipeline.model.prepare import prepare_model, save_prepared
-from pipeline.progress import no_progress
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 HEAVY = {"torch", "onnx", "ultralytics", "nncf", "matplotlib"}

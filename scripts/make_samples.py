@@ -20,11 +20,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import EncodeOptions, InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.outputs import ANNOTATED_NAMES, DETECTIONS_NAME
-from pipeline.run import process_video
-from pipeline.scene import Scene
-from pipeline.synthetic import SyntheticSource
+from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.run.outputs import ANNOTATED_NAMES, DETECTIONS_NAME
+from pipeline.run.process import process_video
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.source import SyntheticSource
 
 CLIP = SyntheticOptions(num_frames=150, size_wh=(640, 360), frame_rate=Fraction(30), seed=6)
 CLIP_NAME, EXPECTED_NAME = "clip.mp4", "clip.detections.jsonl"

@@ -27,23 +27,23 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline.capacity.sizing import Costs
-from pipeline.checksum import file_sha256
-from pipeline.config import ProcessConfig
-from pipeline.decode import VideoReader
-from pipeline.executors import Done
-from pipeline.executors.local import LocalExecutor
-from pipeline.frames import Segment
-from pipeline.journal import Journal
-from pipeline.machine import available_cores, process_cpu_seconds, processor_name
-from pipeline.model.loaded import Models
-from pipeline.mux import mux, verify
-from pipeline.outputs import join_lines
-from pipeline.plan import plan_clip
-from pipeline.position import Position
-from pipeline.run import process_video
-from pipeline.scan import scan_clip
-from pipeline.segment import OpenClip, SegmentTask, open_source
+from pipeline.core.config import ProcessConfig
+from pipeline.core.files import file_sha256
+from pipeline.core.machine import available_cores, process_cpu_seconds, processor_name
+from pipeline.core.position import Position
+from pipeline.execution.executor import Done
+from pipeline.execution.journal import Journal
+from pipeline.execution.local import LocalExecutor
+from pipeline.frames.decode import VideoReader
+from pipeline.frames.segment import OpenClip, SegmentTask, open_source
+from pipeline.inference.models import Models
+from pipeline.measure.sizing import Costs
+from pipeline.media.cut import plan_clip
+from pipeline.media.frame import Segment
+from pipeline.media.mux import mux, verify
+from pipeline.media.scan import scan_clip
+from pipeline.run.outputs import join_lines
+from pipeline.run.process import process_video
 
 _SEGMENT_SECONDS = (1.0, 4.0)
 _NUM_FRAMES = 600

@@ -17,13 +17,13 @@ from queue import SimpleQueue
 import psutil
 import ray
 
-from pipeline.config import InferOptions, ProcessConfig
-from pipeline.errors import PipelineError
-from pipeline.executors.actors import ActorPool
-from pipeline.executors.worker import Attempt, Job, SharedModel
-from pipeline.frames import Segment
-from pipeline.machine import process_cpu_seconds
-from pipeline.segment import SegmentFiles, SegmentTask
+from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.core.errors import PipelineError
+from pipeline.core.machine import process_cpu_seconds
+from pipeline.execution.actors import ActorPool
+from pipeline.execution.segment_worker import Attempt, Job, SharedModel
+from pipeline.frames.segment import SegmentFiles, SegmentTask
+from pipeline.media.frame import Segment
 
 MAKING = Path("/shared/output/clip/.partial/making")
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parent))
 from stock_model import plain_nms, stock_model
 
-from pipeline.letterbox import Letterbox, input_size_wh, letterbox
-from pipeline.model.weights import cache_dir
+from pipeline.core.cache import cache_dir
+from pipeline.model.letterbox import Letterbox, input_size_wh, letterbox
 
 
 def prepare(bgr: NDArray[np.uint8], box: Letterbox) -> NDArray[np.float32]:

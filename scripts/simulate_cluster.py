@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.batch.footage import ClipHeader
-from pipeline.capacity.schedule import ClipWork, Cluster, Schedule, simulate
-from pipeline.capacity.sizing import Costs, JobOptions, clip_work, segment_frames, storage_bytes
+from pipeline.measure.schedule import ClipWork, Cluster, Schedule, simulate
+from pipeline.measure.sizing import Costs, JobOptions, clip_work, segment_frames, storage_bytes
 
 _RATE = Fraction(25)
 _BYTES_PER_SECOND = 250_000  # 2 Mbit/s.

@@ -11,18 +11,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.annotate import Annotator
-from pipeline.config import DetectOptions, EncodeOptions
-from pipeline.decode import VideoReader
-from pipeline.detections import Detections
-from pipeline.encode import VideoEncoder
-from pipeline.engine import Engine, Heads, Pool
-from pipeline.frames import Frame, VideoInfo
-from pipeline.letterbox import letterbox
-from pipeline.library_threads import one_library_thread
+from pipeline.core.boxes import Detections
+from pipeline.core.config import DetectOptions, EncodeOptions
+from pipeline.core.library_threads import one_library_thread
+from pipeline.frames.annotate import Annotator
+from pipeline.frames.decode import VideoReader
+from pipeline.frames.encode import VideoEncoder
+from pipeline.inference.engine import Engine, Heads, Pool
+from pipeline.media.frame import Frame, VideoInfo
+from pipeline.model.letterbox import letterbox
+from pipeline.model.postprocess import Candidates, detections_from
 from pipeline.model.prepare import PreparedModel
-from pipeline.postprocess import Candidates, detections_from
-from pipeline.preprocess import Preprocessor
+from pipeline.model.preprocess import Preprocessor
 
 DETECT = DetectOptions()
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.heads import HeadLayout
+from pipeline.model.heads import HeadLayout
 from pipeline.model.pytorch import YOLOv5, read_pytorch
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import cv2
 
-from pipeline.config import SyntheticOptions
-from pipeline.scene import Scene, Truth
-from pipeline.truth import coco_truth, truth_records
+from pipeline.core.config import SyntheticOptions
+from pipeline.synthetic.scene import Scene, Truth
+from pipeline.synthetic.truth import coco_truth, truth_records
 
 
 def main() -> None:

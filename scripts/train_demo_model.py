@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from training_scenes import FIRST_TRAINING_SEED, Batch, TrainingScenes
 from yolov5n import in_channels_last, new_yolov5n, save_checkpoint
 
-from pipeline.heads import STRIDES
+from pipeline.model.heads import STRIDES
 from pipeline.model.pytorch import YOLOv5
-from pipeline.scene import Scene
-from pipeline.sprites import CLASS_NAMES
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.sprites import CLASS_NAMES
 
 _LEARNING_RATE = 3e-3
 _LAST_LEARNING_RATE = 0.02

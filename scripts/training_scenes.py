@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scene import Scene
+from pipeline.synthetic.scene import Scene
 
 FIRST_TRAINING_SEED = 1 << 40
 """Scenes of this seed and above are for training; judge on others."""

@@ -20,21 +20,22 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.annotate import Annotator
-from pipeline.compiled import Compiled
-from pipeline.config import DetectOptions, EncodeOptions, InferOptions
-from pipeline.decode import VideoReader
-from pipeline.encode import VideoEncoder
-from pipeline.infer import OpenVinoEngine
-from pipeline.letterbox import PADDING_VALUE, letterbox
-from pipeline.library_threads import one_library_thread
-from pipeline.machine import available_cores
+from pipeline.core.config import DetectOptions, EncodeOptions, InferOptions
+from pipeline.core.library_threads import one_library_thread
+from pipeline.core.machine import available_cores
+from pipeline.core.progress import no_progress
+from pipeline.frames.annotate import Annotator
+from pipeline.frames.calibration import calibration_of_source
+from pipeline.frames.decode import VideoReader
+from pipeline.frames.encode import VideoEncoder
+from pipeline.inference.openvino import OpenVinoEngine
+from pipeline.measure.own_process import in_own_process
+from pipeline.model.compiled import Compiled
+from pipeline.model.letterbox import PADDING_VALUE, letterbox
+from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.model.quantize import calibration_of_source, prepare_int8
-from pipeline.postprocess import detections_from
-from pipeline.preprocess import Preprocessor
-from pipeline.progress import no_progress
-from pipeline.throughput.measure import in_own_process
+from pipeline.model.preprocess import Preprocessor
+from pipeline.model.quantize import prepare_int8
 
 _IMGSZ = 640
 _WARM_UP_FRAMES = 20

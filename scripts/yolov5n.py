@@ -18,7 +18,7 @@ import torch  # isort: skip
 from torch import nn  # isort: skip
 from ultralytics.nn.modules import C3, SPPF, Bottleneck, Concat, Conv  # isort: skip
 
-from pipeline.heads import STRIDES
+from pipeline.model.heads import STRIDES
 
 AnchorsPx = Sequence[Sequence[tuple[float, float]]]
 

@@ -16,16 +16,16 @@ from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from pipeline.config import ProcessConfig, SyntheticOptions
-from pipeline.encode import ordinary_priority
-from pipeline.frames import ColorTags, VideoInfo
-from pipeline.heads import HeadLayout
+from pipeline.core.config import ProcessConfig, SyntheticOptions
+from pipeline.core.position import Position
+from pipeline.core.progress import ProgressCallback
+from pipeline.execution.supervise import Work
+from pipeline.frames.encode import ordinary_priority
+from pipeline.media.frame import ColorTags, VideoInfo
+from pipeline.model.heads import HeadLayout
 from pipeline.model.prepare import PreparedModel
-from pipeline.position import Position
-from pipeline.progress import ProgressCallback
-from pipeline.report import Report
-from pipeline.run import process_video
-from pipeline.supervise import Work
+from pipeline.run.process import process_video
+from pipeline.run.report import Report
 
 # How long a case takes says something about what else the machine does.
 settings.register_profile(
@@ -156,8 +156,8 @@ def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
         def require_not_stopped(self) -> None:
             pass
 
-    monkeypatch.setattr("pipeline.cli.supervise", here)
-    monkeypatch.setattr("pipeline.cli.Worker", WorkerHere)
+    monkeypatch.setattr("pipeline.cli.commands.supervise", here)
+    monkeypatch.setattr("pipeline.cli.commands.Worker", WorkerHere)
 
 
 def write_clip(

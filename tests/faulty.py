@@ -28,12 +28,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline import cli
 from pipeline.batch.work import ProcessClips
-from pipeline.config import ProcessConfig
-from pipeline.machine import available_cores
-from pipeline.position import Position
-from pipeline.progress import ProgressCallback
+from pipeline.cli import commands as cli
+from pipeline.core.config import ProcessConfig
+from pipeline.core.machine import available_cores
+from pipeline.core.position import Position
+from pipeline.core.progress import ProgressCallback
 
 
 def fail(fault: str) -> None:
@@ -60,8 +60,8 @@ def fail(fault: str) -> None:
             say(f"took {time.monotonic() - started}")
     elif fault in ("raise", "stick"):
         if fault == "stick":
-            from pipeline.decode import VideoReader
-            from pipeline.encode import VideoEncoder
+            from pipeline.frames.decode import VideoReader
+            from pipeline.frames.encode import VideoEncoder
 
             for owner, name in ((VideoEncoder, "abandon"), (VideoReader, "close")):
                 setattr(owner, name, never_come_back)
@@ -115,14 +115,15 @@ def at_call(number: int, fault: str, step: Callable[..., Any]) -> Callable[..., 
 
 def break_step(fault: str, step: str, frame: int) -> None:
     """Patch this process, which is the worker."""
-    from pipeline import loop, run
-    from pipeline.annotate import Annotator
-    from pipeline.decode import VideoReader
-    from pipeline.detections import Detections
-    from pipeline.encode import VideoEncoder
+    from pipeline.core.boxes import Detections
+    from pipeline.frames import loop as loop
+    from pipeline.frames.annotate import Annotator
+    from pipeline.frames.decode import VideoReader
+    from pipeline.frames.encode import VideoEncoder
     from pipeline.model import prepare
-    from pipeline.preprocess import Preprocessor
-    from pipeline.synthetic import SyntheticSource
+    from pipeline.model.preprocess import Preprocessor
+    from pipeline.run import process as run
+    from pipeline.synthetic.source import SyntheticSource
 
     def faulty_frames(whole: Callable[..., Any]) -> Callable[..., Any]:
         def frames(source: Any, *arguments: Any) -> Any:

@@ -248,7 +248,7 @@ def _work(weights: Path, folder: Path) -> None:
     """The worker's end: a path as JSON a line, an outcome a line."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    from pipeline.run import process_video  # Before the first file is timed.
+    from pipeline.run.process import process_video  # Before the first file is timed.
 
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
@@ -261,8 +261,8 @@ def _work(weights: Path, folder: Path) -> None:
 def _outcome_of(run: Any, path: Path, out: Path, weights: Path) -> dict[str, Any]:
     import av
 
-    from pipeline.config import EncodeOptions, InferOptions, ProcessConfig
-    from pipeline.errors import PipelineError
+    from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig
+    from pipeline.core.errors import PipelineError
 
     started = time.monotonic()
     result: dict[str, Any] = {"name": path.name}

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from pipeline import run as run_module
-from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.engine import Heads
-from pipeline.errors import PipelineError
-from pipeline.infer import InferPool, OpenVinoEngine
-from pipeline.machine import thread_ids
-from pipeline.progress import Progress
+from pipeline.core.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.errors import PipelineError
+from pipeline.core.machine import thread_ids
+from pipeline.core.progress import Progress
+from pipeline.inference.engine import Heads
+from pipeline.inference.openvino import InferPool, OpenVinoEngine
+from pipeline.run import process as run_module
 from tests.conftest import light_detector, prepared_light_detector
 
 STALL_SECONDS = 120

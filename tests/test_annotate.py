@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.annotate import Annotator, class_color
-from pipeline.detections import Detections
-from pipeline.frames import ColorTags, plane_rows
+from pipeline.core.boxes import Detections
+from pipeline.frames.annotate import Annotator, class_color
+from pipeline.media.frame import ColorTags, plane_rows
 from tests.conftest import gray, info_of, write_clip
 
 Planes = list[NDArray[np.uint8]]

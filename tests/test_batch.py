@@ -19,10 +19,10 @@ import pytest
 
 from pipeline.batch.batch import Batch
 from pipeline.batch.clips import Clip
-from pipeline.cli import main
-from pipeline.config import ClusterOptions, ProcessConfig
-from pipeline.errors import InputError, Interrupted, WorkerDied
-from pipeline.progress import Progress, ProgressCallback
+from pipeline.cli.commands import main
+from pipeline.core.config import ClusterOptions, ProcessConfig
+from pipeline.core.errors import InputError, Interrupted, WorkerDied
+from pipeline.core.progress import Progress, ProgressCallback
 from tests.conftest import with_light, write_clip
 from tests.test_public_api import HEAVY
 from tests.test_supervise import faulty, last_words, worker_pid
@@ -228,7 +228,7 @@ def test_a_result_that_is_not_that_of_this_clip_or_not_whole_is_not_skipped(
 def test_the_model_is_prepared_and_compiled_once_for_all_clips(
     footage: list[Path], usual: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.model import loaded
+    from pipeline.inference import models as loaded
 
     calls: list[str] = []
 
@@ -330,7 +330,7 @@ def test_a_batch_that_is_interrupted_tells_what_is_done_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from pipeline.encode import VideoEncoder
+    from pipeline.frames.encode import VideoEncoder
 
     calls, encode = itertools.count(1), VideoEncoder.encode
 
@@ -547,7 +547,7 @@ def test_the_parent_of_a_batch_has_imported_nothing_heavy(
 ) -> None:
     damage(footage[1])
     code = (
-        "import sys; from pipeline.cli import main; exit_code = main(sys.argv[1:]); "
+        "import sys; from pipeline.cli.commands import main; exit_code = main(sys.argv[1:]); "
         f"print(exit_code, *sorted(set({HEAVY}) & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -15,8 +15,8 @@ from end_to_end import Round
 from numpy.typing import NDArray
 from worker_per_core import Work, worker_per_core_fps
 
-from pipeline.config import EncodeOptions, InferOptions
-from pipeline.machine import available_cores
+from pipeline.core.config import EncodeOptions, InferOptions
+from pipeline.core.machine import available_cores
 from tests.conftest import CHECKPOINT, SHARED, needs_checkpoint, process, with_light, write_clip
 
 SHARED_PICTURES = SHARED / "coco128" / "images"

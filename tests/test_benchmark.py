@@ -17,15 +17,15 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.cli import main
-from pipeline.config import InferOptions, SyntheticOptions
-from pipeline.detections import Detections
-from pipeline.errors import InferenceError, UsageError
-from pipeline.throughput.agreement import agreement
-from pipeline.throughput.benchmark import BenchOptions, benchmark, benchmark_app_fps
-from pipeline.throughput.chart import table_lines, write_bench
-from pipeline.throughput.configurations import configurations
-from pipeline.throughput.measure import in_own_process
+from pipeline.cli.commands import main
+from pipeline.core.boxes import Detections
+from pipeline.core.config import InferOptions, SyntheticOptions
+from pipeline.core.errors import InferenceError, UsageError
+from pipeline.inference.configurations import configurations
+from pipeline.measure.agreement import agreement
+from pipeline.measure.benchmark import BenchOptions, benchmark, benchmark_app_fps
+from pipeline.measure.chart import table_lines, write_bench
+from pipeline.measure.own_process import in_own_process
 from tests.conftest import TINY_INPUT_WH
 
 SOURCE = SyntheticOptions(num_frames=6, size_wh=TINY_INPUT_WH)
@@ -245,7 +245,7 @@ def test_every_measurement_has_a_process_of_its_own() -> None:
 WAITING = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from pipeline.throughput.measure import in_own_process
+from pipeline.measure.own_process import in_own_process
 def main():
     print("ready", flush=True)
     in_own_process(time.sleep, 60)
@@ -285,14 +285,14 @@ def test_a_measurement_that_takes_too_long_is_ended_with_its_process() -> None:
 
 
 def test_all_configurations_have_a_colour_in_the_chart() -> None:
-    from pipeline.throughput.chart import FAMILY_COLORS
+    from pipeline.measure.chart import FAMILY_COLORS
 
     assert {entry.family for entry in configurations(2).values()} == set(FAMILY_COLORS)
 
 
 def test_int8_runs_under_the_best_float_configuration() -> None:
-    from pipeline.throughput.benchmark import Row, _int8_under_the_best
-    from pipeline.throughput.measure import ModelSpeed
+    from pipeline.measure.benchmark import Row, _int8_under_the_best
+    from pipeline.measure.own_process import ModelSpeed
 
     known = configurations(2)
     rows = [

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ModelError
+from pipeline.core.errors import ModelError
 from pipeline.model.layers import build_graph
 from pipeline.model.pytorch import read_pytorch
 from tests.conftest import CHECKPOINT, needs_checkpoint

@@ -18,13 +18,13 @@ import cv2
 import openvino
 import pytest
 
-from pipeline.cli import main
-from pipeline.errors import ModelError
-from pipeline.machine import available_cores
-from pipeline.parsers import parse_arguments
-from pipeline.progress import Progress
-from pipeline.terminal import ProgressPrinter
-from pipeline.throughput.configurations import BATCH_SIZES, configurations, named_options
+from pipeline.cli.commands import main
+from pipeline.cli.parsers import parse_arguments
+from pipeline.cli.terminal import ProgressPrinter
+from pipeline.core.errors import ModelError
+from pipeline.core.machine import available_cores
+from pipeline.core.progress import Progress
+from pipeline.inference.configurations import BATCH_SIZES, configurations, named_options
 from tests.conftest import TINY_INPUT_WH, with_light, write_clip
 from tests.test_checkpoint import save, three_convolutions
 
@@ -130,7 +130,7 @@ def test_only_the_scene_is_given_to_the_demo_model_unasked(
         seen.append((given, default))
         raise ModelError("seen")
 
-    monkeypatch.setattr("pipeline.run.find_weights", look_no_further)
+    monkeypatch.setattr("pipeline.run.process.find_weights", look_no_further)
     assert main(["process", *arguments]) == 1
     assert seen == [(asked_for, default)]
 
@@ -527,7 +527,7 @@ def test_what_nobody_expected_is_one_line_too(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr("pipeline.run.process_video", fail)
+    monkeypatch.setattr("pipeline.run.process.process_video", fail)
     assert main(["process", *SMALL, *usual]) == 1
     error = capsys.readouterr().err
     assert error.startswith("pipeline: unexpected ZeroDivisionError: first line second line")
@@ -611,7 +611,7 @@ sys.addaudithook(send)
 """Found by every Python that is started."""
 
 
-@pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.config", "argparse"])
+@pytest.mark.parametrize("module", ["pipeline.cli.commands", "pipeline.core.config", "argparse"])
 @pytest.mark.parametrize(
     ("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
@@ -696,7 +696,9 @@ def test_progress_and_errors_that_find_no_room_change_nothing(
         done = subprocess.run([*COMMAND, "process", "missing.mp4", *usual], stderr=full, timeout=90)
         assert done.returncode == 1
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr("pipeline.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(
+        "pipeline.cli.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds)
+    )
     with FULL.open("w") as full, ProgressPrinter() as progress:
         monkeypatch.setattr("sys.stderr", full)
         for done_frames in (1, 2, 3):
@@ -708,7 +710,9 @@ def test_away_from_a_terminal_progress_is_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr("pipeline.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(
+        "pipeline.cli.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds)
+    )
     with ProgressPrinter() as progress:
         for done in range(1, 6001):
             now.seconds += 0.01
@@ -727,7 +731,9 @@ def test_progress_on_many_clips_names_the_clip_and_its_number(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr("pipeline.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(
+        "pipeline.cli.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds)
+    )
     with ProgressPrinter() as progress:
         for name in ("name.mp4", "\x1b[31m" + 60 * "x"):
             now.seconds += 60
@@ -741,7 +747,9 @@ def test_work_of_unknown_length_tells_what_is_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr("pipeline.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(
+        "pipeline.cli.terminal.time", SimpleNamespace(monotonic=lambda: now.seconds)
+    )
     with ProgressPrinter() as progress:
         progress(Progress("frames", 1, None))
         now.seconds += 60

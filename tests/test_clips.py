@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.batch.clips import VIDEO_SUFFIXES, find_clips, names_many
-from pipeline.errors import UsageError
+from pipeline.core.errors import UsageError
 
 OUT = Path("out")
 

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.annotate import Annotator
-from pipeline.color import ToBgr, color_warnings
-from pipeline.config import EncodeOptions
-from pipeline.decode import VideoReader
-from pipeline.detections import Detections
-from pipeline.encode import VideoEncoder
-from pipeline.errors import InputError
-from pipeline.frames import ColorTags, Frame
-from pipeline.letterbox import letterbox
-from pipeline.preprocess import Preprocessor
+from pipeline.core.boxes import Detections
+from pipeline.core.config import EncodeOptions
+from pipeline.core.errors import InputError
+from pipeline.frames.annotate import Annotator
+from pipeline.frames.decode import VideoReader
+from pipeline.frames.encode import VideoEncoder
+from pipeline.media.color import ToBgr, color_warnings
+from pipeline.media.frame import ColorTags, Frame
+from pipeline.model.letterbox import letterbox
+from pipeline.model.preprocess import Preprocessor
 from tests.conftest import process
 
 Image = NDArray[np.uint8]

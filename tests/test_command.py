@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.arguments import process_config
-from pipeline.command import repeat_command
-from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.machine import available_cores
-from pipeline.parsers import parse_arguments
-from pipeline.throughput.configurations import configurations
+from pipeline.cli.arguments import process_config
+from pipeline.cli.parsers import parse_arguments
+from pipeline.core.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.machine import available_cores
+from pipeline.inference.configurations import configurations
+from pipeline.run.command import repeat_command
 from tests.conftest import process
 
 

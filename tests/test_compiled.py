@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.compiled import Compiled, compile_for
-from pipeline.config import InferOptions
-from pipeline.engine import Engine, Heads, Pool
-from pipeline.errors import InferenceError
-from pipeline.infer import InferPool, OpenVinoEngine
-from pipeline.model.loaded import Models
+from pipeline.core.config import InferOptions
+from pipeline.core.errors import InferenceError
+from pipeline.inference.engine import Engine, Heads, Pool
+from pipeline.inference.models import Models
+from pipeline.inference.openvino import InferPool, OpenVinoEngine
+from pipeline.model.compiled import Compiled, compile_for
 from tests.conftest import light_detector, prepared_light_detector
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -240,8 +240,8 @@ def test_an_engine_is_freed_without_the_garbage_collector(tmp_path: Path) -> Non
 AT_EXIT = """
 import sys, threading
 from pathlib import Path
-from pipeline.config import InferOptions
-from pipeline.infer import OpenVinoEngine
+from pipeline.core.config import InferOptions
+from pipeline.inference.openvino import OpenVinoEngine
 from tests.conftest import prepared_light_detector
 engine = OpenVinoEngine(prepared_light_detector(Path(sys.argv[2])), InferOptions(precision="f32"))
 reached = threading.Event()

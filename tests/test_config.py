@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import (
+from pipeline.core.config import (
     AutoOptions,
     ClusterOptions,
     DetectOptions,
@@ -24,8 +24,8 @@ from pipeline.config import (
     RemoteOptions,
     SyntheticOptions,
 )
-from pipeline.errors import UsageError
-from pipeline.throughput.benchmark import BenchOptions
+from pipeline.core.errors import UsageError
+from pipeline.measure.benchmark import BenchOptions
 
 OPTIONS: list[tuple[type, dict[str, Any]]] = [
     (InferOptions, {}),

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.throughput.configurations import (
+from pipeline.core.errors import UsageError
+from pipeline.inference.configurations import (
     AUTO,
     BASELINE,
     BATCH_SIZES,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from pipeline import process_video
-from pipeline.config import EncodeOptions, InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.progress import Progress
-from pipeline.report import Report
+from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.progress import Progress
+from pipeline.run.report import Report
 from tests.conftest import process
 from tests.test_checkpoint import save, small_yolov5
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.disk_space import is_disk_full
+from pipeline.core.disk_space import is_disk_full
 from tests.conftest import write_clip
 
 NUM_FRAMES = 50

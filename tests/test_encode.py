@@ -10,11 +10,11 @@ from pathlib import Path
 import av
 import pytest
 
-from pipeline.config import CODECS, MOST_CRF, PRESETS, EncodeOptions
-from pipeline.encode import VideoEncoder, encoder_settings, require_decodable
-from pipeline.errors import EncodeError, InputError, UsageError
-from pipeline.machine import thread_ids
-from pipeline.mux import mux, verify
+from pipeline.core.config import CODECS, MOST_CRF, PRESETS, EncodeOptions
+from pipeline.core.errors import EncodeError, InputError, UsageError
+from pipeline.core.machine import thread_ids
+from pipeline.frames.encode import VideoEncoder, encoder_settings, require_decodable
+from pipeline.media.mux import mux, verify
 from tests.conftest import gray, info_of, process, write_clip
 from tests.test_media import damage_packets
 

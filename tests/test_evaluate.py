@@ -14,16 +14,16 @@ import cv2
 import openvino as ov
 import pytest
 
-from pipeline.cli import main
-from pipeline.config import InferOptions
-from pipeline.errors import InputError, PipelineError, UsageError
-from pipeline.evaluate import Accuracy, Evaluation, evaluate
-from pipeline.infer import OpenVinoEngine, resolved_precision
+from pipeline.cli.commands import main
+from pipeline.core.config import InferOptions
+from pipeline.core.errors import InputError, PipelineError, UsageError
+from pipeline.core.notes import collected_notes
+from pipeline.core.progress import Progress
+from pipeline.inference.openvino import OpenVinoEngine, resolved_precision
+from pipeline.measure.evaluate import Accuracy, Evaluation, evaluate
+from pipeline.media.pictures import read_picture
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.quantize import prepare_int8
-from pipeline.notes import collected_notes
-from pipeline.pictures import read_picture
-from pipeline.progress import Progress
 from tests.conftest import (
     CHECKPOINT,
     SHARED,
@@ -245,7 +245,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_pytorch_is_judged_in_float32(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.infer.fastest_float_precision", lambda: "bf16")
+    monkeypatch.setattr("pipeline.inference.openvino.fastest_float_precision", lambda: "bf16")
     data = make_data(tmp_path / "data", num_pictures=3)
     by_pytorch = evaluate(
         data, weights=checkpoint, imgsz=IMGSZ, infer=InferOptions(engine="pytorch")
@@ -282,7 +282,7 @@ def test_int8_is_prepared_once_for_pictures_of_one_shape(
         prepared.append(prepare_int8(*arguments))
         return prepared[-1]
 
-    monkeypatch.setattr("pipeline.evaluate.prepare_int8", watched)
+    monkeypatch.setattr("pipeline.measure.evaluate.prepare_int8", watched)
     data, pictures = make_data(tmp_path / "data"), make_data(tmp_path / "calibration")
     found = evaluate(data, weights=tiny_weights, imgsz=IMGSZ, infer=INT8, calibration=pictures)
     [only_one] = prepared

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.weights import cache_dir
-from pipeline.throughput import float_precision
-from pipeline.throughput.float_precision import fastest_float_precision
+from pipeline.core.cache import cache_dir
+from pipeline.inference import precision as float_precision
+from pipeline.inference.precision import fastest_float_precision
 
 
 @pytest.fixture(autouse=True)

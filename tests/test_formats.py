@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.demuxers import ALLOWED_DEMUXERS, REFUSED_DEMUXERS
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
+from pipeline.media.demuxers import ALLOWED_DEMUXERS, REFUSED_DEMUXERS
 from tests.conftest import process, read_detections, write_clip
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")

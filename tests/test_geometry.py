@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.config import DetectOptions, EncodeOptions
-from pipeline.errors import InputError
-from pipeline.geometry import Display, geometry_of, side_data_of
-from pipeline.headers import Crop, lacks_mp4_index, read_track_headers
+from pipeline.core.config import DetectOptions, EncodeOptions
+from pipeline.core.errors import InputError
+from pipeline.media.geometry import Display, geometry_of, side_data_of
+from pipeline.media.headers import Crop, lacks_mp4_index, read_track_headers
 from tests.conftest import SHARED, process, read_detections, write_clip
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")

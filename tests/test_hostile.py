@@ -23,14 +23,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli import main
-from pipeline.config import LimitOptions
-from pipeline.decode import VideoReader
-from pipeline.errors import InputError, PipelineError, UsageError
-from pipeline.journal import open_journal
-from pipeline.printable import printable
-from pipeline.spool import spool, spooled
-from pipeline.work_folder import SPOOL_NAME
+from pipeline.cli.commands import main
+from pipeline.cli.spool import spool, spooled
+from pipeline.core.config import LimitOptions
+from pipeline.core.errors import InputError, PipelineError, UsageError
+from pipeline.core.text import printable
+from pipeline.core.work_folder import SPOOL_NAME
+from pipeline.execution.journal import open_journal
+from pipeline.frames.decode import VideoReader
 from tests.conftest import (
     TINY_LAYOUT,
     gray,

@@ -19,11 +19,10 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from pipeline.compiled import INFERENCE_NICENESS, Compiled
-from pipeline.config import InferOptions
-from pipeline.engine import Heads
-from pipeline.errors import InferenceError, ModelError, PipelineError, UsageError
-from pipeline.infer import (
+from pipeline.core.config import InferOptions
+from pipeline.core.errors import InferenceError, ModelError, PipelineError, UsageError
+from pipeline.inference.engine import Heads
+from pipeline.inference.openvino import (
     InferPool,
     OpenVinoEngine,
     compile_config,
@@ -32,6 +31,7 @@ from pipeline.infer import (
     require_device,
     resolved_precision,
 )
+from pipeline.model.compiled import INFERENCE_NICENESS, Compiled
 from pipeline.model.graph import with_batch
 from tests.conftest import gray, light_detector, prepared_light_detector, with_light
 
@@ -497,8 +497,8 @@ def test_facts_are_plain_values(tmp_path: Path) -> None:
 
 
 def held_to(cores: int, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("pipeline.infer.has_core_quota", lambda: True)
-    patch.setattr("pipeline.infer.available_cores", lambda: cores)
+    patch.setattr("pipeline.inference.openvino.has_core_quota", lambda: True)
+    patch.setattr("pipeline.inference.openvino.available_cores", lambda: cores)
 
 
 @pytest.mark.parametrize(
@@ -532,7 +532,7 @@ def test_a_number_of_threads_that_is_asked_for_goes_over_the_quota(
 
 
 def test_without_a_quota_openvino_counts_the_cores_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.infer.has_core_quota", lambda: False)
+    monkeypatch.setattr("pipeline.inference.openvino.has_core_quota", lambda: False)
     assert "INFERENCE_NUM_THREADS" not in compile_config(InferOptions(precision="f32"))
 
 
@@ -546,7 +546,7 @@ def test_a_precision_asked_for_is_taken() -> None:
 def test_what_is_left_open_is_the_float_precision_that_is_fast_here(
     monkeypatch: pytest.MonkeyPatch, asked: str, fastest: str
 ) -> None:
-    monkeypatch.setattr("pipeline.infer.fastest_float_precision", lambda: fastest)
+    monkeypatch.setattr("pipeline.inference.openvino.fastest_float_precision", lambda: fastest)
     assert resolved_precision(asked) == fastest
 
 
@@ -574,8 +574,8 @@ def test_only_the_cpu_gets_the_float_precision_that_was_measured_on_it(
     is_measured: bool,
     asked: str,
 ) -> None:
-    monkeypatch.setattr("pipeline.infer.fastest_float_precision", lambda: "bf16")
-    monkeypatch.setattr("pipeline.infer.available_devices", lambda: tuple(available))
+    monkeypatch.setattr("pipeline.inference.openvino.fastest_float_precision", lambda: "bf16")
+    monkeypatch.setattr("pipeline.inference.openvino.available_devices", lambda: tuple(available))
     assert resolved_precision(asked, device) == ("bf16" if is_measured else "auto")
     config = compile_config(InferOptions(device=device, precision=asked))
     assert config.get("INFERENCE_PRECISION_HINT") == ("bf16" if is_measured else None)
@@ -589,9 +589,9 @@ def test_a_gpu_gets_the_precision_that_was_asked_for() -> None:
 NICENESS = """
 import os, sys, threading
 from pathlib import Path
-from pipeline.config import InferOptions
-from pipeline.infer import OpenVinoEngine
-from pipeline.machine import thread_ids
+from pipeline.core.config import InferOptions
+from pipeline.inference.openvino import OpenVinoEngine
+from pipeline.core.machine import thread_ids
 from tests.conftest import prepared_light_detector
 prepared, before = prepared_light_detector(Path(sys.argv[1])), thread_ids()
 engine = OpenVinoEngine(prepared, InferOptions(precision="f32"))

@@ -12,13 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import InferOptions
-from pipeline.engine import Engine, Heads, Pool
-from pipeline.errors import InferenceError, ModelError
-from pipeline.infer import load_engine
-from pipeline.infer_pytorch import PyTorchEngine, PyTorchPool
+from pipeline.core.config import InferOptions
+from pipeline.core.errors import InferenceError, ModelError
+from pipeline.core.progress import no_progress
+from pipeline.inference.engine import Engine, Heads, Pool
+from pipeline.inference.openvino import load_engine
+from pipeline.inference.pytorch import PyTorchEngine, PyTorchPool
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.progress import no_progress
 from tests.conftest import prepared_light_detector, whole_heads
 from tests.test_checkpoint import save, small_yolov5
 
@@ -92,7 +92,7 @@ def test_its_facts_are_plain_values(prepared: PreparedModel) -> None:
 def test_it_keeps_to_the_cores_of_the_process(
     prepared: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.infer_pytorch.available_cores", lambda: 1)
+    monkeypatch.setattr("pipeline.inference.pytorch.available_cores", lambda: 1)
     engine = load_engine(prepared, PYTORCH)
     assert engine.facts()["num_threads"] == 1
     seen: list[int] = []

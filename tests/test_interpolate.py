@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.detections import Detections
-from pipeline.frames import Frame
-from pipeline.interpolate import fill_in, interpolate
+from pipeline.core.boxes import Detections
+from pipeline.frames.interpolate import fill_in, interpolate
+from pipeline.media.frame import Frame
 
 Box = tuple[int, float, tuple[float, float, float, float]]
 """Class, confidence, corners."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.judge import Judgement, judge
+from pipeline.synthetic.judge import Judgement, judge
 
 Box = tuple[int, float, list[float]]
 """Class, confidence, corners."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.letterbox import Letterbox, input_size_wh, letterbox
+from pipeline.model.letterbox import Letterbox, input_size_wh, letterbox
 
 sizes = st.tuples(st.integers(16, 4096), st.integers(16, 4096))
 input_sides = st.integers(1, 40).map(lambda n: 32 * n)

@@ -14,11 +14,11 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from pipeline import process_video
-from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.errors import PipelineError
-from pipeline.library_threads import one_library_thread
-from pipeline.machine import available_cores
-from pipeline.progress import Progress
+from pipeline.core.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.errors import PipelineError
+from pipeline.core.library_threads import one_library_thread
+from pipeline.core.machine import available_cores
+from pipeline.core.progress import Progress
 from tests.conftest import process
 from tests.test_checkpoint import save, small_yolov5
 
@@ -113,7 +113,7 @@ def settings():
     return cv2.getNumThreads(), [pool["num_threads"] for pool in threadpool_info()]
 cv2.setNumThreads(3)
 before = settings()
-import pipeline, pipeline.run, pipeline.preprocess
+import pipeline, pipeline.run.process, pipeline.model.preprocess
 pipeline.process_video
 assert settings()[0] == before[0], settings()
 assert settings()[1][: len(before[1])] == before[1], settings()
@@ -130,7 +130,7 @@ from pathlib import Path
 import numpy
 matrix = numpy.ones((500, 500))
 matrix @ matrix  # Starts the threads of BLAS.
-from pipeline.machine import thread_ids
+from pipeline.core.machine import thread_ids
 blas = thread_ids() - {threading.get_native_id()}
 from pipeline import ProcessConfig, SyntheticOptions, process_video
 

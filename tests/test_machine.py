@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.machine import available_cores
+from pipeline.core.machine import available_cores
 
 HOST_CORES = 16
 
@@ -132,8 +132,8 @@ def test_without_control_groups_the_affinity_counts(tmp_path: Path, sixteen_core
 
 
 RUN = """
-from pipeline.cli import main
-from pipeline.machine import available_cores
+from pipeline.cli.commands import main
+from pipeline.core.machine import available_cores
 print(available_cores())
 sys.exit(main(sys.argv[1:]))
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ModelError
+from pipeline.core.errors import ModelError
 from pipeline.model.layers import build_graph
 from tests.malicious import ATTACKS, BOMBS, LIVE, WRAPPINGS, line
 from tests.test_checkpoint import save, small_yolov5
@@ -24,7 +24,7 @@ MOST_MEGABYTES, MOST_SECONDS = 600, 15.0
 READ_ALL = """
 import json, resource, sys, time
 from pathlib import Path
-from pipeline.errors import ModelError
+from pipeline.core.errors import ModelError
 from pipeline.model.layers import build_graph
 
 def peak_mb():

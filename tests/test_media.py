@@ -18,11 +18,11 @@ import pytest
 from av.codec.context import Flags
 from numpy.typing import NDArray
 
-from pipeline.config import EncodeOptions
-from pipeline.decode import VideoReader
-from pipeline.encode import ordinary_priority
-from pipeline.errors import InputError
-from pipeline.frames import plane_rows
+from pipeline.core.config import EncodeOptions
+from pipeline.core.errors import InputError
+from pipeline.frames.decode import VideoReader
+from pipeline.frames.encode import ordinary_priority
+from pipeline.media.frame import plane_rows
 from tests.conftest import gray, process, read_detections, video_times, with_light
 
 Image = NDArray[np.uint8]

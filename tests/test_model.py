@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from pipeline.config import InferOptions
-from pipeline.detections import Detections
-from pipeline.errors import ModelError
-from pipeline.infer import compile_model
-from pipeline.letterbox import letterbox
+from pipeline.core.boxes import Detections
+from pipeline.core.config import InferOptions
+from pipeline.core.errors import ModelError
+from pipeline.core.progress import Progress, no_progress
+from pipeline.inference.openvino import compile_model
 from pipeline.model.graph import reshaped, with_batch
+from pipeline.model.letterbox import letterbox
+from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.postprocess import detections_from
-from pipeline.progress import Progress, no_progress
 from tests.conftest import (
     CHECKPOINT,
     TINY_INPUT_WH,
@@ -55,8 +55,8 @@ IMGSZ = 160
 CONVERT_IN_A_FRESH_PROCESS = """
 import sys
 from pathlib import Path
-from pipeline.infer import compile_model
-from pipeline.config import InferOptions
+from pipeline.inference.openvino import compile_model
+from pipeline.core.config import InferOptions
 from pipeline.model.prepare import prepare_model
 stages = []
 prepared = prepare_model(

@@ -15,7 +15,7 @@ from tests.conftest import needs_demo
 ROOT = Path(__file__).resolve().parents[1]
 WHERE = """
 from pipeline.model.weights import find_weights
-from pipeline.progress import no_progress
+from pipeline.core.progress import no_progress
 print(find_weights("demo", no_progress))
 """
 

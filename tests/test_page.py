@@ -8,8 +8,8 @@ from typing import Any
 import jinja2
 import pytest
 
-from pipeline.model.weights import cache_dir
-from pipeline.page import render_page
+from pipeline.core.cache import cache_dir
+from pipeline.run.page import render_page
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.throughput.benchmark import BenchOptions, benchmark
-from pipeline.throughput.chart import write_bench
+from pipeline.cli.commands import main
+from pipeline.measure.benchmark import BenchOptions, benchmark
+from pipeline.measure.chart import write_bench
 from tests.conftest import with_light, write_clip
 from tests.test_benchmark import SOURCE
 

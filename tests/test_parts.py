@@ -19,9 +19,9 @@ import pytest
 from onnx import TensorProto, helper
 from openvino import opset13 as ops
 
-from pipeline.errors import ModelError
+from pipeline.core.errors import ModelError
+from pipeline.core.progress import no_progress
 from pipeline.model.prepare import prepare_model
-from pipeline.progress import no_progress
 from tests.conftest import gray, light_detector, process, write_clip
 from tests.test_checkpoint import class_names, three_convolutions
 from tests.test_model import WIDE, Decoded, write_onnx
@@ -29,7 +29,7 @@ from tests.test_model import WIDE, Decoded, write_onnx
 READ_ALL = """
 import json, sys
 from pathlib import Path
-from pipeline.errors import ModelError
+from pipeline.core.errors import ModelError
 from pipeline.model.prepare import prepare_model
 for name in sys.argv[1:]:
     try:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.cli import main
-from pipeline.config import EncodeOptions, InferOptions, ProcessConfig
-from pipeline.errors import InputError, UsageError
-from pipeline.model.loaded import Models
-from pipeline.run import process_video
+from pipeline.cli.commands import main
+from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig
+from pipeline.core.errors import InputError, UsageError
+from pipeline.inference.models import Models
+from pipeline.run.process import process_video
 from tests.conftest import (
     CHECKPOINT,
     SHARED,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.frames import WHOLE, Segment
-from pipeline.plan import plan_clip, plan_synthetic, segments_of
-from pipeline.scan import scan_clip
-from pipeline.timeline import Packet
+from pipeline.media.cut import plan_clip, plan_synthetic, segments_of
+from pipeline.media.frame import WHOLE, Segment
+from pipeline.media.scan import scan_clip
+from pipeline.media.timeline import Packet
 from tests.conftest import gray, write_clip
 
 TIME_BASE = Fraction(1, 1000)

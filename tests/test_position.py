@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.position import Position, Step
-from pipeline.stats import RunStats
+from pipeline.core.position import Position, Step
+from pipeline.frames.stats import RunStats
 
 
 def encode_frame_412(position: Position) -> None:

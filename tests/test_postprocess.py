@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.detections import Detections
-from pipeline.heads import HeadConvolution, HeadLayout
-from pipeline.letterbox import Letterbox, letterbox
-from pipeline.postprocess import class_aware_nms, detections_from, select_candidates
+from pipeline.core.boxes import Detections
+from pipeline.model.heads import HeadConvolution, HeadLayout
+from pipeline.model.letterbox import Letterbox, letterbox
+from pipeline.model.postprocess import class_aware_nms, detections_from, select_candidates
 
 Heads = list[NDArray[np.float32]]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.frames import Frame
-from pipeline.letterbox import PADDING_VALUE, input_size_wh, letterbox
-from pipeline.preprocess import Preprocessor
+from pipeline.media.frame import Frame
+from pipeline.model.letterbox import PADDING_VALUE, input_size_wh, letterbox
+from pipeline.model.preprocess import Preprocessor
 
 LIMITED, FULL = 1, 2
 WHITE, BLACK, GRAY = (255, 255, 255), (0, 0, 0), (128, 128, 128)

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 import pipeline
-from pipeline import errors
-from pipeline.config import ProcessConfig
-from pipeline.errors import InputError, UsageError
-from pipeline.evaluate import evaluate
-from pipeline.progress import Progress
-from pipeline.run import process_video
-from pipeline.throughput.benchmark import benchmark
-from pipeline.throughput.tuner import tune
+from pipeline.core import errors as errors
+from pipeline.core.config import ProcessConfig
+from pipeline.core.errors import InputError, UsageError
+from pipeline.core.progress import Progress
+from pipeline.measure.benchmark import benchmark
+from pipeline.measure.evaluate import evaluate
+from pipeline.measure.tuner import tune
+from pipeline.run.process import process_video
 from tests.conftest import with_light, write_clip
 
 HEAVY = ("openvino", "av", "cv2", "torch", "onnx", "ultralytics", "numpy", "tqdm")
@@ -62,7 +62,7 @@ def test_no_error_is_one_that_python_raises_by_itself() -> None:
     assert errors.PipelineError.__bases__ == (Exception,)
 
 
-@pytest.mark.parametrize("module", ["pipeline", "pipeline.__main__", "pipeline.cli"])
+@pytest.mark.parametrize("module", ["pipeline", "pipeline.__main__", "pipeline.cli.commands"])
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
     done = subprocess.run(

@@ -14,24 +14,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.decode import VideoReader
-from pipeline.errors import InputError, ModelError, UsageError
-from pipeline.frames import Frame
-from pipeline.identity import result_key
-from pipeline.infer import compile_model
+from pipeline.core.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.errors import InputError, ModelError, UsageError
+from pipeline.core.progress import Progress, no_progress
+from pipeline.frames.calibration import calibration_of_folder, calibration_of_source
+from pipeline.frames.decode import VideoReader
+from pipeline.inference.openvino import compile_model
+from pipeline.media.frame import Frame
 from pipeline.model import quantize
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.model.quantize import (
-    NUM_PICTURES,
-    Calibration,
-    calibration_of_folder,
-    calibration_of_source,
-    prepare_int8,
-    record_accuracy,
-)
-from pipeline.progress import Progress, no_progress
-from pipeline.synthetic import SyntheticSource
+from pipeline.model.quantize import NUM_PICTURES, Calibration, prepare_int8, record_accuracy
+from pipeline.run.identity import result_key
+from pipeline.synthetic.source import SyntheticSource
 from tests.conftest import gray, whole_heads, write_clip
 from tests.test_checkpoint import save, small_yolov5, three_convolutions
 from tests.test_media import record
@@ -364,7 +358,7 @@ def test_quantising_prints_nothing(yolov5: Path, capfd: pytest.CaptureFixture[st
 def test_frames_to_calibrate_on_are_spread_over_clips_of_every_container(
     tmp_path: Path, suffix: str, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.decode._FEW_FRAMES", few)
+    monkeypatch.setattr("pipeline.frames.decode._FEW_FRAMES", few)
     options = {"g": "5", "sc_threshold": "0"}
     clip = record(tmp_path / f"clip.{suffix}", [gray(i) for i in range(200)], options=options)
     reader = VideoReader(clip)

@@ -22,8 +22,8 @@ import av
 import psutil
 import pytest
 
-from pipeline.cli import main, process_in_worker
-from pipeline.config import (
+from pipeline.cli.commands import main, process_in_worker
+from pipeline.core.config import (
     MOST_ATTEMPTS,
     ClusterOptions,
     EncodeOptions,
@@ -32,14 +32,14 @@ from pipeline.config import (
     ProcessConfig,
     RemoteOptions,
 )
-from pipeline.errors import InputError, ModelError, UsageError, WorkerDied
-from pipeline.executors.worker import SegmentWorker
-from pipeline.machine import versions
-from pipeline.position import Position
-from pipeline.progress import Progress, no_progress
-from pipeline.report import Report
-from pipeline.run import process_video
-from pipeline.work_folder import WORK_NAME
+from pipeline.core.errors import InputError, ModelError, UsageError, WorkerDied
+from pipeline.core.machine import versions
+from pipeline.core.position import Position
+from pipeline.core.progress import Progress, no_progress
+from pipeline.core.work_folder import WORK_NAME
+from pipeline.execution.segment_worker import SegmentWorker
+from pipeline.run.process import process_video
+from pipeline.run.report import Report
 from tests.conftest import process, read_detections, video_times, write_clip
 from tests.test_media import Track, record_with_tracks, tracks_of
 from tests.test_run import numbered
@@ -51,7 +51,7 @@ pytest.importorskip("ray", reason="needs Ray: pip install ray")
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.executors.actors import ActorPool, node_name, nodes_alive
+from pipeline.execution.actors import ActorPool, node_name, nodes_alive
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray")
 
@@ -64,10 +64,10 @@ OPTIONS: dict[str, Any] = {
 }
 DRIVER = """
 import pickle, sys
-from pipeline.cli import process_in_worker
-from pipeline.position import Position
-from pipeline.progress import no_progress
-from pipeline.supervise import supervise
+from pipeline.cli.commands import process_in_worker
+from pipeline.core.position import Position
+from pipeline.core.progress import no_progress
+from pipeline.execution.supervise import supervise
 supervise(process_in_worker, pickle.loads(bytes.fromhex(sys.argv[1])), no_progress)
 """
 PROJECT = Path(__file__).resolve().parents[1]
@@ -436,7 +436,7 @@ def test_a_cluster_that_cannot_be_had_is_refused_at_once(
 def test_without_ray_the_extra_is_named(
     clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "pipeline.executors.ray", raising=False)
+    monkeypatch.delitem(sys.modules, "pipeline.execution.ray", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match="a cluster needs Ray: pip install ray"):
         process(clip, tmp_path / "out", tiny_weights, cluster=ClusterOptions())
@@ -614,7 +614,7 @@ def test_actors_that_nothing_fits_are_told_of(
     tiny_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.executors.actors._NOBODY_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.execution.actors._NOBODY_SECONDS", 1.0)
     large = ClusterOptions(address=cluster.address, cores_per_actor=64)
     with pytest.raises(UsageError, match="no node of the cluster has the 64 cores of an actor"):
         process(clip, tmp_path / "out", tiny_weights, cluster=large)

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import EncodeOptions, InferOptions, SyntheticOptions
-from pipeline.detections import Detections
-from pipeline.engine import Heads, Pool
-from pipeline.frames import Frame
-from pipeline.infer import load_engine
-from pipeline.letterbox import PADDING_VALUE, input_size_wh, letterbox
+from pipeline.core.boxes import Detections
+from pipeline.core.config import EncodeOptions, InferOptions, SyntheticOptions
+from pipeline.core.progress import no_progress
+from pipeline.inference.engine import Heads, Pool
+from pipeline.inference.openvino import load_engine
+from pipeline.media.frame import Frame
+from pipeline.media.pictures import read_picture
+from pipeline.model.letterbox import PADDING_VALUE, input_size_wh, letterbox
+from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import prepare_model
-from pipeline.pictures import read_picture
-from pipeline.postprocess import detections_from
-from pipeline.preprocess import Preprocessor
-from pipeline.progress import no_progress
+from pipeline.model.preprocess import Preprocessor
 from tests.conftest import (
     CHECKPOINT,
     SHARED,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.reorder import ReorderBuffer
+from pipeline.frames.reorder import ReorderBuffer
 
 permutations = st.integers(0, 60).flatmap(lambda n: st.permutations(range(n)))
 

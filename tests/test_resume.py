@@ -19,27 +19,27 @@ from typing import Any
 import cv2
 import pytest
 
-from pipeline.config import (
+from pipeline.cli.spool import spooled
+from pipeline.core.config import (
     DetectOptions,
     EncodeOptions,
     InferOptions,
     ProcessConfig,
     SyntheticOptions,
 )
-from pipeline.decode import VideoReader
-from pipeline.encode import VideoEncoder
-from pipeline.errors import EncodeError, FolderInUse, InputError, Interrupted, PipelineError
-from pipeline.frames import Frame
-from pipeline.journal import open_journal
-from pipeline.loop import FrameLoop
-from pipeline.machine import available_cores
-from pipeline.plan import plan_clip
-from pipeline.progress import Progress
-from pipeline.report import Report
-from pipeline.run import process_video
-from pipeline.scan import scan_clip
-from pipeline.spool import spooled
-from pipeline.work_folder import MARK_NAME, SPOOL_NAME, WORK_NAME
+from pipeline.core.errors import EncodeError, FolderInUse, InputError, Interrupted, PipelineError
+from pipeline.core.machine import available_cores
+from pipeline.core.progress import Progress
+from pipeline.core.work_folder import MARK_NAME, SPOOL_NAME, WORK_NAME
+from pipeline.execution.journal import open_journal
+from pipeline.frames.decode import VideoReader
+from pipeline.frames.encode import VideoEncoder
+from pipeline.frames.loop import FrameLoop
+from pipeline.media.cut import plan_clip
+from pipeline.media.frame import Frame
+from pipeline.media.scan import scan_clip
+from pipeline.run.process import process_video
+from pipeline.run.report import Report
 from tests.conftest import process, read_detections, video_times, write_clip
 from tests.test_media import Track, damage_packets, record, record_with_tracks, tracks_of
 from tests.test_run import assert_numbered, numbered
@@ -541,7 +541,7 @@ def test_a_run_goes_on_with_as_many_encoder_threads_as_it_began_with(
             whole(*arguments, num_threads=num_threads)
 
         patch.setattr(VideoEncoder, "__init__", watched)
-        patch.setattr("pipeline.throughput.selection.available_cores", lambda: 8)
+        patch.setattr("pipeline.inference.selection.available_cores", lambda: 8)
         assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
     assert set(seen) == {max(1, available_cores() // 2)}
     assert results(out) == clean
@@ -667,7 +667,7 @@ def test_for_what_is_kept_only_the_copy_in_the_result_needs_room(
 ) -> None:
     out = tmp_path / "out"
     # So that what a run needs is far more than what these small segments take.
-    monkeypatch.setattr("pipeline.outputs._LEAST_BITS_PER_PIXEL", 100.0)
+    monkeypatch.setattr("pipeline.run.outputs._LEAST_BITS_PER_PIXEL", 100.0)
     whole = 2 * NUM_FRAMES * 128 * 96 * 100 // 8
     free = whole
 

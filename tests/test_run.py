@@ -24,8 +24,8 @@ import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.annotate import Annotator
-from pipeline.config import (
+from pipeline.core.boxes import Detections
+from pipeline.core.config import (
     AutoOptions,
     DetectOptions,
     EncodeOptions,
@@ -33,26 +33,20 @@ from pipeline.config import (
     ProcessConfig,
     SyntheticOptions,
 )
-from pipeline.decode import VideoReader
-from pipeline.detections import Detections
-from pipeline.encode import VideoEncoder
-from pipeline.errors import (
-    InferenceError,
-    InputError,
-    Interrupted,
-    PipelineError,
-    UsageError,
-)
-from pipeline.frames import Frame, Segment
-from pipeline.loop import FrameLoop
-from pipeline.machine import available_cores
-from pipeline.postprocess import detections_from, select_candidates
-from pipeline.preprocess import Preprocessor
-from pipeline.progress import Progress
-from pipeline.report import Report
-from pipeline.run import process_video
-from pipeline.throughput.configurations import BASELINE, configurations
-from pipeline.throughput.measure import in_own_process
+from pipeline.core.errors import InferenceError, InputError, Interrupted, PipelineError, UsageError
+from pipeline.core.machine import available_cores
+from pipeline.core.progress import Progress
+from pipeline.frames.annotate import Annotator
+from pipeline.frames.decode import VideoReader
+from pipeline.frames.encode import VideoEncoder
+from pipeline.frames.loop import FrameLoop
+from pipeline.inference.configurations import BASELINE, configurations
+from pipeline.measure.own_process import in_own_process
+from pipeline.media.frame import Frame, Segment
+from pipeline.model.postprocess import detections_from, select_candidates
+from pipeline.model.preprocess import Preprocessor
+from pipeline.run.process import process_video
+from pipeline.run.report import Report
 from tests.conftest import (
     CHECKPOINT,
     SHARED,
@@ -482,7 +476,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
         "pipeline.model.prepare.select_candidates", failing_at(at, select_candidates)
     ),
     "postprocess": lambda patch, at: patch.setattr(
-        "pipeline.loop.detections_from", failing_at(at, detections_from)
+        "pipeline.frames.loop.detections_from", failing_at(at, detections_from)
     ),
     "annotate": lambda patch, at: patch.setattr(
         Annotator, "__call__", failing_at(at, Annotator.__call__)
@@ -645,7 +639,7 @@ def test_a_run_stopped_while_its_report_is_written_leaves_nothing_under_a_final_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.run.write_report", stop)
+        patch.setattr("pipeline.run.process.write_report", stop)
         with pytest.raises(Interrupted, match="1 of 1 segments are kept"):
             process(clip, tmp_path / "out", tiny_weights)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".partial"]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from make_samples import CLIP, CLIP_NAME, EXPECTED_NAME, FLOAT32, tones, write_clip
 
-from pipeline.detections import Detections
-from pipeline.judge import judge
-from pipeline.scene import Scene
-from pipeline.throughput.agreement import agreement
-from pipeline.truth import truth_records
+from pipeline.core.boxes import Detections
+from pipeline.measure.agreement import agreement
+from pipeline.synthetic.judge import judge
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.truth import truth_records
 from tests.conftest import DEMO, needs_demo, process, read_detections, video_times
 
 CLIP_PATH, EXPECTED = DEMO.with_name(CLIP_NAME), DEMO.with_name(EXPECTED_NAME)

@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import InferOptions, SyntheticOptions
-from pipeline.engine import Pool
-from pipeline.errors import UsageError
-from pipeline.infer import load_engine
+from pipeline.core.config import InferOptions, SyntheticOptions
+from pipeline.core.errors import UsageError
+from pipeline.core.progress import no_progress
+from pipeline.inference.engine import Pool
+from pipeline.inference.openvino import load_engine
 from pipeline.model.prepare import prepare_model
-from pipeline.progress import no_progress
-from pipeline.scene import MIN_BOX_PX, MIN_VISIBLE_SHARE, Placed, Scene, Truth
-from pipeline.sprites import CLASS_NAMES, SOLID_ALPHA, bounding_box, draw_thing
-from pipeline.synthetic import SyntheticSource
-from pipeline.truth import coco_truth, truth_records
+from pipeline.synthetic.scene import MIN_BOX_PX, MIN_VISIBLE_SHARE, Placed, Scene, Truth
+from pipeline.synthetic.source import SyntheticSource
+from pipeline.synthetic.sprites import CLASS_NAMES, SOLID_ALPHA, bounding_box, draw_thing
+from pipeline.synthetic.truth import coco_truth, truth_records
 from tests.conftest import DEMO, needs_demo
 
 SIZE_WH = (640, 480)

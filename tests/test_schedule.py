@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.capacity.schedule import ClipWork, Cluster, simulate
-from pipeline.config import MOST_ATTEMPTS
+from pipeline.core.config import MOST_ATTEMPTS
+from pipeline.measure.schedule import ClipWork, Cluster, simulate
 
 seconds = st.floats(0.0, 100.0)
 clip_works = st.builds(

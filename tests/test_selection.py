@@ -12,22 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli import main
-from pipeline.config import AutoOptions, EncodeOptions, InferOptions, SyntheticOptions
-from pipeline.errors import ModelError
+from pipeline.cli.commands import main
+from pipeline.core.config import AutoOptions, EncodeOptions, InferOptions, SyntheticOptions
+from pipeline.core.errors import ModelError
+from pipeline.core.progress import no_progress
+from pipeline.inference import selection
+from pipeline.inference.selection import Measured, Plan, Selection, Tuning, rule, select, tuning_of
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.progress import no_progress
-from pipeline.report import Report
-from pipeline.throughput import selection
-from pipeline.throughput.selection import (
-    Measured,
-    Plan,
-    Selection,
-    Tuning,
-    rule,
-    select,
-    tuning_of,
-)
+from pipeline.run.report import Report
 from tests.conftest import TINY_INPUT_WH, process
 
 CLIP = SyntheticOptions(num_frames=12, size_wh=TINY_INPUT_WH)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simulate_cluster import Measured, archive, study, table, works_with_spread
 
-from pipeline.capacity.sizing import Costs, JobOptions
+from pipeline.measure.sizing import Costs, JobOptions
 
 # 100 frames per second for an actor of four cores, and no costs beside the frames.
 FREE = Measured(Costs(), 25.0, (1.0,))

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.batch.footage import ClipHeader, read_header
-from pipeline.capacity.sizing import Costs, JobOptions, segment_frames, size_job, table_lines
-from pipeline.cli import main
-from pipeline.errors import InputError, UsageError
-from pipeline.wording import duration
+from pipeline.cli.commands import main
+from pipeline.core.errors import InputError, UsageError
+from pipeline.core.text import duration
+from pipeline.measure.sizing import Costs, JobOptions, segment_frames, size_job, table_lines
 from tests.conftest import gray, write_clip
 
 RATE = Fraction(25)
@@ -171,7 +171,7 @@ def test_footage_is_planned_by_its_headers_and_what_is_none_is_left_out(
     write_clip(tmp_path / "footage" / "a.mp4", [gray(0)] * 50)
     write_clip(folder / "b.mp4", [gray(0)] * 100)
     (folder / "c.mp4").write_bytes(b"no clip")
-    monkeypatch.setattr("pipeline.decode.VideoReader.__init__", never)
+    monkeypatch.setattr("pipeline.frames.decode.VideoReader.__init__", never)
     command = ["plan", str(tmp_path / "footage"), "--fps-per-core", "50", "--cores", "8"]
     assert main([*command, "--bandwidth", "100", "--price-per-core-hour", "0.05"]) == 0
     out, err = capsys.readouterr()

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.errors import InputError, UsageError
-from pipeline.model.weights import cache_dir
-from pipeline.storage import download, exists, is_url, local_copy, upload
+from pipeline.cli.commands import main
+from pipeline.core.cache import cache_dir
+from pipeline.core.errors import InputError, UsageError
+from pipeline.execution.store import download, exists, is_url, local_copy, upload
 from tests.conftest import gray, with_light, write_clip
 
 pytest.importorskip("s3fs", reason="needs s3fs: pip install s3fs")

@@ -18,12 +18,12 @@ from typing import IO, Any
 
 import pytest
 
-from pipeline.config import ProcessConfig, SyntheticOptions
-from pipeline.errors import EncodeError, InputError, Interrupted, PipelineError, WorkerDied
-from pipeline.position import Position
-from pipeline.progress import Progress, ProgressCallback, no_progress
-from pipeline.supervise import Worker, supervise
-from pipeline.work_folder import SPOOL_NAME, WORK_NAME
+from pipeline.core.config import ProcessConfig, SyntheticOptions
+from pipeline.core.errors import EncodeError, InputError, Interrupted, PipelineError, WorkerDied
+from pipeline.core.position import Position
+from pipeline.core.progress import Progress, ProgressCallback, no_progress
+from pipeline.core.work_folder import SPOOL_NAME, WORK_NAME
+from pipeline.execution.supervise import Worker, supervise
 from tests.conftest import with_light, write_clip
 from tests.test_public_api import HEAVY
 
@@ -482,7 +482,7 @@ def test_the_parent_of_a_run_has_imported_nothing_heavy(
     clip: Path, options: list[str], tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from pipeline.cli import main; exit_code = main(sys.argv[1:]); "
+        "import sys; from pipeline.cli.commands import main; exit_code = main(sys.argv[1:]); "
         f"print(exit_code, *sorted(set({HEAVY}) & set(sys.modules)))"
     )
     done = subprocess.run(

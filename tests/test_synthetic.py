@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.cli import main
-from pipeline.config import DetectOptions, ProcessConfig, SyntheticOptions
-from pipeline.errors import InputError
-from pipeline.frames import Frame, plane_rows
-from pipeline.run import process_video
-from pipeline.synthetic import SyntheticSource
-from pipeline.truth import truth_records
+from pipeline.cli.commands import main
+from pipeline.core.config import DetectOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.errors import InputError
+from pipeline.media.frame import Frame, plane_rows
+from pipeline.run.process import process_video
+from pipeline.synthetic.source import SyntheticSource
+from pipeline.synthetic.truth import truth_records
 from tests.conftest import (
     DEMO,
     needs_demo,

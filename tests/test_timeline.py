@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.timeline import (
+from pipeline.media.timeline import (
     GAP_SECONDS,
     LEAP_SECONDS,
     MOST_LEAD_SECONDS,

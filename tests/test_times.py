@@ -14,12 +14,12 @@ from typing import Any
 import av
 import pytest
 
-from pipeline.config import CODECS, EncodeOptions
-from pipeline.encode import VideoEncoder
-from pipeline.errors import EncodeError
-from pipeline.mux import verify
-from pipeline.plan import plan_clip
-from pipeline.scan import scan_clip
+from pipeline.core.config import CODECS, EncodeOptions
+from pipeline.core.errors import EncodeError
+from pipeline.frames.encode import VideoEncoder
+from pipeline.media.cut import plan_clip
+from pipeline.media.mux import verify
+from pipeline.media.scan import scan_clip
 from tests.conftest import info_of, process, read_detections
 from tests.test_media import (
     Track,

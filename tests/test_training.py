@@ -16,11 +16,11 @@ from train_demo_model import batches, choose_anchors, learning_rate
 from training_scenes import FIRST_TRAINING_SEED, TrainingScenes
 from yolov5n import new_yolov5n, save_checkpoint
 
-from pipeline.evaluate import evaluate
-from pipeline.heads import STRIDES
+from pipeline.measure.evaluate import evaluate
+from pipeline.model.heads import STRIDES
 from pipeline.model.pytorch import read_pytorch
-from pipeline.scene import Scene
-from pipeline.sprites import CLASS_NAMES
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.sprites import CLASS_NAMES
 from tests.conftest import CHECKPOINT, needs_checkpoint
 from tests.test_checkpoint import ANCHORS_PX
 

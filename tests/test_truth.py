@@ -16,12 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from synthetic_data import write_pictures
 
-from pipeline.config import DetectOptions, EncodeOptions, InferOptions, SyntheticOptions
-from pipeline.evaluate import evaluate
-from pipeline.pairing import iou_matrix
-from pipeline.scene import Scene, Truth
-from pipeline.sprites import CLASS_NAMES
-from pipeline.throughput.configurations import configurations
+from pipeline.core.boxes import iou_matrix
+from pipeline.core.config import DetectOptions, EncodeOptions, InferOptions, SyntheticOptions
+from pipeline.inference.configurations import configurations
+from pipeline.measure.evaluate import evaluate
+from pipeline.synthetic.scene import Scene, Truth
+from pipeline.synthetic.sprites import CLASS_NAMES
 from tests.conftest import DEMO, needs_demo, process, read_detections, video_times
 from tests.test_media import frames_of, record
 

@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import (
+from pipeline.core.config import (
     AutoOptions,
     EncodeOptions,
     InferOptions,
     ProcessConfig,
     SyntheticOptions,
 )
-from pipeline.errors import InferenceError, InputError, UsageError
-from pipeline.machine import available_cores
-from pipeline.progress import Progress
-from pipeline.throughput.selection import Plan, rule
-from pipeline.throughput.tuner import candidates, halve, in_time, int8_gain_of, tune
+from pipeline.core.errors import InferenceError, InputError, UsageError
+from pipeline.core.machine import available_cores
+from pipeline.core.progress import Progress
+from pipeline.inference.selection import Plan, rule
+from pipeline.measure.tuner import candidates, halve, in_time, int8_gain_of, tune
 from tests.conftest import DEMO, needs_demo, process, with_light, write_clip
 
 FRAME_WH = (640, 360)
@@ -115,7 +115,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Iterable[float]) -> None:
         self.now, self.begun, self._seconds = 0.0, 0, iter(seconds)
         fake = SimpleNamespace(perf_counter=lambda: self.now)
-        monkeypatch.setattr("pipeline.throughput.tuner.time", fake)
+        monkeypatch.setattr("pipeline.measure.tuner.time", fake)
 
     def run(self, plan: Plan, most_seconds: float) -> float:
         self.begun += 1
@@ -230,7 +230,7 @@ def test_on_the_scene_the_model_is_tuned_that_runs_of_the_scene_take(
         taken.append(job.weights)
         raise TimeoutError
 
-    monkeypatch.setattr("pipeline.throughput.tuner.in_own_process", no_time)
+    monkeypatch.setattr("pipeline.measure.tuner.in_own_process", no_time)
     config = ProcessConfig(source=SyntheticOptions(size_wh=(128, 96)), output_dir=tmp_path)
     with pytest.raises(InferenceError):
         tune(config)
@@ -241,13 +241,13 @@ def test_on_the_scene_the_model_is_tuned_that_runs_of_the_scene_take(
 def test_what_is_tuned_on_a_clip_is_what_later_runs_of_such_clips_take(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.throughput.tuner._HALVING", (1, 1))
-    monkeypatch.setattr("pipeline.throughput.tuner._MEASUREMENT_SECONDS", 0.05)
-    monkeypatch.setattr("pipeline.throughput.tuner._INT8_ROUNDS", 1)
+    monkeypatch.setattr("pipeline.measure.tuner._HALVING", (1, 1))
+    monkeypatch.setattr("pipeline.measure.tuner._MEASUREMENT_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.measure.tuner._INT8_ROUNDS", 1)
     few = dict(
         itertools.islice(candidates(available_cores(), ["CPU"], "f32", (128, 96)).items(), 3)
     )
-    monkeypatch.setattr("pipeline.throughput.tuner.candidates", lambda *_: few)
+    monkeypatch.setattr("pipeline.measure.tuner.candidates", lambda *_: few)
     clip = write_clip(tmp_path / "clip.mp4", [with_light((i % 16, 3)) for i in range(60)])
     config = ProcessConfig(
         source=clip,

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import EncodeOptions, ProcessConfig, SyntheticOptions
-from pipeline.encode import require_decodable
-from pipeline.errors import WorkerDied
-from pipeline.machine import thread_ids
-from pipeline.position import Position, Step
-from pipeline.watchdog import POLL_SECONDS, Watchdog
+from pipeline.core.config import EncodeOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.errors import WorkerDied
+from pipeline.core.machine import thread_ids
+from pipeline.core.position import Position, Step
+from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
+from pipeline.frames.encode import require_decodable
 from tests.conftest import gray, write_clip
 
 pytestmark = pytest.mark.skipif(

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checksum import file_sha256
-from pipeline.errors import ModelError
+from pipeline.core.errors import ModelError
+from pipeline.core.files import file_sha256
+from pipeline.core.progress import Progress, no_progress
 from pipeline.model import weights
 from pipeline.model.weights import download, find_weights
-from pipeline.progress import Progress, no_progress
 from tests.conftest import DEMO, needs_demo
 
 CONTENT = bytes(range(256)) * 1024

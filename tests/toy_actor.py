@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.errors import ModelError, PipelineError, WorkerDied
+from pipeline.core.errors import ModelError, PipelineError, WorkerDied
 
 
 class Toy:

@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pipeline.batch.clips import Clip
 from pipeline.batch.work import ProcessTogether, expected_frames
-from pipeline.config import ProcessConfig
-from pipeline.errors import (
+from pipeline.core.config import ProcessConfig
+from pipeline.core.errors import (
     FolderInUse,
     InputError,
     Interrupted,
@@ -26,11 +26,11 @@ from pipeline.errors import (
     UsageError,
     WorkerDied,
 )
-from pipeline.identity import model_sha256, result_key
-from pipeline.journal import tidy
-from pipeline.outputs import finished_report
-from pipeline.progress import Progress, ProgressCallback
-from pipeline.supervise import Work
+from pipeline.core.progress import Progress, ProgressCallback
+from pipeline.execution.journal import tidy
+from pipeline.execution.supervise import Work
+from pipeline.run.identity import model_sha256, result_key
+from pipeline.run.outputs import finished_report
 
 _WAIT_SECONDS = 0.5
 

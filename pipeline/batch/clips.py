@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from pipeline.errors import UsageError
-from pipeline.notes import note
-from pipeline.outputs import ANNOTATED_NAMES, BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_JSON_NAME
-from pipeline.picture_paths import PICTURE_SUFFIXES
-from pipeline.wording import counted
+from pipeline.core.errors import UsageError
+from pipeline.core.notes import note
+from pipeline.core.picture_paths import PICTURE_SUFFIXES
+from pipeline.core.text import counted
+from pipeline.run.outputs import ANNOTATED_NAMES, BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_JSON_NAME
 
 # fmt: off
 VIDEO_SUFFIXES = (

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import av
 
-from pipeline.config import DEFAULT_LIMITS, LimitOptions
-from pipeline.container import exact, open_input
-from pipeline.errors import InputError
-from pipeline.notes import note
-from pipeline.picture_track import picture_track
+from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
+from pipeline.core.errors import InputError
+from pipeline.core.notes import note
+from pipeline.media.container import exact, open_input
+from pipeline.media.picture_track import picture_track
 
 _USUAL_RATE = Fraction(25)
 

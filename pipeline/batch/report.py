@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline.batch.batch import Batch, ClipResult, Figures
-from pipeline.errors import InputError
-from pipeline.outputs import BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
+from pipeline.core.errors import InputError
+from pipeline.run.outputs import BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
 
 SCHEMA_VERSION = 1
 
@@ -78,7 +78,7 @@ def write_batch(record: dict[str, Any], output_dir: Path) -> None:
     Raises InputError if they cannot be written.
     """
     # Only here: what comes before the first frame need not wait for it.
-    from pipeline.page import render_page
+    from pipeline.run.page import render_page
 
     page = render_page("batch/batch.html.jinja", b=record)
     try:

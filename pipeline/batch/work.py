@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import ProcessConfig
-from pipeline.errors import PipelineError, UsageError, as_pipeline_error
-from pipeline.position import Position, Step
-from pipeline.progress import Progress, ProgressCallback
+from pipeline.core.config import ProcessConfig
+from pipeline.core.errors import PipelineError, UsageError, as_pipeline_error
+from pipeline.core.position import Position, Step
+from pipeline.core.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
-    from pipeline.model.loaded import Models
+    from pipeline.inference.models import Models
 
 MOST_CLIPS_AT_ONCE = 64
 _BEAT_SECONDS = 0.25
@@ -31,8 +31,8 @@ class ProcessClips:
     def __call__(
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
     ) -> dict[str, Any]:
-        from pipeline.model.loaded import Models
-        from pipeline.run import process_video
+        from pipeline.inference.models import Models
+        from pipeline.run.process import process_video
 
         if self._models is None:
             self._models = Models()
@@ -54,9 +54,9 @@ class ProcessTogether:
     def __call__(
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
     ) -> list[dict[str, Any] | PipelineError | None]:
-        from pipeline.executors import open_executor
-        from pipeline.model.loaded import Models
-        from pipeline.run import process_video
+        from pipeline.execution.launch import open_executor
+        from pipeline.inference.models import Models
+        from pipeline.run.process import process_video
 
         models, progress = Models(), _Together(self.expected, on_progress)
         positions = [Position() for _ in self.configs]
@@ -141,7 +141,7 @@ class _Together:
 
 def end_processing() -> None:
     """To be called when the last clip is done."""
-    from pipeline.model.cache import remove_temporary_folder
+    from pipeline.core.cache import remove_temporary_folder
 
     remove_temporary_folder()
 

@@ -1,1 +1,1 @@
-"""From a checkpoint somewhere to an OpenVINO IR of the right input shape."""
+"""A checkpoint -> an OpenVINO graph, and what belongs to its input and output."""

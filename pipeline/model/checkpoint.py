@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ModelError
-from pipeline.heads import STRIDES, HeadLayout
+from pipeline.core.errors import ModelError
 from pipeline.model.archive import Layer, Refused, read_archive
+from pipeline.model.heads import STRIDES, HeadLayout
 from pipeline.model.weights import require_size
 
 MODELS = frozenset({"models.yolo.Model", "models.yolo.DetectionModel"})

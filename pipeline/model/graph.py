@@ -15,9 +15,9 @@ from openvino import opset13 as ops
 from openvino.passes import ConstantFolding, Manager
 from openvino.preprocess import PrePostProcessor
 
-from pipeline.compiled import Compiled, compile_for
-from pipeline.errors import ModelError, reason_of
-from pipeline.heads import STRIDES, HeadConvolution, HeadLayout
+from pipeline.core.errors import ModelError, reason_of
+from pipeline.model.compiled import Compiled, compile_for
+from pipeline.model.heads import STRIDES, HeadConvolution, HeadLayout
 
 _RT_INFO_KEY = ["pipeline", "head_layout"]
 OBJECTNESS = "objectness"

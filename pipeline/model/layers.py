@@ -11,10 +11,10 @@ import openvino as ov
 from openvino import Output, PartialShape, Type
 from openvino import opset13 as ops
 
-from pipeline.errors import ModelError, reason_of
-from pipeline.heads import HeadLayout
+from pipeline.core.errors import ModelError, reason_of
 from pipeline.model.archive import Array, Layer, Refused
 from pipeline.model.checkpoint import MOST_CHANNELS, layers_in_order, one_line, read_checkpoint
+from pipeline.model.heads import HeadLayout
 
 _PROBE_SIDE = 64
 _MOST_STEPS = 20_000

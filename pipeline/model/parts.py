@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from xml.etree import ElementTree
 
-from pipeline.checksum import file_sha256
-from pipeline.errors import ModelError
+from pipeline.core.errors import ModelError
+from pipeline.core.files import file_sha256
 from pipeline.model.weights import MOST_BYTES
 
 if TYPE_CHECKING:

@@ -15,13 +15,9 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino.frontend import FrontEndManager
 
-from pipeline.compiled import core
-from pipeline.errors import ModelError, reason_of
-from pipeline.heads import HeadConvolution, HeadLayout
-from pipeline.letterbox import input_size_wh
-from pipeline.model import graph
-from pipeline.model.cache import (
+from pipeline.core.cache import (
     NotKept,
+    cache_dir,
     is_whole,
     note_damage,
     publish,
@@ -29,17 +25,23 @@ from pipeline.model.cache import (
     seal,
     temporary_folder,
 )
+from pipeline.core.errors import ModelError, reason_of
+from pipeline.core.notes import note
+from pipeline.core.progress import Progress, ProgressCallback
+from pipeline.model import graph
+from pipeline.model.compiled import core
+from pipeline.model.heads import HeadConvolution, HeadLayout
 from pipeline.model.layers import build_graph
+from pipeline.model.letterbox import input_size_wh
 from pipeline.model.parts import parts_sha256, require_plain_graph, require_sizes
-from pipeline.model.weights import cache_dir
-from pipeline.notes import note
-from pipeline.postprocess import Candidates, select_candidates
-from pipeline.progress import Progress, ProgressCallback
+from pipeline.model.postprocess import Candidates, select_candidates
 
 _SUFFIXES = (".pt", ".onnx", ".xml")
 _CONVOLUTIONS_SUFFIX = ".npz"
 _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
-_CONVERTING = ("archive.py", "checkpoint.py", "layers.py", "graph.py", "../heads.py")
+
+CONVERSION_VERSION = 1
+"""Raise it with each change of what a conversion writes: graphs in the cache are then rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +241,5 @@ def _read_convolutions(ir: Path) -> tuple[HeadConvolution, ...] | None:
 
 def _conversion_key(weights: Path, sha256: str) -> str:
     """Everything that shapes the converted graph: the file, our code, and OpenVINO."""
-    digest = hashlib.sha256(f"{weights.suffix} {sha256}".encode())
-    for name in _CONVERTING:
-        digest.update((Path(__file__).parent / name).read_bytes())
-    digest.update(f"openvino {version('openvino')}".encode())
-    return digest.hexdigest()[:16]
+    known = f"{weights.suffix} {sha256} {CONVERSION_VERSION} openvino {version('openvino')}"
+    return hashlib.sha256(known.encode()).hexdigest()[:16]

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from pipeline.errors import ModelError
-from pipeline.heads import HeadLayout
+from pipeline.core.cache import cache_dir
+from pipeline.core.errors import ModelError
 from pipeline.model.archive import Layer
 from pipeline.model.checkpoint import one_line, read_checkpoint
+from pipeline.model.heads import HeadLayout
 from pipeline.model.layers import build_graph
-from pipeline.model.weights import cache_dir
 
 # Ultralytics otherwise writes settings into the home folder, talks, and looks for a network.
 os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_dir()))

@@ -19,32 +19,29 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from pipeline.config import DEFAULT_LIMITS, LimitOptions, SyntheticOptions
-from pipeline.decode import VideoReader
-from pipeline.errors import InputError, ModelError, UsageError, reason_of
-from pipeline.frames import Frame
-from pipeline.letterbox import PADDING_VALUE, letterbox
-from pipeline.model.cache import NotKept, publish, save_ir, seal
+from pipeline.core.cache import NotKept, publish, save_ir, seal
+from pipeline.core.errors import InputError, ModelError, UsageError, reason_of
+from pipeline.core.notes import note
+from pipeline.core.progress import Progress, ProgressCallback
+from pipeline.media.frame import Frame
 from pipeline.model.graph import OBJECTNESS, reshaped
+from pipeline.model.letterbox import PADDING_VALUE, letterbox
 from pipeline.model.prepare import (
     PreparedModel,
     Quantization,
     prepare_model,
     read_cached_ir,
 )
-from pipeline.notes import note
-from pipeline.picture_paths import calibration_pictures
-from pipeline.pictures import decode_picture, picture_bytes
-from pipeline.preprocess import Preprocessor
-from pipeline.progress import Progress, ProgressCallback
-from pipeline.synthetic import SyntheticSource
+from pipeline.model.preprocess import Preprocessor
 
 NUM_PICTURES = 100
 """Pictures to calibrate on; more changed nothing that could be measured."""
 
 _IR_NAME, _ACCURACY_NAME = "model.xml", "accuracy.json"
-_SAMPLE_BYTES = 1 << 20
-_OUR_CODE = ("quantize.py", "../decode.py", "../preprocess.py", "../letterbox.py")
+
+CALIBRATION_VERSION = 1
+"""Raise it with each change of which pictures calibrate, how they are decoded and preprocessed, or
+how the graph is quantised: models in the cache are then rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,49 +56,6 @@ class Calibration:
     origin: str
     frame_wh: tuple[int, int] | None
     frames: Callable[[], Iterator[Frame]]
-
-
-def calibration_of_folder(folder: Path) -> Calibration:
-    """Pictures of a folder, or of images/ in it. Raises InputError if there are none."""
-    paths = calibration_pictures(folder)
-    chosen = [paths[i] for i in _spread(len(paths), NUM_PICTURES)]
-    hashes = [hashlib.sha256(picture_bytes(path)).digest() for path in chosen]
-    return Calibration(
-        key=hashlib.sha256(b"".join(hashes)).hexdigest(),
-        origin=f"{len(chosen)} pictures of {folder.name}",
-        frame_wh=None,
-        frames=lambda: map(_same_picture, chosen, hashes, range(len(chosen))),
-    )
-
-
-def _same_picture(path: Path, sha256: bytes, index: int) -> Frame:
-    content = picture_bytes(path)
-    if hashlib.sha256(content).digest() != sha256:
-        raise _changed(path)
-    return decode_picture(content, path, index)
-
-
-def calibration_of_source(
-    source: Path | SyntheticOptions,
-    frame_wh: tuple[int, int],
-    limits: LimitOptions = DEFAULT_LIMITS,
-) -> Calibration:
-    """Frames of the clip itself, spread over it."""
-    if isinstance(source, SyntheticOptions):
-        picture = picture_bytes(source.image) if source.image else b""
-        return Calibration(
-            key=f"{dataclasses.replace(source, image=None)} {hashlib.sha256(picture).hexdigest()}",
-            origin="frames of the synthetic clip",
-            frame_wh=frame_wh,
-            frames=lambda: SyntheticSource(source).sample(NUM_PICTURES),
-        )
-    state = _clip_state(source)
-    return Calibration(
-        key=state[0],
-        origin=f"frames of {source.name}",
-        frame_wh=frame_wh,
-        frames=lambda: _clip_frames(source, limits, state),
-    )
 
 
 def prepare_int8(
@@ -224,46 +178,9 @@ def _model_inputs(calibration: Calibration, input_wh: tuple[int, int]) -> list[N
     return inputs
 
 
-def _clip_frames(path: Path, limits: LimitOptions, state: tuple[str, int]) -> Iterator[Frame]:
-    reader = VideoReader(path, limits)
-    try:
-        yield from reader.sample(NUM_PICTURES)
-    finally:
-        reader.close()
-    if _clip_state(path) != state:
-        raise _changed(path)
-
-
-def _changed(path: Path) -> InputError:
-    return InputError(f"{path}: changed while the model was calibrated on it; run it again")
-
-
-def _clip_state(path: Path) -> tuple[str, int]:
-    """A clip's key, and when it was written to last, in ns."""
-    return _clip_key(path), path.stat().st_mtime_ns
-
-
-def _clip_key(path: Path) -> str:
-    """Hours of footage are told apart by their length, beginning and end."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_SAMPLE_BYTES))
-        file.seek(max(0, size - _SAMPLE_BYTES))
-        digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def _spread(available: int, wanted: int) -> list[int]:
-    """At most `wanted` of the numbers below `available`, evenly spread."""
-    return sorted({round(i) for i in np.linspace(0, available - 1, min(available, wanted))})
-
-
 def _key(calibration: Calibration, basis: PreparedModel) -> str:
-    digest = hashlib.sha256(f"{calibration.key} {basis.input_wh} {_nncf_version()}".encode())
-    for name in _OUR_CODE:
-        digest.update((Path(__file__).parent / name).read_bytes())
-    return digest.hexdigest()[:16]
+    known = f"{calibration.key} {basis.input_wh} {CALIBRATION_VERSION} {_nncf_version()}"
+    return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
 def _read_accuracy(folder: Path) -> dict[str, Any] | None:

@@ -7,11 +7,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
-from pipeline.config import MODEL_NAMES, ModelName
-from pipeline.errors import ModelError
-from pipeline.progress import Progress, ProgressCallback
+from pipeline.core.cache import cache_dir
+from pipeline.core.config import MODEL_NAMES, ModelName
+from pipeline.core.errors import ModelError
+from pipeline.core.progress import Progress, ProgressCallback
 
 OFFICIAL_NAME = "yolov5n.pt"
 OFFICIAL_URL = f"https://github.com/ultralytics/yolov5/releases/download/v7.0/{OFFICIAL_NAME}"
@@ -24,11 +23,6 @@ MOST_BYTES = 1 << 30
 
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 20.0
-
-
-def cache_dir() -> Path:
-    """Where converted models and the downloaded checkpoint are kept for this user."""
-    return user_cache_path("pipeline")
 
 
 def find_weights(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.machine import available_cores
+from pipeline.core.machine import available_cores
 from tests.conformance.clips import Recipe, all_recipes
 from tests.conformance.conftest import Table
 from tests.conformance.verdict import Verdict, judge

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.config import DetectOptions, EncodeOptions, ProcessConfig
-from pipeline.errors import PipelineError
-from pipeline.run import process_video
+from pipeline.core.config import DetectOptions, EncodeOptions, ProcessConfig
+from pipeline.core.errors import PipelineError
+from pipeline.run.process import process_video
 from tests.conformance.clips import JOINED, Recipe
 from tests.conformance.oracle import Shown, Track, evenly_spaced, look
 

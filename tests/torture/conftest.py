@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.machine import available_cores, processor_name, versions
+from pipeline.core.machine import available_cores, processor_name, versions
 from tests.tables import write_section
 
 

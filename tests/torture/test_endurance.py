@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import InferOptions, ProcessConfig, SyntheticOptions
-from pipeline.machine import available_cores
-from pipeline.progress import Progress
-from pipeline.run import process_video
-from pipeline.throughput.measure import in_own_process
+from pipeline.core.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.machine import available_cores
+from pipeline.core.progress import Progress
+from pipeline.measure.own_process import in_own_process
+from pipeline.run.process import process_video
 from tests.conftest import DEMO, needs_demo, with_light, write_clip
 from tests.test_run import numbered
 

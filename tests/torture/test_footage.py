@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ModelError
-from pipeline.machine import available_cores
+from pipeline.core.errors import ModelError
+from pipeline.core.machine import available_cores
 from pipeline.model.layers import build_graph
 from tests.hostile import MEMORY_MB, Outcome, mutated_files, outcomes, truncated_files
 from tests.malicious import ATTACKS

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import Interrupted, PipelineError
-from pipeline.progress import Progress
-from pipeline.run import process_video
-from pipeline.work_folder import WORK_NAME
+from pipeline.core.errors import Interrupted, PipelineError
+from pipeline.core.progress import Progress
+from pipeline.core.work_folder import WORK_NAME
+from pipeline.run.process import process_video
 from tests.conftest import write_clip
 from tests.test_resume import KEYS, config_of, interrupt, results, run
 from tests.test_run import numbered

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import InferOptions
-from pipeline.engine import Pool
-from pipeline.infer import load_engine
-from pipeline.journal import Journal
-from pipeline.machine import available_cores
-from pipeline.work_folder import WORK_NAME
+from pipeline.core.config import InferOptions
+from pipeline.core.machine import available_cores
+from pipeline.core.work_folder import WORK_NAME
+from pipeline.execution.journal import Journal
+from pipeline.inference.engine import Pool
+from pipeline.inference.openvino import load_engine
 from tests.conftest import prepared_light_detector, write_clip
 from tests.test_resume import KEYS, SEGMENT_SECONDS, results
 from tests.test_run import numbered

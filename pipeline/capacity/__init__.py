@@ -1,1 +1,0 @@
-"""How many machines for how much footage, as `pipeline plan` tells."""

@@ -1,0 +1,183 @@
+"""Parsed arguments -> the validated config of what they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pipeline.batch.clips import names_many
+from pipeline.cli.parsers import OUTPUT_FOLDER
+from pipeline.core.config import (
+    STANDARD_INPUT,
+    SYNTHETIC,
+    AutoOptions,
+    ClusterOptions,
+    DetectOptions,
+    EncodeOptions,
+    InferOptions,
+    LimitOptions,
+    ProcessConfig,
+    RemoteOptions,
+    SyntheticOptions,
+)
+from pipeline.core.errors import UsageError
+from pipeline.core.machine import available_cores
+from pipeline.core.text import printable
+from pipeline.core.work_folder import SPOOL_NAME
+from pipeline.execution.store import is_url, scratch_output
+from pipeline.inference.configurations import AUTO, named_options
+
+
+def is_batch(arguments: argparse.Namespace) -> bool:
+    """Whether `process` is asked for many clips. Raises UsageError for what is no part of many."""
+    videos: list[str] = arguments.videos
+    if len(videos) > 1:
+        for word, what in ((STANDARD_INPUT, "standard input"), (SYNTHETIC, "the synthetic scene")):
+            if word in videos:
+                raise UsageError(f"{what} is processed alone; a file of this name is ./{word}")
+    elif not videos or videos[0] in (STANDARD_INPUT, SYNTHETIC) or not names_many(videos[0]):
+        return False
+    if url := next((name for name in [*videos, arguments.output_dir or ""] if is_url(name)), None):
+        raise UsageError(f"{url}: many clips are read and written by path; give one clip at a time")
+    return True
+
+
+def process_config(arguments: argparse.Namespace) -> ProcessConfig:
+    """What `process` is asked to do, of many inputs with the first. Raises UsageError.
+
+    The source is `-` as it stands where standard input is asked for.
+    """
+    video = arguments.videos[0] if arguments.videos else SYNTHETIC
+    if video == STANDARD_INPUT:
+        name = SPOOL_NAME
+    elif video != SYNTHETIC:
+        path = Path(video)
+        # What is left of "...mp4" is no folder of its own.
+        name = path.stem if path.stem.strip(".") else path.name
+    else:
+        name = arguments.image.stem if arguments.image else SYNTHETIC
+    remote = RemoteOptions(
+        source_url=video if is_url(video) else None,
+        output_url=arguments.output_dir if is_url(arguments.output_dir or "") else None,
+    )
+    if remote.output_url is not None:
+        output_dir = scratch_output(remote.output_url, video)
+    else:
+        output_dir = Path(arguments.output_dir or Path(OUTPUT_FOLDER) / name)
+    return ProcessConfig(
+        source=_source(arguments, video, arguments.frames),
+        output_dir=output_dir,
+        overwrite=arguments.overwrite,
+        weights=arguments.weights,
+        imgsz=arguments.imgsz,
+        infer=infer_options(arguments),
+        detect=DetectOptions(
+            confidence_threshold=arguments.conf,
+            iou_threshold=arguments.iou,
+            classes=tuple(arguments.classes) if arguments.classes is not None else None,
+            max_detections=arguments.max_det,
+        ),
+        encode=_encode_options(arguments),
+        limits=_limit_options(arguments),
+        calibration=arguments.calibration,
+        num_frames=arguments.frames,
+        every=arguments.every,
+        deinterlace=arguments.deinterlace,
+        reuse_duplicates=not arguments.no_reuse,
+        segment_seconds=arguments.segment_seconds,
+        stall_seconds=arguments.stall_seconds,
+        cluster=_cluster_options(arguments),
+        remote=remote,
+    )
+
+
+def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
+    """What `tune` is asked to find the best plan for. Raises UsageError."""
+    if arguments.video == STANDARD_INPUT:
+        raise UsageError("standard input cannot be read again and again: name a file")
+    return ProcessConfig(
+        source=_source(arguments, arguments.video, None),
+        output_dir=Path(),
+        weights=arguments.weights,
+        imgsz=arguments.imgsz,
+        infer=AutoOptions(precision=arguments.precision),
+        encode=_encode_options(arguments),
+        limits=_limit_options(arguments),
+        calibration=arguments.calibration,
+    )
+
+
+def _source(
+    arguments: argparse.Namespace, video: str, num_frames: int | None
+) -> Path | SyntheticOptions:
+    asked: dict[str, Any] = {
+        "size_wh": arguments.size,
+        "frame_rate": arguments.frame_rate,
+        "seed": arguments.seed,
+        "image": arguments.image,
+        "num_frames": num_frames,
+    }
+    if video == SYNTHETIC:
+        return SyntheticOptions(**{key: value for key, value in asked.items() if value is not None})
+    for option in ("size", "frame_rate", "seed", "image"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is an option of the synthetic source, and "
+                f"{printable(video)} is a clip"
+            )
+    return Path(video)
+
+
+def _encode_options(arguments: argparse.Namespace) -> EncodeOptions:
+    return EncodeOptions(codec=arguments.codec, crf=arguments.crf, preset=arguments.preset)
+
+
+def _cluster_options(arguments: argparse.Namespace) -> ClusterOptions | None:
+    options = ClusterOptions(
+        address=arguments.address,
+        cores_per_actor=arguments.cores_per_actor,
+        show_logs=arguments.debug,
+    )
+    if arguments.executor == "ray":
+        return options
+    if arguments.address is not None or arguments.cores_per_actor is not None:
+        raise UsageError("--address and --cores-per-actor are for --executor ray")
+    return None
+
+
+def _limit_options(arguments: argparse.Namespace) -> LimitOptions:
+    return LimitOptions(
+        max_size_wh=arguments.max_size,
+        max_streams=arguments.max_streams,
+        max_frame_rate=arguments.max_frame_rate,
+        max_memory_mb=arguments.max_memory,
+    )
+
+
+def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:
+    """What was asked for by itself, or the named configuration. Raises UsageError for both.
+
+    A precision may be given with a configuration that leaves it open.
+    """
+    asked = AutoOptions(
+        device=arguments.device,
+        hint=arguments.hint,
+        precision=arguments.precision,
+        batch=arguments.batch,
+        num_streams=arguments.streams,
+        num_requests=arguments.requests,
+    )
+    if arguments.config == AUTO:
+        return asked
+    named = named_options(arguments.config, available_cores())
+    decided = ["device", "hint", "batch", "streams", "requests"]
+    if named.precision not in ("auto", asked.precision):
+        decided.append("precision")
+    for option in decided:
+        if (value := getattr(arguments, option)) is not None:
+            raise UsageError(
+                f"--config {arguments.config} and --{option} {value}: a configuration decides "
+                f"the {option} itself; leave one of them out"
+            )
+    return asked.over(named)

@@ -1,0 +1,79 @@
+"""Standard input -> a regular file, which can be read again and again as a clip has to be."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.core.disk_space import disk_full, is_disk_full
+from pipeline.core.errors import InputError, PipelineError
+from pipeline.core.work_folder import SPOOL_NAME, held, locked_work_folder
+from pipeline.execution.journal import tidy
+
+_NAME = "standard input"
+_CHUNK_BYTES = 1 << 20
+
+
+def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
+    """Copy a stream to a new file until it ends; returns the number of bytes.
+
+    max_bytes: None takes half of the free space, so that there is room for the result.
+    Raises InputError if nothing comes, if more comes, or if it cannot be written; the file is
+    gone then.
+    """
+    num_bytes = 0
+    try:
+        if max_bytes is None:
+            max_bytes = shutil.disk_usage(path.parent).free // 2
+        with path.open("xb") as file:
+            while chunk := stream.read(_CHUNK_BYTES):
+                num_bytes += len(chunk)
+                if num_bytes > max_bytes:
+                    raise InputError(
+                        f"{_NAME}: more than {max_bytes / 1e6:.0f} MB, which is what "
+                        f"{path.parent} has room for; save it as a file and name that"
+                    )
+                file.write(chunk)
+        if not num_bytes:
+            raise InputError(f"{_NAME}: nothing came; give a clip with < or a pipe")
+    except FileExistsError as error:
+        raise InputError(f"{path} exists already") from error
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if is_disk_full(error, path.parent):
+            raise disk_full(path.parent.parent, 3 * num_bytes) from error
+        raise InputError(f"{_NAME}: cannot be kept in {path} ({error.strerror})") from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return num_bytes
+
+
+@contextlib.contextmanager
+def spooled(stream: BinaryIO, output_dir: Path) -> Iterator[Path]:
+    """A stream as a file in the work folder of a run, for as long as the context lasts.
+
+    It is locked as long: no other run can begin there before the one that reads it has ended. What
+    a run that was killed has left there is removed by the next one. Raises FolderInUse, before
+    anything is read, if another run is at work there. An error of the block that names the file is
+    made to name standard input.
+    """
+    created = not output_dir.exists()
+    try:
+        with contextlib.ExitStack() as stack:
+            with locked_work_folder(output_dir) as folder:
+                path = folder / SPOOL_NAME
+                path.unlink(missing_ok=True)
+                spool(stream, path)
+                stack.enter_context(held(path, output_dir))
+            try:
+                yield path
+            except PipelineError as error:
+                error.args = tuple(str(part).replace(str(path), _NAME) for part in error.args)
+                error.file = error.file and error.file.replace(str(path), _NAME)
+                raise
+    finally:
+        tidy(output_dir, created=created)

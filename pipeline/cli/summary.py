@@ -1,0 +1,104 @@
+"""What came of a run or a batch -> the lines on the terminal that tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.batch.batch import ClipResult
+from pipeline.core.text import counted, duration, printable
+from pipeline.run.outputs import BATCH_PAGE_NAME, REPORT_PAGE_NAME
+
+_MOST_NAMED = 20
+"""How many clips are named that failed for the same reason."""
+
+
+def run_summary(report: dict[str, Any], folder: str) -> list[str]:
+    """Of the report of one run, whose results are in that folder or at that address."""
+    speed, used, slowest = report["speed"], report["configuration"], report["bottleneck"]
+    remarks: list[str] = []
+    real_time = (
+        f", {speed['times_real_time']:.1f} times real time" if speed["times_real_time"] else ""
+    )
+    if report["model"]["precision_note"]:
+        remarks.append(report["model"]["precision_note"])
+    boxes, segments = report["detections"], report["segments"]
+    if segments["done_before"]:
+        remarks.append(
+            f"{segments['done_before']} of {segments['number']} segments "
+            f"({segments['frames_done_before']} frames) were done by the run before"
+        )
+    if boxes["reused_frames"]:
+        remarks.append(f"{boxes['reused_frames']} frames repeat the one before")
+    if boxes["interpolated_frames"]:
+        remarks.append(
+            f"{boxes['interpolated_frames']} frames not inferred, their boxes interpolated"
+        )
+    # Some devices do not tell.
+    streams = f", {counted(used['num_streams'], 'stream')}" if used["num_streams"] else ""
+    mended = {key: value for key, value in report["source"]["faults"].items() if value}
+    remarks += [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
+    lines = [
+        f"{counted(report['output']['num_frames'], 'frame')} in {speed['wall_seconds']:.2f} s: "
+        f"{speed['file_to_file_fps']:.1f} fps from file to file{real_time}",
+        f"model alone {speed['model_alone_fps']:.1f} fps ({used['device']}, hint {used['hint']}, "
+        f"{used['precision']}{streams}, {counted(used['num_requests'], 'request')}); "
+        f"cores {100 * speed['cores_busy']:.0f}% busy",
+        f"bottleneck {slowest['step']}: {slowest['share_of_cpu']:.0%} of the CPU time; "
+        f"next {slowest['next_step']}, {slowest['margin']:.1f} times faster",
+        f"{counted(boxes['total'], 'box', 'boxes')} in "
+        f"{counted(boxes['frames_with_any'], 'frame')}{''.join(f'; {line}' for line in remarks)}",
+    ]
+    if report["truth"] and report["truth"]["num_pairs"]:
+        truth = report["truth"]
+        lines.append(
+            f"truth: {truth['recall']:.1%} of {truth['num_things']} things found, "
+            f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
+        )
+    return [
+        *lines,
+        f"{folder}/{report['output']['file']}, report in {folder}/{REPORT_PAGE_NAME}",
+    ]
+
+
+def batch_summary(record: dict[str, Any], folder: Path, *, kept: bool = False) -> list[str]:
+    """Of the record of a batch, which is in that folder; kept: that of an earlier command is."""
+    total = record["total"]
+    now = total["this_run"]
+    counts = [f"{total['done']} of {total['clips']} clips done"]
+    if total["skipped"]:
+        counts.append(f"{total['skipped']} skipped, done by an earlier run")
+    counts += [
+        f"{total[key]} {key.replace('_', ' ')}" for key in ("failed", "not_reached") if total[key]
+    ]
+    lines = ["; ".join(counts)]
+    if now["num_frames"]:
+        footage, real_time = "", ""
+        if now["footage_hours"]:  # Pictures have none.
+            footage = f", {duration(3600 * now['footage_hours'])} of footage,"
+            real_time = f", {now['times_real_time']:.1f} times real time"
+        lines.append(
+            f"{counted(now['num_frames'], 'frame')}{footage} in "
+            f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all{real_time}"
+        )
+    if kept:
+        return [*lines, f"nothing new: {folder / BATCH_PAGE_NAME} is that of an earlier command"]
+    return [*lines, f"report in {folder / BATCH_PAGE_NAME}"]
+
+
+def failure_lines(failed: Sequence[ClipResult]) -> list[str]:
+    """What failed and why: a reason that several clips share once, above them."""
+    by_reason: dict[str, list[str]] = {}
+    for result in failed:
+        by_reason.setdefault(result.reason, []).append(printable(str(result.clip.path)))
+    single = {paths[0]: reason for reason, paths in by_reason.items() if len(paths) == 1}
+    width = max(map(len, single), default=0)
+    lines = [f"{path:<{width}}  {reason}" for path, reason in single.items()]
+    for reason, paths in by_reason.items():
+        if len(paths) > 1:
+            lines.append(f"{counted(len(paths), 'clip')}: {reason}")
+            lines += [f"  {path}" for path in paths[:_MOST_NAMED]]
+            if len(paths) > _MOST_NAMED:
+                lines.append(f"  and {len(paths) - _MOST_NAMED:,} more, all in the report")
+    return lines

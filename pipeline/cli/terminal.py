@@ -1,0 +1,105 @@
+"""Progress on a terminal: a bar, or a line now and then where nobody looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+from pipeline.core.progress import Progress
+from pipeline.core.text import printable
+
+_LINE_INTERVAL_SECONDS = 5.0
+_LONGEST_SUBJECT = 48
+
+
+def discard(stream: TextIO) -> None:
+    """Send what a stream that failed still holds, and all that is to come, nowhere.
+
+    Otherwise Python would fail on it once more as it ends, and with its own exit code.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+class ProgressPrinter:
+    """Shows progress: a bar on a terminal, else a line every few seconds at the most.
+
+    A stderr that cannot be written is no reason to end the work: nothing more is shown then.
+    """
+
+    def __init__(self) -> None:
+        self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._bar: Any = None
+        self._stage = ""
+        self._last_line = time.monotonic()
+        self._beginnings: dict[str, tuple[float, int]] = {}
+
+    def __enter__(self) -> ProgressPrinter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_bar()
+
+    def __call__(self, progress: Progress) -> None:
+        try:
+            self._show(progress)
+        except OSError:
+            discard(sys.stderr)
+
+    def _show(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._close_bar()
+            self._stage = progress.stage
+            self._beginnings.setdefault(progress.stage, (time.monotonic(), progress.done))
+        if self._on_terminal:
+            self._update_bar(progress)
+        elif sys.stderr is not None and time.monotonic() - self._last_line > _LINE_INTERVAL_SECONDS:
+            self._last_line = time.monotonic()
+            self._print_line(progress)
+
+    def _update_bar(self, progress: Progress) -> None:
+        from tqdm import tqdm
+
+        # Its thread would keep this process from forking another worker.
+        tqdm.monitor_interval = 0
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=progress.stage,
+                total=progress.total,
+                unit=progress.unit,
+                unit_scale=progress.unit == "B",
+                dynamic_ncols=True,
+            )
+        self._bar.set_description_str(_described(progress), refresh=False)
+        self._bar.total = progress.total  # Of many clips it is known better as they go by.
+        self._bar.update(progress.done - self._bar.n)
+
+    def _print_line(self, progress: Progress) -> None:
+        began, already_done = self._beginnings[progress.stage]
+        rate = (progress.done - already_done) / max(1e-9, time.monotonic() - began)
+        line = f"{_described(progress)}: {progress.done}"
+        if progress.total:
+            line += f" of {progress.total}"
+        if progress.total and rate:
+            left = max(0, progress.total - progress.done) / rate
+            line += f", {rate:.1f} {progress.unit}/s, {left:.0f} s left"
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _described(progress: Progress) -> str:
+    """What a report is about; the name of a clip in it may be long, and hostile."""
+    if not progress.subject:
+        return progress.stage
+    subject = printable(progress.subject)
+    if len(subject) > _LONGEST_SUBJECT:
+        subject = f"{subject[: _LONGEST_SUBJECT - 3]}..."
+    return f"{subject}: {progress.stage}"

@@ -1,0 +1,1 @@
+"""Values and services that know nothing of video or models."""

@@ -1,0 +1,78 @@
+"""What the model found in one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """N boxes of one frame, most confident first.
+
+    xyxy: float32 (N, 4), left, top, right, bottom in pixels of the displayed source frame.
+    confidence: float32 (N,), objectness times class probability.
+    class_id: int64 (N,).
+    """
+
+    xyxy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    class_id: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        n = len(self.confidence)
+        if self.xyxy.shape != (n, 4) or self.class_id.shape != (n,):
+            raise ValueError(
+                f"expected xyxy ({n}, 4), confidence ({n},) and class_id ({n},), got "
+                f"{self.xyxy.shape}, {self.confidence.shape} and {self.class_id.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    @classmethod
+    def empty(cls) -> Detections:
+        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+
+    def as_records(self, class_names: tuple[str, ...]) -> list[dict[str, object]]:
+        """The boxes as plain values: pixels to 2 decimals, confidence to 4."""
+        return [
+            {
+                "class_id": class_id,
+                "class_name": class_names[class_id],
+                "confidence": round(confidence, 4),
+                "xyxy": [round(value, 2) for value in box],
+            }
+            for box, confidence, class_id in zip(
+                self.xyxy.tolist(), self.confidence.tolist(), self.class_id.tolist(), strict=True
+            )
+        ]
+
+
+def pair_boxes(
+    a: Detections, b: Detections, least_iou: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pair boxes of the same class, those that overlap most first; indices into a and into b."""
+    overlap = iou_matrix(a.xyxy, b.xyxy)
+    overlap[a.class_id[:, None] != b.class_id[None, :]] = 0.0
+    rows: list[int] = []
+    columns: list[int] = []
+    while overlap.size and overlap.max() >= least_iou:
+        row, column = np.unravel_index(int(overlap.argmax()), overlap.shape)
+        rows.append(int(row))
+        columns.append(int(column))
+        overlap[row, :] = overlap[:, column] = 0.0
+    return np.asarray(rows, np.intp), np.asarray(columns, np.intp)
+
+
+def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Intersection over union of every box (N, 4) with every box (M, 4) -> (N, M)."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    intersection = (bottom_right - top_left).clip(0).prod(axis=2, dtype=np.float64)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1, dtype=np.float64) for boxes in (a, b)]
+    union = areas[0][:, None] + areas[1][None, :] - intersection
+    iou: NDArray[np.float64] = intersection / np.maximum(union, 1e-9)
+    return iou

@@ -1,0 +1,1 @@
+"""Where segments are worked on, and what survives when that ends early."""

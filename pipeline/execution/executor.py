@@ -1,0 +1,46 @@
+"""The seam between a run and where its segments are worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from pipeline.core.config import ProcessConfig
+from pipeline.frames.segment import Manifest, OpenClip, SegmentTask
+
+Done = tuple[SegmentTask, Manifest]
+
+
+class Executor(Protocol):
+    """Takes segments through all steps; what it leaves are the files that each task names.
+
+    cores: that one segment is worked on with.
+    places: how many segments it can work on at the same time as things stand.
+    in_order: whether it takes a task only after the one before is done and was yielded.
+    """
+
+    @property
+    def cores(self) -> int: ...
+
+    @property
+    def in_order(self) -> bool: ...
+
+    @property
+    def places(self) -> int: ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the report tells of it, as plain values."""
+        ...
+
+    def prepare(self, clip: OpenClip, config: ProcessConfig) -> None:
+        """Make ready what all segments of a clip need. Raises PipelineError."""
+        ...
+
+    def run(
+        self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
+    ) -> Iterator[Done]:
+        """Yield every task as it is done, with its manifest.
+
+        on_frames: is told of so many frames more that are done. Raises PipelineError.
+        """
+        ...

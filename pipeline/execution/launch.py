@@ -1,0 +1,32 @@
+"""The executor that a run asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.core.config import ClusterOptions
+from pipeline.core.errors import UsageError
+from pipeline.core.position import Position
+from pipeline.execution.executor import Executor
+from pipeline.inference.models import Models
+
+
+@contextmanager
+def open_executor(
+    cluster: ClusterOptions | None, models: Models, position: Position
+) -> Iterator[Executor]:
+    """This process, or the cluster. Raises UsageError if there is none."""
+    if cluster is None:
+        from pipeline.execution.local import LocalExecutor
+
+        yield LocalExecutor(models, position)
+        return
+    try:
+        from pipeline.execution.ray import RayExecutor
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise UsageError("a cluster needs Ray: pip install ray") from error
+    with RayExecutor(cluster, position) as executor:
+        yield executor

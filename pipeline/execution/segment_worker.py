@@ -1,0 +1,221 @@
+"""What one actor does: segments, one after the other, with a model that it keeps compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import tempfile
+import threading
+import uuid
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.config import InferOptions
+from pipeline.core.errors import (
+    InputError,
+    PipelineError,
+    UsageError,
+    WorkerDied,
+    as_pipeline_error,
+)
+from pipeline.core.machine import thread_ids, versions
+from pipeline.core.notes import collected_notes
+from pipeline.core.position import Beat, Position, Step
+from pipeline.core.progress import no_progress
+from pipeline.execution.store import download, joined, local_copy, upload
+from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
+from pipeline.frames.segment import (
+    OpenClip,
+    SegmentFiles,
+    SegmentTask,
+    open_source,
+    process_segment,
+)
+from pipeline.inference.models import Models
+from pipeline.model.prepare import PreparedModel, Quantization
+
+WITNESS_NAME = "witness"
+"""A file beside the segments that are made; who reads in it what its job says sees that folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedModel:
+    """A model that was prepared once, for everybody.
+
+    ir: its graph, to be given as weights; key: tells it from others.
+    """
+
+    ir: Path
+    key: str
+    imgsz: int
+    quantization: Quantization | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A segment to be done elsewhere; all paths are absolute, and seen by every node.
+
+    witness: what the file of that name holds. source_bytes: the size of the clip; None without one.
+    exchange_url: a folder in a store that takes the place of the one where segments are made,
+    which then need not be seen.
+    """
+
+    task: SegmentTask
+    model: SharedModel
+    witness: str
+    source_bytes: int | None
+    exchange_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A segment that is done: its files, in a folder of their own, and what was noted."""
+
+    files: SegmentFiles
+    notes: list[str]
+
+
+class SegmentWorker:
+    """Takes segments through all steps with so many cores.
+
+    expected: the versions of what results depend on, as the caller has them.
+    Errors are returned, not raised: they then arrive as they are.
+    """
+
+    def __init__(self, cores: int, expected: dict[str, str]) -> None:
+        self._cores = cores
+        self._expected = expected
+        # Ray's, which are always at something.
+        self._other_threads = thread_ids()
+        self._node = ""
+        self._models = Models()
+        self._prepared: tuple[str, PreparedModel] | None = None
+
+    def start(self, node: str) -> PipelineError | None:
+        """Make ready on the node of this name: results must not depend on where they are made."""
+        self._node = node
+        found = versions()
+        other = [
+            f"{name} {found.get(name)} instead of {version}"
+            for name, version in self._expected.items()
+            if found.get(name) != version
+        ]
+        if not other:
+            return None
+        return UsageError(f"{node} has {', '.join(other)}: install the same on all nodes")
+
+    def run(self, job: Job) -> Attempt | PipelineError:
+        """Do a segment; WorkerDied if a step hangs, and with it this worker."""
+        result: Future[Attempt | PipelineError] = Future()
+        position = Position()
+
+        def work() -> None:
+            try:
+                result.set_result(self._attempt(job, position))
+            except PipelineError as error:
+                result.set_result(error)
+            except BaseException as error:
+                result.set_result(as_pipeline_error(error))
+
+        threading.Thread(target=work, name="segment", daemon=True).start()
+        watchdog = Watchdog(os.getpid(), position, job.task.config, self._other_threads)
+        while not wait_for([result], POLL_SECONDS).done:
+            try:
+                watchdog.look()
+            except WorkerDied as error:
+                return error
+        return result.result()
+
+    def _attempt(self, job: Job, position: Position) -> Attempt:
+        """Into a folder of its own: an attempt that was given up may still be at its files."""
+        number, config = job.task.files.number, job.task.config
+        name = f"{number:04d}-{uuid.uuid4().hex}"
+        beat = _beat(position)
+        with contextlib.ExitStack() as stack:
+            if config.remote.source_url is not None:
+                copy = stack.enter_context(local_copy(config.remote.source_url, beat))
+                config = dataclasses.replace(config, source=copy)
+            if isinstance(config.source, Path):
+                self._require_same(config.source, job.source_bytes)
+            if job.exchange_url is None:
+                self._require_shared(job)
+                making = job.task.files.folder
+            else:
+                making = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            made = dataclasses.replace(job.task.files, folder=making / name)
+            made.folder.mkdir()
+            task = dataclasses.replace(job.task, config=config, files=made)
+            notes = self._make(job, task, position)
+            if job.exchange_url is not None:
+                upload(made.folder, joined(job.exchange_url, name), beat)
+        files = dataclasses.replace(job.task.files, folder=job.task.files.folder / name)
+        return Attempt(files, notes)
+
+    def _make(self, job: Job, task: SegmentTask, position: Position) -> list[str]:
+        with collected_notes() as notes:
+            source = open_source(task.config, self._cores, task.timeline)
+            try:
+                prepared = self._prepare(job, source.info.size_wh, position)
+                assert isinstance(task.config.infer, InferOptions)
+                with self._models.engine(prepared, task.config.infer) as engine:
+                    manifest = process_segment(
+                        OpenClip(source, prepared), engine, task, position, lambda: None
+                    )
+            finally:
+                source.close()
+        manifest.write(task.files.manifest)
+        return notes
+
+    def _require_shared(self, job: Job) -> None:
+        """Raise InputError where this node does not see the folder of the run."""
+        folder = job.task.files.folder
+        try:
+            witness = (folder / WITNESS_NAME).read_text(encoding="utf-8")
+        except OSError:
+            witness = ""
+        if witness != job.witness or not os.access(folder, os.W_OK):
+            raise InputError(
+                f"{self._node} does not see the output folder {folder.parent.parent}, or may not "
+                "write there: it must be on storage that all nodes share, under the same path"
+            )
+
+    def _require_same(self, source: Path, num_bytes: int | None) -> None:
+        """Raise InputError where this node does not see the clip, or sees another one."""
+        try:
+            with source.open("rb"):
+                found = source.stat().st_size
+        except OSError as error:
+            raise InputError(
+                f"{self._node} cannot read {source} ({error.strerror}): it must be on storage that "
+                "all nodes share, under the same path"
+            ) from error
+        if found != num_bytes:
+            raise InputError(
+                f"{self._node} has another file as {source} ({found} bytes instead of "
+                f"{num_bytes}): it must be on storage that all nodes share"
+            )
+
+    def _prepare(self, job: Job, source_wh: tuple[int, int], position: Position) -> PreparedModel:
+        beat = _beat(position)
+        model = job.model
+        if self._prepared is None or self._prepared[0] != model.key:
+            with contextlib.ExitStack() as stack:
+                ir = model.ir
+                if job.exchange_url is not None:
+                    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                    source = joined(job.exchange_url, ir.parent.name)
+                    download(source, scratch / "model", beat)
+                    ir = scratch / "model" / ir.name
+                prepared = self._models.prepare(ir, source_wh, model.imgsz, no_progress)
+            # What is known of it where it was made.
+            prepared = dataclasses.replace(prepared, quantization=model.quantization)
+            self._prepared = model.key, prepared
+        return self._prepared[1]
+
+
+def _beat(position: Position) -> Beat:
+    return functools.partial(position.encoding.enter, Step.PREPARE)

@@ -1,0 +1,1 @@
+"""The steps that every frame takes, one module for each, and the loop over them."""

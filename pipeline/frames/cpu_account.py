@@ -1,0 +1,63 @@
+"""The CPU time of every thread of this process while frames run, by what the thread does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.core.machine import thread_cpu_seconds
+from pipeline.model.compiled import infers
+
+INFERENCE, DECODER, ENCODER = "inference", "decoder", "encoder"
+DECODING_THREAD, ENCODING_THREAD = "decode", "main"
+ENDED = "threads that have ended"
+KNOWN = (INFERENCE, DECODER, ENCODER, DECODING_THREAD, ENCODING_THREAD)
+"""The names of threads that work on frames; others have what they are called by the system."""
+
+
+class CpuAccount:
+    """Begins to count when it is made, on the thread that encodes."""
+
+    def __init__(self) -> None:
+        self._process_seconds = time.process_time()
+        self._own_seconds = time.thread_time()
+        self._threads_seconds = thread_cpu_seconds()
+
+    def spent(
+        self, names: Mapping[int, str], decoding_seconds: float, *, all_infer: bool
+    ) -> dict[str, float]:
+        """CPU seconds by the name of the thread; all of them are those of the process.
+
+        names: of threads that the libraries started, by the kernel's ids.
+        decoding_seconds: of the thread that decodes, as it measured them itself.
+        all_infer: whether other threads that have ended inferred, as PyTorch's have.
+        """
+        total = time.process_time() - self._process_seconds
+        now = thread_cpu_seconds()
+        called = {thread.native_id: thread.name for thread in threading.enumerate()}
+        spent: defaultdict[str, float] = defaultdict(float)
+        spent[DECODING_THREAD] = decoding_seconds
+        spent[ENCODING_THREAD] = time.thread_time() - self._own_seconds
+        for thread_id, seconds in now.items():
+            if thread_id == threading.get_native_id():
+                continue
+            name = names.get(thread_id)
+            if name is None and infers(thread_id):
+                name = INFERENCE
+            name = name or called.get(thread_id) or _name_of(thread_id)
+            if name != DECODING_THREAD:  # It may be about to end.
+                spent[name] += seconds - self._threads_seconds.get(thread_id, 0.0)
+        # Where threads cannot be listed, inference is what nothing else was.
+        ended = INFERENCE if all_infer or not now else ENDED
+        spent[ended] += max(0.0, total - sum(spent.values()))
+        return dict(spent)
+
+
+def _name_of(thread_id: int) -> str:
+    try:
+        return Path(f"/proc/self/task/{thread_id}/comm").read_text().strip() or "unnamed"
+    except OSError:
+        return ENDED

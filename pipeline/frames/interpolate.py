@@ -1,0 +1,77 @@
+"""Boxes for the frames between two that were inferred; pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.boxes import Detections, pair_boxes
+from pipeline.media.frame import Frame
+
+_LEAST_IOU = 0.1
+"""Two boxes of a class that overlap less are two things."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedFrame:
+    """A frame with its boxes; inferred is False where they were carried over from others."""
+
+    frame: Frame
+    detections: Detections
+    inferred: bool
+
+
+def fill_in(frames: Iterable[tuple[Frame, Detections | None]]) -> Iterator[DetectedFrame]:
+    """Give the frames that come without detections those between their neighbours'.
+
+    Frames come in order, the first with detections. Those behind the last inferred one keep its
+    boxes. Holds back no more frames than lie between two inferred ones.
+    """
+    before: tuple[Frame, Detections] | None = None
+    waiting: list[Frame] = []
+    for frame, detections in frames:
+        if detections is None:
+            waiting.append(frame)
+            continue
+        if before is not None:
+            first = before[0].pts
+            for between in waiting:
+                fraction = (between.pts - first) / (frame.pts - first)
+                carried = interpolate(before[1], detections, fraction)
+                yield DetectedFrame(between, carried, inferred=False)
+        waiting = []
+        before = (frame, detections)
+        yield DetectedFrame(frame, detections, inferred=True)
+    if before is not None:
+        for frame in waiting:
+            yield DetectedFrame(frame, before[1], inferred=False)
+
+
+def interpolate(before: Detections, after: Detections, fraction: float) -> Detections:
+    """The boxes at a fraction (0 to 1) of the time between two frames.
+
+    Boxes of the same class are paired, those that overlap most first; a pair moves in a straight
+    line. A box without a partner stays where it is, in the half of the time that is nearer to it.
+    """
+    rows, columns = pair_boxes(before, after, _LEAST_IOU)
+    moved_xyxy = _between(before.xyxy[rows], after.xyxy[columns], fraction)
+    moved_confidence = _between(before.confidence[rows], after.confidence[columns], fraction)
+    nearer, used = (before, rows) if fraction < 0.5 else (after, columns)
+    alone = np.setdiff1d(np.arange(len(nearer)), used)
+    confidence = np.concatenate((moved_confidence, nearer.confidence[alone]))
+    order = np.argsort(-confidence, kind="stable")
+    return Detections(
+        np.concatenate((moved_xyxy, nearer.xyxy[alone]))[order],
+        confidence[order],
+        np.concatenate((before.class_id[rows], nearer.class_id[alone]))[order],
+    )
+
+
+def _between(
+    start: NDArray[np.float32], end: NDArray[np.float32], fraction: float
+) -> NDArray[np.float32]:
+    between: NDArray[np.float32] = start + (end - start) * np.float32(fraction)
+    return between

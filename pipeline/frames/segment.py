@@ -1,0 +1,301 @@
+"""One segment of a clip, taken through all steps: a video track, its detections, and a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.core.config import LimitOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.errors import InputError
+from pipeline.core.library_threads import one_library_thread
+from pipeline.core.position import Beat, Position, Step
+from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
+from pipeline.frames.decode import VideoReader
+from pipeline.frames.encode import VideoEncoder, require_decodable
+from pipeline.frames.loop import FrameLoop
+from pipeline.frames.snapshots import Snapshots, places_seconds
+from pipeline.frames.stats import RunStats
+from pipeline.inference.engine import Engine
+from pipeline.media.frame import FrameSource, Segment, SourceFaults, VideoInfo
+from pipeline.media.mux import verify
+from pipeline.media.still import PictureEncoder, verify_picture
+from pipeline.media.timeline import Timeline
+from pipeline.model.letterbox import letterbox
+from pipeline.model.prepare import PreparedModel
+from pipeline.synthetic.scene import Truth
+from pipeline.synthetic.source import SyntheticSource
+from pipeline.synthetic.truth import truth_record
+
+
+def open_source(config: ProcessConfig, cores: int, timeline: Timeline | None = None) -> FrameSource:
+    """The frames of a source; half of the cores may decode, the model needs the others.
+
+    timeline: of a clip, where it is known.
+    """
+    if isinstance(config.source, SyntheticOptions):
+        return SyntheticSource(config.source)
+    return VideoReader(
+        config.source,
+        config.limits,
+        num_threads=max(1, cores // 2),
+        timeline=timeline,
+        deinterlace=config.deinterlace == "auto",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClip:
+    """What every segment of a clip is worked on with: its frames, and the model for them."""
+
+    source: FrameSource
+    prepared: PreparedModel
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFiles:
+    """Where a segment's results are: the annotated file is missing if there is no frame, the truth
+    if it is not known.
+
+    annotated_suffix: of the format of the annotated file.
+    """
+
+    folder: Path
+    number: int
+    annotated_suffix: str = ".mp4"
+
+    @property
+    def annotated(self) -> Path:
+        return self._named(self.annotated_suffix)
+
+    @property
+    def detections(self) -> Path:
+        return self._named(".jsonl")
+
+    @property
+    def truth(self) -> Path:
+        return self._named(".truth.jsonl")
+
+    @property
+    def manifest(self) -> Path:
+        return self._named(".json")
+
+    def existing(self) -> list[Path]:
+        parts = (self.annotated, self.detections, self.truth, self.manifest)
+        return [part for part in parts if part.exists()]
+
+    def _named(self, suffix: str) -> Path:
+        return self.folder / f"{self.number:04d}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTask:
+    """One segment to be done: everything that decides its result, as values.
+
+    config: its infer options are those that were selected.
+    files: where to make the results.
+    first_index: of its first frame in the clip, for messages; where that is not known yet, about.
+    num_frames: take the first so many only; None takes all.
+    class_ids: the classes to keep; None keeps all.
+    timeline: of the clip, if it is one.
+    """
+
+    config: ProcessConfig
+    segment: Segment
+    files: SegmentFiles
+    first_index: int
+    num_frames: int | None
+    encoder_threads: int
+    class_ids: frozenset[int] | None
+    timeline: Timeline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What there is to know about a segment that is done.
+
+    end_seconds: where its last frame ends on the clip's timeline; 0 without frames.
+    ended: whether it has every frame that could be read, rather than as many as were asked for.
+    times: (number, pts) of some frames of the segment, in ticks of the result.
+    pictures: annotated frames, as data: URLs.
+    engine: how the model ran, as plain values for the report.
+    """
+
+    end_seconds: float
+    ended: bool
+    faults: SourceFaults
+    times: list[tuple[int, int]]
+    pictures: list[str]
+    stats: RunStats
+    engine: dict[str, Any]
+
+    @property
+    def num_frames(self) -> int:
+        return self.stats.num_frames
+
+    def write(self, path: Path) -> None:
+        record = {
+            "end_seconds": self.end_seconds,
+            "ended": self.ended,
+            "faults": asdict(self.faults),
+            "times": self.times,
+            "pictures": self.pictures,
+            "stats": self.stats.as_record(),
+            "engine": self.engine,
+        }
+        path.write_text(json.dumps(record), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            end_seconds=record["end_seconds"],
+            ended=record["ended"],
+            faults=SourceFaults(**record["faults"]),
+            times=[(index, pts) for index, pts in record["times"]],
+            pictures=record["pictures"],
+            stats=RunStats.from_record(record["stats"]),
+            engine=record["engine"],
+        )
+
+
+@one_library_thread()
+def process_segment(
+    clip: OpenClip,
+    engine: Engine,
+    task: SegmentTask,
+    position: Position,
+    on_frame: Callable[[], object],
+) -> Manifest:
+    """Take a segment's frames through all steps into files that were read back and are right.
+
+    position: is told where the work is; on_frame: of every frame that is done. Raises
+    PipelineError.
+    """
+    config, segment, files = task.config, task.segment, task.files
+    source, stats = clip.source, RunStats(position)
+    frames = source.frames(segment)
+    # What was skipped before the very first frame belongs to the first segment.
+    faults_before = SourceFaults()
+    if segment.start_pts is not None:
+        faults_before.add(source.faults)
+    encoder = _open_encoder(task, source.info)
+    snapshots = Snapshots(_places_in(segment, source.info, config.num_frames))
+    started, account = time.perf_counter(), CpuAccount()
+    with contextlib.ExitStack() as stack:
+        stack.callback(encoder.abandon)
+        stack.enter_context(position.failures_told())
+        results = stack.enter_context(files.detections.open("w", encoding="utf-8"))
+        if config.scene:
+            assert isinstance(source, SyntheticSource)
+            lines = stack.enter_context(files.truth.open("w", encoding="utf-8"))
+            source.on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
+        loop = stack.enter_context(
+            FrameLoop(
+                frames=itertools.islice(frames, task.num_frames),
+                first_index=task.first_index,
+                info=source.info,
+                engine=engine,
+                prepared=clip.prepared,
+                box=letterbox(source.info.size_wh, clip.prepared.input_wh),
+                detect=config.detect,
+                class_ids=task.class_ids,
+                every=config.every,
+                reuse_duplicates=config.reuse_duplicates,
+                encoder=encoder,
+                results=results,
+                stats=stats,
+                snapshots=snapshots,
+                on_frame=on_frame,
+                stall_seconds=config.stall_seconds,
+            )
+        )
+        _require_memory(source.info, stats.in_flight.limit or 0, config.limits)
+        loop.run()
+        position.encoding.enter(Step.JOIN)
+        names = dict.fromkeys(source.worker_threads, DECODER)
+        names |= dict.fromkeys(encoder.worker_threads, ENCODER)
+        stats.thread_cpu_seconds = account.spent(
+            names,
+            stats.decoding_thread_cpu_ns / 1e9,
+            all_infer=engine.facts()["engine"] == "pytorch",
+        )
+        stats.frames_cpu_seconds = sum(stats.thread_cpu_seconds.values())
+        stats.frames_wall_seconds = time.perf_counter() - started
+        if stats.num_frames:
+            encoder.close()
+    if stats.num_frames:
+        beat = functools.partial(position.encoding.enter, Step.JOIN)
+        _verify(task, source.info, encoder, loop.end_seconds, beat)
+    else:
+        files.annotated.unlink(missing_ok=True)
+    return Manifest(
+        end_seconds=loop.end_seconds,
+        ended=task.num_frames is None or stats.num_frames < task.num_frames,
+        faults=source.faults.since(faults_before),
+        times=encoder.some_times(),
+        pictures=snapshots.pictures,
+        stats=stats,
+        engine={
+            **engine.facts(),
+            "batch": engine.input_shape[0],
+            "input_shape": list(engine.input_shape),
+        },
+    )
+
+
+def _open_encoder(task: SegmentTask, info: VideoInfo) -> VideoEncoder | PictureEncoder:
+    if info.is_picture:
+        return PictureEncoder(task.files.annotated, info)
+    encode, num_threads = task.config.encode, task.encoder_threads
+    return VideoEncoder(task.files.annotated, info, encode, num_threads=num_threads)
+
+
+def _verify(
+    task: SegmentTask,
+    info: VideoInfo,
+    encoder: VideoEncoder | PictureEncoder,
+    end_seconds: float,
+    beat: Beat,
+) -> None:
+    """Read back what the encoder made. Raises EncodeError."""
+    if info.is_picture:
+        verify_picture(task.files.annotated, info)
+        return
+    times = {index: pts * info.time_base for index, pts in encoder.some_times()}
+    verify(task.files.annotated, encoder.num_frames, end_seconds, times, beat)
+    require_decodable(task.files.annotated, task.config.encode, encoder.num_frames, beat)
+
+
+def _places_in(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:
+    """Where in a segment to take pictures for the report, in seconds on the clip's timeline."""
+    known = [info.duration_seconds] if info.duration_seconds else []
+    if num_frames is not None and info.frame_rate:
+        known.append(float(num_frames / info.frame_rate))
+    begin_seconds = float(info.start_pts * info.time_base)
+    places = [begin_seconds + s for s in places_seconds(min(known, default=None))]
+    start = 0.0 if segment.start_pts is None else float(segment.start_pts * info.time_base)
+    end = None if segment.end_pts is None else float(segment.end_pts * info.time_base)
+    return [s for s in places if s >= start and (end is None or s < end)]
+
+
+def _require_memory(info: VideoInfo, num_frames: int, limits: LimitOptions) -> None:
+    """Refuse a clip of which so many frames at a time take too much memory. Raises InputError."""
+    needed_mb = -(-info.frame_bytes * num_frames // 1_000_000)
+    if needed_mb > limits.max_memory_mb:
+        raise InputError(
+            f"{info.name}: {num_frames} frames of {info.size_wh[0]}x{info.size_wh[1]} "
+            f"({info.pix_fmt}) may be under way, which takes {needed_mb} MB, more than "
+            f"--max-memory {limits.max_memory_mb}; a smaller --batch or --requests needs less"
+        )
+
+
+def _write_truth(lines: TextIO, frame_rate: Fraction, index: int, pts: int, truth: Truth) -> None:
+    lines.write(json.dumps(truth_record(index, float(pts / frame_rate), truth)) + "\n")

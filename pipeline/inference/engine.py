@@ -1,0 +1,122 @@
+"""The seam between the way of a frame and what runs the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import InferenceError
+from pipeline.media.frame import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Job = TypeVar("Job")
+_Job = TypeVar("_Job", contravariant=True)
+Heads = Sequence[NDArray[np.float32]]
+
+
+def inference_error(message: str, job: object) -> InferenceError:
+    """An error of the model on a job; it names the frame if the job is one."""
+    error = InferenceError(message)
+    if isinstance(job, Frame):
+        error.frame_index = job.index
+    return error
+
+
+class Pool(Protocol[_Job]):
+    """Where frames are inferred: one thread fills inputs and submits, others call back.
+
+    `on_done(job, heads, latency_seconds)` is called as results come, in any order and on any
+    thread; heads are views that are valid only during the call. An exception of it goes to
+    `on_error`. A context manager, which closes it.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    num_requests: int
+    batch: int
+
+    @property
+    def num_running(self) -> int: ...
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far of the threads that infer, in this pool and in others."""
+        ...
+
+    def next_input(self) -> NDArray[np.uint8]:
+        """Wait for a place; its uint8 (height, width, 3) buffer, as it was last written.
+
+        What the one submitted last holds is not touched before the next is submitted.
+        Raises InferenceError if a request has failed.
+        """
+        ...
+
+    def submit(self, job: _Job) -> None:
+        """Infer what `next_input` gave, now or as soon as its batch is full."""
+        ...
+
+    def flush(self) -> None:
+        """Infer what has been submitted even if its batch is not full."""
+        ...
+
+    def drain(self) -> None:
+        """Infer what is left and wait for all of it. Raises InferenceError if a request failed."""
+        ...
+
+    def close(self) -> None:
+        """Wait until nothing runs, for some seconds at most; then no callback comes any more.
+
+        What was submitted but has not begun may be forgotten: `drain` first. May be called at any
+        time, on any thread, and again.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A model that is ready to run. A context manager, which closes it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(batch, height, width, 3)"""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """How the model runs, as plain values for the report."""
+        ...
+
+    def open_pool(
+        self,
+        on_done: Callable[[Job, Heads, float], None],
+        on_error: Callable[[BaseException], None],
+    ) -> Pool[Job]:
+        """Raises InferenceError if the engine is closed."""
+        ...
+
+    def close(self) -> None:
+        """Free the model, now or when the last of its pools is closed."""
+        ...

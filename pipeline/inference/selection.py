@@ -1,0 +1,181 @@
+"""Which configuration a run takes: the one that was tuned for it, else a rule."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+
+from pipeline.core.cache import cache_dir, publish
+from pipeline.core.config import AutoOptions, EncodeOptions, InferOptions
+from pipeline.core.errors import UsageError
+from pipeline.core.machine import available_cores, processor_name
+from pipeline.core.notes import note
+from pipeline.inference.possible import require_possible
+from pipeline.model.compiled import core
+from pipeline.model.prepare import PreparedModel
+
+_LARGE_FRAME_PX = 900_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the frames go through: the model, and the threads of the encoder."""
+
+    infer: InferOptions
+    encoder_threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A plan by its name, with the frames per second it reached, file to file, in each round."""
+
+    name: str
+    throughput_fps: tuple[float, ...]
+
+    @property
+    def median_fps(self) -> float:
+        return statistics.median(self.throughput_fps)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The plan of a run and where it came from.
+
+    by: "tune", "rule", or "request" if the caller named the configuration.
+    alternatives: what tuning measured, the fastest first.
+    """
+
+    plan: Plan
+    by: str
+    reason: str
+    alternatives: tuple[Measured, ...] = ()
+
+
+def select(
+    asked: InferOptions | AutoOptions,
+    prepared: PreparedModel,
+    encode: EncodeOptions,
+    cores: int | None = None,
+) -> Selection:
+    """The plan for a run: what was asked for, what was tuned, or the rule, in this order.
+
+    cores: None takes those of this process. Raises UsageError for what cannot be met here.
+    """
+    require_possible(asked, cores or available_cores())
+    usual = rule(cores or available_cores(), prepared.source_wh)
+    if isinstance(asked, InferOptions):
+        return Selection(dataclasses.replace(usual, infer=asked), "request", "it was asked for")
+    place = tuning_of(prepared, encode, asked.precision or "auto", cores=cores)
+    tuned = place.load()
+    if tuned is None:
+        reason = "nothing was tuned for this machine, model and codec: `tune` measures what is best"
+        return Selection(_with(usual, asked), "rule", reason)
+    return dataclasses.replace(tuned, plan=_with(tuned.plan, asked))
+
+
+def rule(cores: int, frame_wh: tuple[int, int]) -> Plan:
+    """What is good on most machines.
+
+    The THROUGHPUT hint gives every core work of its own. Its threads are not pinned to their
+    cores, so that they can make room for those that decode and encode. The encoder gets few
+    threads, because the model needs most of the cores anyway: more would only get in its way.
+    Frames of a megapixel and more cost more to encode than to infer: there it gets all.
+    """
+    large = frame_wh[0] * frame_wh[1] >= _LARGE_FRAME_PX
+    threads = cores if large else max(1, cores // 2)
+    return Plan(InferOptions(pinning=False), encoder_threads=threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Where the winner for one machine, model, frame and input shape, precision and codec is."""
+
+    facts: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
+        return cache_dir() / "tuned" / f"{digest}.json"
+
+    def load(self) -> Selection | None:
+        """What was kept, or None where there is nothing that makes sense; then a note says so."""
+        with contextlib.suppress(OSError):
+            if not self.path.exists():
+                return None
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            threads = int(kept["encoder_threads"])
+            EncodeOptions(threads=threads)  # Validates.
+            if not all(entry["throughput_fps"] for entry in kept["alternatives"]):
+                raise ValueError("a measurement without a value")
+            return Selection(
+                plan=Plan(InferOptions(**kept["infer"]), threads),
+                by="tune",
+                reason=str(kept["reason"]),
+                alternatives=tuple(
+                    Measured(str(entry["name"]), tuple(entry["throughput_fps"]))
+                    for entry in kept["alternatives"]
+                ),
+            )
+        except (OSError, ValueError, KeyError, TypeError, UsageError):
+            note(f"what was tuned, in {self.path}, was damaged: tune again")
+            return None
+
+    def store(self, selection: Selection) -> None:
+        """Keep a winner. Raises NotKept if the cache folder cannot be written."""
+        text = json.dumps(
+            {
+                "facts": self.facts,
+                "infer": dataclasses.asdict(selection.plan.infer),
+                "encoder_threads": selection.plan.encoder_threads,
+                "reason": selection.reason,
+                "alternatives": [dataclasses.asdict(entry) for entry in selection.alternatives],
+            },
+            indent=2,
+        )
+        publish(self.path, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def tuning_of(
+    prepared: PreparedModel,
+    encode: EncodeOptions,
+    precision: str,
+    *,
+    cores: int | None = None,
+    devices: Sequence[str] | None = None,
+) -> Tuning:
+    """The tuning that fits: everything that decides which configuration is the fastest."""
+    return Tuning(
+        {
+            "processor": processor_name(),
+            "cores": cores or available_cores(),
+            "devices": list(devices if devices is not None else available_devices()),
+            "openvino": ov.get_version(),
+            "model": prepared.weights_sha256,
+            "frame_wh": list(prepared.source_wh),
+            "input_wh": list(prepared.input_wh),
+            "codec": encode.codec,
+            "preset": encode.preset,
+            "precision": precision,
+        }
+    )
+
+
+@functools.cache
+def available_devices() -> tuple[str, ...]:
+    """What OpenVINO finds on this machine."""
+    return tuple(core().available_devices)  # Takes milliseconds, which every clip would pay.
+
+
+def _with(plan: Plan, asked: AutoOptions) -> Plan:
+    return dataclasses.replace(plan, infer=asked.over(plan.infer))

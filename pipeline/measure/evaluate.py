@@ -1,0 +1,293 @@
+"""Mean average precision of a model on labelled pictures, through the pipeline's own steps."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.boxes import Detections
+from pipeline.core.cache import NotKept
+from pipeline.core.config import InferOptions, ModelName
+from pipeline.core.errors import InputError, UsageError
+from pipeline.core.library_threads import one_library_thread
+from pipeline.core.machine import available_cores
+from pipeline.core.notes import note
+from pipeline.core.picture_paths import list_pictures
+from pipeline.core.progress import Progress, ProgressCallback, no_progress
+from pipeline.core.typed import converted
+from pipeline.frames.calibration import calibration_of_folder
+from pipeline.inference.engine import Engine, Heads, Pool
+from pipeline.inference.openvino import load_engine
+from pipeline.inference.possible import require_possible
+from pipeline.media.pictures import read_picture
+from pipeline.model.letterbox import PADDING_VALUE, input_size_wh, letterbox
+from pipeline.model.postprocess import detections_from
+from pipeline.model.prepare import PreparedModel, Quantization, prepare_model
+from pipeline.model.preprocess import Preprocessor
+from pipeline.model.quantize import Calibration, prepare_int8, record_accuracy
+from pipeline.model.weights import find_weights
+
+# The settings of YOLOv5's val.py.
+_CONFIDENCE_THRESHOLD = 0.001
+_IOU_THRESHOLD = 0.6
+_MAX_DETECTIONS = 300
+
+Label = tuple[int, float, float, float, float]
+"""Class, then centre, width and height as parts of the picture's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """COCO's mean average precision, over all classes that occur in the labels."""
+
+    map_50: float
+    map_50_95: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How good a model is, by the precision that it really ran in."""
+
+    num_images: int
+    num_boxes: int
+    accuracy: dict[str, Accuracy]
+
+
+def evaluate(
+    data: Path,
+    *,
+    weights: ModelName | Path | None = None,
+    imgsz: int = 640,
+    infer: InferOptions | None = None,
+    calibration: Path | None = None,
+    on_progress: ProgressCallback = no_progress,
+) -> Evaluation:
+    """Judge a model on data/images and data/labels (class cx cy w h, normalised to 0..1).
+
+    INT8 is calibrated on the pictures of the folder `calibration` and judged beside float32 and
+    bf16, where the device has that; what was found is kept for the reports of later runs. Raises
+    InputError if there is nothing to judge on, UsageError for options that do not go together or
+    if the package that computes the precision is not installed, ModelError.
+    """
+    data = converted("data", data, Path)
+    weights = converted("weights", weights, ModelName | Path | None)
+    imgsz = converted("imgsz", imgsz, int)
+    infer = converted("infer", infer, InferOptions | None)
+    calibration = converted("calibration", calibration, Path | None)
+    if imgsz < 32 or imgsz % 32:
+        raise UsageError(f"imgsz must be a multiple of 32, not {imgsz}")
+    infer = infer or InferOptions()
+    require_possible(infer, available_cores())
+    if (infer.precision == "int8") != (calibration is not None):
+        raise UsageError("--precision int8 and --calibration FOLDER go together here")
+    if not (data / "images").is_dir():
+        raise InputError(f"{data}: has no folder images/ (with labels/ beside it)")
+    pictures = list_pictures(data / "images")
+    truth = {path: _read_labels(data / "labels" / f"{path.stem}.txt") for path in pictures}
+    if not any(len(labels) for labels in truth.values()):
+        raise InputError(f"{data / 'labels'}: no label for any of {len(pictures)} pictures")
+    judged = _Judged(pictures, truth, find_weights(weights, on_progress), imgsz, on_progress)
+    pictures_for_int8 = calibration_of_folder(calibration) if calibration else None
+    precisions = ("f32", "bf16", "int8") if pictures_for_int8 else (infer.precision,)
+    accuracy: dict[str, Accuracy] = {}
+    quantization = None
+    for asked in precisions:
+        options = dataclasses.replace(infer, precision=asked)
+        verdict = judged.judge(options, pictures_for_int8, but_in=accuracy.keys())
+        if verdict is None:
+            note(f"{infer.device} does not run in {asked}, which is left out")
+            continue
+        accuracy[verdict.precision] = verdict.accuracy
+        quantization = verdict.quantization
+    result = Evaluation(
+        num_images=len(pictures),
+        num_boxes=sum(len(labels) for labels in truth.values()),
+        accuracy=accuracy,
+    )
+    if quantization:
+        found = {"data": data.name, **dataclasses.asdict(result)}
+        try:
+            record_accuracy(quantization, found)
+        except NotKept as error:
+            note(str(error))
+    return result
+
+
+def _read_labels(path: Path) -> list[Label]:
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text") from error
+    labels = []
+    for line in lines:
+        if line.strip():
+            try:
+                class_id, cx, cy, w, h = line.split()[:5]
+                labels.append((int(class_id), float(cx), float(cy), float(w), float(h)))
+            except ValueError as error:
+                raise InputError(f"{path}: expected 'class cx cy w h', found {line!r}") from error
+    return labels
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """precision: what the model really ran in; quantization: None if that was float."""
+
+    precision: str
+    quantization: Quantization | None
+    accuracy: Accuracy
+
+
+class _Judged:
+    """Labelled pictures, and what it takes to detect things on them."""
+
+    def __init__(
+        self,
+        pictures: list[Path],
+        truth: dict[Path, list[Label]],
+        weights: Path,
+        imgsz: int,
+        on_progress: ProgressCallback,
+    ) -> None:
+        self._weights = weights
+        self._truth = truth
+        self._imgsz = imgsz
+        self._on_progress = on_progress
+        self._sizes_wh: dict[Path, tuple[int, int]] = {}
+        # Those that take the same model input go together, so that each is compiled once.
+        self._groups: dict[tuple[int, int], list[Path]] = defaultdict(list)
+        for path in pictures:
+            image = read_picture(path).image
+            self._sizes_wh[path] = (image.width, image.height)
+            self._groups[input_size_wh(self._sizes_wh[path], imgsz)].append(path)
+
+    def judge(
+        self, infer: InferOptions, calibration: Calibration | None, *, but_in: Collection[str]
+    ) -> _Verdict | None:
+        """None if the model would run in a precision that has been judged already."""
+        found: dict[Path, Detections] = {}
+        for group in self._groups.values():
+            prepared = self._prepare(self._sizes_wh[group[0]], infer, calibration)
+            with load_engine(prepared, infer) as engine:
+                precision = engine.facts()["precision"]
+                if precision in but_in:
+                    return None
+                found.update(self._detect(group, prepared, engine))
+            self._on_progress(
+                Progress(f"evaluate {infer.precision}", len(found), len(self._truth), unit="image")
+            )
+        return _Verdict(
+            precision=precision,
+            quantization=prepared.quantization,
+            accuracy=Accuracy(*_average_precision(self._truth, found, self._sizes_wh)),
+        )
+
+    def _prepare(
+        self, size_wh: tuple[int, int], infer: InferOptions, calibration: Calibration | None
+    ) -> PreparedModel:
+        if infer.precision != "int8":
+            return prepare_model(self._weights, size_wh, self._imgsz, self._on_progress)
+        assert calibration is not None
+        return prepare_int8(self._weights, size_wh, self._imgsz, calibration, self._on_progress)
+
+    @one_library_thread()
+    def _detect(
+        self, group: list[Path], prepared: PreparedModel, engine: Engine
+    ) -> dict[Path, Detections]:
+        boxes = {path: letterbox(self._sizes_wh[path], prepared.input_wh) for path in group}
+        found: dict[Path, Detections] = {}
+        errors: list[BaseException] = []
+
+        def done(path: Path, heads: Heads, _: float) -> None:
+            found[path] = detections_from(
+                prepared.select_candidates(heads, _CONFIDENCE_THRESHOLD),
+                boxes[path],
+                confidence_threshold=_CONFIDENCE_THRESHOLD,
+                iou_threshold=_IOU_THRESHOLD,
+                max_detections=_MAX_DETECTIONS,
+                multi_label=True,
+            )
+
+        pool: Pool[Path]
+        with engine.open_pool(done, errors.append) as pool:
+            for path in group:
+                model_input = pool.next_input()
+                model_input.fill(PADDING_VALUE)  # The picture before was perhaps of another shape.
+                Preprocessor(boxes[path])(read_picture(path), model_input)
+                pool.submit(path)
+            pool.drain()
+        if errors:
+            raise errors[0]
+        return found
+
+
+def _average_precision(
+    truth: dict[Path, list[Label]],
+    found: dict[Path, Detections],
+    sizes_wh: dict[Path, tuple[int, int]],
+) -> tuple[float, float]:
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        raise UsageError("evaluate needs a package: pip install faster-coco-eval") from error
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for image_id, path in enumerate(sorted(truth), start=1):
+        width, height = sizes_wh[path]
+        for class_id, cx, cy, w, h in truth[path]:
+            box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": class_id,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+        detections = found[path]
+        for (x0, y0, x1, y1), confidence, class_id in zip(
+            detections.xyxy.tolist(),
+            detections.confidence.tolist(),
+            detections.class_id.tolist(),
+            strict=True,
+        ):
+            results.append(
+                {
+                    "image_id": image_id,
+                    "category_id": class_id,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "score": confidence,
+                }
+            )
+    if not results:
+        return 0.0, 0.0
+    classes = sorted({annotation["category_id"] for annotation in annotations})
+    with contextlib.redirect_stdout(io.StringIO()):
+        labelled = COCO(
+            {
+                "images": [{"id": i} for i in range(1, len(truth) + 1)],
+                "categories": [{"id": class_id, "name": str(class_id)} for class_id in classes],
+                "annotations": annotations,
+            }
+        )
+        judged = COCOeval_faster(labelled, labelled.loadRes(results), "bbox")
+        judged.params.maxDets = [1, 10, _MAX_DETECTIONS]
+        judged.params.catIds = classes
+        judged.evaluate()
+        judged.accumulate()
+    # precision: (IoU thresholds, recalls, classes, areas, maxDets); -1 where a class is absent.
+    precision = judged.eval["precision"][:, :, :, 0, -1]
+    precision = np.where(precision < 0, np.nan, precision)
+    return float(np.nanmean(precision[0])), float(np.nanmean(precision))

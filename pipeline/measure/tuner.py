@@ -1,0 +1,271 @@
+"""Finds the plan that takes frames from file to file the fastest on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.cache import NotKept
+from pipeline.core.config import ProcessConfig, SyntheticOptions
+from pipeline.core.errors import InferenceError, InputError, ModelError, PipelineError, UsageError
+from pipeline.core.machine import available_cores, bf16_instructions
+from pipeline.core.progress import Progress, ProgressCallback, no_progress
+from pipeline.core.text import counted
+from pipeline.core.typed import converted
+from pipeline.frames.decode import VideoReader
+from pipeline.inference.openvino import resolved_precision
+from pipeline.inference.possible import require_possible
+from pipeline.inference.selection import Measured, Plan, Selection, rule, tuning_of
+from pipeline.measure.own_process import in_own_process
+from pipeline.model.compiled import core
+from pipeline.model.prepare import prepare_model
+from pipeline.model.weights import find_weights
+from pipeline.run.process import process_video
+
+MOST_SECONDS = 100.0
+"""Of all of it, once the weights are there; what is known by then decides."""
+
+_INT8_SECONDS = 30.0
+"""What of it is left for INT8."""
+
+_HALVING = (1, 2, 3)
+"""Rounds for all candidates, then for the better half of them, then for the half of those."""
+_MEASUREMENT_SECONDS = 2.0
+_FIRST_LOOK_FRAMES, _LEAST_FRAMES, _MOST_FRAMES = 48, 24, 2000
+_LEAST_GAIN = 1.02
+_NO_TIME = f"nothing could be measured within {MOST_SECONDS:.0f} s: tune when the machine is idle"
+_INT8_ROUNDS = 3
+
+Measure = Callable[[Plan], float]
+"""Frames per second of a plan. Raises TimeoutError where there is no time to find out."""
+
+Run = Callable[[Plan, float], float]
+"""The same; the second argument is the most seconds that it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was found, and where it is kept; None where nothing can be written.
+
+    int8_gain: over the winner in float, if measured.
+    """
+
+    selection: Selection
+    path: Path | None
+    int8_gain: float | None
+
+
+def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Tuned:
+    """Measure candidates on the first frames of a source, and keep the fastest.
+
+    With the model, the frame shape and the codec of the config; every measurement is a run of
+    its own from file to file. Takes MOST_SECONDS at the most, also on a machine that is busy with
+    other things: it measures less then. Raises PipelineError if nothing can be run.
+    """
+    config = converted("config", config, ProcessConfig)
+    require_possible(config.infer, available_cores())
+    precision = config.infer.precision or "auto"
+    weights = find_weights(config.weights, on_progress, config.default_model)
+    end_seconds = time.perf_counter() + MOST_SECONDS
+    size_wh = _size_of(config)
+    prepared = prepare_model(weights, size_wh, config.imgsz, on_progress)
+    devices = core().available_devices
+    plans = candidates(available_cores(), devices, precision, size_wh)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = dataclasses.replace(
+            config,
+            weights=weights,
+            output_dir=Path(scratch),
+            overwrite=True,
+            every=1,
+            reuse_duplicates=False,
+        )
+        usual = next(iter(plans.values()))
+        job, left = _job(config, usual, _FIRST_LOOK_FRAMES), end_seconds - time.perf_counter()
+        try:
+            first_look, available = in_own_process(_frames_fps, job, max(0.0, left))
+        except TimeoutError as error:
+            raise InferenceError(_NO_TIME) from error
+        if available < _LEAST_FRAMES:
+            raise InputError(f"{available} frames are too few to tune on: {_LEAST_FRAMES} or more")
+        frames = round(first_look * _MEASUREMENT_SECONDS)
+        num_frames = min(_MOST_FRAMES, max(_LEAST_FRAMES, frames))
+
+        def run(plan: Plan, most_seconds: float) -> float:
+            job = _job(config, plan, num_frames)
+            fps, _ = in_own_process(_frames_fps, job, most_seconds)
+            return fps
+
+        int8_gain = None
+        if precision == "int8":
+            selection = halve(plans, in_time(run, end_seconds), on_progress)
+        else:
+            selection = halve(plans, in_time(run, end_seconds - _INT8_SECONDS), on_progress)
+            int8_gain = int8_gain_of(selection.plan, run, end_seconds)
+    kept = tuning_of(prepared, config.encode, precision, devices=devices)
+    try:
+        kept.store(selection)
+    except NotKept:
+        return Tuned(selection, None, int8_gain)
+    return Tuned(selection, kept.path, int8_gain)
+
+
+def candidates(
+    cores: int, devices: Sequence[str], precision: str, frame_wh: tuple[int, int]
+) -> dict[str, Plan]:
+    """A coarse grid of plans by name; the rule comes first."""
+    usual = rule(cores, frame_wh)
+    infer = dataclasses.replace(usual.infer, precision=precision)
+    by_hand = dataclasses.replace(infer, hint="NONE", num_threads=cores)
+    plans = {
+        "rule: THROUGHPUT hint, not pinned": infer,
+        "THROUGHPUT hint, pinned": dataclasses.replace(infer, pinning=True),
+        f"{counted(cores, 'stream')}, {4 * cores} requests": dataclasses.replace(
+            by_hand, num_streams=cores, num_requests=4 * cores
+        ),
+        "THROUGHPUT hint, batch 2": dataclasses.replace(infer, batch=2),
+        "no hint": dataclasses.replace(infer, hint="NONE"),
+    }
+    if cores > 1:
+        half = max(1, cores // 2)
+        plans[f"{counted(half, 'stream')} on all cores"] = dataclasses.replace(
+            by_hand, num_streams=half, num_requests=2 * half + 1
+        )
+    if precision == "auto" and bf16_instructions() == "avx512":
+        other = "f32" if resolved_precision("auto") == "bf16" else "bf16"
+        plans[f"THROUGHPUT hint, {other}"] = dataclasses.replace(infer, precision=other)
+    for device in devices:
+        if device != "CPU":
+            plans[f"THROUGHPUT hint on {device}"] = dataclasses.replace(infer, device=device)
+    if len(devices) > 1:
+        plans["all devices together"] = dataclasses.replace(
+            infer, device="AUTO", hint="CUMULATIVE_THROUGHPUT"
+        )
+    named = {name: Plan(options, usual.encoder_threads) for name, options in plans.items()}
+    for threads in sorted({1, cores} - {usual.encoder_threads}):
+        named[f"rule, encoder on {counted(threads, 'thread')}"] = Plan(infer, threads)
+    return named
+
+
+def in_time(run: Run, end_seconds: float) -> Measure:
+    """Measurements until a time of `time.perf_counter`.
+
+    One that, taking as long as the longest so far, would end later is not begun; one that turns
+    out to take longer still is ended.
+    """
+    longest_seconds = 0.0
+
+    def measure(plan: Plan) -> float:
+        nonlocal longest_seconds
+        started = time.perf_counter()
+        if started + longest_seconds >= end_seconds:
+            raise TimeoutError
+        fps = run(plan, end_seconds - started)
+        longest_seconds = max(longest_seconds, time.perf_counter() - started)
+        return fps
+
+    return measure
+
+
+def halve(
+    plans: dict[str, Plan], measure: Measure, on_progress: ProgressCallback = no_progress
+) -> Selection:
+    """Successive halving: all plans once, the better half more often, half of those again.
+
+    The first plan stays to the end: another wins only if it was ahead of it in every round that
+    both ran, and by more than 2% in the median. A plan that cannot run drops out. What was
+    measured when there is no more time decides. Raises InferenceError if the first cannot run,
+    or not in time.
+    """
+    usual = next(iter(plans))
+    fps: dict[str, list[float]] = {name: [] for name in plans}
+    alive, done = list(plans), 0
+    total = _num_measurements(len(plans))
+    with contextlib.suppress(TimeoutError):
+        for stage, rounds in enumerate(_HALVING):
+            if stage:
+                alive = _better_half(alive, fps, usual)
+            for _ in range(rounds):
+                for name in list(alive):
+                    on_progress(Progress("tune", done, total, unit="run"))
+                    done += 1
+                    try:
+                        fps[name].append(measure(plans[name]))
+                    except (InferenceError, ModelError, UsageError, RuntimeError):
+                        if name == usual:
+                            raise
+                        alive.remove(name)
+    if not fps[usual]:
+        raise InferenceError(_NO_TIME)
+    on_progress(Progress("tune", total, total, unit="run"))
+    measured = sorted(
+        (Measured(name, tuple(values)) for name, values in fps.items() if values),
+        key=lambda entry: entry.median_fps,
+        reverse=True,
+    )
+    best = next(entry for entry in measured if entry.name in alive)
+    ratios = [a / b for a, b in zip(fps[best.name], fps[usual], strict=False)]
+    gain = statistics.median(ratios)
+    winner, reason = usual, "nothing was ahead of the rule by more than the noise"
+    if best.name != usual and min(ratios) > 1.0 and gain >= _LEAST_GAIN:
+        winner, reason = best.name, f"{best.name} was {gain:.2f} times as fast as the rule"
+    return Selection(plans[winner], "tune", reason, tuple(measured))
+
+
+def _num_measurements(num_plans: int) -> int:
+    total = 0
+    for rounds in _HALVING:
+        total += rounds * num_plans
+        num_plans = max(2, -(-num_plans // 2))
+    return total
+
+
+def _better_half(alive: list[str], fps: dict[str, list[float]], usual: str) -> list[str]:
+    ranked = sorted(alive, key=lambda name: statistics.median(fps[name]), reverse=True)
+    kept = ranked[: max(2, -(-len(ranked) // 2))]
+    return kept if usual in kept else [usual, *kept[:-1]]
+
+
+def int8_gain_of(plan: Plan, run: Run, end_seconds: float) -> float | None:
+    """How many times as fast the plan is in INT8; None where that cannot be had, or not by then."""
+    quantized = dataclasses.replace(plan, infer=dataclasses.replace(plan.infer, precision="int8"))
+    ratios: list[float] = []
+    with contextlib.suppress(PipelineError, TimeoutError):
+        in_time(run, end_seconds)(quantized)  # Quantises, which takes longer than the others.
+        measure = in_time(run, end_seconds)
+        for _ in range(_INT8_ROUNDS):
+            ratios.append(measure(quantized) / measure(plan))
+    return statistics.median(ratios) if ratios else None
+
+
+def _job(config: ProcessConfig, plan: Plan, num_frames: int) -> ProcessConfig:
+    source = config.source
+    if isinstance(source, SyntheticOptions):
+        source = dataclasses.replace(source, num_frames=num_frames)
+    return dataclasses.replace(
+        config,
+        source=source,
+        num_frames=num_frames,
+        infer=plan.infer,
+        encode=dataclasses.replace(config.encode, threads=plan.encoder_threads),
+    )
+
+
+def _frames_fps(config: ProcessConfig) -> tuple[float, int]:
+    """Frames per second from the first frame decoded to the last one encoded, and their number."""
+    report = process_video(config)
+    return float(report["speed"]["frames_fps"]), int(report["output"]["num_frames"])
+
+
+def _size_of(config: ProcessConfig) -> tuple[int, int]:
+    if isinstance(config.source, SyntheticOptions):
+        return config.source.size_wh
+    reader = VideoReader(config.source, config.limits)
+    reader.close()
+    return reader.info.size_wh

@@ -1,0 +1,1 @@
+"""Containers: open them within limits, read their times and shape, cut, mux."""

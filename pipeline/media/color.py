@@ -1,0 +1,158 @@
+"""Pixels and colour tags: what the model sees of a frame, and what the encoder takes of it."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from pipeline.core.errors import InputError
+from pipeline.media.frame import ColorTags, plane_rows
+
+_UNSPECIFIED, _LIMITED, _FULL = 2, 1, 2
+_BT601, _BT2020_NCL, _BT2020_CL = 6, 9, 10
+_PQ, _HLG = 16, 18
+_LAST_MATRIX, _LAST_PRIMARIES, _EBU3213, _LAST_TRC = 14, 12, 22, 18
+
+_CONVERTIBLE = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
+"""The matrix tags that swscale takes; it refuses frames with any other."""
+
+
+def is_rgb(pixel_format: av.VideoFormat) -> bool:
+    """Whether its Y'CbCr has to be computed: RGB, palettes, Bayer patterns, XYZ."""
+    return pixel_format.is_rgb or pixel_format.has_palette or pixel_format.name.startswith("xyz")
+
+
+def is_gray(pixel_format: av.VideoFormat) -> bool:
+    """Whether it holds luma alone, with or without alpha."""
+    return len(pixel_format.components) <= 2 and not is_rgb(pixel_format)
+
+
+def tags_of_planes(image: av.VideoFrame) -> ColorTags:
+    """The tags that describe the 8-bit yuv420p planes that `ToYuv420p` makes of an image.
+
+    They are those of the image where these are valid for such planes. RGB becomes BT.601 of
+    limited range. Grey without a tag is of full range, as FFmpeg reads it.
+    """
+    pixel_format, range_ = image.format, int(image.color_range)
+    if is_rgb(pixel_format):
+        range_ = _LIMITED
+    elif pixel_format.name.startswith("yuvj") or (not range_ and is_gray(pixel_format)):
+        range_ = _FULL
+    primaries = int(image.color_primaries)
+    return ColorTags(
+        range=range_,
+        primaries=primaries if primaries == _EBU3213 else _valid(primaries, _LAST_PRIMARIES),
+        trc=_valid(int(image.color_trc), _LAST_TRC),
+        space=_matrix_of_planes(image),
+    )
+
+
+def color_warnings(image: av.VideoFrame, codec_tag: str) -> tuple[str, ...]:
+    """What is lost or doubtful in the colours of a clip, one line each.
+
+    codec_tag: the four characters that its container names the codec by.
+    """
+    warnings = []
+    if any(component.is_alpha for component in image.format.components):
+        warnings.append(
+            "the clip has an alpha channel, which the result does not keep: every pixel is shown "
+            "as if it were opaque"
+        )
+    if codec_tag in ("dvh1", "dvhe", "dav1", "dva1", "dvav"):
+        warnings.append(
+            "the clip is Dolby Vision, whose colours are read without its metadata and may be "
+            "wrong: convert it to BT.709 first if boxes are missing"
+        )
+    if (transfer := {_PQ: "PQ", _HLG: "HLG"}.get(int(image.color_trc))) is not None:
+        warnings.append(
+            f"the clip is HDR ({transfer}), and the model was trained on SDR: convert the clip to "
+            "BT.709 first if boxes are missing"
+        )
+    matrix = int(image.colorspace)
+    if not is_rgb(image.format) and not is_gray(image.format):
+        if _valid(matrix, _LAST_MATRIX) != matrix:
+            warnings.append(
+                f"the clip has a colour matrix tag ({matrix}) that is not valid for its pixels: "
+                "they are read, and tagged in the result, as BT.601"
+            )
+        elif matrix in (8, 11, 12, 13, 14):
+            warnings.append(
+                f"the clip has a colour matrix ({matrix}) that is not supported: the model sees it "
+                "as BT.601; convert the clip to BT.709 first if boxes are missing"
+            )
+    return tuple(warnings)
+
+
+def make_convertible(image: av.VideoFrame) -> None:
+    """Change a matrix tag that swscale refuses to the nearest that it takes."""
+    matrix = int(image.colorspace)
+    if matrix not in _CONVERTIBLE:
+        image.colorspace = _BT2020_NCL if matrix == _BT2020_CL else _BT601
+
+
+class ToBgr:
+    """Converts frames to BGR as OpenCV's reader of clips does; for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, image: av.VideoFrame) -> NDArray[np.uint8]:
+        """The frame as BGR, uint8 (height, width, 3). Raises InputError."""
+        bgr = self.frame(image)
+        return plane_rows(bgr.planes[0])[:, : bgr.width * 3].reshape(bgr.height, bgr.width, 3)
+
+    def frame(self, image: av.VideoFrame) -> av.VideoFrame:
+        """The frame as bgr24; one that is so already is passed on. Raises InputError."""
+        try:
+            return self._reformatter.reformat(
+                image,
+                format="bgr24",  # Not rgb24, which swscale rounds otherwise: up to four levels off.
+                interpolation=Interpolation.BICUBIC,
+                threads=1,  # swscale would otherwise start one per core on every call.
+            )
+        except av.FFmpegError as error:
+            raise InputError(
+                f"FFmpeg does not convert pixels of the format {image.format.name}: convert the "
+                "clip to yuv420p first"
+            ) from error
+
+
+class ToYuv420p:
+    """Converts frames to the planes that `tags_of_planes` describes; for one thread at a time."""
+
+    def __init__(self, tags: ColorTags) -> None:
+        self._tags = tags
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
+        """The frame as 8-bit yuv420p; one that is so already is passed on."""
+        if image.format.name == "yuv420p":
+            return image
+        return self._reformatter.reformat(
+            image,
+            format="yuv420p",
+            # One matrix on both sides: planes of Y'CbCr are not mixed, whatever theirs is.
+            src_colorspace=Colorspace.ITU601,
+            dst_colorspace=Colorspace.ITU601,
+            interpolation=Interpolation.BICUBIC,
+            src_color_range=self._tags.range,
+            # swscale takes every grey source as full range: then it must not convert.
+            dst_color_range=_FULL if is_gray(image.format) else self._tags.range,
+            threads=1,
+        )
+
+
+def _matrix_of_planes(image: av.VideoFrame) -> int:
+    if is_rgb(image.format):
+        return _BT601
+    matrix = _valid(int(image.colorspace), _LAST_MATRIX)
+    if matrix != int(image.colorspace) or (matrix == _UNSPECIFIED and is_gray(image.format)):
+        return _BT601  # As swscale reads what has no valid tag; any matrix describes grey.
+    return matrix
+
+
+def _valid(value: int, last: int) -> int:
+    """A number of ISO/IEC 23091-2, or "unspecified" for those that it reserves."""
+    return value if 0 < value <= last and value != 3 else _UNSPECIFIED

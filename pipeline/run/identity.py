@@ -1,0 +1,113 @@
+"""What tells one source, and one result, from another, without opening or decoding anything.
+
+Imports nothing heavy: the parent of the worker asks it what is done already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.files import file_sha256
+from pipeline.core.machine import versions
+from pipeline.core.picture_paths import calibration_pictures
+from pipeline.core.position import Beat
+from pipeline.core.progress import ProgressCallback
+from pipeline.model.parts import parts_sha256, require_sizes
+from pipeline.model.weights import find_weights
+
+if TYPE_CHECKING:
+    from pipeline.media.frame import Segment  # At run time it would load FFmpeg.
+
+
+def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
+    """Of the model that a run takes. Raises ModelError where there is none."""
+    weights = find_weights(config.weights, on_progress, config.default_model)
+    require_sizes(weights)
+    return parts_sha256(weights)
+
+
+def result_key(config: ProcessConfig, weights_sha256: str) -> str:
+    """A hash of what the result of a run was asked to be: of which input, by which model, how.
+
+    A clip of the same path, size and time of its last change is taken to be the same. Whatever a
+    machine chooses by itself, and the versions of libraries, are not part of it. Raises OSError
+    if the input is not there, InputError if the pictures to calibrate on are not.
+    """
+    asked: dict[str, Any] = {
+        "place": str(config.source.resolve()) if isinstance(config.source, Path) else None,
+        "source": source_stamp(config.source),
+        "model": weights_sha256,
+        "calibration": config.calibration and _calibration_stamp(config.calibration),
+        "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
+        "imgsz": config.imgsz,
+        "detect": dataclasses.asdict(config.detect),
+        "encode": dataclasses.asdict(config.encode),
+        "frames": [
+            config.num_frames,
+            config.every,
+            config.reuse_duplicates,
+            config.deinterlace,
+        ],
+        "segment_seconds": config.segment_seconds,
+    }
+    return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
+
+
+def run_key(
+    config: ProcessConfig,
+    segments: Sequence[Segment],
+    weights_sha256: str,
+    quantized: str | None,
+    infer: InferOptions,
+    precision: str,
+    beat: Beat,
+) -> str:
+    """A hash of everything that the result depends on: input, model, options and versions.
+
+    quantized: names the INT8 model, None if it is not that. infer: what was selected;
+    precision: what that is here. Raises OSError if the input is not there.
+    """
+    known: dict[str, Any] = {
+        "source": _source_content(config.source, beat, whole=len(segments) > 1),
+        "segments": [dataclasses.astuple(segment) for segment in segments],
+        "model": weights_sha256,
+        "int8": quantized,
+        "infer": [infer.engine, infer.device, precision, infer.batch],
+        "imgsz": config.imgsz,
+        "detect": dataclasses.asdict(config.detect),
+        "encode": dataclasses.asdict(config.encode),
+        "frames": [
+            config.num_frames,
+            config.every,
+            config.reuse_duplicates,
+            config.deinterlace,
+        ],
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
+
+
+def _source_content(source: Path | SyntheticOptions, beat: Beat, *, whole: bool) -> Any:
+    """What tells one source from another: of a clip that is short, not its every byte."""
+    if whole and isinstance(source, Path):
+        return [source.name, source.stat().st_size, file_sha256(source, beat)]
+    return source_stamp(source)
+
+
+def source_stamp(source: Path | SyntheticOptions) -> Any:
+    """Plain values that tell a source from others; of a clip not its every byte."""
+    if isinstance(source, SyntheticOptions):
+        picture = file_sha256(source.image) if source.image else None
+        return [dataclasses.asdict(source), picture]
+    found = source.stat()
+    return [source.name, found.st_size, found.st_mtime_ns]
+
+
+def _calibration_stamp(folder: Path) -> list[Any]:
+    return [source_stamp(path) for path in calibration_pictures(folder)]

@@ -1,0 +1,133 @@
+"""The files that a run leaves: whether there is room for them, and how they get their names.
+
+Imports nothing heavy: what is in the way is told before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.config import ProcessConfig
+from pipeline.core.errors import InputError, UsageError
+from pipeline.core.files import flush_to_disk
+from pipeline.execution.journal import is_publishing
+
+if TYPE_CHECKING:
+    from pipeline.media.frame import VideoInfo  # At run time it would load FFmpeg.
+
+ANNOTATED_NAMES = ("annotated.mp4", "annotated.jpg", "annotated.png")
+"""Of a clip, and of a picture; a result has one of them."""
+DETECTIONS_NAME = "detections.jsonl"
+TRUTH_NAME = "truth.jsonl"
+REPORT_JSON_NAME = "report.json"
+REPORT_PAGE_NAME = "report.html"
+BATCH_JSON_NAME = "batch.json"
+BATCH_PAGE_NAME = "batch.html"
+OUTPUT_NAMES = (
+    TRUTH_NAME,
+    DETECTIONS_NAME,
+    REPORT_JSON_NAME,
+    REPORT_PAGE_NAME,
+    *ANNOTATED_NAMES,
+)
+
+_LEAST_BITS_PER_PIXEL = 0.005
+"""What still scenes need at the default quality; most footage needs ten times as much."""
+
+
+def annotated_name(info: VideoInfo) -> str:
+    """Of the annotated file of such a source."""
+    return f"annotated{info.annotated_suffix}"
+
+
+def require_free_output(config: ProcessConfig) -> None:
+    """Raises InputError for what is there and may not be replaced, UsageError for the input."""
+    for name in reversed(OUTPUT_NAMES):
+        target = config.output_dir / name
+        if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
+            raise UsageError(
+                f"{config.source} is both the input and the output: choose another folder"
+            )
+        if target.exists() and not config.overwrite:
+            raise InputError(f"{target} exists already: --overwrite replaces it")
+        if target.is_dir():
+            raise InputError(f"{target} is a folder: it cannot be replaced")
+
+
+def finished_report(output_dir: Path, key: str | None = None) -> dict[str, Any] | None:
+    """The report of a result that is all there and was asked for by this key; else None.
+
+    key: None takes any.
+    """
+    if is_publishing(output_dir):
+        return None
+    try:
+        report = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))
+        complete = (
+            (key is None or report["result_key"] == key)
+            and report["output"]["file"] in ANNOTATED_NAMES
+            and report["output"]["size_bytes"]
+            == (output_dir / report["output"]["file"]).stat().st_size
+            and (output_dir / DETECTIONS_NAME).exists()
+            and (output_dir / REPORT_PAGE_NAME).exists()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(report) if complete else None
+
+
+def require_space(
+    config: ProcessConfig, info: VideoInfo, kept_bytes: int = 0, share_kept: float = 0.0
+) -> None:
+    """Raise InputError where the result cannot fit; where it might not, the run may try.
+
+    The segments and the result made of them are on the disk at the same time. Of those that an
+    interrupted run has kept, so many bytes that are so large a share of all, only the copy in the
+    result needs room.
+    """
+    counts = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
+    pixels = info.size_wh[0] * info.size_wh[1] * min(counts, default=0) * (1 - share_kept)
+    least = int(2 * pixels * _LEAST_BITS_PER_PIXEL / 8) + kept_bytes
+    free = shutil.disk_usage(config.output_dir).free
+    if free < least:
+        raise InputError(
+            f"{config.output_dir}: {free / 1e6:.0f} MB are free, and the result needs "
+            f"{least / 1e6:.0f} MB at the very least: make room, or choose another folder"
+        )
+
+
+def join_lines(parts: Sequence[Path], num_frames: Sequence[int], target: Path) -> None:
+    """Lay the lines of all segments end to end; frames then count from the clip's beginning."""
+    with target.open("wb") as out:
+        for line in _numbered(parts, num_frames):
+            out.write(line)
+
+
+def _numbered(parts: Sequence[Path], num_frames: Sequence[int]) -> Iterator[bytes]:
+    begins = itertools.accumulate(num_frames, initial=0)
+    for part, begin in zip(parts, begins, strict=False):
+        with part.open("rb") as lines:
+            if begin == 0:
+                yield from lines
+                continue
+            for line in lines:
+                # {"frame_index": 12, ...: not read as JSON, of which there may be gigabytes.
+                name, _, rest = line.partition(b": ")
+                index, _, rest = rest.partition(b",")
+                yield b"%s: %d,%s" % (name, begin + int(index), rest)
+
+
+def move_into_place(finished: Path, output_dir: Path) -> None:
+    """Move the finished files to their final names, the annotated one last."""
+    for name in OUTPUT_NAMES:
+        if (finished / name).exists():
+            flush_to_disk(finished / name)
+            (finished / name).replace(output_dir / name)
+        else:
+            (output_dir / name).unlink(missing_ok=True)  # Of another run.
+    flush_to_disk(output_dir)

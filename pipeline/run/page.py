@@ -1,0 +1,69 @@
+"""A template of this package and what was measured -> an HTML page."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.bccache import Bucket
+
+from pipeline.core.cache import cache_dir, publish
+from pipeline.core.errors import ModelError
+from pipeline.core.text import counted, duration, printable
+
+_SETTINGS_VERSION = 1
+"""Of the environment that templates are compiled in: raise it with each change there."""
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Fill in a template, named by its path inside the package."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+        bytecode_cache=_CompiledTemplates(),
+    )
+    environment.filters |= {"counted": counted, "duration": duration}
+    return environment.get_template(template).render(**values)
+
+
+def _shown(value: object) -> object:
+    """Names and metadata of files may hold what no page should; markup is ours."""
+    return printable(value) if type(value) is str else value
+
+
+class _CompiledTemplates(jinja2.BytecodeCache):
+    """Compiled once, which takes twenty times as long as filling in; anew each time where the
+    cache folder cannot be written.
+
+    Jinja's own cache takes a damaged file for code, and knows nothing of the settings above:
+    here a digest stands before it.
+    """
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        with contextlib.suppress(OSError):
+            kept = _file(bucket).read_bytes()
+            digest, code = kept[:32], kept[32:]
+            if digest == _digest(code):
+                bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        code = bucket.bytecode_to_string()
+        with contextlib.suppress(ModelError):
+            publish(_file(bucket), lambda path: path.write_bytes(_digest(code) + code))
+
+
+def _file(bucket: Bucket) -> Path:
+    return cache_dir() / "pages" / f"{bucket.key}.jinja-code"
+
+
+def _digest(code: bytes) -> bytes:
+    settings = f"{_SETTINGS_VERSION} {version('jinja2')}".encode()
+    return hashlib.sha256(settings + code).digest()

@@ -1,0 +1,385 @@
+"""What was measured -> report.json and report.html."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.config import ProcessConfig
+from pipeline.core.machine import peak_memory_mb, processor_name, versions
+from pipeline.frames.cpu_account import (
+    DECODER,
+    DECODING_THREAD,
+    ENCODER,
+    ENCODING_THREAD,
+    INFERENCE,
+    KNOWN,
+)
+from pipeline.frames.stats import Occupancy, RunStats, StepClock
+from pipeline.inference.selection import Selection
+from pipeline.media.frame import SourceFaults, VideoInfo
+from pipeline.model.prepare import PreparedModel, Quantization
+from pipeline.model.weights import OFFICIAL_SHA256
+from pipeline.run.command import repeat_command
+from pipeline.run.outputs import REPORT_JSON_NAME, REPORT_PAGE_NAME
+from pipeline.synthetic.judge import LEAST_IOU, Judgement
+
+SCHEMA_VERSION = 1
+
+BETWEEN_STEPS, OTHER_THREADS = "between steps", "other threads"
+MOST_OTHER_THREADS = 0.05
+"""The share of the CPU time from which on a warning tells of it."""
+_LEAST_OTHER_SECONDS = 0.25
+"""Of a run of a few frames, what threads do at its beginning is a large share of little."""
+
+_NUM_SPEED_POINTS = 120
+_LEAST_SLICE_SECONDS = 0.5
+
+Report = dict[str, Any]
+"""Plain values, as they stand in report.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """The run's wall time, cut into what comes after each other."""
+
+    prepare_seconds: float
+    frames_seconds: float
+    finish_seconds: float
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.prepare_seconds + self.frames_seconds + self.finish_seconds
+
+
+def build_report(
+    *,
+    config: ProcessConfig,
+    key: str,
+    info: VideoInfo,
+    faults: SourceFaults,
+    prepared: PreparedModel,
+    selection: Selection,
+    engine: dict[str, Any],
+    cores: int,
+    workers: int,
+    frames_seconds: float,
+    encoder_settings: dict[str, Any],
+    stats: RunStats,
+    segments: dict[str, int],
+    notes: list[str],
+    phases: Phases,
+    judgement: Judgement | None,
+    annotated: Path,
+) -> Report:
+    """All facts and figures of a finished run.
+
+    key: tells what was asked for from all else.
+    engine: how the model ran, and where, as plain values.
+    cores: that one segment was worked on with; workers: how many were worked on at a time.
+    frames_seconds: while frames were under way.
+    segments: how many there are, and how much an earlier, interrupted run had done, whose time
+    is part of all times here.
+    """
+    frames = stats.num_frames
+    steps = step_times(stats, cores, encoder_settings["threads"], workers)
+    cpu_ms = 1000 * stats.frames_cpu_seconds / frames
+    steps_ms = sum(step["cpu_ms"] for step in steps if step["step"] != OTHER_THREADS)
+    infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
+    frames_fps, all_cores = frames / frames_seconds, cores * workers
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "result_key": key,
+        "command": repeat_command(config),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": {**_plain(asdict(info)), "faults": asdict(faults)},
+        "output": {
+            "file": annotated.name,
+            "num_frames": frames,
+            "size_bytes": annotated.stat().st_size,
+            "codec": config.encode.codec,
+            **encoder_settings,
+            "notes": notes,
+        },
+        "segments": segments,
+        "configuration": {
+            **engine,
+            "segments_at_once": workers,
+            "num_requests": stats.requests_running.limit,
+            "max_frames_in_flight": stats.in_flight.limit,
+            "cores": all_cores,
+            "every": config.every,
+            "reuse_duplicates": config.reuse_duplicates,
+            "detect": asdict(config.detect),
+        },
+        "selection": {
+            "by": selection.by,
+            "reason": selection.reason,
+            "alternatives": [
+                {**asdict(entry), "median_fps": entry.median_fps}
+                for entry in selection.alternatives
+            ],
+        },
+        "model": {
+            "file": prepared.weights.name,
+            "sha256": prepared.weights_sha256,
+            "official": prepared.weights_sha256 == OFFICIAL_SHA256,
+            "num_classes": prepared.layout.num_classes,
+            "precision_note": precision_note(prepared.quantization),
+            "calibrated_on": prepared.quantization and prepared.quantization.calibrated_on,
+        },
+        "speed": {
+            "wall_seconds": phases.wall_seconds,
+            "file_to_file_fps": frames / phases.wall_seconds,
+            "times_real_time": _real_time(info, frames, phases.wall_seconds),
+            "frames_fps": frames_fps,
+            "model_alone_fps": 1000 * all_cores / infer_cpu_ms if infer_cpu_ms else None,
+            "cores_allow_fps": 1000 * all_cores / steps_ms if steps_ms else None,
+            "cores_busy": cpu_ms * frames_fps / (1000 * all_cores),
+            "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_frames,
+            "over_time": _speed_over_time(stats),
+        },
+        "phases": asdict(phases),
+        "threads": thread_times(stats),
+        "steps": steps,
+        "cpu_threads": [
+            {"thread": name, "cpu_ms": 1000 * seconds / frames, "on_frames": name in KNOWN}
+            for name, seconds in _most_first(stats.thread_cpu_seconds)
+            if seconds > 0
+        ],
+        "bottleneck": _bottleneck(steps),
+        "queues": {
+            name: _occupancy(queue)
+            for name, queue in (
+                ("requests_running", stats.requests_running),
+                ("inferred_waiting", stats.completed),
+                ("reorder_buffer", stats.reorder),
+            )
+        },
+        "detections": {
+            "inferred_frames": stats.inferred_frames,
+            "reused_frames": stats.reused_frames,
+            "interpolated_frames": frames - stats.inferred_frames - stats.reused_frames,
+            "total": sum(stats.detections_per_class.values()),
+            "frames_with_any": sum(1 for number in stats.detections_per_frame if number),
+            "per_class": {
+                prepared.layout.class_names[class_id]: number
+                for class_id, number in stats.detections_per_class.most_common()
+            },
+        },
+        "truth": judgement
+        and {
+            **asdict(judgement),
+            "recall": judgement.recall,
+            "precision": judgement.precision,
+            "least_iou": LEAST_IOU,
+        },
+        "peak_memory_mb": peak_memory_mb(),
+        "machine": {"processor": processor_name(), "cores": cores},
+        "versions": versions(),
+    }
+
+
+def precision_note(quantization: Quantization | None) -> str | None:
+    """What is known of the accuracy of a quantised model; None for one in float."""
+    if quantization is None:
+        return None
+    if quantization.accuracy is None:
+        return "INT8, accuracy not evaluated"
+    found = quantization.accuracy
+    scores = ", ".join(
+        f"{values['map_50_95']:.4f} in {precision}"
+        for precision, values in found["accuracy"].items()
+    )
+    return f"INT8, mAP@0.5:0.95 {scores}, on {found['num_images']} pictures of {found['data']}"
+
+
+def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
+    """Write report.json and report.html beside the annotated clip.
+
+    pictures: frames of the result, as data: URLs.
+    """
+    (folder / REPORT_JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    # Only here: what comes before the first frame need not wait for it.
+    from pipeline.run.page import render_page
+
+    page = render_page("run/report.html.jinja", r=report, pictures=pictures)
+    (folder / REPORT_PAGE_NAME).write_text(page, encoding="utf-8")
+
+
+def step_times(
+    stats: RunStats, cores: int, encoder_threads: int, workers: int
+) -> list[dict[str, Any]]:
+    """What each step costs, in the order of the flow, in milliseconds per frame.
+
+    alone_fps is what the step would allow if it had the machine for itself: a step on one
+    thread a core, the model all cores, and that so many times. All CPU time of the process is in
+    one of the rows; the last two have what the two threads of the loop do between the steps, and
+    what all threads that are not of this program do.
+    """
+    producer, consumer, frames = stats.producer, stats.consumer, stats.num_frames
+    threads_cpu = {name: stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN}
+    decode_cpu = producer.decode.cpu_ns / 1e9 + threads_cpu[DECODER]
+    encode_cpu = consumer.encode.cpu_ns / 1e9 + threads_cpu[ENCODER]
+    postprocess_cpu = (consumer.postprocess.cpu_ns + stats.callback_cpu_ns) / 1e9
+    others_cpu = [
+        clock.cpu_ns / 1e9
+        for clock in (producer.preprocess, producer.submit, consumer.annotate, consumer.write)
+    ]
+    preprocess_cpu, submit_cpu, annotate_cpu, write_cpu = others_cpu
+    infer_cpu = max(0.0, threads_cpu[INFERENCE] - stats.callback_cpu_ns / 1e9) + submit_cpu
+    own_cpu = threads_cpu[DECODING_THREAD] + threads_cpu[ENCODING_THREAD]
+    steps_cpu = sum(
+        clock.cpu_ns / 1e9
+        for clock in (
+            *(producer.decode, producer.preprocess, producer.submit),
+            *(consumer.postprocess, consumer.annotate, consumer.encode, consumer.write),
+        )
+    )
+    rows = (
+        ("decode", producer.decode.wall_ns, decode_cpu, 0, max(1, cores // 2)),
+        (
+            "preprocess",
+            producer.preprocess.wall_ns,
+            preprocess_cpu,
+            producer.wait_in_flight.wall_ns + producer.wait_request.wall_ns,
+            1,
+        ),
+        ("infer", stats.latency_seconds_sum * 1e9, infer_cpu, 0, cores),
+        (
+            "postprocess",
+            consumer.postprocess.wall_ns + stats.callback_wall_ns,
+            postprocess_cpu,
+            consumer.wait_inference.wall_ns,
+            1,
+        ),
+        ("annotate", consumer.annotate.wall_ns, annotate_cpu, 0, 1),
+        ("encode", consumer.encode.wall_ns, encode_cpu, 0, encoder_threads),
+        ("write", consumer.write.wall_ns, write_cpu, 0, 1),
+        (BETWEEN_STEPS, 0, max(0.0, own_cpu - steps_cpu), 0, None),
+        (OTHER_THREADS, 0, other_threads_cpu_seconds(stats), 0, None),
+    )
+    return [
+        {
+            "step": name,
+            "busy_wall_ms": wall_ns / 1e6 / frames,
+            "cpu_ms": 1000 * cpu_seconds / frames,
+            "waited_ms": waited_ns / 1e6 / frames,
+            "alone_fps": workers * threads * frames / cpu_seconds
+            if threads and cpu_seconds
+            else None,
+        }
+        for name, wall_ns, cpu_seconds, waited_ns, threads in rows
+    ]
+
+
+def _most_first(seconds: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(seconds.items(), key=lambda entry: -entry[1])
+
+
+def other_threads_cpu_seconds(stats: RunStats) -> float:
+    """CPU time of threads that do not work on frames: of a host program, or of a library."""
+    return sum(stats.thread_cpu_seconds.values()) - sum(
+        stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN
+    )
+
+
+def other_threads_warning(stats: RunStats) -> str | None:
+    """What to say where threads that do not work on frames took much of the CPU time."""
+    seconds = other_threads_cpu_seconds(stats)
+    share = seconds / (stats.frames_cpu_seconds or 1.0)
+    if share <= MOST_OTHER_THREADS or seconds < _LEAST_OTHER_SECONDS:
+        return None
+    others = [name for name, _ in _most_first(stats.thread_cpu_seconds) if name not in KNOWN]
+    return (
+        f"{100 * share:.0f}% of the CPU time went to threads of this process that do not work on "
+        f"frames ({', '.join(others[:3])}): see cpu_threads in {REPORT_JSON_NAME}"
+    )
+
+
+def thread_times(stats: RunStats) -> dict[str, dict[str, float]]:
+    """Where the wall time of the two threads of the pipeline went, in seconds.
+
+    The parts of each add up to the time that the frames took.
+    """
+    producer, consumer = stats.producer, stats.consumer
+    named: dict[str, dict[str, StepClock]] = {
+        "decoding": {
+            "decode": producer.decode,
+            "preprocess": producer.preprocess,
+            "submit": producer.submit,
+            "waited for a request": producer.wait_request,
+            "waited for the encoding thread": producer.wait_in_flight,
+        },
+        "encoding": {
+            "postprocess": consumer.postprocess,
+            "annotate": consumer.annotate,
+            "encode": consumer.encode,
+            "write": consumer.write,
+            "waited for inference": consumer.wait_inference,
+        },
+    }
+    return {
+        thread: {part: clock.wall_ns / 1e9 for part, clock in parts.items()}
+        for thread, parts in named.items()
+    }
+
+
+def _bottleneck(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The step that would stay the slowest if every one had the machine for itself."""
+    ranked = sorted(
+        (step for step in steps if step["alone_fps"] is not None),
+        key=lambda step: float(step["alone_fps"]),
+    )
+    first, second = ranked[0], ranked[1]
+    return {
+        "step": first["step"],
+        "alone_fps": first["alone_fps"],
+        "next_step": second["step"],
+        "next_alone_fps": second["alone_fps"],
+        "margin": second["alone_fps"] / first["alone_fps"],
+        "share_of_cpu": first["cpu_ms"] / sum(step["cpu_ms"] for step in steps),
+    }
+
+
+def _speed_over_time(stats: RunStats) -> list[dict[str, float]]:
+    """Frames per second and detections per frame, over equal slices of the time."""
+    finished, detections = np.asarray(stats.finished_seconds), stats.detections_per_frame
+    end = float(finished.max())
+    num_points = min(_NUM_SPEED_POINTS, max(1, int(end / _LEAST_SLICE_SECONDS)))
+    frames, edges = np.histogram(finished, num_points, (0.0, end))
+    boxes, _ = np.histogram(finished, num_points, (0.0, end), weights=detections)
+    return [
+        {
+            "seconds": round(edge, 3),
+            "fps": round(number * num_points / end, 2),
+            "detections_per_frame": round(found / number, 3) if number else 0.0,
+        }
+        for edge, number, found in zip(
+            edges[1:].tolist(), frames.tolist(), boxes.tolist(), strict=True
+        )
+    ]
+
+
+def _occupancy(queue: Occupancy) -> dict[str, float | int | None]:
+    return {"mean": queue.mean, "max": queue.maximum, "limit": queue.limit}
+
+
+def _real_time(info: VideoInfo, frames: int, wall_seconds: float) -> float | None:
+    if not info.frame_rate:
+        return None
+    return float(frames / info.frame_rate) / wall_seconds
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Fractions as text, as FFmpeg writes them."""
+    return {
+        key: f"{value.numerator}/{value.denominator}" if isinstance(value, Fraction) else value
+        for key, value in values.items()
+    }

@@ -1,0 +1,1 @@
+"""A scene whose ground truth is known."""

@@ -1,1 +1,0 @@
-"""The named throughput configurations."""
