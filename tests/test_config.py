@@ -48,7 +48,9 @@ FIELDS = [
 
 @pytest.mark.parametrize(("kind", "given", "name"), FIELDS)
 @pytest.mark.parametrize(
-    "value", [object(), math.nan, math.inf, b"bytes", {"a": 1}, [[]], 1j], ids=repr
+    "value",
+    [object(), math.nan, math.inf, b"bytes", {"a": 1}, [[]], 1j],
+    ids=["object", "nan", "inf", "bytes", "dict", "list", "complex"],
 )
 def test_a_value_of_no_type_that_a_field_has_is_refused_by_its_name(
     kind: Any, given: dict[str, Any], name: str, value: object
