@@ -100,7 +100,7 @@ class TimedExecutor(LocalExecutor):
     ) -> Iterator[Done]:
         for task in tasks:
             cpu_before = process_cpu_seconds()
-            source = open_source(task.config, self.cores)
+            source = open_source(task.settings.config, self.cores)
             [done] = super().run(dataclasses.replace(clip, source=source), [task], on_frames)
             source.close()
             seconds = (process_cpu_seconds() - cpu_before) / self.cores

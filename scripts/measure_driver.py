@@ -22,7 +22,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.machine import process_cpu_seconds
 from pipeline.execution.actors import ActorPool
 from pipeline.execution.segment_worker import Attempt, Job, SharedModel
-from pipeline.frames.segment import SegmentFiles, SegmentTask
+from pipeline.frames.segment import RunSettings, SegmentFiles, SegmentTask
 from pipeline.media.frame import Segment
 
 MAKING = Path("/shared/output/clip/.partial/making")
@@ -40,17 +40,13 @@ class Idler:
 
 
 def job(number: int) -> Job:
-    config = ProcessConfig(
-        source=Path("/shared/footage/clip.mp4"), output_dir=MAKING, infer=InferOptions()
-    )
+    config = ProcessConfig(source=Path("/shared/footage/clip.mp4"), output_dir=MAKING)
     task = SegmentTask(
-        config=config,
+        settings=RunSettings(config, InferOptions(), encoder_threads=2, class_ids=None),
         segment=Segment(number, number * 1000, (number + 1) * 1000, number * 1000),
         files=SegmentFiles(MAKING, number),
         first_index=number * 1500,
         num_frames=None,
-        encoder_threads=2,
-        class_ids=None,
     )
     model = SharedModel(MAKING / "model.xml", "0" * 64, 640, None)
     return Job(task, model, "0" * 32, 1 << 30)

@@ -122,6 +122,7 @@ def break_step(fault: str, step: str, frame: int) -> None:
     from pipeline.frames.encode import VideoEncoder
     from pipeline.model import prepare
     from pipeline.model.preprocess import Preprocessor
+    from pipeline.run import join
     from pipeline.run import process as run
     from pipeline.synthetic.source import SyntheticSource
 
@@ -146,7 +147,7 @@ def break_step(fault: str, step: str, frame: int) -> None:
         "annotate": (Annotator, "__call__"),
         "encode": (VideoEncoder, "encode"),
         "write": (Detections, "as_records"),
-        "join": (run, "mux"),
+        "join": (join, "mux"),
     }[step]
     setattr(owner, name, at_call(frame, fault, getattr(owner, name)))
 

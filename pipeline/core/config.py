@@ -334,15 +334,23 @@ class ProcessConfig:
     @property
     def source_name(self) -> str:
         """The source as messages name it."""
-        if isinstance(self.source, Path):
-            return str(self.source)
-        return str(self.source.image or "synthetic")
+        return str(self.source_file or "synthetic")
+
+    @property
+    def clip(self) -> Path | None:
+        """The source if it is a file; else None."""
+        return self.source if isinstance(self.source, Path) else None
+
+    @property
+    def synthetic(self) -> SyntheticOptions | None:
+        """The source if it is a synthetic clip; else None."""
+        return self.source if isinstance(self.source, SyntheticOptions) else None
 
     @property
     def scene(self) -> SyntheticOptions | None:
         """The source if it is the synthetic scene, of which the truth is known; else None."""
-        source = self.source
-        return source if isinstance(source, SyntheticOptions) and source.image is None else None
+        synthetic = self.synthetic
+        return synthetic if synthetic and synthetic.image is None else None
 
     @property
     def source_file(self) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from pipeline.core.config import ProcessConfig
+from pipeline.core.config import InferOptions
 from pipeline.frames.segment import Manifest, OpenClip, SegmentTask
 
 Done = tuple[SegmentTask, Manifest]
@@ -16,14 +16,10 @@ class Executor(Protocol):
 
     cores: that one segment is worked on with.
     places: how many segments it can work on at the same time as things stand.
-    in_order: whether it takes a task only after the one before is done and was yielded.
     """
 
     @property
     def cores(self) -> int: ...
-
-    @property
-    def in_order(self) -> bool: ...
 
     @property
     def places(self) -> int: ...
@@ -32,7 +28,7 @@ class Executor(Protocol):
         """What the report tells of it, as plain values."""
         ...
 
-    def prepare(self, clip: OpenClip, config: ProcessConfig) -> None:
+    def prepare(self, clip: OpenClip, infer: InferOptions) -> None:
         """Make ready what all segments of a clip need. Raises PipelineError."""
         ...
 

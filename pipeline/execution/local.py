@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.core.config import InferOptions
 from pipeline.core.machine import available_cores
 from pipeline.core.position import Position, Step
 from pipeline.execution.executor import Done
 from pipeline.frames.segment import OpenClip, SegmentTask, process_segment
-from pipeline.inference.engine import Engine
 from pipeline.inference.models import Models
 
 
 class LocalExecutor:
     """position: is told where the work is."""
 
-    places, in_order = 1, True
+    places = 1
 
     def __init__(self, models: Models, position: Position) -> None:
         self._models = models
@@ -31,8 +29,8 @@ class LocalExecutor:
     def facts(self) -> dict[str, Any]:
         return {"executor": "local"}
 
-    def prepare(self, clip: OpenClip, config: ProcessConfig) -> None:
-        with self._engine(clip, config):
+    def prepare(self, clip: OpenClip, infer: InferOptions) -> None:
+        with self._models.engine(clip.prepared, infer):
             pass  # It is kept.
 
     def run(
@@ -40,12 +38,6 @@ class LocalExecutor:
     ) -> Iterator[Done]:
         for task in tasks:
             self._position.encoding.enter(Step.PREPARE)
-            with self._engine(clip, task.config) as engine:
+            with self._models.engine(clip.prepared, task.settings.infer) as engine:
                 manifest = process_segment(clip, engine, task, self._position, lambda: on_frames(1))
             yield task, manifest
-
-    def _engine(
-        self, clip: OpenClip, config: ProcessConfig
-    ) -> contextlib.AbstractContextManager[Engine]:
-        assert isinstance(config.infer, InferOptions)  # Selected by now.
-        return self._models.engine(clip.prepared, config.infer)

@@ -21,7 +21,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from pipeline.core.config import ClusterOptions, InferOptions, ProcessConfig
+from pipeline.core.config import ClusterOptions, InferOptions, SyntheticOptions
 from pipeline.core.errors import UsageError, reason_of
 from pipeline.core.machine import available_cores, versions
 from pipeline.core.notes import note
@@ -32,7 +32,7 @@ from pipeline.execution.actors import ActorPool, nodes_alive
 from pipeline.execution.executor import Done
 from pipeline.execution.segment_worker import WITNESS_NAME, Attempt, Job, SegmentWorker, SharedModel
 from pipeline.execution.store import download, joined, remove, upload
-from pipeline.frames.segment import Manifest, OpenClip, SegmentTask
+from pipeline.frames.segment import Manifest, OpenClip, RunSettings, SegmentTask
 from pipeline.inference.openvino import resolved_precision
 from pipeline.model.parts import parts_sha256
 from pipeline.model.prepare import save_prepared
@@ -51,8 +51,6 @@ class RayExecutor:
     position: is told that the work goes on. Raises UsageError if there is no such cluster. To be
     closed: that ends the actors, and the cluster if it was started here.
     """
-
-    in_order = False
 
     def __init__(self, options: ClusterOptions, position: Position) -> None:
         self._position = position
@@ -93,9 +91,8 @@ class RayExecutor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def prepare(self, clip: OpenClip, config: ProcessConfig) -> None:
-        assert isinstance(config.infer, InferOptions)  # Selected by now.
-        if config.infer.engine != "openvino":
+    def prepare(self, clip: OpenClip, infer: InferOptions) -> None:
+        if infer.engine != "openvino":
             raise UsageError("a cluster runs the model in OpenVINO: take another --config")
 
     def run(
@@ -107,7 +104,7 @@ class RayExecutor:
         under_way: dict[Future[Attempt], SegmentTask] = {}
         try:
             for task, job in jobs:
-                source = task.config.source_name
+                source = task.settings.config.source_name
                 future = self._actors.submit(job, f"segment {task.segment.number} of {source}")
                 under_way[future] = task
                 future.add_done_callback(arrived.put)
@@ -140,7 +137,8 @@ def _jobs(
     """The tasks as they travel; what all of them need is put where they are made."""
     if not tasks:
         return []
-    making, config = tasks[0].files.folder.absolute(), tasks[0].config
+    making, settings = tasks[0].files.folder.absolute(), tasks[0].settings
+    config = settings.config
     witness = uuid.uuid4().hex
     (making / WITNESS_NAME).write_text(witness, encoding="utf-8")
     model = _share_model(clip, making / _MODEL_NAME, config.imgsz)
@@ -150,10 +148,10 @@ def _jobs(
         name = f"{WORK_NAME}-{making.parent.parent.name}"
         exchange_url = joined(config.remote.output_url, name)
         upload(model.ir.parent, joined(exchange_url, model.ir.parent.name), beat)
-    infer = _infer_options(config, cores)
-    source_bytes = config.source.stat().st_size if isinstance(config.source, Path) else None
+    settings = _elsewhere(settings, making, cores)
+    source_bytes = config.clip.stat().st_size if config.clip else None
     return [
-        (task, Job(_elsewhere(task, making, infer), model, witness, source_bytes, exchange_url))
+        (task, Job(_moved(task, settings, making), model, witness, source_bytes, exchange_url))
         for task in tasks
     ]
 
@@ -221,29 +219,30 @@ def _cores_per_actor() -> int:
     return max(1, min([_USUAL_CORES, *(number for number in have if number)]))
 
 
-def _infer_options(config: ProcessConfig, cores: int) -> InferOptions:
-    assert isinstance(config.infer, InferOptions)  # Selected by now.
-    return dataclasses.replace(
-        config.infer,
+def _elsewhere(settings: RunSettings, making: Path, cores: int) -> RunSettings:
+    """Settings that mean the same on every node, for so many cores."""
+    infer = dataclasses.replace(
+        settings.infer,
         # Decided once: nodes may differ in what they are fastest in.
-        precision=resolved_precision(config.infer.precision, config.infer.device),
+        precision=resolved_precision(settings.infer.precision, settings.infer.device),
         num_threads=cores,
         # Actors on one node would all be pinned to the same cores.
         pinning=False,
     )
+    config = settings.config
+    source: Path | SyntheticOptions = config.source
+    if isinstance(source, Path):
+        source = source.absolute()
+    elif source.image is not None:
+        source = dataclasses.replace(source, image=source.image.absolute())
+    config = dataclasses.replace(config, source=source, output_dir=making.parent.parent)
+    return dataclasses.replace(settings, config=config, infer=infer)
 
 
-def _elsewhere(task: SegmentTask, making: Path, infer: InferOptions) -> SegmentTask:
+def _moved(task: SegmentTask, settings: RunSettings, making: Path) -> SegmentTask:
     """A task with paths that do not depend on where it is read."""
-    config = dataclasses.replace(task.config, infer=infer, output_dir=making.parent.parent)
-    if isinstance(config.source, Path):
-        config = dataclasses.replace(config, source=config.source.absolute())
-    elif config.source.image is not None:
-        image = config.source.image.absolute()
-        source = dataclasses.replace(config.source, image=image)
-        config = dataclasses.replace(config, source=source)
     files = dataclasses.replace(task.files, folder=making)
-    return dataclasses.replace(task, config=config, files=files)
+    return dataclasses.replace(task, settings=settings, files=files)
 
 
 def _share_model(clip: OpenClip, folder: Path, imgsz: int) -> SharedModel:

@@ -14,7 +14,6 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.config import InferOptions
 from pipeline.core.errors import (
     InputError,
     PipelineError,
@@ -122,7 +121,7 @@ class SegmentWorker:
                 result.set_result(as_pipeline_error(error))
 
         threading.Thread(target=work, name="segment", daemon=True).start()
-        watchdog = Watchdog(os.getpid(), position, job.task.config, self._other_threads)
+        watchdog = Watchdog(os.getpid(), position, job.task.settings.config, self._other_threads)
         while not wait_for([result], POLL_SECONDS).done:
             try:
                 watchdog.look()
@@ -132,15 +131,15 @@ class SegmentWorker:
 
     def _attempt(self, job: Job, position: Position) -> Attempt:
         """Into a folder of its own: an attempt that was given up may still be at its files."""
-        number, config = job.task.files.number, job.task.config
+        number, config = job.task.files.number, job.task.settings.config
         name = f"{number:04d}-{uuid.uuid4().hex}"
         beat = _beat(position)
         with contextlib.ExitStack() as stack:
             if config.remote.source_url is not None:
                 copy = stack.enter_context(local_copy(config.remote.source_url, beat))
                 config = dataclasses.replace(config, source=copy)
-            if isinstance(config.source, Path):
-                self._require_same(config.source, job.source_bytes)
+            if config.clip is not None:
+                self._require_same(config.clip, job.source_bytes)
             if job.exchange_url is None:
                 self._require_shared(job)
                 making = job.task.files.folder
@@ -148,7 +147,8 @@ class SegmentWorker:
                 making = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             made = dataclasses.replace(job.task.files, folder=making / name)
             made.folder.mkdir()
-            task = dataclasses.replace(job.task, config=config, files=made)
+            settings = dataclasses.replace(job.task.settings, config=config)
+            task = dataclasses.replace(job.task, settings=settings, files=made)
             notes = self._make(job, task, position)
             if job.exchange_url is not None:
                 upload(made.folder, joined(job.exchange_url, name), beat)
@@ -157,11 +157,11 @@ class SegmentWorker:
 
     def _make(self, job: Job, task: SegmentTask, position: Position) -> list[str]:
         with collected_notes() as notes:
-            source = open_source(task.config, self._cores, task.timeline)
+            settings = task.settings
+            source = open_source(settings.config, self._cores, settings.timeline)
             try:
                 prepared = self._prepare(job, source.info.size_wh, position)
-                assert isinstance(task.config.infer, InferOptions)
-                with self._models.engine(prepared, task.config.infer) as engine:
+                with self._models.engine(prepared, settings.infer) as engine:
                     manifest = process_segment(
                         OpenClip(source, prepared), engine, task, position, lambda: None
                     )

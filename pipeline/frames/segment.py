@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.core.config import LimitOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.position import Beat, Position, Step
@@ -96,25 +96,35 @@ class SegmentFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentTask:
-    """One segment to be done: everything that decides its result, as values.
+class RunSettings:
+    """What a run decided before its first segment; the same for all of them.
 
-    config: its infer options are those that were selected.
-    files: where to make the results.
-    first_index: of its first frame in the clip, for messages; where that is not known yet, about.
-    num_frames: take the first so many only; None takes all.
+    infer: what was selected of what the config allows.
     class_ids: the classes to keep; None keeps all.
-    timeline: of the clip, if it is one.
+    timeline: of the clip; None without one.
     """
 
     config: ProcessConfig
+    infer: InferOptions
+    encoder_threads: int
+    class_ids: frozenset[int] | None
+    timeline: Timeline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTask:
+    """One segment to be done: everything that decides its result, as values.
+
+    files: where to make the results.
+    first_index: of its first frame in the clip, for messages; where that is not known yet, about.
+    num_frames: take the first so many only; None takes all.
+    """
+
+    settings: RunSettings
     segment: Segment
     files: SegmentFiles
     first_index: int
     num_frames: int | None
-    encoder_threads: int
-    class_ids: frozenset[int] | None
-    timeline: Timeline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +189,7 @@ def process_segment(
     position: is told where the work is; on_frame: of every frame that is done. Raises
     PipelineError.
     """
-    config, segment, files = task.config, task.segment, task.files
+    config, segment, files = task.settings.config, task.segment, task.files
     source, stats = clip.source, RunStats(position)
     frames = source.frames(segment)
     # What was skipped before the very first frame belongs to the first segment.
@@ -206,7 +216,7 @@ def process_segment(
                 prepared=clip.prepared,
                 box=letterbox(source.info.size_wh, clip.prepared.input_wh),
                 detect=config.detect,
-                class_ids=task.class_ids,
+                class_ids=task.settings.class_ids,
                 every=config.every,
                 reuse_duplicates=config.reuse_duplicates,
                 encoder=encoder,
@@ -254,7 +264,7 @@ def process_segment(
 def _open_encoder(task: SegmentTask, info: VideoInfo) -> VideoEncoder | PictureEncoder:
     if info.is_picture:
         return PictureEncoder(task.files.annotated, info)
-    encode, num_threads = task.config.encode, task.encoder_threads
+    encode, num_threads = task.settings.config.encode, task.settings.encoder_threads
     return VideoEncoder(task.files.annotated, info, encode, num_threads=num_threads)
 
 
@@ -271,7 +281,7 @@ def _verify(
         return
     times = {index: pts * info.time_base for index, pts in encoder.some_times()}
     verify(task.files.annotated, encoder.num_frames, end_seconds, times, beat)
-    require_decodable(task.files.annotated, task.config.encode, encoder.num_frames, beat)
+    require_decodable(task.files.annotated, task.settings.config.encode, encoder.num_frames, beat)
 
 
 def _places_in(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.config import InferOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.config import ProcessConfig, SyntheticOptions
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import versions
 from pipeline.core.picture_paths import calibration_pictures
@@ -40,45 +40,52 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     if the input is not there, InputError if the pictures to calibrate on are not.
     """
     asked: dict[str, Any] = {
-        "place": str(config.source.resolve()) if isinstance(config.source, Path) else None,
+        "place": str(config.clip.resolve()) if config.clip else None,
         "source": source_stamp(config.source),
         "model": weights_sha256,
         "calibration": config.calibration and _calibration_stamp(config.calibration),
         "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
-        "imgsz": config.imgsz,
-        "detect": dataclasses.asdict(config.detect),
-        "encode": dataclasses.asdict(config.encode),
-        "frames": [
-            config.num_frames,
-            config.every,
-            config.reuse_duplicates,
-            config.deinterlace,
-        ],
+        **_options(config),
         "segment_seconds": config.segment_seconds,
     }
     return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What decides the result of a model that was prepared and selected.
+
+    int8: names the quantised model; None for one in float. precision: what is computed with here.
+    """
+
+    sha256: str
+    int8: str | None
+    engine: str
+    device: str
+    precision: str
+    batch: int
+
+
 def run_key(
-    config: ProcessConfig,
-    segments: Sequence[Segment],
-    weights_sha256: str,
-    quantized: str | None,
-    infer: InferOptions,
-    precision: str,
-    beat: Beat,
+    config: ProcessConfig, segments: Sequence[Segment], model: ModelIdentity, beat: Beat
 ) -> str:
     """A hash of everything that the result depends on: input, model, options and versions.
 
-    quantized: names the INT8 model, None if it is not that. infer: what was selected;
-    precision: what that is here. Raises OSError if the input is not there.
+    Raises OSError if the input is not there.
     """
     known: dict[str, Any] = {
-        "source": _source_content(config.source, beat, whole=len(segments) > 1),
+        "source": _source_content(config, beat, whole=len(segments) > 1),
         "segments": [dataclasses.astuple(segment) for segment in segments],
-        "model": weights_sha256,
-        "int8": quantized,
-        "infer": [infer.engine, infer.device, precision, infer.batch],
+        "model": dataclasses.astuple(model),
+        **_options(config),
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
+
+
+def _options(config: ProcessConfig) -> dict[str, Any]:
+    """What is asked for beside source and model."""
+    return {
         "imgsz": config.imgsz,
         "detect": dataclasses.asdict(config.detect),
         "encode": dataclasses.asdict(config.encode),
@@ -88,16 +95,14 @@ def run_key(
             config.reuse_duplicates,
             config.deinterlace,
         ],
-        "versions": versions(),
     }
-    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
 
 
-def _source_content(source: Path | SyntheticOptions, beat: Beat, *, whole: bool) -> Any:
+def _source_content(config: ProcessConfig, beat: Beat, *, whole: bool) -> Any:
     """What tells one source from another: of a clip that is short, not its every byte."""
-    if whole and isinstance(source, Path):
-        return [source.name, source.stat().st_size, file_sha256(source, beat)]
-    return source_stamp(source)
+    if whole and config.clip:
+        return [config.clip.name, config.clip.stat().st_size, file_sha256(config.clip, beat)]
+    return source_stamp(config.source)
 
 
 def source_stamp(source: Path | SyntheticOptions) -> Any:

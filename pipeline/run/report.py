@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from fractions import Fraction
@@ -21,13 +22,15 @@ from pipeline.frames.cpu_account import (
     INFERENCE,
     KNOWN,
 )
+from pipeline.frames.segment import OpenClip
 from pipeline.frames.stats import Occupancy, RunStats, StepClock
 from pipeline.inference.selection import Selection
-from pipeline.media.frame import SourceFaults, VideoInfo
+from pipeline.media.frame import VideoInfo
 from pipeline.model.prepare import PreparedModel, Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
 from pipeline.run.command import repeat_command
 from pipeline.run.outputs import REPORT_JSON_NAME, REPORT_PAGE_NAME
+from pipeline.run.segments import TakenSegments
 from pipeline.synthetic.judge import LEAST_IOU, Judgement
 
 SCHEMA_VERSION = 1
@@ -58,131 +61,166 @@ class Phases:
         return self.prepare_seconds + self.frames_seconds + self.finish_seconds
 
 
-def build_report(
-    *,
-    config: ProcessConfig,
-    key: str,
-    info: VideoInfo,
-    faults: SourceFaults,
-    prepared: PreparedModel,
-    selection: Selection,
-    engine: dict[str, Any],
-    cores: int,
-    workers: int,
-    frames_seconds: float,
-    encoder_settings: dict[str, Any],
-    stats: RunStats,
-    segments: dict[str, int],
-    notes: list[str],
-    phases: Phases,
-    judgement: Judgement | None,
-    annotated: Path,
-) -> Report:
-    """All facts and figures of a finished run.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedRun:
+    """What a run asked for, and what came of it.
 
-    key: tells what was asked for from all else.
-    engine: how the model ran, and where, as plain values.
-    cores: that one segment was worked on with; workers: how many were worked on at a time.
-    frames_seconds: while frames were under way.
-    segments: how many there are, and how much an earlier, interrupted run had done, whose time
-    is part of all times here.
+    result_key: tells what was asked for from all else.
+    stats: measured on all segments together.
+    executor: where the segments were worked on, as plain values; cores: with how many, each.
+    encoder: how the annotated file was encoded, as plain values.
+    judgement: None where the truth is not known.
     """
-    frames = stats.num_frames
-    steps = step_times(stats, cores, encoder_settings["threads"], workers)
-    cpu_ms = 1000 * stats.frames_cpu_seconds / frames
-    steps_ms = sum(step["cpu_ms"] for step in steps if step["step"] != OTHER_THREADS)
-    infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
-    frames_fps, all_cores = frames / frames_seconds, cores * workers
+
+    config: ProcessConfig
+    result_key: str
+    clip: OpenClip
+    selection: Selection
+    taken: TakenSegments
+    stats: RunStats
+    executor: dict[str, Any]
+    cores: int
+    encoder: dict[str, Any]
+    notes: list[str]
+    phases: Phases
+    judgement: Judgement | None
+    annotated: Path
+
+
+def build_report(run: FinishedRun) -> Report:
+    """All facts and figures of a finished run."""
+    stats, taken = run.stats, run.taken
+    steps = step_times(stats, run.cores, run.encoder["threads"], taken.at_once)
     return {
         "schema_version": SCHEMA_VERSION,
-        "result_key": key,
-        "command": repeat_command(config),
+        "result_key": run.result_key,
+        "command": repeat_command(run.config),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "source": {**_plain(asdict(info)), "faults": asdict(faults)},
-        "output": {
-            "file": annotated.name,
-            "num_frames": frames,
-            "size_bytes": annotated.stat().st_size,
-            "codec": config.encode.codec,
-            **encoder_settings,
-            "notes": notes,
+        "source": {**_plain(asdict(run.clip.source.info)), "faults": asdict(taken.faults())},
+        "output": _output(run),
+        "segments": {
+            "number": len(taken.manifests),
+            "done_before": len(taken.reused),
+            "frames_done_before": taken.num_frames_reused,
         },
-        "segments": segments,
-        "configuration": {
-            **engine,
-            "segments_at_once": workers,
-            "num_requests": stats.requests_running.limit,
-            "max_frames_in_flight": stats.in_flight.limit,
-            "cores": all_cores,
-            "every": config.every,
-            "reuse_duplicates": config.reuse_duplicates,
-            "detect": asdict(config.detect),
-        },
-        "selection": {
-            "by": selection.by,
-            "reason": selection.reason,
-            "alternatives": [
-                {**asdict(entry), "median_fps": entry.median_fps}
-                for entry in selection.alternatives
-            ],
-        },
-        "model": {
-            "file": prepared.weights.name,
-            "sha256": prepared.weights_sha256,
-            "official": prepared.weights_sha256 == OFFICIAL_SHA256,
-            "num_classes": prepared.layout.num_classes,
-            "precision_note": precision_note(prepared.quantization),
-            "calibrated_on": prepared.quantization and prepared.quantization.calibrated_on,
-        },
-        "speed": {
-            "wall_seconds": phases.wall_seconds,
-            "file_to_file_fps": frames / phases.wall_seconds,
-            "times_real_time": _real_time(info, frames, phases.wall_seconds),
-            "frames_fps": frames_fps,
-            "model_alone_fps": 1000 * all_cores / infer_cpu_ms if infer_cpu_ms else None,
-            "cores_allow_fps": 1000 * all_cores / steps_ms if steps_ms else None,
-            "cores_busy": cpu_ms * frames_fps / (1000 * all_cores),
-            "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_frames,
-            "over_time": _speed_over_time(stats),
-        },
-        "phases": asdict(phases),
+        "configuration": _configuration(run),
+        "selection": _selection(run.selection),
+        "model": _model(run.clip.prepared),
+        "speed": _speed(run, steps),
+        "phases": asdict(run.phases),
         "threads": thread_times(stats),
         "steps": steps,
         "cpu_threads": [
-            {"thread": name, "cpu_ms": 1000 * seconds / frames, "on_frames": name in KNOWN}
+            {
+                "thread": name,
+                "cpu_ms": 1000 * seconds / stats.num_frames,
+                "on_frames": name in KNOWN,
+            }
             for name, seconds in _most_first(stats.thread_cpu_seconds)
             if seconds > 0
         ],
         "bottleneck": _bottleneck(steps),
         "queues": {
-            name: _occupancy(queue)
-            for name, queue in (
-                ("requests_running", stats.requests_running),
-                ("inferred_waiting", stats.completed),
-                ("reorder_buffer", stats.reorder),
-            )
+            "requests_running": _occupancy(stats.requests_running),
+            "inferred_waiting": _occupancy(stats.completed),
+            "reorder_buffer": _occupancy(stats.reorder),
         },
-        "detections": {
-            "inferred_frames": stats.inferred_frames,
-            "reused_frames": stats.reused_frames,
-            "interpolated_frames": frames - stats.inferred_frames - stats.reused_frames,
-            "total": sum(stats.detections_per_class.values()),
-            "frames_with_any": sum(1 for number in stats.detections_per_frame if number),
-            "per_class": {
-                prepared.layout.class_names[class_id]: number
-                for class_id, number in stats.detections_per_class.most_common()
-            },
-        },
-        "truth": judgement
-        and {
-            **asdict(judgement),
-            "recall": judgement.recall,
-            "precision": judgement.precision,
-            "least_iou": LEAST_IOU,
-        },
+        "detections": _detections(stats, run.clip.prepared.layout.class_names),
+        "truth": run.judgement and _truth(run.judgement),
         "peak_memory_mb": peak_memory_mb(),
-        "machine": {"processor": processor_name(), "cores": cores},
+        "machine": {"processor": processor_name(), "cores": run.cores},
         "versions": versions(),
+    }
+
+
+def _output(run: FinishedRun) -> dict[str, Any]:
+    return {
+        "file": run.annotated.name,
+        "num_frames": run.stats.num_frames,
+        "size_bytes": run.annotated.stat().st_size,
+        "codec": run.config.encode.codec,
+        **run.encoder,
+        "notes": run.notes,
+    }
+
+
+def _configuration(run: FinishedRun) -> dict[str, Any]:
+    config, workers = run.config, run.taken.at_once
+    return {
+        **run.taken.manifests[-1].engine,
+        **run.executor,
+        "segments_at_once": workers,
+        "num_requests": run.stats.requests_running.limit,
+        "max_frames_in_flight": run.stats.in_flight.limit,
+        "cores": run.cores * workers,
+        "every": config.every,
+        "reuse_duplicates": config.reuse_duplicates,
+        "detect": asdict(config.detect),
+    }
+
+
+def _selection(selection: Selection) -> dict[str, Any]:
+    return {
+        "by": selection.by,
+        "reason": selection.reason,
+        "alternatives": [
+            {**asdict(entry), "median_fps": entry.median_fps} for entry in selection.alternatives
+        ],
+    }
+
+
+def _model(prepared: PreparedModel) -> dict[str, Any]:
+    return {
+        "file": prepared.weights.name,
+        "sha256": prepared.weights_sha256,
+        "official": prepared.weights_sha256 == OFFICIAL_SHA256,
+        "num_classes": prepared.layout.num_classes,
+        "precision_note": precision_note(prepared.quantization),
+        "calibrated_on": prepared.quantization and prepared.quantization.calibrated_on,
+    }
+
+
+def _speed(run: FinishedRun, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    stats, wall_seconds = run.stats, run.phases.wall_seconds
+    frames, all_cores = stats.num_frames, run.cores * run.taken.at_once
+    frames_fps = frames / run.taken.busy_seconds
+    cpu_ms = 1000 * stats.frames_cpu_seconds / frames
+    steps_ms = sum(step["cpu_ms"] for step in steps if step["step"] != OTHER_THREADS)
+    infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
+    return {
+        "wall_seconds": wall_seconds,
+        "file_to_file_fps": frames / wall_seconds,
+        "times_real_time": _real_time(run.clip.source.info, frames, wall_seconds),
+        "frames_fps": frames_fps,
+        "model_alone_fps": 1000 * all_cores / infer_cpu_ms if infer_cpu_ms else None,
+        "cores_allow_fps": 1000 * all_cores / steps_ms if steps_ms else None,
+        "cores_busy": cpu_ms * frames_fps / (1000 * all_cores),
+        "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_frames,
+        "over_time": _speed_over_time(stats),
+    }
+
+
+def _detections(stats: RunStats, class_names: Sequence[str]) -> dict[str, Any]:
+    inferred, reused = stats.inferred_frames, stats.reused_frames
+    return {
+        "inferred_frames": inferred,
+        "reused_frames": reused,
+        "interpolated_frames": stats.num_frames - inferred - reused,
+        "total": sum(stats.detections_per_class.values()),
+        "frames_with_any": sum(1 for number in stats.detections_per_frame if number),
+        "per_class": {
+            class_names[class_id]: number
+            for class_id, number in stats.detections_per_class.most_common()
+        },
+    }
+
+
+def _truth(judgement: Judgement) -> dict[str, Any]:
+    return {
+        **asdict(judgement),
+        "recall": judgement.recall,
+        "precision": judgement.precision,
+        "least_iou": LEAST_IOU,
     }
 
 

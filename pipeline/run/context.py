@@ -1,0 +1,34 @@
+"""What the phases of a run share."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from pipeline.core.config import ProcessConfig
+from pipeline.core.position import Beat, Position, Step
+from pipeline.core.progress import ProgressCallback
+from pipeline.core.watched import WatchedFile
+from pipeline.execution.executor import Executor
+from pipeline.execution.journal import Journal
+from pipeline.inference.models import Models
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """A run while it lasts.
+
+    watched: the source file, which must not change meanwhile.
+    """
+
+    config: ProcessConfig
+    journal: Journal
+    executor: Executor
+    models: Models
+    position: Position
+    on_progress: ProgressCallback
+    watched: WatchedFile
+
+    def beat(self, step: Step) -> Beat:
+        """A function to call while a step without frames makes progress."""
+        return functools.partial(self.position.encoding.enter, step)

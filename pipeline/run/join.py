@@ -1,0 +1,71 @@
+"""The files of all segments -> those of the whole clip."""
+
+from __future__ import annotations
+
+import shutil
+
+from pipeline.core.position import Step
+from pipeline.frames.segment import SegmentFiles
+from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
+from pipeline.media.mux import mux, verify
+from pipeline.media.still import verify_picture
+from pipeline.run.context import RunContext
+from pipeline.run.outputs import DETECTIONS_NAME, TRUTH_NAME, annotated_name, join_lines
+from pipeline.run.segments import TakenSegments
+
+
+def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str]:
+    """Make the whole clip's files of those of its segments; returns notes for the report.
+
+    Raises PipelineError where they cannot be joined, or do not read back as they should.
+    """
+    config, journal, beat = run.config, run.journal, run.beat(Step.JOIN)
+    info, finished = source.info, run.journal.finished
+    numbers = range(len(taken.manifests))
+    parts = [SegmentFiles(journal.folder, n, info.annotated_suffix) for n in numbers]
+    annotated = finished / annotated_name(info)
+    notes: list[str] = []
+    if info.is_picture:
+        shutil.copyfile(parts[0].annotated, annotated)
+        verify_picture(annotated, info)
+    else:
+        notes += mux(
+            [part.annotated for part in parts if part.annotated.exists()],
+            config.clip,
+            annotated,
+            taken.end_seconds if taken.was_cut else None,
+            config.limits,
+            beat,
+            source.timeline,
+        )
+        verify(annotated, taken.num_frames, taken.end_seconds, taken.times(info.time_base), beat)
+    if not taken.was_cut:
+        notes += _notes_on_length(source, taken.num_frames)
+    notes += _notes_on_size(info, taken.faults())
+    counts = [manifest.num_frames for manifest in taken.manifests]
+    join_lines([part.detections for part in parts], counts, finished / DETECTIONS_NAME)
+    if config.scene:
+        join_lines([part.truth for part in parts], counts, finished / TRUTH_NAME)
+    return notes
+
+
+def _notes_on_size(info: VideoInfo, faults: SourceFaults) -> list[str]:
+    """What became of pictures that are not of the clip's size."""
+    if not faults.resized_frames:
+        return []
+    width, height = info.size_wh
+    return [
+        f"the size of the picture changes: {faults.resized_frames} frames of another size were "
+        f"scaled to {width}x{height}"
+    ]
+
+
+def _notes_on_length(source: FrameSource, num_frames: int) -> list[str]:
+    """What a clip that was cut off claims to hold beyond what could be read."""
+    claimed, timeline = source.info.num_frames_header, source.timeline
+    if claimed and timeline:
+        # Neither frames that an edit list hides are missing, nor those that were never recorded.
+        claimed = timeline.num_frames if timeline.is_complete else claimed - timeline.num_hidden
+    if claimed and claimed > num_frames:
+        return [f"the clip claims {claimed} frames, {num_frames} could be read"]
+    return []
