@@ -72,8 +72,8 @@ bench-e2e: $(CONVERT) ## how close VIDEO=clip.mp4 comes to what the cores allow;
 samples: $(LIGHT) ## make the sample clip, its detections and the README's picture anew
 	@$(BIN)/python scripts/make_samples.py
 
-test: $(VENV)/.installed-dev ## run all tests, with coverage
-	$(BIN)/python -m pytest -m "not torture and not conformance" --cov --cov-report=term $(ARGS)
+test: $(VENV)/.installed-dev ## run all tests, with coverage, on all cores
+	$(BIN)/python -m pytest -n logical -m "not torture and not conformance" --cov --cov-report=term $(ARGS)
 
 torture: $(VENV)/.installed-dev ## make faults on purpose, by the hundred; writes docs/reliability.md
 	$(BIN)/python -m pytest -m torture -o faulthandler_timeout=18000 --table docs/reliability.md tests/torture tests/test_compiled.py $(ARGS)

@@ -108,6 +108,11 @@ CODED = [
 ]
 
 
+# x265 gives packets decoding times from memory that it never set if it delays by more frames than
+# there are.
+OF_ENCODER = {"libx265": {"x265-params": "log-level=error:bframes=0"}}
+
+
 def picture(size_wh: tuple[int, int] = SIZE_WH) -> Image:
     """A BGR picture with hard edges between colours, and slopes; the same every time."""
     width, height = size_wh
@@ -138,7 +143,7 @@ def record(
     elif pix_fmt != "bgr24":
         image = image.reformat(format=pix_fmt, interpolation="BICUBIC", threads=1)
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=25)
+        stream: Any = container.add_stream(codec, rate=25, options=OF_ENCODER.get(codec, {}))
         stream.width, stream.height = size_wh
         stream.pix_fmt = pix_fmt
         for name, value in tags.items():

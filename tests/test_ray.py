@@ -53,7 +53,10 @@ from ray.cluster_utils import Cluster
 
 from pipeline.execution.actors import ActorPool, node_name, nodes_alive
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray"),
+    pytest.mark.xdist_group("ray"),
+]
 
 NUM_FRAMES = 240
 NUM_SEGMENTS = 12
@@ -188,9 +191,9 @@ def assert_same(out: Path, clean: Path) -> None:
 
 
 def at_work() -> list[psutil.Process]:
-    """The actors that are at a segment."""
+    """The actors that are at a segment; their nodes are children of this process."""
     found = []
-    for candidate in psutil.process_iter():
+    for candidate in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if candidate.cmdline()[:1] == ["ray::SegmentWorker.run"]:
                 found.append(candidate)
