@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import json
 import logging
 import os
 import pickle
@@ -41,6 +42,7 @@ from pipeline.execution.segment_worker import SegmentWorker
 from pipeline.run.process import process_video
 from pipeline.run.report import Report
 from tests.conftest import process, read_detections, video_times, write_clip
+from tests.schemas import schema_errors
 from tests.test_media import Track, record_with_tracks, tracks_of
 from tests.test_run import numbered
 from tests.test_storage import a_bucket, settings_of
@@ -187,6 +189,8 @@ def assert_same(out: Path, clean: Path) -> None:
     assert video_times(ours) == video_times(theirs)
     assert tracks_of(ours, "video") == tracks_of(theirs, "video")
     assert tracks_of(ours, "audio") == tracks_of(theirs, "audio") != []
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert schema_errors("report", report) == []
     assert not (out / WORK_NAME).exists()
 
 

@@ -15,9 +15,12 @@ from urllib.parse import quote
 
 from pipeline.batch.batch import Batch, ClipResult, Figures
 from pipeline.core.errors import InputError
-from pipeline.run.outputs import BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_PAGE_NAME
-
-SCHEMA_VERSION = 1
+from pipeline.run.outputs import (
+    BATCH_JSON_NAME,
+    BATCH_PAGE_NAME,
+    BATCH_VERSION,
+    REPORT_PAGE_NAME,
+)
 
 
 def batch_record(batch: Batch, notes: Sequence[str], output_dir: Path) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def batch_record(batch: Batch, notes: Sequence[str], output_dir: Path) -> dict[s
     seconds = batch.wall_seconds
     existing = [r.figures for r in results if r.figures]
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": BATCH_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "total": {
             "clips": len(results),

@@ -36,6 +36,12 @@ OUTPUT_NAMES = (
     *ANNOTATED_NAMES,
 )
 
+REPORT_VERSION = 2
+"""Of the format of report.json, as `schema_version` there: see docs/schemas/. Version 1 had no
+`output.detections_version`; it is read too."""
+DETECTIONS_VERSION = 1
+BATCH_VERSION = 1
+
 _LEAST_BITS_PER_PIXEL = 0.005
 """What still scenes need at the default quality; most footage needs ten times as much."""
 
@@ -47,6 +53,11 @@ def annotated_name(info: VideoInfo) -> str:
 
 def require_free_output(config: ProcessConfig) -> None:
     """Raises InputError for what is there and may not be replaced, UsageError for the input."""
+    if not config.overwrite and (version := _newer_version(config.output_dir)):
+        raise InputError(
+            f"{config.output_dir / REPORT_JSON_NAME} has format version {version}, this program "
+            f"reads up to {REPORT_VERSION}: update it, or replace the result with --overwrite"
+        )
     for name in reversed(OUTPUT_NAMES):
         target = config.output_dir / name
         if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
@@ -59,12 +70,23 @@ def require_free_output(config: ProcessConfig) -> None:
             raise InputError(f"{target} is a folder: it cannot be replaced")
 
 
+def _newer_version(output_dir: Path) -> int | None:
+    """The format version of a report that a later version of this program wrote; else None."""
+    try:
+        version = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))[
+            "schema_version"
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, int) and version > REPORT_VERSION else None
+
+
 def finished_report(output_dir: Path, key: str | None = None) -> dict[str, Any] | None:
     """The report of a result that is all there and was asked for by this key; else None.
 
     key: None takes any.
     """
-    if is_publishing(output_dir):
+    if is_publishing(output_dir) or _newer_version(output_dir):
         return None
     try:
         report = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))

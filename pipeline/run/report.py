@@ -29,11 +29,14 @@ from pipeline.media.frame import VideoInfo
 from pipeline.model.prepare import PreparedModel, Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
 from pipeline.run.command import repeat_command
-from pipeline.run.outputs import REPORT_JSON_NAME, REPORT_PAGE_NAME
+from pipeline.run.outputs import (
+    DETECTIONS_VERSION,
+    REPORT_JSON_NAME,
+    REPORT_PAGE_NAME,
+    REPORT_VERSION,
+)
 from pipeline.run.segments import TakenSegments
 from pipeline.synthetic.judge import LEAST_IOU, Judgement
-
-SCHEMA_VERSION = 1
 
 BETWEEN_STEPS, OTHER_THREADS = "between steps", "other threads"
 MOST_OTHER_THREADS = 0.05
@@ -92,7 +95,7 @@ def build_report(run: FinishedRun) -> Report:
     stats, taken = run.stats, run.taken
     steps = step_times(stats, run.cores, run.encoder["threads"], taken.at_once)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": REPORT_VERSION,
         "result_key": run.result_key,
         "command": repeat_command(run.config),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -136,6 +139,7 @@ def build_report(run: FinishedRun) -> Report:
 def _output(run: FinishedRun) -> dict[str, Any]:
     return {
         "file": run.annotated.name,
+        "detections_version": DETECTIONS_VERSION,
         "num_frames": run.stats.num_frames,
         "size_bytes": run.annotated.stat().st_size,
         "codec": run.config.encode.codec,
