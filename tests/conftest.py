@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from pipeline.core.config import ProcessConfig, SyntheticOptions
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
 from pipeline.execution.supervise import Work
@@ -240,7 +241,10 @@ def info_of(size_wh: tuple[int, int] = TINY_INPUT_WH, tags: ColorTags | None = N
 
 
 def process(
-    source: Path | SyntheticOptions, output_dir: Path, weights: Path, **options: Any
+    source: Path | PictureSequence | SyntheticOptions,
+    output_dir: Path,
+    weights: Path,
+    **options: Any,
 ) -> Report:
     """Run the whole pipeline as a user of the library would."""
     return process_video(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 from collections.abc import Mapping
 from fractions import Fraction
@@ -433,8 +434,40 @@ def test_what_is_lost_or_doubtful_in_the_colours_is_said_in_one_line(
 
 def test_dolby_vision_is_said() -> None:
     image = av.VideoFrame(16, 16, "yuv420p10le")
-    assert ["Dolby Vision" in text for text in color_warnings(image, "dvh1")] == [True]
-    assert color_warnings(image, "hvc1") == ()
+    (warning,) = color_warnings(image, needs_dolby_vision=True)
+    assert "Dolby Vision" in warning
+    assert color_warnings(image) == ()
+
+
+def with_dolby_vision(clip: Path, profile: int, compatible_with: int) -> Path:
+    """Put a Dolby Vision configuration into the sample entry of an MP4 whose index comes last."""
+    content = clip.read_bytes()
+    record = bytes([1, 0, profile << 1, 0x0D, compatible_with << 4]) + bytes(19)
+    box = struct.pack(">I4s", 8 + len(record), b"dvcC" if profile < 8 else b"dvvC") + record
+    entry = content.index(b"avc1", content.index(b"stsd")) - 4
+    end = entry + int.from_bytes(content[entry : entry + 4], "big")
+    grown = bytearray(content[:end] + box + content[end:])
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        place = grown.index(kind, content.index(b"moov")) - 4
+        size = int.from_bytes(grown[place : place + 4], "big") + len(box)
+        grown[place : place + 4] = size.to_bytes(4, "big")
+    clip.write_bytes(grown)
+    return clip
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(("profile", "compatible_with", "is_said"), [(5, 0, 1), (8, 1, 0)])
+def test_dolby_vision_that_no_other_decoder_shows_right_is_said(
+    tmp_path: Path, suffix: str, profile: int, compatible_with: int, is_said: int
+) -> None:
+    plain = record(tmp_path / "plain.mp4", "libx264", "yuv420p", {})
+    marked, clip = with_dolby_vision(plain, profile, compatible_with), tmp_path / f"clip.{suffix}"
+    command = ("ffmpeg", "-v", "error", "-i", marked, "-c", "copy", "-strict", "-2", clip)
+    subprocess.run(command, check=True, capture_output=True)
+    reader = VideoReader(clip)
+    reader.close()
+    assert sum("Dolby Vision" in warning for warning in reader.info.warnings) == is_said
 
 
 def test_pixels_that_cannot_be_converted_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import psutil
 import pytest
 
@@ -35,6 +37,7 @@ from pipeline.core.config import (
 )
 from pipeline.core.errors import InputError, ModelError, UsageError, WorkerDied
 from pipeline.core.machine import versions
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Position
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import WORK_NAME
@@ -147,7 +150,7 @@ def clean(
 
 
 def config_of(
-    cluster: Cluster, source: Path, out: Path, weights: Path, **options: Any
+    cluster: Cluster, source: Path | PictureSequence, out: Path, weights: Path, **options: Any
 ) -> ProcessConfig:
     return ProcessConfig(
         source=source,
@@ -160,7 +163,7 @@ def config_of(
 
 def run(
     cluster: Cluster,
-    source: Path,
+    source: Path | PictureSequence,
     out: Path,
     weights: Path,
     on_progress: Callable[[Progress], None] = no_progress,
@@ -219,6 +222,34 @@ def a_node_at_work(cluster: Cluster) -> Any:
 
 
 # The same result
+
+
+def test_pictures_give_on_a_cluster_what_they_give_here(
+    cluster: Cluster, tmp_path: Path, tiny_weights: Path
+) -> None:
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for index in range(40):
+        cv2.imwrite(str(folder / f"{index}.png"), numbered(index)[..., ::-1])
+    pictures = PictureSequence(folder=folder, frame_rate=Fraction(25))
+    here, there = tmp_path / "here", tmp_path / "there"
+    process(pictures, here, tiny_weights, **OPTIONS)
+    report = run(cluster, pictures, there, tiny_weights)
+    assert report["segments"]["number"] == 2
+    for name in ("annotated.mp4", "detections.jsonl"):
+        assert (there / name).read_bytes() == (here / name).read_bytes()
+
+
+def test_a_picture_gives_on_a_cluster_what_it_gives_here(
+    cluster: Cluster, tmp_path: Path, tiny_weights: Path
+) -> None:
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), numbered(5)[..., ::-1])
+    process(path, tmp_path / "here", tiny_weights, **OPTIONS)
+    run(cluster, path, tmp_path / "there", tiny_weights)
+    for name in ("annotated.png", "detections.jsonl"):
+        here, there = (tmp_path / folder / name for folder in ("here", "there"))
+        assert there.read_bytes() == here.read_bytes()
 
 
 def test_a_cluster_gives_what_one_machine_gives(

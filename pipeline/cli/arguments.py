@@ -23,6 +23,7 @@ from pipeline.core.config import (
 )
 from pipeline.core.errors import UsageError
 from pipeline.core.machine import available_cores
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.text import printable
 from pipeline.core.work_folder import SPOOL_NAME
 from pipeline.execution.store import is_url, scratch_output
@@ -38,6 +39,8 @@ def is_batch(arguments: argparse.Namespace) -> bool:
                 raise UsageError(f"{what} is processed alone; a file of this name is ./{word}")
     elif not videos or videos[0] in (STANDARD_INPUT, SYNTHETIC) or not names_many(videos[0]):
         return False
+    elif arguments.frame_rate is not None and Path(videos[0]).is_dir():
+        return False  # One clip of its pictures.
     if url := next((name for name in [*videos, arguments.output_dir or ""] if is_url(name)), None):
         raise UsageError(f"{url}: many clips are read and written by path; give one clip at a time")
     return True
@@ -110,7 +113,7 @@ def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
 
 def _source(
     arguments: argparse.Namespace, video: str, num_frames: int | None
-) -> Path | SyntheticOptions:
+) -> Path | PictureSequence | SyntheticOptions:
     asked: dict[str, Any] = {
         "size_wh": arguments.size,
         "frame_rate": arguments.frame_rate,
@@ -120,13 +123,19 @@ def _source(
     }
     if video == SYNTHETIC:
         return SyntheticOptions(**{key: value for key, value in asked.items() if value is not None})
-    for option in ("size", "frame_rate", "seed", "image"):
+    for option in ("size", "seed", "image"):
         if getattr(arguments, option) is not None:
             raise UsageError(
-                f"--{option.replace('_', '-')} is an option of the synthetic source, and "
-                f"{printable(video)} is a clip"
+                f"--{option} is an option of the synthetic source, and {printable(video)} is a clip"
             )
-    return Path(video)
+    if arguments.frame_rate is None:
+        return Path(video)
+    if not Path(video).is_dir():
+        raise UsageError(
+            f"--frame-rate is for the synthetic source and for a folder of pictures, and "
+            f"{printable(video)} is neither"
+        )
+    return PictureSequence(folder=Path(video), frame_rate=arguments.frame_rate)
 
 
 def _encode_options(arguments: argparse.Namespace) -> EncodeOptions:

@@ -250,7 +250,7 @@ def _add_limits(command: argparse.ArgumentParser) -> Any:
 
 def _add_synthetic(command: argparse.ArgumentParser) -> None:
     # Without defaults of their own, so that it shows which were given.
-    synthetic = command.add_argument_group("synthetic source", "Not for clips.")
+    synthetic = command.add_argument_group("synthetic source", "Not for clips, but --frame-rate.")
     width, height = _SCENE.size_wh
     synthetic.add_argument(
         "--size", type=_size, metavar="WxH", help=f"frame size (default: {width}x{height})"
@@ -259,7 +259,8 @@ def _add_synthetic(command: argparse.ArgumentParser) -> None:
         "--frame-rate",
         type=_fraction,
         metavar="R",
-        help=f"frames per second (default: {_SCENE.frame_rate})",
+        help=f"frames per second (default: {_SCENE.frame_rate}); given with a folder of "
+        "pictures, one clip is made of them, in the order of the numbers in their names",
     )
     synthetic.add_argument(
         "--seed", type=int, metavar="N", help=f"of the scene (default: {_SCENE.seed})"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pipeline.core.errors import UsageError
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.typed import convert_fields, is_integer
 
 _X26X_PRESETS = (
@@ -294,7 +295,8 @@ class RemoteOptions:
 class ProcessConfig:
     """One run: a source, a place for the results, and how each step works.
 
-    source: a clip's path, or the description of a synthetic one.
+    source: a clip's path, a folder of pictures with a frame rate, or the description of a
+        synthetic clip.
     output_dir: the folder that receives annotated.mp4, detections.jsonl and the report.
     weights: a checkpoint (.pt), an exported .onnx or an IR .xml, or a model by name; None takes
         the demo model for the synthetic scene and the official one for everything else.
@@ -312,7 +314,7 @@ class ProcessConfig:
     remote: where source and output_dir come from and go to, if they are copies.
     """
 
-    source: Path | SyntheticOptions
+    source: Path | PictureSequence | SyntheticOptions
     output_dir: Path
     overwrite: bool = False
     weights: ModelName | Path | None = None
@@ -334,12 +336,17 @@ class ProcessConfig:
     @property
     def source_name(self) -> str:
         """The source as messages name it."""
-        return str(self.source_file or "synthetic")
+        return str(self.source_file or (self.pictures and self.pictures.folder) or "synthetic")
 
     @property
     def clip(self) -> Path | None:
         """The source if it is a file; else None."""
         return self.source if isinstance(self.source, Path) else None
+
+    @property
+    def pictures(self) -> PictureSequence | None:
+        """The source if it is a folder of pictures; else None."""
+        return self.source if isinstance(self.source, PictureSequence) else None
 
     @property
     def synthetic(self) -> SyntheticOptions | None:
@@ -354,8 +361,10 @@ class ProcessConfig:
 
     @property
     def source_file(self) -> Path | None:
-        """The file that frames come from; None for the synthetic scene."""
-        return self.source if isinstance(self.source, Path) else self.source.image
+        """The file that frames come from; None for many, and for the synthetic scene."""
+        if isinstance(self.source, SyntheticOptions):
+            return self.source.image
+        return self.source if isinstance(self.source, Path) else None
 
     @property
     def default_model(self) -> ModelName:

@@ -5,10 +5,55 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from pathlib import Path
+from typing import Protocol
 
-from pipeline.core.errors import SourceChanged
+from pipeline.core.config import ProcessConfig
+from pipeline.core.errors import InputError, SourceChanged
+from pipeline.core.picture_sequence import PictureSequence
 
 _NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
+
+
+class Watched(Protocol):
+    """What a run reads, as it was when the run began."""
+
+    def require_unchanged(self) -> None:
+        """Raise SourceChanged if it is another one now, or gone."""
+
+
+def watched_source(config: ProcessConfig) -> Watched:
+    """What the frames of a run come from, as it is now."""
+    if isinstance(config.source, PictureSequence):
+        return WatchedPictures(config.source)
+    return WatchedFile(config.source_file)
+
+
+class WatchedPictures:
+    """The pictures of a folder: their names, sizes, and the times of their last changes.
+
+    Raises InputError if there are none.
+    """
+
+    def __init__(self, sequence: PictureSequence) -> None:
+        self._sequence = sequence
+        self._before = _pictures(sequence)
+
+    def require_unchanged(self) -> None:
+        """Raise SourceChanged if one is another one now, gone, or new."""
+        folder, now = self._sequence.folder, _pictures(self._sequence)
+        if now != self._before:
+            names = {name for name, _, _ in set(now) ^ set(self._before)}
+            raise SourceChanged(
+                f"{folder}: {min(names)} changed while it was processed; no output was written: "
+                "run the command again when nothing writes there any more"
+            )
+
+
+def _pictures(sequence: PictureSequence) -> list[tuple[str, int, int]]:
+    try:
+        return sequence.stamp()
+    except (OSError, InputError) as error:
+        raise SourceChanged(f"{error}; no output was written") from error
 
 
 class WatchedFile:

@@ -21,16 +21,24 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from pipeline.core.config import ClusterOptions, InferOptions, SyntheticOptions
+from pipeline.core.config import ClusterOptions, InferOptions
 from pipeline.core.errors import UsageError, reason_of
 from pipeline.core.machine import available_cores, versions
 from pipeline.core.notes import note
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.text import counted
 from pipeline.core.work_folder import WORK_NAME
 from pipeline.execution.actors import ActorPool, nodes_alive
 from pipeline.execution.executor import Done
-from pipeline.execution.segment_worker import WITNESS_NAME, Attempt, Job, SegmentWorker, SharedModel
+from pipeline.execution.segment_worker import (
+    WITNESS_NAME,
+    Attempt,
+    Job,
+    SegmentWorker,
+    SharedModel,
+    num_source_bytes,
+)
 from pipeline.execution.store import download, joined, remove, upload
 from pipeline.frames.segment import Manifest, OpenClip, RunSettings, SegmentTask
 from pipeline.inference.openvino import resolved_precision
@@ -149,7 +157,7 @@ def _jobs(
         exchange_url = joined(config.remote.output_url, name)
         upload(model.ir.parent, joined(exchange_url, model.ir.parent.name), beat)
     settings = _elsewhere(settings, making, cores)
-    source_bytes = config.clip.stat().st_size if config.clip else None
+    source_bytes = num_source_bytes(config)
     return [
         (task, Job(_moved(task, settings, making), model, witness, source_bytes, exchange_url))
         for task in tasks
@@ -230,9 +238,11 @@ def _elsewhere(settings: RunSettings, making: Path, cores: int) -> RunSettings:
         pinning=False,
     )
     config = settings.config
-    source: Path | SyntheticOptions = config.source
+    source = config.source
     if isinstance(source, Path):
         source = source.absolute()
+    elif isinstance(source, PictureSequence):
+        source = dataclasses.replace(source, folder=source.folder.absolute())
     elif source.image is not None:
         source = dataclasses.replace(source, image=source.image.absolute())
     config = dataclasses.replace(config, source=source, output_dir=making.parent.parent)

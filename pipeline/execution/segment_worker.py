@@ -14,6 +14,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import (
     InputError,
     PipelineError,
@@ -23,6 +24,7 @@ from pipeline.core.errors import (
 )
 from pipeline.core.machine import thread_ids, versions
 from pipeline.core.notes import collected_notes
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import no_progress
 from pipeline.execution.store import download, joined, local_copy, upload
@@ -138,8 +140,7 @@ class SegmentWorker:
             if config.remote.source_url is not None:
                 copy = stack.enter_context(local_copy(config.remote.source_url, beat))
                 config = dataclasses.replace(config, source=copy)
-            if config.clip is not None:
-                self._require_same(config.clip, job.source_bytes)
+            self._require_same(config, job.source_bytes)
             if job.exchange_url is None:
                 self._require_shared(job)
                 making = job.task.files.folder
@@ -183,11 +184,11 @@ class SegmentWorker:
                 "write there: it must be on storage that all nodes share, under the same path"
             )
 
-    def _require_same(self, source: Path, num_bytes: int | None) -> None:
+    def _require_same(self, config: ProcessConfig, num_bytes: int | None) -> None:
         """Raise InputError where this node does not see the clip, or sees another one."""
+        source = config.source_name
         try:
-            with source.open("rb"):
-                found = source.stat().st_size
+            found = num_source_bytes(config)
         except OSError as error:
             raise InputError(
                 f"{self._node} cannot read {source} ({error.strerror}): it must be on storage that "
@@ -215,6 +216,16 @@ class SegmentWorker:
             prepared = dataclasses.replace(prepared, quantization=model.quantization)
             self._prepared = model.key, prepared
         return self._prepared[1]
+
+
+def num_source_bytes(config: ProcessConfig) -> int | None:
+    """The size of what frames are read from; None for the synthetic source. Raises OSError."""
+    if isinstance(config.source, PictureSequence):
+        return config.source.num_bytes
+    if isinstance(config.source, Path):
+        with config.source.open("rb"):
+            return config.source.stat().st_size
+    return None
 
 
 def _beat(position: Position) -> Beat:

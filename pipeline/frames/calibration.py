@@ -12,7 +12,9 @@ import numpy as np
 from pipeline.core.config import DEFAULT_LIMITS, LimitOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.errors import InputError
 from pipeline.core.picture_paths import calibration_pictures
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.frames.decode import VideoReader
+from pipeline.frames.picture_sequence import PictureSequenceSource
 from pipeline.media.frame import Frame
 from pipeline.media.pictures import decode_picture, picture_bytes
 from pipeline.model.quantize import NUM_PICTURES, Calibration
@@ -49,7 +51,7 @@ def _same_picture(path: Path, sha256: bytes, index: int) -> Frame:
 
 
 def calibration_of_source(
-    source: Path | SyntheticOptions,
+    source: Path | PictureSequence | SyntheticOptions,
     frame_wh: tuple[int, int],
     limits: LimitOptions = DEFAULT_LIMITS,
 ) -> Calibration:
@@ -61,6 +63,13 @@ def calibration_of_source(
             origin="frames of the synthetic clip",
             frame_wh=frame_wh,
             frames=lambda: SyntheticSource(source).sample(NUM_PICTURES),
+        )
+    if isinstance(source, PictureSequence):
+        return Calibration(
+            key=hashlib.sha256(repr((source.frame_rate, source.stamp())).encode()).hexdigest(),
+            origin=f"pictures of {source.folder.name}",
+            frame_wh=frame_wh,
+            frames=lambda: PictureSequenceSource(source, limits).sample(NUM_PICTURES),
         )
     state = _clip_state(source)
     return Calibration(

@@ -132,13 +132,16 @@ class VideoReader:
             placed = following
 
     def _duration(self, placed: _Placed, following: _Placed | None, before: int) -> int:
-        """How long a frame is shown: at the clip's end as the file says, else as the one before."""
+        """How long a frame is shown: at the clip's end as the file says, else as the one before.
+
+        Where the frames behind it are damaged, the one before may have lasted over a gap.
+        """
         timeline = self.timeline
         if following is not None:
             return following.pts - placed.pts
         if timeline.end is not None and placed.closed_pts == timeline.last_pts:
             return max(1, timeline.end - placed.pts)
-        return before
+        return min(before, timeline.usual_ticks)
 
     def _search(self, start_pts: int, seek_pts: int | None) -> None:
         """Read up to the first frame that is not before start_pts; what is read is let go."""
@@ -334,7 +337,7 @@ class VideoReader:
             warnings=(
                 *self.geometry.warnings,
                 *side_data_warnings(image),
-                *color_warnings(image, stream.codec_context.codec_tag),
+                *color_warnings(image, needs_dolby_vision=self._header.needs_dolby_vision),
             ),
         )
 

@@ -16,11 +16,13 @@ from typing import Any, TextIO
 from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat, Position, Step
 from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.encode import VideoEncoder, require_decodable
 from pipeline.frames.loop import FrameLoop
+from pipeline.frames.picture_sequence import PictureSequenceSource
 from pipeline.frames.snapshots import Snapshots, places_seconds
 from pipeline.frames.stats import RunStats
 from pipeline.inference.engine import Engine
@@ -42,6 +44,8 @@ def open_source(config: ProcessConfig, cores: int, timeline: Timeline | None = N
     """
     if isinstance(config.source, SyntheticOptions):
         return SyntheticSource(config.source)
+    if isinstance(config.source, PictureSequence):
+        return PictureSequenceSource(config.source, config.limits)
     return VideoReader(
         config.source,
         config.limits,

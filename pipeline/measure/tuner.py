@@ -18,7 +18,7 @@ from pipeline.core.machine import available_cores, bf16_instructions
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.core.text import counted
 from pipeline.core.typed import converted
-from pipeline.frames.decode import VideoReader
+from pipeline.frames.segment import open_source
 from pipeline.inference.openvino import resolved_precision
 from pipeline.inference.possible import require_possible
 from pipeline.inference.selection import Measured, Plan, Selection, rule, tuning_of
@@ -264,8 +264,6 @@ def _frames_fps(config: ProcessConfig) -> tuple[float, int]:
 
 
 def _size_of(config: ProcessConfig) -> tuple[int, int]:
-    if isinstance(config.source, SyntheticOptions):
-        return config.source.size_wh
-    reader = VideoReader(config.source, config.limits)
-    reader.close()
-    return reader.info.size_wh
+    source = open_source(config, 1)
+    source.close()
+    return source.info.size_wh

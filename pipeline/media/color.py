@@ -49,10 +49,10 @@ def tags_of_planes(image: av.VideoFrame) -> ColorTags:
     )
 
 
-def color_warnings(image: av.VideoFrame, codec_tag: str) -> tuple[str, ...]:
+def color_warnings(image: av.VideoFrame, *, needs_dolby_vision: bool = False) -> tuple[str, ...]:
     """What is lost or doubtful in the colours of a clip, one line each.
 
-    codec_tag: the four characters that its container names the codec by.
+    needs_dolby_vision: whether the container says that its colours are of no other standard.
     """
     warnings = []
     if any(component.is_alpha for component in image.format.components):
@@ -60,7 +60,7 @@ def color_warnings(image: av.VideoFrame, codec_tag: str) -> tuple[str, ...]:
             "the clip has an alpha channel, which the result does not keep: every pixel is shown "
             "as if it were opaque"
         )
-    if codec_tag in ("dvh1", "dvhe", "dav1", "dva1", "dvav"):
+    if needs_dolby_vision:
         warnings.append(
             "the clip is Dolby Vision, whose colours are read without its metadata and may be "
             "wrong: convert it to BT.709 first if boxes are missing"

@@ -16,6 +16,8 @@ from av.container import InputContainer
 
 _MOST_HEADER_BYTES = 64 << 20
 _MOST_ELEMENTS = 10_000
+_DOLBY_VISION_ENTRIES = (b"dvh1", b"dvhe", b"dav1", b"dva1", b"dvav")
+_DOLBY_VISION_RECORDS = (b"dvcC", b"dvvC", b"dvwC")
 _DAMAGED = (ValueError, struct.error, ZeroDivisionError, OverflowError)
 """What reading sizes and numbers that make no sense raises."""
 
@@ -36,13 +38,14 @@ class TrackHeader:
 
     size_wh: of its pictures; None where it is not said. crop: None where they are shown whole.
     encrypted: its samples are. auxiliary: it holds no picture of its own but alpha or depth of
-    another one.
+    another one. needs_dolby_vision: its colours are not those of any other standard.
     """
 
     size_wh: tuple[int, int] | None = None
     crop: Crop | None = None
     encrypted: bool = False
     auxiliary: bool = False
+    needs_dolby_vision: bool = False
 
 
 UNKNOWN = TrackHeader()
@@ -82,7 +85,21 @@ def _mp4_tracks(file: BinaryIO) -> Iterator[tuple[int, TrackHeader]]:
             size_wh = (width, height) if width and height else None
             crop = _clean_aperture(_inside(entry[78:], b"clap"), (width, height))
         encrypted = entry_kind in (b"encv", b"enca")
-        yield track_id, TrackHeader(size_wh, crop, encrypted, handler == b"auxv")
+        needs_dolby_vision = entry_kind in _DOLBY_VISION_ENTRIES
+        for kind, record in _boxes(entry[78:]) if size_wh else ():
+            needs_dolby_vision |= kind in _DOLBY_VISION_RECORDS and _stands_alone(record)
+        yield (
+            track_id,
+            TrackHeader(size_wh, crop, encrypted, handler == b"auxv", needs_dolby_vision),
+        )
+
+
+def _stands_alone(record: bytes) -> bool:
+    """Whether a Dolby Vision configuration says that no other decoder shows its base right.
+
+    The 4 bits of dv_bl_signal_compatibility_id in the fifth byte are 0, as in profile 5.
+    """
+    return len(record) > 4 and not record[4] >> 4
 
 
 def lacks_mp4_index(path: Path) -> bool:
@@ -152,6 +169,7 @@ _SEGMENT, _TRACKS, _TRACK_ENTRY = 0x18538067, 0x1654AE6B, 0xAE
 _VIDEO, _ENCODINGS, _ENCODING, _ENCRYPTION = 0xE0, 0x6D80, 0x6240, 0x5035
 _WIDTH, _HEIGHT = 0xB0, 0xBA
 _CROP_BOTTOM, _CROP_TOP, _CROP_LEFT, _CROP_RIGHT = 0x54AA, 0x54BB, 0x54CC, 0x54DD
+_ADDITION_MAPPING, _ADDITION_TYPE, _ADDITION_EXTRA = 0x41E4, 0x41E7, 0x41ED
 _CLUSTER = 0x1F43B675
 
 
@@ -174,7 +192,20 @@ def _matroska_tracks(file: BinaryIO) -> Iterator[TrackHeader]:
             for inner, _ in _elements(encoding)
         )
         size_wh = (width, height) if width and height else None
-        yield TrackHeader(size_wh, Crop(*sides) if any(sides) else None, encrypted)
+        yield TrackHeader(
+            size_wh,
+            Crop(*sides) if any(sides) else None,
+            encrypted,
+            needs_dolby_vision=any(map(_is_dolby_vision_alone, _elements(entry))),
+        )
+
+
+def _is_dolby_vision_alone(element: tuple[int, bytes]) -> bool:
+    if element[0] != _ADDITION_MAPPING:
+        return False
+    fields = dict(_elements(element[1]))
+    kind = fields.get(_ADDITION_TYPE, b"").lstrip(b"\0")
+    return kind in _DOLBY_VISION_RECORDS and _stands_alone(fields.get(_ADDITION_EXTRA, b""))
 
 
 def _matroska_header(file: BinaryIO) -> bytes:

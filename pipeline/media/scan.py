@@ -38,6 +38,7 @@ from pipeline.media.timeline import (
 )
 
 _NO_PTS_FORMAT = "avi"
+_ASF_FORMATS = ("asf", "asf_o")
 _BROADCAST_FORMATS = ("mpegts", "mpeg")
 _MORE_FRAMES, _MORE_SECONDS = 64, 10
 """So much is read beyond the frames that are asked for: frames are stored out of order, and a
@@ -254,6 +255,8 @@ def _end(read: _Read, packets: Sequence[Packet], pts: Sequence[int], rate: Fract
     """Where the last frame ends, in ticks of the file."""
     video, last = read.video, pts[-1]
     duration = next((p.duration for p in packets if p.pts == last), 0)
+    if read.format_name in _ASF_FORMATS:
+        duration = 0  # The file has none: what FFmpeg says is a guess.
     most = LEAP_SECONDS / _time_base(video)
     if not 0 < duration < most:
         usual = 1 / (rate or _USUAL_RATE) / _time_base(video)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from pipeline.core.config import (
     STANDARD_INPUT,
@@ -16,6 +17,7 @@ from pipeline.core.config import (
     SyntheticOptions,
 )
 from pipeline.core.machine import available_cores
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.work_folder import SPOOL_NAME
 from pipeline.inference.configurations import configurations
 
@@ -94,6 +96,8 @@ def _source_words(config: ProcessConfig) -> Iterator[str]:
         yield from _changed("--frame-rate", source.frame_rate, usual.frame_rate)
         yield from _changed("--seed", source.seed, usual.seed)
         yield from _changed("--image", source.image)
+    elif isinstance(source, PictureSequence):
+        yield from ("--frame-rate", str(source.frame_rate))
     yield from _changed("--frames", min((n for n in counts if n is not None), default=None))
     yield from _changed("--every", config.every, 1)
     yield from _changed("--deinterlace", config.deinterlace, "off")
@@ -123,9 +127,9 @@ def _cluster_words(config: ProcessConfig) -> Iterator[str]:
 def _source_name(config: ProcessConfig) -> str:
     if isinstance(config.source, SyntheticOptions):
         return SYNTHETIC
-    if config.source.name == SPOOL_NAME:
+    if isinstance(config.source, Path) and config.source.name == SPOOL_NAME:
         return STANDARD_INPUT  # Of which the file was a copy.
-    name = config.remote.source_url or str(config.source)
+    name = config.remote.source_url or config.source_name
     return f"./{name}" if name in (SYNTHETIC, STANDARD_INPUT) else name
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.core.config import ProcessConfig
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import ProgressCallback
-from pipeline.core.watched import WatchedFile
+from pipeline.core.watched import Watched
 from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal
 from pipeline.inference.models import Models
@@ -18,7 +18,7 @@ from pipeline.inference.models import Models
 class RunContext:
     """A run while it lasts.
 
-    watched: the source file, which must not change meanwhile.
+    watched: what the frames come from, which must not change meanwhile.
     """
 
     config: ProcessConfig
@@ -27,7 +27,7 @@ class RunContext:
     models: Models
     position: Position
     on_progress: ProgressCallback
-    watched: WatchedFile
+    watched: Watched
 
     def beat(self, step: Step) -> Beat:
         """A function to call while a step without frames makes progress."""

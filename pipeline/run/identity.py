@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.core.config import ProcessConfig, SyntheticOptions
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import versions
 from pipeline.core.picture_paths import calibration_pictures
+from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat
 from pipeline.core.progress import ProgressCallback
 from pipeline.model.parts import parts_sha256, require_sizes
@@ -23,6 +24,9 @@ from pipeline.model.weights import find_weights
 
 if TYPE_CHECKING:
     from pipeline.media.frame import Segment  # At run time it would load FFmpeg.
+
+
+Source: TypeAlias = "Path | PictureSequence | SyntheticOptions"
 
 
 def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
@@ -40,7 +44,7 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     if the input is not there, InputError if the pictures to calibrate on are not.
     """
     asked: dict[str, Any] = {
-        "place": str(config.clip.resolve()) if config.clip else None,
+        "place": None if config.synthetic else str(Path(config.source_name).resolve()),
         "source": source_stamp(config.source),
         "model": weights_sha256,
         "calibration": config.calibration and _calibration_stamp(config.calibration),
@@ -100,16 +104,21 @@ def _options(config: ProcessConfig) -> dict[str, Any]:
 
 def _source_content(config: ProcessConfig, beat: Beat, *, whole: bool) -> Any:
     """What tells one source from another: of a clip that is short, not its every byte."""
+    if whole and config.pictures:
+        hashes = [(path.name, file_sha256(path, beat)) for path in config.pictures.paths]
+        return [str(config.pictures.frame_rate), hashes]
     if whole and config.clip:
         return [config.clip.name, config.clip.stat().st_size, file_sha256(config.clip, beat)]
     return source_stamp(config.source)
 
 
-def source_stamp(source: Path | SyntheticOptions) -> Any:
+def source_stamp(source: Source) -> Any:
     """Plain values that tell a source from others; of a clip not its every byte."""
     if isinstance(source, SyntheticOptions):
         picture = file_sha256(source.image) if source.image else None
         return [dataclasses.asdict(source), picture]
+    if isinstance(source, PictureSequence):
+        return [str(source.frame_rate), source.stamp()]
     found = source.stat()
     return [source.name, found.st_size, found.st_mtime_ns]
 

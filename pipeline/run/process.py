@@ -21,7 +21,7 @@ from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, Progress, ProgressCallback, no_progress
 from pipeline.core.text import counted
 from pipeline.core.typed import converted
-from pipeline.core.watched import WatchedFile
+from pipeline.core.watched import watched_source
 from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal, open_journal, what_is_kept
 from pipeline.execution.launch import open_executor
@@ -111,7 +111,7 @@ def _process_clip(
         ):
             if not journal.publishing:
                 require_free_output(config)
-            watched = WatchedFile(config.source_file)
+            watched = watched_source(config)
             run = RunContext(config, journal, executor, models, position, frames, watched)
             try:
                 return _process(run, notes, started)
@@ -304,6 +304,9 @@ def _cut(config: ProcessConfig, scan: ClipScan | None) -> tuple[Segment, ...]:
         return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
     if scene is not None:
         return plan_synthetic(scene.num_frames, scene.frame_rate, config.segment_seconds)
+    if config.pictures is not None:
+        num_pictures, rate = len(config.pictures.paths), config.pictures.frame_rate
+        return plan_synthetic(num_pictures, rate, config.segment_seconds)
     assert scan is not None
     return plan_clip(scan, config.segment_seconds, num_frames)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,12 +57,11 @@ def look(path: Path) -> Shown | None:
         return None
     index = str(videos[0]["index"])
     maps = [word for s in (videos[0], *sounds) for word in ("-map", f"0:{s['index']}")]
-    # Times on the clip's own clock: by default they are rounded to whole frames.
-    tracks = _tracks(path, *maps, "-fps_mode", "passthrough", "-enc_time_base:v", "-1")
+    tracks, thumbnails = _decoded(path, maps, index)
     if 0 not in tracks:
         return None
     heard = tuple(tracks.get(number) for number in range(1, len(sounds) + 1))
-    return Shown(tracks[0], heard, _thumbnails(path, index), tuple(streams))
+    return Shown(tracks[0], heard, thumbnails, tuple(streams))
 
 
 def evenly_spaced(track: Track) -> Track:
@@ -84,9 +85,28 @@ def _streams(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _tracks(path: Path, *maps: str) -> dict[int, Track]:
-    """Decoded and timed by ffmpeg, on one timeline for all streams of the file."""
-    lines = _ffmpeg(path, *maps, "-f", "framehash", "-hash", "adler32").decode().splitlines()
+def _decoded(
+    path: Path, maps: Sequence[str], index: str
+) -> tuple[dict[int, Track], NDArray[np.uint8]]:
+    """Every track as ffmpeg times it, on one timeline for all, and the pictures of one stream."""
+    width, height = THUMBNAIL_WH
+    scale = f"format=rgb24,scale={width}:{height}:flags=area+accurate_rnd"
+    # Times on the clip's own clock: by default they are rounded to whole frames.
+    all_frames = ("-fps_mode", "passthrough")
+    with tempfile.NamedTemporaryFile(suffix=".framehash") as hashes:
+        command = (
+            *("ffmpeg", "-v", "quiet", "-nostdin", "-y", "-i", f"file:{path}"),
+            *(*maps, *all_frames, "-enc_time_base:v", "-1", "-f", "framehash"),
+            *("-hash", "adler32", hashes.name),
+            *("-map", f"0:{index}", *all_frames, "-vf", scale, "-f", "rawvideo", "-"),
+        )
+        done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+        lines = hashes.read().decode().splitlines()
+    thumbnails = np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+    return _tracks(lines), thumbnails
+
+
+def _tracks(lines: Iterable[str]) -> dict[int, Track]:
     ticks, starts, ends = dict[int, Fraction](), dict[int, list[Fraction]](), dict[int, Fraction]()
     for line in lines:
         if line.startswith("#tb "):
@@ -98,17 +118,3 @@ def _tracks(path: Path, *maps: str) -> dict[int, Track]:
             starts.setdefault(int(number), []).append(start)
             ends[int(number)] = start + int(duration) * tick
     return {number: Track(tuple(times), ends[number]) for number, times in starts.items()}
-
-
-def _thumbnails(path: Path, index: str) -> NDArray[np.uint8]:
-    width, height = THUMBNAIL_WH
-    scale = f"format=rgb24,scale={width}:{height}:flags=area+accurate_rnd"
-    raw = _ffmpeg(
-        path, "-map", f"0:{index}", "-fps_mode", "passthrough", "-vf", scale, "-f", "rawvideo"
-    )
-    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
-
-
-def _ffmpeg(path: Path, *options: str) -> bytes:
-    command = ("ffmpeg", "-v", "quiet", "-nostdin", "-i", f"file:{path}", *options, "-")
-    return subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False).stdout

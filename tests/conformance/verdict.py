@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy as np
 
 from pipeline.core.config import DetectOptions, EncodeOptions, ProcessConfig
 from pipeline.core.errors import PipelineError
+from pipeline.inference.models import Models
 from pipeline.run.process import process_video
 from tests.conformance.clips import JOINED, Recipe
 from tests.conformance.oracle import Shown, Track, evenly_spaced, look
@@ -51,7 +53,7 @@ def judge(recipe: Recipe, weights: Path) -> Verdict:
         if source is None:
             return Verdict(recipe, "not shown")
         try:
-            report = process_video(_config(clip, folder / "result", weights))
+            report = process_video(_config(clip, folder / "result", weights), models=_models())
         except PipelineError as error:
             message = str(error).replace(f"{clip.parent}/", "")
             rightly = "\n" not in message and any(part in message for part in _RIGHTLY_REFUSED)
@@ -66,6 +68,12 @@ def judge(recipe: Recipe, weights: Path) -> Verdict:
     if faults:
         return Verdict(recipe, "wrong", "; ".join(faults))
     return Verdict(recipe, "warned" if notes else "right", "; ".join(notes))
+
+
+@functools.cache
+def _models() -> Models:
+    """Those of this process, kept from clip to clip."""
+    return Models()
 
 
 def _config(clip: Path, output_dir: Path, weights: Path) -> ProcessConfig:
