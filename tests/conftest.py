@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -116,19 +117,20 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all workers of xdist, so that each model is converted and compiled once."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "cache-of-the-tests"
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def _own_cache(cache_of_the_tests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's cache out of the tests, and the tests out of the user's cache."""
-    cache = request.config.stash.setdefault(_CACHE, tmp_path_factory.mktemp("cache"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_of_the_tests))
     monkeypatch.delenv("PIPELINE_WEIGHTS", raising=False)
-
-
-_CACHE = pytest.StashKey[Path]()
 
 
 @pytest.fixture(autouse=True)

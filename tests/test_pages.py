@@ -17,6 +17,8 @@ from pipeline.measure.chart import write_bench
 from tests.conftest import with_light, write_clip
 from tests.test_benchmark import SOURCE
 
+pytestmark = pytest.mark.xdist_group("pages")  # What all of them look at is made once.
+
 CHROMIUM = shutil.which("chromium")
 NAME = "camera <i>&amp; with a long name 2026-11-25T20-00-00.mp4"
 PAGES = ["report.html", "batch.html", "bench.html"]

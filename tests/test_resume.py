@@ -44,6 +44,8 @@ from tests.conftest import process, read_detections, video_times, write_clip
 from tests.test_media import Track, damage_packets, record, record_with_tracks, tracks_of
 from tests.test_run import assert_numbered, numbered
 
+pytestmark = pytest.mark.xdist_group("resume")  # What all of them look at is made once.
+
 NUM_FRAMES = 120
 PER_SEGMENT = 20
 SEGMENT_SECONDS = 0.8

@@ -95,10 +95,16 @@ def worker_pid(running: subprocess.Popen[str]) -> int:
     return int(line.split()[1])
 
 
+PROGRESS = re.compile(r"^(.*: )?\w+: \d+( of \d+(, .* s left)?)?\n", re.MULTILINE)
+
+
 def last_words(running: subprocess.Popen[str]) -> str:
-    """All of stderr, which ends only when the parent and the worker are both gone."""
+    """All of stderr but how far the work is, which a run tells that takes long.
+
+    It ends only when the parent and the worker are both gone.
+    """
     assert running.stderr is not None
-    return running.stderr.read()
+    return re.sub(PROGRESS, "", running.stderr.read())
 
 
 FINAL = ["annotated.mp4", "detections.jsonl", "report.html", "report.json"]
