@@ -28,6 +28,7 @@ import av
 import numpy as np
 
 from pipeline.core.config import ProcessConfig
+from pipeline.core.detection_lines import join_lines
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import available_cores, process_cpu_seconds, processor_name
 from pipeline.core.position import Position
@@ -42,7 +43,6 @@ from pipeline.media.cut import plan_clip
 from pipeline.media.frame import Segment
 from pipeline.media.mux import mux, verify
 from pipeline.media.scan import scan_clip
-from pipeline.run.outputs import join_lines
 from pipeline.run.process import process_video
 
 _SEGMENT_SECONDS = (1.0, 4.0)

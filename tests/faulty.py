@@ -116,9 +116,9 @@ def at_call(number: int, fault: str, step: Callable[..., Any]) -> Callable[..., 
 def break_step(fault: str, step: str, frame: int) -> None:
     """Patch this process, which is the worker."""
     from pipeline.core.boxes import Detections
-    from pipeline.frames import loop as loop
     from pipeline.frames.annotate import Annotator
     from pipeline.frames.decode import VideoReader
+    from pipeline.frames.detect import ModelDetections
     from pipeline.frames.encode import VideoEncoder
     from pipeline.model import prepare
     from pipeline.model.preprocess import Preprocessor
@@ -139,11 +139,20 @@ def break_step(fault: str, step: str, frame: int) -> None:
         for source in (VideoReader, SyntheticSource):
             setattr(source, "frames", faulty_frames(source.frames))  # noqa: B010
         return
+    if step == "postprocess":
+        whole = ModelDetections.detections_of
+
+        def faulty_detections(source: Any, item: Any, candidates: Any) -> Any:
+            if item.index == frame:
+                fail(fault)
+            return whole(source, item, candidates)
+
+        setattr(ModelDetections, "detections_of", faulty_detections)  # noqa: B010
+        return
     owner, name = {
         "prepare": (run, "find_weights"),
         "preprocess": (Preprocessor, "__call__"),
         "callback": (prepare, "select_candidates"),
-        "postprocess": (loop, "detections_from"),
         "annotate": (Annotator, "__call__"),
         "encode": (VideoEncoder, "encode"),
         "write": (Detections, "as_records"),

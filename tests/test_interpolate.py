@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.boxes import Detections
-from pipeline.frames.interpolate import fill_in, interpolate
+from pipeline.frames.interpolate import interpolate
+from pipeline.frames.sampling import fill_in
 from pipeline.media.frame import Frame
 
 Box = tuple[int, float, tuple[float, float, float, float]]

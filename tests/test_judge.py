@@ -22,6 +22,7 @@ def write(path: Path, frames: list[list[Box]]) -> Path:
     lines = [
         {
             "frame_index": index,
+            "pts_seconds": index / 25,
             "detections": [
                 {"class_id": class_id, "confidence": confidence, "xyxy": xyxy}
                 for class_id, confidence, xyxy in boxes

@@ -33,8 +33,8 @@ from pipeline.core.progress import Progress
 from pipeline.core.work_folder import MARK_NAME, SPOOL_NAME, WORK_NAME
 from pipeline.execution.journal import open_journal
 from pipeline.frames.decode import VideoReader
+from pipeline.frames.detect import ModelDetections
 from pipeline.frames.encode import VideoEncoder
-from pipeline.frames.loop import FrameLoop
 from pipeline.media.cut import plan_clip
 from pipeline.media.frame import Frame
 from pipeline.media.scan import scan_clip
@@ -271,14 +271,14 @@ def test_the_truth_of_a_synthetic_clip_is_joined_too(tmp_path: Path, tiny_weight
 def test_nothing_of_a_segment_stays_in_memory_until_the_collector_comes_by(
     clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loops: list[weakref.ref[FrameLoop]] = []
-    whole = FrameLoop.__init__
+    loops: list[weakref.ref[ModelDetections]] = []
+    whole = ModelDetections.__init__
 
-    def watched(loop: FrameLoop, **arguments: Any) -> None:
-        whole(loop, **arguments)
+    def watched(loop: ModelDetections, *arguments: Any) -> None:
+        whole(loop, *arguments)
         loops.append(weakref.ref(loop))
 
-    monkeypatch.setattr(FrameLoop, "__init__", watched)
+    monkeypatch.setattr(ModelDetections, "__init__", watched)
     gc.disable()
     try:
         run(clip, tmp_path / "out", tiny_weights)

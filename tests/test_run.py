@@ -38,12 +38,12 @@ from pipeline.core.machine import available_cores
 from pipeline.core.progress import Progress
 from pipeline.frames.annotate import Annotator
 from pipeline.frames.decode import VideoReader
+from pipeline.frames.detect import ModelDetections
 from pipeline.frames.encode import VideoEncoder
-from pipeline.frames.loop import FrameLoop
 from pipeline.inference.configurations import BASELINE, configurations
 from pipeline.measure.own_process import in_own_process
 from pipeline.media.frame import Frame, Segment
-from pipeline.model.postprocess import detections_from, select_candidates
+from pipeline.model.postprocess import select_candidates
 from pipeline.model.preprocess import Preprocessor
 from pipeline.run.process import process_video
 from pipeline.run.report import Report
@@ -326,14 +326,14 @@ def test_a_still_scene_goes_on_though_the_last_request_was_seen_running_before_i
     # The results of a batch are all taken while its callback, held up here, has not returned.
     numbers = [0, 1, *[2] * 60]
     clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in numbers], options=LOSSLESS)
-    whole, never = FrameLoop._inferred, threading.Event()
+    whole, never = ModelDetections._inferred, threading.Event()
 
-    def held_up(loop: FrameLoop, frame: Frame, *arguments: Any) -> None:
+    def held_up(loop: ModelDetections, frame: Frame, *arguments: Any) -> None:
         whole(loop, frame, *arguments)
         if frame.index == 1:
             never.wait(1.0)
 
-    monkeypatch.setattr(FrameLoop, "_inferred", held_up)
+    monkeypatch.setattr(ModelDetections, "_inferred", held_up)
     options = InferOptions(precision="f32", batch=2, num_requests=2)
     report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=options)
     assert report["output"]["num_frames"] == 62
@@ -455,6 +455,19 @@ def failing_at(target: int, step: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def failing_on_frame(
+    target: int, step: Callable[[ModelDetections, Frame, Any], Detections]
+) -> Callable[[ModelDetections, Frame, Any], Detections]:
+    """The step, but raising for the frame of that index: frames come in any order."""
+
+    def wrapped(source: ModelDetections, frame: Frame, candidates: Any) -> Detections:
+        if frame.index == target:
+            raise BrokenError(f"frame {target}")
+        return step(source, frame, candidates)
+
+    return wrapped
+
+
 def broken_reader(target: int) -> Callable[[VideoReader, Segment], Iterator[Any]]:
     whole = VideoReader.frames
 
@@ -476,7 +489,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
         "pipeline.model.prepare.select_candidates", failing_at(at, select_candidates)
     ),
     "postprocess": lambda patch, at: patch.setattr(
-        "pipeline.frames.loop.detections_from", failing_at(at, detections_from)
+        ModelDetections, "detections_of", failing_on_frame(at, ModelDetections.detections_of)
     ),
     "annotate": lambda patch, at: patch.setattr(
         Annotator, "__call__", failing_at(at, Annotator.__call__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ class Detections:
     def empty(cls) -> Detections:
         return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
 
-    def as_records(self, class_names: tuple[str, ...]) -> list[dict[str, object]]:
+    def as_records(self, class_names: Sequence[str]) -> list[dict[str, object]]:
         """The boxes as plain values: pixels to 2 decimals, confidence to 4."""
         return [
             {

@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections, pair_boxes
-from pipeline.media.frame import Frame
 
 _LEAST_IOU = 0.1
 """Two boxes of a class that overlap less are two things."""
-
-
-@dataclass(frozen=True, slots=True)
-class DetectedFrame:
-    """A frame with its boxes; inferred is False where they were carried over from others."""
-
-    frame: Frame
-    detections: Detections
-    inferred: bool
-
-
-def fill_in(frames: Iterable[tuple[Frame, Detections | None]]) -> Iterator[DetectedFrame]:
-    """Give the frames that come without detections those between their neighbours'.
-
-    Frames come in order, the first with detections. Those behind the last inferred one keep its
-    boxes. Holds back no more frames than lie between two inferred ones.
-    """
-    before: tuple[Frame, Detections] | None = None
-    waiting: list[Frame] = []
-    for frame, detections in frames:
-        if detections is None:
-            waiting.append(frame)
-            continue
-        if before is not None:
-            first = before[0].pts
-            for between in waiting:
-                fraction = (between.pts - first) / (frame.pts - first)
-                carried = interpolate(before[1], detections, fraction)
-                yield DetectedFrame(between, carried, inferred=False)
-        waiting = []
-        before = (frame, detections)
-        yield DetectedFrame(frame, detections, inferred=True)
-    if before is not None:
-        for frame in waiting:
-            yield DetectedFrame(frame, before[1], inferred=False)
 
 
 def interpolate(before: Detections, after: Detections, fraction: float) -> Detections:

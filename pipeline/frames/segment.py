@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,11 +18,14 @@ from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat, Position, Step
+from pipeline.frames.annotate import Annotator
 from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
 from pipeline.frames.decode import VideoReader
+from pipeline.frames.detect import DetectSettings, ModelDetections
 from pipeline.frames.encode import VideoEncoder, require_decodable
-from pipeline.frames.loop import FrameLoop
+from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.picture_sequence import PictureSequenceSource
+from pipeline.frames.sampling import EveryNth
 from pipeline.frames.snapshots import Snapshots, places_seconds
 from pipeline.frames.stats import RunStats
 from pipeline.inference.engine import Engine
@@ -30,7 +33,6 @@ from pipeline.media.frame import FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.media.mux import verify
 from pipeline.media.still import PictureEncoder, verify_picture
 from pipeline.media.timeline import Timeline
-from pipeline.model.letterbox import letterbox
 from pipeline.model.prepare import PreparedModel
 from pipeline.synthetic.scene import Truth
 from pipeline.synthetic.source import SyntheticSource
@@ -190,54 +192,34 @@ def process_segment(
 ) -> Manifest:
     """Take a segment's frames through all steps into files that were read back and are right.
 
-    position: is told where the work is; on_frame: of every frame that is done. Raises
+    position: set to where the work is. on_frame: called once per finished frame. Raises
     PipelineError.
     """
-    config, segment, files = task.settings.config, task.segment, task.files
     source, stats = clip.source, RunStats(position)
-    frames = source.frames(segment)
+    frames = itertools.islice(source.frames(task.segment), task.num_frames)
     # What was skipped before the very first frame belongs to the first segment.
     faults_before = SourceFaults()
-    if segment.start_pts is not None:
+    if task.segment.start_pts is not None:
         faults_before.add(source.faults)
     encoder = _open_encoder(task, source.info)
-    snapshots = Snapshots(_places_in(segment, source.info, config.num_frames))
+    snapshots = Snapshots(_places_in(task.segment, source.info, task.settings.config.num_frames))
     started, account = time.perf_counter(), CpuAccount()
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
         stack.enter_context(position.failures_told())
-        results = stack.enter_context(files.detections.open("w", encoding="utf-8"))
-        if config.scene:
-            assert isinstance(source, SyntheticSource)
-            lines = stack.enter_context(files.truth.open("w", encoding="utf-8"))
-            source.on_truth = functools.partial(_write_truth, lines, config.scene.frame_rate)
-        loop = stack.enter_context(
-            FrameLoop(
-                frames=itertools.islice(frames, task.num_frames),
-                first_index=task.first_index,
-                info=source.info,
-                engine=engine,
-                prepared=clip.prepared,
-                box=letterbox(source.info.size_wh, clip.prepared.input_wh),
-                detect=config.detect,
-                class_ids=task.settings.class_ids,
-                every=config.every,
-                reuse_duplicates=config.reuse_duplicates,
-                encoder=encoder,
-                results=results,
-                stats=stats,
-                snapshots=snapshots,
-                on_frame=on_frame,
-                stall_seconds=config.stall_seconds,
-            )
+        results = stack.enter_context(_open_results(clip, task, encoder, snapshots))
+        settings = _detect_settings(task.settings)
+        detections = stack.enter_context(
+            ModelDetections(frames, task.first_index, engine, clip.prepared, settings, stats)
         )
-        _require_memory(source.info, stats.in_flight.limit or 0, config.limits)
-        loop.run()
+        _require_memory(source.info, stats.in_flight.limit or 0, task.settings.config.limits)
+        end_seconds = run_frames(detections, results, stats, task.first_index, on_frame)
         position.encoding.enter(Step.JOIN)
-        names = dict.fromkeys(source.worker_threads, DECODER)
-        names |= dict.fromkeys(encoder.worker_threads, ENCODER)
         stats.thread_cpu_seconds = account.spent(
-            names,
+            {
+                **dict.fromkeys(source.worker_threads, DECODER),
+                **dict.fromkeys(encoder.worker_threads, ENCODER),
+            },
             stats.decoding_thread_cpu_ns / 1e9,
             all_infer=engine.facts()["engine"] == "pytorch",
         )
@@ -247,11 +229,11 @@ def process_segment(
             encoder.close()
     if stats.num_frames:
         beat = functools.partial(position.encoding.enter, Step.JOIN)
-        _verify(task, source.info, encoder, loop.end_seconds, beat)
+        _verify(task, source.info, encoder, end_seconds, beat)
     else:
-        files.annotated.unlink(missing_ok=True)
+        task.files.annotated.unlink(missing_ok=True)
     return Manifest(
-        end_seconds=loop.end_seconds,
+        end_seconds=end_seconds,
         ended=task.num_frames is None or stats.num_frames < task.num_frames,
         faults=source.faults.since(faults_before),
         times=encoder.some_times(),
@@ -262,6 +244,39 @@ def process_segment(
             "batch": engine.input_shape[0],
             "input_shape": list(engine.input_shape),
         },
+    )
+
+
+@contextlib.contextmanager
+def _open_results(
+    clip: OpenClip, task: SegmentTask, encoder: VideoEncoder | PictureEncoder, snapshots: Snapshots
+) -> Iterator[Results]:
+    config, files, source = task.settings.config, task.files, clip.source
+    class_names = clip.prepared.layout.class_names
+    with contextlib.ExitStack() as stack:
+        lines = stack.enter_context(files.detections.open("w", encoding="utf-8"))
+        if config.scene:
+            assert isinstance(source, SyntheticSource)
+            truth = stack.enter_context(files.truth.open("w", encoding="utf-8"))
+            source.on_truth = functools.partial(_write_truth, truth, config.scene.frame_rate)
+        yield Results(
+            render=Annotator(source.info, class_names),
+            encoder=encoder,
+            snapshots=snapshots,
+            lines=lines,
+            class_names=class_names,
+            says_interpolated=config.every > 1,
+        )
+
+
+def _detect_settings(settings: RunSettings) -> DetectSettings:
+    config = settings.config
+    return DetectSettings(
+        options=config.detect,
+        class_ids=settings.class_ids,
+        sampler=EveryNth(config.every),
+        reuse_duplicates=config.reuse_duplicates,
+        stall_seconds=config.stall_seconds,
     )
 
 

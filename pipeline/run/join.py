@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+from pipeline.core.detection_lines import join_lines
 from pipeline.core.position import Step
 from pipeline.frames.segment import SegmentFiles
 from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
 from pipeline.media.mux import mux, verify
 from pipeline.media.still import verify_picture
 from pipeline.run.context import RunContext
-from pipeline.run.outputs import DETECTIONS_NAME, TRUTH_NAME, annotated_name, join_lines
+from pipeline.run.outputs import DETECTIONS_NAME, TRUTH_NAME, annotated_name
 from pipeline.run.segments import TakenSegments
 
 

@@ -5,10 +5,8 @@ Imports nothing heavy: what is in the way is told before anything is loaded.
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,27 +119,6 @@ def require_space(
             f"{config.output_dir}: {free / 1e6:.0f} MB are free, and the result needs "
             f"{least / 1e6:.0f} MB at the very least: make room, or choose another folder"
         )
-
-
-def join_lines(parts: Sequence[Path], num_frames: Sequence[int], target: Path) -> None:
-    """Lay the lines of all segments end to end; frames then count from the clip's beginning."""
-    with target.open("wb") as out:
-        for line in _numbered(parts, num_frames):
-            out.write(line)
-
-
-def _numbered(parts: Sequence[Path], num_frames: Sequence[int]) -> Iterator[bytes]:
-    begins = itertools.accumulate(num_frames, initial=0)
-    for part, begin in zip(parts, begins, strict=False):
-        with part.open("rb") as lines:
-            if begin == 0:
-                yield from lines
-                continue
-            for line in lines:
-                # {"frame_index": 12, ...: not read as JSON, of which there may be gigabytes.
-                name, _, rest = line.partition(b": ")
-                index, _, rest = rest.partition(b",")
-                yield b"%s: %d,%s" % (name, begin + int(index), rest)
 
 
 def move_into_place(finished: Path, output_dir: Path) -> None:

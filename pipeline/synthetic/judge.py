@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.core.boxes import Detections, iou_matrix, pair_boxes
+from pipeline.core.detection_lines import read_detection_lines
 
 LEAST_IOU = 0.5
 
@@ -46,23 +45,19 @@ def judge(detections: Path, truth: Path, class_ids: frozenset[int] | None = None
     """
     num_things = num_boxes = num_pairs = 0
     iou_sum = 0.0
-    with detections.open(encoding="utf-8") as found, truth.open(encoding="utf-8") as right:
-        for ours, theirs in zip(found, right, strict=True):
-            boxes, things = _boxes_of(ours, None), _boxes_of(theirs, class_ids)
-            rows, columns = pair_boxes(boxes, things, LEAST_IOU)
-            iou_sum += float(iou_matrix(boxes.xyxy, things.xyxy)[rows, columns].sum())
-            num_things += len(things)
-            num_boxes += len(boxes)
-            num_pairs += len(rows)
+    lines = zip(read_detection_lines(detections), read_detection_lines(truth), strict=True)
+    for ours, theirs in lines:
+        boxes, things = ours.detections, _of_classes(theirs.detections, class_ids)
+        rows, columns = pair_boxes(boxes, things, LEAST_IOU)
+        iou_sum += float(iou_matrix(boxes.xyxy, things.xyxy)[rows, columns].sum())
+        num_things += len(things)
+        num_boxes += len(boxes)
+        num_pairs += len(rows)
     return Judgement(num_things, num_boxes, num_pairs, iou_sum / num_pairs if num_pairs else None)
 
 
-def _boxes_of(line: str, class_ids: frozenset[int] | None) -> Detections:
-    entries: list[dict[str, Any]] = json.loads(line)["detections"]
-    if class_ids is not None:
-        entries = [entry for entry in entries if entry["class_id"] in class_ids]
-    return Detections(
-        np.array([entry["xyxy"] for entry in entries], np.float32).reshape(-1, 4),
-        np.array([entry["confidence"] for entry in entries], np.float32),
-        np.array([entry["class_id"] for entry in entries], np.int64),
-    )
+def _of_classes(found: Detections, class_ids: frozenset[int] | None) -> Detections:
+    if class_ids is None:
+        return found
+    chosen = np.isin(found.class_id, list(class_ids))
+    return Detections(found.xyxy[chosen], found.confidence[chosen], found.class_id[chosen])

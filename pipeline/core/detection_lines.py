@@ -1,0 +1,86 @@
+"""The lines of detections.jsonl and truth.jsonl: one JSON object per frame."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.boxes import Detections
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionLine:
+    """The detections of one frame.
+
+    pts: ticks as in the source; None where it has none. pts_seconds: when a player shows it.
+    interpolated: whether the boxes come from other frames; None where every frame is inferred.
+    """
+
+    frame_index: int
+    pts: int | None
+    pts_seconds: float
+    detections: Detections
+    interpolated: bool | None = None
+
+    def to_json(self, class_names: Sequence[str]) -> str:
+        """A line without its end."""
+        record: dict[str, object] = {
+            "frame_index": self.frame_index,
+            "pts": self.pts,
+            "pts_seconds": round(self.pts_seconds, 6),
+        }
+        if self.interpolated is not None:
+            record["interpolated"] = self.interpolated
+        record["detections"] = self.detections.as_records(class_names)
+        return json.dumps(record)
+
+    @classmethod
+    def from_json(cls, line: str) -> DetectionLine:
+        """Raises ValueError, KeyError or TypeError for what is no such line."""
+        record: dict[str, Any] = json.loads(line)
+        entries = record["detections"]
+        return cls(
+            frame_index=int(record["frame_index"]),
+            pts=record.get("pts"),
+            pts_seconds=float(record["pts_seconds"]),
+            detections=Detections(
+                np.array([entry["xyxy"] for entry in entries], np.float32).reshape(-1, 4),
+                np.array([entry["confidence"] for entry in entries], np.float32),
+                np.array([entry["class_id"] for entry in entries], np.int64),
+            ),
+            interpolated=record.get("interpolated"),
+        )
+
+
+def read_detection_lines(path: Path) -> Iterator[DetectionLine]:
+    """The lines of a file, one at a time. Raises OSError, ValueError, KeyError or TypeError."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield DetectionLine.from_json(line)
+
+
+def join_lines(parts: Sequence[Path], num_frames: Sequence[int], target: Path) -> None:
+    """Lay the lines of all segments end to end; frames then count from the clip's beginning."""
+    with target.open("wb") as out:
+        for line in _numbered(parts, num_frames):
+            out.write(line)
+
+
+def _numbered(parts: Sequence[Path], num_frames: Sequence[int]) -> Iterator[bytes]:
+    begins = itertools.accumulate(num_frames, initial=0)
+    for part, begin in zip(parts, begins, strict=False):
+        with part.open("rb") as lines:
+            if begin == 0:
+                yield from lines
+                continue
+            for line in lines:
+                # {"frame_index": 12, ...: not read as JSON, of which there may be gigabytes.
+                name, _, rest = line.partition(b": ")
+                index, _, rest = rest.partition(b",")
+                yield b"%s: %d,%s" % (name, begin + int(index), rest)

@@ -1,0 +1,401 @@
+"""Detections of every frame, found by the model.
+
+    decoding thread:     decode -> preprocess -> submit
+    OpenVINO's threads:                          infer -> select candidates
+    the caller's thread:                                  postprocess -> reorder
+
+The frames between the two ends are bounded, so memory does not depend on the clip's length.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.boxes import Detections
+from pipeline.core.config import DetectOptions
+from pipeline.core.errors import InferenceError, located
+from pipeline.core.position import Step
+from pipeline.frames.reorder import ReorderBuffer
+from pipeline.frames.sampling import DetectedFrame, Sampler
+from pipeline.frames.stats import RunStats
+from pipeline.inference.engine import Engine, Heads, Pool
+from pipeline.media.frame import Frame
+from pipeline.model.letterbox import letterbox
+from pipeline.model.postprocess import Candidates, detections_from
+from pipeline.model.prepare import PreparedModel
+from pipeline.model.preprocess import Preprocessor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Value = TypeVar("Value")
+
+_LEAST_CPU_SECONDS = 0.001
+"""Of CPU time between two looks: what uses less is blocked. The share of a process that many others
+leave little of the machine to is larger, also where its threads have a niceness."""
+
+_EXTRA_IN_FLIGHT = 4
+_SAMPLED_ROWS = 16
+_POLL_SECONDS = 0.5
+_JOIN_SECONDS = 2.0
+
+
+class DetectionSource(Protocol):
+    """Every frame with its detections, in presentation order; iterated over once."""
+
+    def __iter__(self) -> Iterator[DetectedFrame]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DetectSettings:
+    """How frames become detections.
+
+    class_ids: the classes to keep; None keeps all.
+    reuse_duplicates: give a frame whose model input equals the one before, to the byte, the
+        detections of that one.
+    stall_seconds: see `ProcessConfig`.
+    """
+
+    options: DetectOptions
+    class_ids: frozenset[int] | None
+    sampler: Sampler
+    reuse_duplicates: bool
+    stall_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Inferred:
+    frame: Frame
+    candidates: Candidates | None
+    latency_seconds: float
+    callback_wall_ns: int
+    callback_cpu_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _NotInferred:
+    """A frame that repeats an inferred one, by its index, or one that is not to be inferred."""
+
+    frame: Frame
+    repeats: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+
+
+class ModelDetections:
+    """The detections that a model finds in the frames of a clip, or of a segment of it.
+
+    frames count from 0; first_index is the place of the first one in the clip, by which messages
+    name frames.
+
+    What fails on any thread comes through the same queue as the results; the iterator then raises
+    the first error. A context manager, which ends what runs.
+    """
+
+    def __init__(
+        self,
+        frames: Iterator[Frame],
+        first_index: int,
+        engine: Engine,
+        prepared: PreparedModel,
+        settings: DetectSettings,
+        stats: RunStats,
+    ) -> None:
+        self._frames = frames
+        self._first_index = first_index
+        self._prepared = prepared
+        self._box = letterbox(prepared.source_wh, prepared.input_wh)
+        self._settings = settings
+        self._stats = stats
+        self._arrived: SimpleQueue[_Inferred | _NotInferred | _End | _Failure] = SimpleQueue()
+        self._stop = threading.Event()
+        self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
+        window = settings.sampler.window
+        # More than there are requests: a failed request is found when its turn comes again.
+        max_in_flight = self._pool.num_requests * self._pool.batch + _EXTRA_IN_FLIGHT + 2 * window
+        self._in_flight = threading.Semaphore(max_in_flight)
+        self._found = _Latest(max_in_flight + 2 * window)
+        self._decoding = threading.Thread(target=self._decode, name="decode", daemon=True)
+        stats.requests_running.limit = self._pool.num_requests
+        stats.in_flight.limit = max_in_flight
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop decoding and close the pool; a step or a model that hangs is left behind."""
+        self._stop.set()
+        self._in_flight.release()
+        self._pool.close()
+        # While a request hangs, so does the thread that waits for it.
+        if self._decoding.ident is not None and not self._pool.num_running:
+            self._decoding.join(_JOIN_SECONDS)
+
+    def __iter__(self) -> Iterator[DetectedFrame]:
+        self._decoding.start()
+        for detected in self._settings.sampler.fill_in(self._in_order()):
+            yield detected
+            self._in_flight.release()
+
+    # The decoding thread
+
+    def _decode(self) -> None:
+        place, num_frames = self._stats.position.decoding, 0
+        try:
+            for _ in self._submitted():
+                num_frames += 1
+            with self._stats.producer.wait_request:
+                self._pool.drain()
+        except _Stopped:
+            pass
+        except Exception as error:
+            step = Step.INFER if place.step.waits else place.step
+            self._failed(located(error, step.label, place.frame_index))
+        except BaseException as error:
+            self._failed(error)
+        finally:
+            self._stats.decoding_thread_cpu_ns += time.thread_time_ns()
+            place.enter(Step.DONE)
+            self._arrived.put(_End(num_frames))
+
+    def _submitted(self) -> Iterator[Frame]:
+        """Every frame, once it is on its way."""
+        clocks, place = self._stats.producer, self._stats.position.decoding
+        preprocess = Preprocessor(self._box)
+        last: tuple[int, NDArray[np.uint8]] | None = None
+        for frame, is_chosen in self._settings.sampler.choose(self._decoded(), self._wait_for):
+            with clocks.wait_in_flight:
+                self._wait_for_room()
+            place.frame_index = self._first_index + frame.index
+            if not is_chosen:
+                self._arrived.put(_NotInferred(frame, None))
+                yield frame
+                continue
+            with clocks.wait_request:
+                model_input = self._pool.next_input()
+            with clocks.preprocess:
+                preprocess(frame, model_input)
+                # One that was inferred out of order is none that this one follows.
+                repeats = last and last[0] < frame.index and _equal(model_input, last[1])
+            if last and repeats:
+                self._found.repeat(frame.index, last[0])
+                self._arrived.put(_NotInferred(frame, last[0]))
+            else:
+                with clocks.submit:
+                    self._pool.submit(frame)
+                if self._settings.reuse_duplicates:
+                    last = (frame.index, model_input)
+            yield frame
+
+    def _decoded(self) -> Iterator[Frame]:
+        clock, place = self._stats.producer.decode, self._stats.position.decoding
+        for index in itertools.count(self._first_index):
+            self._require_running()
+            place.frame_index = index
+            with clock:
+                frame = next(self._frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def _wait_for_room(self) -> None:
+        """Wait until fewer frames than the bound are between the two ends."""
+        if not self._in_flight.acquire(blocking=False):
+            self._flush_if_idle()
+            while not self._in_flight.acquire(timeout=_POLL_SECONDS):
+                self._flush_if_idle()
+        self._require_running()
+
+    def _wait_for(self, index: int) -> Detections:
+        """The detections of an inferred frame, for the sampler."""
+        with self._stats.producer.wait_request:
+            while (found := self._found.get(index)) is None:
+                self._flush_if_idle()
+                self._found.wait(_POLL_SECONDS)
+                self._require_running()
+        return found
+
+    def _flush_if_idle(self) -> None:
+        # Those that wait for their batch to fill would wait for ever. Callers look again: a
+        # request counts as running until its results have long been taken.
+        if not self._pool.num_running:
+            self._pool.flush()
+
+    def _require_running(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+    # The threads that infer
+
+    def _inferred(self, frame: Frame, heads: Heads, latency_seconds: float) -> None:
+        wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+        threshold = self._settings.options.confidence_threshold
+        try:
+            candidates = self._prepared.select_candidates(heads, threshold)
+        except Exception as error:
+            self._failed(located(error, Step.CALLBACK.label, self._first_index + frame.index))
+            return
+        self._arrived.put(
+            _Inferred(
+                frame,
+                candidates,
+                latency_seconds,
+                time.perf_counter_ns() - wall,
+                time.thread_time_ns() - cpu,
+            )
+        )
+
+    def _failed(self, error: BaseException) -> None:
+        self._arrived.put(_Failure(error))
+
+    # The caller's thread
+
+    def _in_order(self) -> Iterator[tuple[Frame, Detections | None]]:
+        """Every frame in order, with its detections if it was inferred or repeats such a one."""
+        stats, place = self._stats, self._stats.position.encoding
+        reorder: ReorderBuffer[tuple[Frame, int | None]] = ReorderBuffer()
+        num_frames: int | None = None
+        while num_frames is None or reorder.next_index < num_frames:
+            place.frame_index = self._first_index + reorder.next_index
+            with stats.consumer.wait_inference:
+                arrived = self._next_arrival()
+            if isinstance(arrived, _Failure):
+                raise arrived.error
+            if isinstance(arrived, _End):
+                num_frames = arrived.num_frames
+                continue
+            item = (arrived.frame, self._taken(arrived))
+            for frame, source in reorder.push(arrived.frame.index, item):
+                stats.requests_running.sample(self._pool.num_running)
+                stats.completed.sample(self._arrived.qsize())
+                stats.reorder.sample(len(reorder))
+                place.frame_index = self._first_index + frame.index
+                yield frame, None if source is None else self._found[source]
+
+    def _taken(self, arrived: _Inferred | _NotInferred) -> int | None:
+        """The index of the frame whose detections are those of the one that arrived; else None."""
+        stats, index = self._stats, arrived.frame.index
+        if isinstance(arrived, _NotInferred):
+            if arrived.repeats is not None:
+                stats.reused_frames += 1
+            return arrived.repeats
+        stats.callback_wall_ns += arrived.callback_wall_ns
+        stats.callback_cpu_ns += arrived.callback_cpu_ns
+        stats.latency_seconds_sum += arrived.latency_seconds
+        stats.inferred_frames += 1
+        stats.position.encoding.frame_index = self._first_index + index
+        with stats.consumer.postprocess:
+            self._found.put(index, self.detections_of(arrived.frame, arrived.candidates))
+        return index
+
+    def detections_of(self, frame: Frame, candidates: Candidates | None) -> Detections:
+        """The boxes of a frame of those candidates, in its pixels."""
+        options = self._settings.options
+        return detections_from(
+            candidates,
+            self._box,
+            confidence_threshold=options.confidence_threshold,
+            iou_threshold=options.iou_threshold,
+            max_detections=options.max_detections,
+            class_ids=self._settings.class_ids,
+        )
+
+    def _next_arrival(self) -> _Inferred | _NotInferred | _End | _Failure:
+        """Wait for what comes next. Raises InferenceError if the model has hung.
+
+        Measured in progress of the threads that infer, because a busy machine or a large input
+        takes its time: requests have hung if none finishes while these use no CPU time for the
+        limit, or as much of it as all requests may take together.
+        """
+        limit_seconds, pool = self._settings.stall_seconds, self._pool
+        most_cpu_seconds = limit_seconds * pool.num_requests * pool.batch
+        blocked_seconds = spent_seconds = 0.0
+        before = pool.cpu_seconds()
+        while True:
+            try:
+                return self._arrived.get(timeout=_POLL_SECONDS)
+            except Empty:
+                now = pool.cpu_seconds()
+                used, before = now - before, now
+                spent_seconds += used
+                # Looks are counted: for a process that was stopped (Ctrl-Z), only time passes.
+                blocked_seconds = (
+                    0.0 if used > _LEAST_CPU_SECONDS else blocked_seconds + _POLL_SECONDS
+                )
+                if not pool.num_running:
+                    blocked_seconds = spent_seconds = 0.0
+                if blocked_seconds >= limit_seconds or spent_seconds >= most_cpu_seconds:
+                    raise InferenceError(
+                        f"the model did not answer within {limit_seconds:g} s; --stall-seconds "
+                        "allows more; or try --device CPU, or a smaller --batch and --requests"
+                    ) from None
+
+
+class _Stopped(Exception):
+    """The frames are not wanted any more."""
+
+
+class _Latest:
+    """The detections of the latest frames, so many of them; one thread puts, others read."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._found: dict[int, Detections] = {}
+        self._repeated: dict[int, int] = {}
+        self._changed = threading.Condition()
+
+    def __getitem__(self, index: int) -> Detections:
+        return self._found[index]
+
+    def get(self, index: int) -> Detections | None:
+        """None if they have not been put yet."""
+        return self._found.get(self._repeated.get(index, index))
+
+    def put(self, index: int, detections: Detections) -> None:
+        with self._changed:
+            _put(self._found, index, detections, self._number)
+            self._changed.notify_all()
+
+    def repeat(self, index: int, of: int) -> None:
+        """Let a frame have the detections of another one. For the thread that reads."""
+        _put(self._repeated, index, of, self._number)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there is something new, so long at the most."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+
+def _put(values: dict[int, Value], index: int, value: Value, most: int) -> None:
+    values[index] = value
+    while len(values) > most:
+        del values[next(iter(values))]
+
+
+def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+    """Whether two inputs are the same to the byte; told from a few rows for most that are not."""
+    step = -(-len(a) // _SAMPLED_ROWS)
+    return np.array_equal(a[::step], b[::step]) and np.array_equal(a, b)
