@@ -1,4 +1,4 @@
-"""Annotate footage with YOLOv5 through OpenVINO at the highest throughput the machine allows.
+"""Detect objects in footage with YOLOv5 and OpenVINO at the highest throughput of the machine.
 
 >>> from pathlib import Path
 >>> from pipeline import ProcessConfig, process_video
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import sys
 
-# As in `typing`, which takes longer to load than all that is done here.
+# As in `typing`, which takes longer to import than this module.
 TYPE_CHECKING = False
 
-# OpenVINO tells its makers of every import, over the network, unless this module is not there.
+# OpenVINO reports every import over the network if this module can be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ __all__ = [
 
 
 _MODULES = ("core.config", "core.errors", "core.progress", "run.process")
-"""Where the public names are; the last one loads openvino, av and cv2."""
+"""The modules of the public names; the last one imports openvino, av and cv2."""
 
 
 def __getattr__(name: str) -> object:
-    # Only then: --help need not wait for what is heavy, nor Ctrl-C for what is not.
+    # Lazily: --help must not wait for heavy imports.
     if name in __all__:
         from importlib import import_module
 

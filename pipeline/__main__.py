@@ -1,4 +1,4 @@
-"""The command `pipeline`, also as `python -m pipeline`: ends in order from its first moment on."""
+"""The command `pipeline`, also as `python -m pipeline`; handles signals from its start on."""
 
 import signal
 import sys
@@ -8,13 +8,13 @@ _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
-    """Run the command that this process is; returns its exit code.
+    """Run the command of this process; returns its exit code.
 
-    A signal may also come in the tenth of a second in which modules are loaded.
+    Signals are also handled during the 0.1 s in which modules are imported.
     """
-    # As an exception, so that a run that is told to end cleans up after itself.
+    # As an exception, so that a terminated run cleans up.
     for number in _ENDING_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # As nohup asks for.
+        if signal.getsignal(number) is not signal.SIG_IGN:  # Ignored under nohup.
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         from pipeline.cli import commands as cli

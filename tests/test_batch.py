@@ -138,9 +138,7 @@ def test_clips_that_are_done_are_skipped_and_the_others_are_tried_again(
         shutil.copy(one_clip, footage[number])
     capsys.readouterr()
     assert main(["process", "footage", *usual]) == 0
-    assert capsys.readouterr().out.startswith(
-        "2 of 10 clips done; 8 skipped, done by an earlier run\n"
-    )
+    assert capsys.readouterr().out.startswith("2 of 10 clips done; 8 skipped, already done\n")
     assert annotated().items() >= first.items()
     assert len(annotated()) == NUM_CLIPS
     assert (totals()["this_run"]["num_frames"], totals()["results"]["num_frames"]) == (16, 80)
@@ -148,7 +146,7 @@ def test_clips_that_are_done_are_skipped_and_the_others_are_tried_again(
     page = Path("out/batch.html").read_bytes()
     assert main(["process", "footage", *usual]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "0 of 10 clips done; 10 skipped, done by an earlier run",
+        "0 of 10 clips done; 10 skipped, already done",
         "nothing new: out/batch.html is that of an earlier command",
     ]
     assert Path("out/batch.html").read_bytes() == page
@@ -219,7 +217,7 @@ def test_a_result_that_is_not_that_of_this_clip_or_not_whole_is_not_skipped(
     capsys.readouterr()
     assert main(command) == 1
     printed = capsys.readouterr()
-    assert "1 skipped, done by an earlier run; 1 failed" in printed.out
+    assert "1 skipped, already done; 1 failed" in printed.out
     assert printed.err.startswith(str(footage[0]))
     assert main([*command, "--overwrite"]) == 0
     assert statuses() == ["done", "skipped"]
@@ -308,7 +306,7 @@ def test_a_reason_that_many_clips_share_is_told_once_and_not_all_of_them_are_nam
     assert re.fullmatch(rf"{footage[4]}  not a video that can be read: .+", alone)
     assert reason == "25 clips: no such file"
     assert named == [f"  {name}" for name in missing[:20]]
-    assert more == "  and 5 more, all in the report"
+    assert more == "  and 5 more, see the report"
     assert last == "pipeline: 26 of 26 clips failed"
     assert {results()[name]["reason"] for name in missing} == {"no such file"}
 

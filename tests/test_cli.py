@@ -308,7 +308,7 @@ WRONG_USE = [
     (["evaluate", "--data", ".", "--imgsz", "-32"], ["imgsz", "-32"]),
     (["evaluate"], ["--data"]),
     (["nonsense"], ["nonsense", "process", "evaluate", "configs"]),
-    ([], ["which command", "process, evaluate"]),
+    ([], ["no command given", "process, evaluate"]),
     (["--debug", "process"], ["--debug", "after the command"]),
     (["proces", "clip.mp4"], ["'proces'", "`pipeline process`"]),
     (["pyproject.toml"], ["`pipeline process pyproject.toml`"]),
@@ -868,7 +868,10 @@ def test_frames_that_were_not_inferred_are_counted(
     clip = write_clip(tmp_path / "still.mp4", [with_light((4, 4))] * 9, options={"qp": "0"})
     command = ["process", str(clip), *usual, "--overwrite"]
     assert main(command) == 0
-    assert "9 boxes in 9 frames; 8 frames repeat the one before" in capsys.readouterr().out
+    assert (
+        "9 boxes in 9 frames; 8 frames identical to the one before, not inferred"
+        in capsys.readouterr().out
+    )
     assert main([*command, "--no-reuse"]) == 0
     assert "9 boxes in 9 frames\n" in capsys.readouterr().out
     assert main([*command, "--no-reuse", "--every", "4", "--batch", "2"]) == 0
@@ -985,13 +988,13 @@ def test_the_same_command_on_a_finished_clip_is_done_before(
     assert main(command) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == (
-        f"{clip}: done before, by the same model with the same options; --overwrite does it again"
+        f"{clip}: skipped, already done with the same model and options; --overwrite repeats it"
     )
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert main([*command, "--conf", "0.5"]) == 1
     assert "exists already: --overwrite replaces it" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
-    assert "done before" not in capsys.readouterr().out
+    assert "already done" not in capsys.readouterr().out
     write_clip(clip, [with_light((3, 3))] * 5)
     assert main(command) == 1
     (out / "detections.jsonl").unlink()
@@ -1005,4 +1008,4 @@ def test_the_same_command_on_the_finished_scene_is_done_before(
     command = ["process", *SMALL, *usual]
     assert main(command) == 0
     assert main(command) == 0
-    assert "synthetic: done before" in capsys.readouterr().out
+    assert "synthetic: skipped, already done" in capsys.readouterr().out

@@ -89,7 +89,7 @@ def test_with_room_made_the_same_command_goes_on(
     (small_disk / "other").unlink()
     done = process(str(clip), out, tiny_weights, *options)
     assert done.returncode == 0, done.stderr
-    assert "were done by the run before" in done.stdout
+    assert "resumed from an interrupted run" in done.stdout
 
 
 def test_a_disk_that_fills_up_with_standard_input_names_folder_and_need(

@@ -415,7 +415,7 @@ def test_a_stream_that_never_ends_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_stream_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="standard input: nothing came"):
+    with pytest.raises(InputError, match="standard input is empty"):
         spool(io.BytesIO(), tmp_path / "spooled")
     assert list(tmp_path.iterdir()) == []
 

@@ -172,7 +172,7 @@ def test_what_was_done_before_stays_and_is_replaced_on_request(
     assert main(command) == 0
     made = Path("output/photo/annotated.png").stat().st_mtime_ns
     assert main(command) == 0
-    assert "done before" in capsys.readouterr().out
+    assert "already done" in capsys.readouterr().out
     assert Path("output/photo/annotated.png").stat().st_mtime_ns == made
     cv2.imwrite("photo.png", picture((99, 99)))
     assert main(command) == 1

@@ -166,7 +166,7 @@ def test_a_result_of_the_version_before_is_read(
     del report["output"]["detections_version"]
     (result / "report.json").write_text(json.dumps(report), encoding="utf-8")
     assert main(["process", str(clip), *usual, "--every", "3"]) == 0
-    assert "done before" in capsys.readouterr().out
+    assert "already done" in capsys.readouterr().out
 
 
 def test_a_result_of_a_later_version_is_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""Parsed arguments -> the validated config of what they ask for."""
+"""Parsed arguments -> validated configuration."""
 
 from __future__ import annotations
 
@@ -31,32 +31,34 @@ from pipeline.inference.configurations import AUTO, named_options
 
 
 def is_batch(arguments: argparse.Namespace) -> bool:
-    """Whether `process` is asked for many clips. Raises UsageError for what is no part of many."""
+    """Whether `process` was given many clips. Raises UsageError for inputs that must be alone."""
     videos: list[str] = arguments.videos
     if len(videos) > 1:
         for word, what in ((STANDARD_INPUT, "standard input"), (SYNTHETIC, "the synthetic scene")):
             if word in videos:
-                raise UsageError(f"{what} is processed alone; a file of this name is ./{word}")
+                raise UsageError(
+                    f"{what} must be the only input; for a file of this name give ./{word}"
+                )
     elif not videos or videos[0] in (STANDARD_INPUT, SYNTHETIC) or not names_many(videos[0]):
         return False
     elif arguments.frame_rate is not None and Path(videos[0]).is_dir():
         return False  # One clip of its pictures.
     if url := next((name for name in [*videos, arguments.output_dir or ""] if is_url(name)), None):
-        raise UsageError(f"{url}: many clips are read and written by path; give one clip at a time")
+        raise UsageError(f"{url}: object stores are for single clips; give one clip at a time")
     return True
 
 
 def process_config(arguments: argparse.Namespace) -> ProcessConfig:
-    """What `process` is asked to do, of many inputs with the first. Raises UsageError.
+    """The configuration of `process`, for the first of its inputs. Raises UsageError.
 
-    The source is `-` as it stands where standard input is asked for.
+    The source is `-` for standard input.
     """
     video = arguments.videos[0] if arguments.videos else SYNTHETIC
     if video == STANDARD_INPUT:
         name = SPOOL_NAME
     elif video != SYNTHETIC:
         path = Path(video)
-        # What is left of "...mp4" is no folder of its own.
+        # The stem of "...mp4" is not a usable folder name.
         name = path.stem if path.stem.strip(".") else path.name
     else:
         name = arguments.image.stem if arguments.image else SYNTHETIC
@@ -96,9 +98,9 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
 
 
 def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
-    """What `tune` is asked to find the best plan for. Raises UsageError."""
+    """The configuration that `tune` starts from. Raises UsageError."""
     if arguments.video == STANDARD_INPUT:
-        raise UsageError("standard input cannot be read again and again: name a file")
+        raise UsageError("standard input can be read only once: give a file")
     return ProcessConfig(
         source=_source(arguments, arguments.video, None),
         output_dir=Path(),
@@ -165,9 +167,9 @@ def _limit_options(arguments: argparse.Namespace) -> LimitOptions:
 
 
 def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:
-    """What was asked for by itself, or the named configuration. Raises UsageError for both.
+    """The single options, or the named configuration. Raises UsageError if both are given.
 
-    A precision may be given with a configuration that leaves it open.
+    A precision may be given with a configuration that does not set one.
     """
     asked = AutoOptions(
         device=arguments.device,
@@ -186,7 +188,7 @@ def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:
     for option in decided:
         if (value := getattr(arguments, option)) is not None:
             raise UsageError(
-                f"--config {arguments.config} and --{option} {value}: a configuration decides "
-                f"the {option} itself; leave one of them out"
+                f"--config {arguments.config} and --{option} {value}: the configuration sets "
+                f"the {option}; leave one of them out"
             )
     return asked.over(named)

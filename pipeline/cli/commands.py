@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with collected_notes() as notes:
             _COMMANDS[arguments.command](arguments)
-        if arguments.command != "process":  # Its report has them.
+        if arguments.command != "process":  # Its report contains them.
             for line in notes:
                 _show(f"note: {line}", sys.stderr)
     except Interrupted as error:
@@ -85,11 +85,11 @@ def _fail(arguments: argparse.Namespace, reason: object, code: int) -> int:
 def _show(line: str, stream: TextIO | None = None) -> None:
     """Print a line; names and messages in it may come from hostile files.
 
-    Raises OSError for a full disk behind standard output. Where nobody reads any more, nobody
-    misses it.
+    Raises OSError if standard output is on a full disk. Nothing is raised if its reader has
+    closed it.
     """
     stream = stream or sys.stdout
-    if stream is None:  # The shell has closed it: nobody looks.
+    if stream is None:  # Closed by the shell.
         return
     shown = printable(line).encode(stream.encoding or "utf-8", "backslashreplace")
     try:
@@ -109,7 +109,7 @@ def _progress_shown(
 def process_in_worker(
     config: ProcessConfig, on_progress: ProgressCallback, position: Position
 ) -> dict[str, Any]:
-    """What the child process of `process` does; all that is heavy is imported there."""
+    """The work of the child process of `process`, which imports the heavy libraries."""
     from pipeline.core.cache import remove_temporary_folder
     from pipeline.run.process import process_video
     from pipeline.run.remote import local_places, made_before
@@ -143,12 +143,12 @@ def _process(arguments: argparse.Namespace) -> None:
     try:
         if report.get("done_before"):
             _show(
-                f"{config.source_name}: done before, by the same model with the same options; "
-                "--overwrite does it again"
+                f"{config.source_name}: skipped, already done with the same model and options; "
+                "--overwrite repeats it"
             )
         for line in () if arguments.quiet else run_summary(report, place):
             _show(line)
-    except OSError as error:  # What was asked for are the files.
+    except OSError as error:  # The result is the files.
         complete = f"{place}/{report['output']['file']}"
         _show(
             f"pipeline: {complete} is complete; its summary could not be shown "
@@ -169,7 +169,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     unwritten: InputError | None = None
     try:
         with _progress_shown(arguments) as progress:
-            # Before the worker, which holds back the signals that would end this.
+            # Before the worker starts, which holds back the signals that would end this.
             if clips := batch.clips_left(progress):
                 with Worker(ProcessClips(), end_processing) as worker:
                     batch.process(clips, worker, supervise, progress)
@@ -181,9 +181,9 @@ def _process_batch(arguments: argparse.Namespace) -> None:
             try:
                 if news:
                     write_batch(record, output_dir)
-            except InputError as error:  # What was asked for are the clips; told of at the end.
+            except InputError as error:  # The results are the clips; reported at the end.
                 unwritten = error
-            with contextlib.suppress(OSError):  # What was asked for are the files.
+            with contextlib.suppress(OSError):  # The results are the files.
                 for line in (
                     () if arguments.quiet else batch_summary(record, output_dir, kept=not news)
                 ):
@@ -254,7 +254,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     for entry in tuned.selection.alternatives:
         rounds = ", ".join(f"{fps:.1f}" for fps in entry.throughput_fps)
         _show(f"{entry.median_fps:>7.1f} fps  {entry.name}  ({rounds})")
-    kept = f"kept in {tuned.path}" if tuned.path else "not kept: the cache cannot be written"
+    kept = f"kept in {tuned.path}" if tuned.path else "not kept: the cache folder cannot be written"
     _show(f"{tuned.selection.reason}; {kept}")
     if tuned.int8_gain is not None:
         _show(
@@ -276,7 +276,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         bandwidth_bytes=arguments.bandwidth and 1e6 * arguments.bandwidth,
         price_per_core_hour=arguments.price_per_core_hour,
     )
-    # Where results usually go is no footage.
+    # The usual output folder contains no footage.
     clips = find_clips(arguments.footage, Path(OUTPUT_FOLDER))
     headers = read_headers(clip.path for clip in clips)
     for line in table_lines(size_job(headers, options)):
@@ -287,7 +287,7 @@ def _configs(_: argparse.Namespace) -> None:
     from pipeline.model.compiled import core
 
     devices = core().available_devices
-    _show(f"{AUTO:<14} what `tune` found to be the fastest here, else a rule; the default")
+    _show(f"{AUTO:<14} the fastest that `tune` measured here, else a rule; the default")
     for entry in configurations(available_cores()).values():
         _show(f"{entry.name:<14} {entry.description}")
         for variant in entry.variants if len(entry.variants) > 1 else ():
@@ -297,7 +297,7 @@ def _configs(_: argparse.Namespace) -> None:
 
 
 def _concrete(options: InferOptions | AutoOptions) -> InferOptions:
-    """For pictures, where nothing is tuned."""
+    """The options for pictures, for which nothing is tuned."""
     return options.over(InferOptions()) if isinstance(options, AutoOptions) else options
 
 

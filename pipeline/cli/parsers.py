@@ -39,7 +39,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Complains in one line; names of files in it, which a shell put in, may be hostile."""
+    """Prints errors in one line, escaped: file names that a shell expanded may be hostile."""
 
     def __init__(self, **options: Any) -> None:
         # An abbreviation would change its meaning with the next option that begins with it.
@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, printable(f"pipeline: {reason}; see {self.prog} --help") + "\n")
 
     def parse_mixed(self, words: Sequence[str], command: str) -> argparse.Namespace:
-        """Options and names in any order; for what is unknown, the option that is like it."""
+        """Parse options and names in any order; suggest the closest option for an unknown one."""
         found, unknown = self.parse_known_intermixed_args(
             words, argparse.Namespace(command=command)
         )
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Shows the versions that a result depends on, found only when asked for, and exits."""
+    """Prints the versions that a result depends on and exits; they are read only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         found = versions()
@@ -74,30 +74,30 @@ class _Version(argparse.Action):
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of a command, whose name is in `command`. Leaves by SystemExit if it is wrong.
+    """Parse a command line; the name of the command is in `command`. Raises SystemExit if invalid.
 
-    argv: None takes those of the process. Options and names may be mixed; after `--` all are
-    names, also those that begin with a dash.
+    argv: None takes the arguments of the process. Options and names may be mixed; after `--`
+    everything is a name, also with a leading dash.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser, commands = _argument_parser()
     if not words:
-        parser.error(f"which command? There are: {', '.join(commands)}")
+        parser.error(f"no command given; commands are: {', '.join(commands)}")
     if words[0] not in commands:
         if not words[0].startswith("-"):
             alike = difflib.get_close_matches(words[0], commands, 1) or ["process"]
             meant = alike[0] if not Path(words[0]).exists() else f"process {words[0]}"
             parser.error(
-                f"{words[0]!r} is no command, there are: {', '.join(commands)}; "
+                f"unknown command {words[0]!r}, commands are: {', '.join(commands)}; "
                 f"did you mean `pipeline {meant}`?"
             )
         if words[0] not in ("--help", "-h", "--version"):
-            parser.error(f"{words[0]}: options come after the command, as in process {words[0]}")
+            parser.error(f"{words[0]}: put options after the command, as in process {words[0]}")
         return parser.parse_args(words)
     options, names = words[1:], []
     if "--" in options:
         end = options.index("--")
-        # So that no version of argparse takes one for an option.
+        # Otherwise some versions of argparse take them for options.
         names = [
             f"./{name}" if name.startswith("-") and name != STANDARD_INPUT else name
             for name in options[end + 1 :]
@@ -110,10 +110,13 @@ def _argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
     """The parser, and those of the commands by their names."""
     parser = _Parser(
         prog="pipeline",
-        description="Annotate footage with YOLOv5 through OpenVINO, as fast as the machine allows.",
+        description="Detect objects in footage with YOLOv5 and OpenVINO, fast and offline.",
     )
     parser.add_argument(
-        "--version", action=_Version, nargs=0, help="show the versions of this and of its libraries"
+        "--version",
+        action=_Version,
+        nargs=0,
+        help="show the versions of the program and its libraries",
     )
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
@@ -130,48 +133,49 @@ def _argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
 def _add_process(commands: Any) -> None:
     command = commands.add_parser(
         "process",
-        help="annotate a clip, or many",
+        help="annotate one or many clips or pictures",
         description="Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and "
-        "report.html; for the synthetic scene also truth.jsonl; of a picture annotated.jpg or "
-        "annotated.png. Of several files, of a folder or a pattern, each clip, or each picture "
-        "where there is no clip, is done, into a folder of its own with the path of the clip; "
-        "batch.json and batch.html tell of all. What was done before, of the same clip with the "
-        "same model and options, is skipped, and a clip that fails does not end the others.",
+        "report.html, for the synthetic scene also truth.jsonl. A picture gives annotated.jpg or "
+        "annotated.png instead of annotated.mp4. Given several files, a folder or a pattern, each "
+        "clip (or each picture, if there are no clips) is processed into its own output folder; "
+        "batch.json and batch.html summarise them. A clip with a finished result for the same "
+        "model and options is skipped. A clip that fails does not stop the others. Rerun an "
+        "interrupted command to resume.",
         formatter_class=_HelpFormatter,
     )
     command.add_argument(
         "videos",
         nargs="*",
         metavar="video",
-        help="the clip, '-' for standard input, or 'synthetic' for one that is made up, as without "
-        "any; or files, folders and quoted patterns like 'cams/**/*.mp4'",
+        help="a clip, '-' for standard input, or 'synthetic' for the synthetic scene (the "
+        "default); or files, folders and quoted patterns like 'cams/**/*.mp4'",
     )
     command.add_argument(
         "--output-dir",
         metavar="DIR",
-        help="where to write (default: output/CLIP; for many clips output)",
+        help="output folder (default: output/CLIP; for many clips: output)",
     )
     command.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace an existing output; of many clips, those made with other options or of "
-        "another file",
+        help="replace existing results; of many clips, only those of another file, model or "
+        "options",
     )
     _add_model_options(command)
 
     boxes = command.add_argument_group("boxes")
-    boxes.add_argument("--conf", type=float, default=0.25, metavar="P", help="least confidence")
+    boxes.add_argument("--conf", type=float, default=0.25, metavar="P", help="minimum confidence")
     boxes.add_argument(
-        "--iou", type=float, default=0.45, metavar="P", help="overlap above which NMS drops a box"
+        "--iou", type=float, default=0.45, metavar="P", help="IoU above which NMS drops a box"
     )
     boxes.add_argument(
         "--classes",
         nargs="+",
         metavar="CLASS",
-        help="keep these only: names or numbers; a clip after them needs -- before it",
+        help="keep only these classes: names or numbers; put -- between them and a clip",
     )
     boxes.add_argument(
-        "--max-det", type=int, default=1000, metavar="N", help="most boxes per frame"
+        "--max-det", type=int, default=1000, metavar="N", help="maximum number of boxes per frame"
     )
 
     frames = command.add_argument_group("frames")
@@ -179,25 +183,26 @@ def _add_process(commands: Any) -> None:
         "--frames",
         type=int,
         metavar="N",
-        help=f"the first N of a clip only; of a synthetic one all (default: {_SCENE.num_frames})",
+        help="process the first N frames of a clip only; the length of the synthetic scene "
+        f"(default: {_SCENE.num_frames})",
     )
     frames.add_argument(
         "--every",
         type=int,
         default=1,
         metavar="N",
-        help="infer each Nth frame, and carry its boxes over to those between",
+        help="infer every Nth frame and interpolate the boxes of the frames between",
     )
     frames.add_argument(
         "--deinterlace",
         choices=DEINTERLACE,
         default="off",
-        help="make whole pictures of the fields of an interlaced clip (default: %(default)s)",
+        help="auto: deinterlace interlaced clips (default: %(default)s)",
     )
     frames.add_argument(
         "--no-reuse",
         action="store_true",
-        help="infer frames too that repeat the one before to the byte",
+        help="also infer frames that are identical to the one before",
     )
 
     _add_segment_seconds(frames)
@@ -207,8 +212,8 @@ def _add_process(commands: Any) -> None:
         type=float,
         default=60.0,
         metavar="S",
-        help="end if nothing moves for so long, no frame, no CPU time and no file, or if one step "
-        "on one frame takes a thread so much CPU time",
+        help="fail if for S seconds no frame is finished, no CPU time is used and nothing is read "
+        "or written, or if one step on one frame uses S seconds of CPU time in one thread",
     )
     _add_synthetic(command)
     _add_cluster(command)
@@ -221,36 +226,40 @@ def _add_encoding(command: argparse.ArgumentParser) -> None:
         "--crf",
         type=int,
         metavar="N",
-        help="quality, lower is better: 0 to 51 for h264 and hevc, 63 for av1 and vp9 "
-        "(default: by codec)",
+        help="quality, lower is better: 0 to 51 for h264 and hevc, 0 to 63 for av1 and vp9 "
+        "(default: depends on the codec)",
     )
     output.add_argument(
         "--preset",
         metavar="NAME",
         help="speed of the encoder: ultrafast to placebo for h264 and hevc, 0 to 13 for av1, 0 to "
-        "8 for vp9 (default: by codec)",
+        "8 for vp9 (default: depends on the codec)",
     )
 
 
 def _add_limits(command: argparse.ArgumentParser) -> Any:
     """The limits of every command that reads footage; returns their group."""
-    limits = command.add_argument_group("limits", "Footage that asks for more is refused.")
+    limits = command.add_argument_group("limits", "Footage beyond these limits is refused.")
     limits.add_argument(
-        "--max-size", type=_size, default="8192x4320", metavar="WxH", help="of a frame"
+        "--max-size", type=_size, default="8192x4320", metavar="WxH", help="frame size"
     )
-    limits.add_argument("--max-streams", type=int, default=64, metavar="N", help="of a file")
+    limits.add_argument(
+        "--max-streams", type=int, default=64, metavar="N", help="streams in a file"
+    )
     limits.add_argument(
         "--max-frame-rate", type=_fraction, default="1000", metavar="R", help="frames per second"
     )
     limits.add_argument(
-        "--max-memory", type=int, default=4096, metavar="MB", help="for decoded frames"
+        "--max-memory", type=int, default=4096, metavar="MB", help="memory for decoded frames"
     )
     return limits
 
 
 def _add_synthetic(command: argparse.ArgumentParser) -> None:
-    # Without defaults of their own, so that it shows which were given.
-    synthetic = command.add_argument_group("synthetic source", "Not for clips, but --frame-rate.")
+    # No defaults here: None shows that an option was not given.
+    synthetic = command.add_argument_group(
+        "synthetic source", "For the synthetic scene only, except --frame-rate."
+    )
     width, height = _SCENE.size_wh
     synthetic.add_argument(
         "--size", type=_size, metavar="WxH", help=f"frame size (default: {width}x{height})"
@@ -259,29 +268,29 @@ def _add_synthetic(command: argparse.ArgumentParser) -> None:
         "--frame-rate",
         type=_fraction,
         metavar="R",
-        help=f"frames per second (default: {_SCENE.frame_rate}); given with a folder of "
-        "pictures, one clip is made of them, in the order of the numbers in their names",
+        help=f"frames per second (default: {_SCENE.frame_rate}); with a folder of pictures: "
+        "process them as one clip, in the order of the numbers in their names",
     )
     synthetic.add_argument(
-        "--seed", type=int, metavar="N", help=f"of the scene (default: {_SCENE.seed})"
+        "--seed", type=int, metavar="N", help=f"seed of the scene (default: {_SCENE.seed})"
     )
-    synthetic.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
+    synthetic.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture instead")
 
 
 def _add_cluster(command: argparse.ArgumentParser) -> None:
-    cluster = command.add_argument_group("cluster", "Segments worked on by the nodes of a cluster.")
+    cluster = command.add_argument_group("cluster", "Process segments on a Ray cluster.")
     cluster.add_argument(
         "--executor",
         choices=("local", "ray"),
         default="local",
-        help="this machine alone, or a Ray cluster",
+        help="this machine or a Ray cluster",
     )
     cluster.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="of the cluster, or 'local' to start one (default: the one that runs here, or local)",
+        help="address of the cluster, or 'local' to start one (default: the running one, or local)",
     )
-    _add_cores_per_actor(cluster, None, " (default: 4, or what the smallest node has)")
+    _add_cores_per_actor(cluster, None, " (default: 4, or all cores of the smallest node)")
 
 
 def _add_segment_seconds(group: Any) -> None:
@@ -290,18 +299,18 @@ def _add_segment_seconds(group: Any) -> None:
         type=float,
         default=60.0,
         metavar="S",
-        help="about how long a segment is; as much is done again, at most, when an interrupted "
-        "run goes on",
+        help="approximate length of a segment; resuming an interrupted run repeats at most one "
+        "segment",
     )
 
 
-def _add_cores_per_actor(group: Any, default: int | None, told_default: str = "") -> None:
+def _add_cores_per_actor(group: Any, default: int | None, default_text: str = "") -> None:
     group.add_argument(
         "--cores-per-actor",
         type=int,
         default=default,
         metavar="N",
-        help=f"that one segment is worked on with{told_default}",
+        help=f"cores that process one segment{default_text}",
     )
 
 
@@ -309,11 +318,13 @@ def _add_evaluate(commands: Any) -> None:
     command = commands.add_parser(
         "evaluate",
         help="measure the accuracy on labelled pictures",
-        description="Mean average precision, as COCO defines it, on a folder with images/ and "
-        "labels/ in YOLO format (class cx cy w h, normalised).",
+        description="Measure the mean average precision, as COCO defines it, on a folder with "
+        "images/ and labels/ in YOLO format (class cx cy w h, normalised).",
         formatter_class=_HelpFormatter,
     )
-    command.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the pictures")
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="folder with images/ and labels/"
+    )
     _add_model_options(command)
 
 
@@ -325,13 +336,25 @@ def _add_bench(commands: Any) -> None:
         "writes bench.json, bench.png and bench.html.",
         formatter_class=_HelpFormatter,
     )
-    command.add_argument("--frames", type=int, default=1024, metavar="N", help="in all rounds")
-    command.add_argument("--rounds", type=int, default=4, metavar="N", help="in turn")
+    command.add_argument(
+        "--frames",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="frames per configuration, over all rounds",
+    )
+    command.add_argument(
+        "--rounds",
+        type=int,
+        default=4,
+        metavar="N",
+        help="rounds in which the configurations take turns",
+    )
     command.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
     command.add_argument("--size", type=_size, default="640x480", metavar="WxH", help="frame size")
-    command.add_argument("--configs", nargs="+", metavar="NAME", help="these only (default: all)")
+    command.add_argument("--configs", nargs="+", metavar="NAME", help="only these (default: all)")
     command.add_argument(
-        "--output-dir", type=Path, default="output/bench", metavar="DIR", help="where to write"
+        "--output-dir", type=Path, default="output/bench", metavar="DIR", help="output folder"
     )
     _add_weights_options(command)
 
@@ -339,16 +362,16 @@ def _add_bench(commands: Any) -> None:
 def _add_tune(commands: Any) -> None:
     command = commands.add_parser(
         "tune",
-        help="find what is fastest on this machine",
-        description="Measure candidates from file to file, and keep the fastest for later runs "
-        "with the same machine, model, frame shape and codec.",
+        help="find the fastest configuration on this machine",
+        description="Measure configurations from file to file and keep the fastest for later runs "
+        "with the same machine, model, frame size and codec.",
         formatter_class=_HelpFormatter,
     )
     command.add_argument(
         "video",
         nargs="?",
         default=SYNTHETIC,
-        help="the clip, or 'synthetic' for one that is made up",
+        help="a clip, or 'synthetic' for the synthetic scene",
     )
     _add_precision(_add_weights_options(command))
     _add_encoding(command)
@@ -359,19 +382,19 @@ def _add_tune(commands: Any) -> None:
 def _add_plan(commands: Any) -> None:
     command = commands.add_parser(
         "plan",
-        help="how long footage takes on how many cores, and what it costs",
-        description="Reads the headers of clips, and tells the time, cost and bandwidth of a job "
+        help="estimate time and cost of a job on a cluster",
+        description="Read the headers of clips and estimate the time, cost and bandwidth of a job "
         "on a cluster, and what limits it. No frame is decoded.",
-        epilog="The frames per second of a core are those of a run on footage of the same kind: in "
-        "its report.json, speed.file_to_file_fps divided by configuration.cores.",
+        epilog="Take --fps-per-core from the report.json of a run on similar footage: "
+        "speed.file_to_file_fps divided by configuration.cores.",
         formatter_class=_HelpFormatter,
     )
     command.add_argument("footage", nargs="+", help="files, folders and patterns")
     command.add_argument(
-        "--fps-per-core", type=float, required=True, metavar="FPS", help="what one core manages"
+        "--fps-per-core", type=float, required=True, metavar="FPS", help="throughput of one core"
     )
     command.add_argument(
-        "--cores", type=int, required=True, metavar="N", help="of all machines together"
+        "--cores", type=int, required=True, metavar="N", help="cores of all machines"
     )
     _add_cores_per_actor(command, 4)
     _add_segment_seconds(command)
@@ -379,16 +402,19 @@ def _add_plan(commands: Any) -> None:
         "--clips-at-once",
         type=int,
         metavar="N",
-        help="that are worked on at the same time (default: as many as `process` takes)",
+        help="clips processed at the same time (default: as `process` does)",
     )
     command.add_argument(
         "--bandwidth",
         type=float,
         metavar="MB",
-        help="megabytes that the storage reads and writes in a second, together",
+        help="what the storage reads and writes, in total, in megabytes per second",
     )
     command.add_argument(
-        "--price-per-core-hour", type=float, metavar="PRICE", help="in any currency"
+        "--price-per-core-hour",
+        type=float,
+        metavar="PRICE",
+        help="price of one core for one hour, in any currency",
     )
     _add_debug(command)
 
@@ -397,14 +423,14 @@ def _add_configs(commands: Any) -> None:
     command = commands.add_parser(
         "configs",
         help="list the throughput configurations",
-        description="List the throughput configurations, each a value for --config, and say of "
-        "each that cannot run on this machine what is missing.",
+        description="List the throughput configurations (values for --config), and why one is "
+        "unavailable on this machine.",
     )
     _add_debug(command)
 
 
 def _add_debug(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--debug", action="store_true", help="show where an error came from")
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _add_weights_options(command: argparse.ArgumentParser) -> Any:
@@ -413,8 +439,8 @@ def _add_weights_options(command: argparse.ArgumentParser) -> Any:
     command.add_argument(
         "--quiet",
         action="store_true",
-        help="no progress and no summary: errors and warnings only"
-        + (", and the figures" if command.prog.endswith("evaluate") else ""),
+        help="show errors and warnings only, no progress and no summary"
+        + (", and the result" if command.prog.endswith("evaluate") else ""),
     )
     model = command.add_argument_group("model")
     which = model.add_mutually_exclusive_group()
@@ -422,16 +448,18 @@ def _add_weights_options(command: argparse.ArgumentParser) -> Any:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="YOLOv5 .pt, exported .onnx or IR .xml (default: what PIPELINE_WEIGHTS names)",
+        help="YOLOv5 .pt, exported .onnx or IR .xml (default: the value of PIPELINE_WEIGHTS)",
     )
     which.add_argument(
         "--model",
         dest="weights",
         choices=MODEL_NAMES,
-        help="YOLOv5n as published, or the bundled one that knows the things of the synthetic "
-        "scene (default: official; demo where `process` draws that scene)",
+        help="official: YOLOv5n as published; demo: the bundled model for the synthetic scene "
+        "(default: official for footage, demo for the synthetic scene)",
     )
-    model.add_argument("--imgsz", type=_imgsz, default=640, metavar="PX", help="longer input side")
+    model.add_argument(
+        "--imgsz", type=_imgsz, default=640, metavar="PX", help="longer side of the model input"
+    )
     return model
 
 
@@ -441,26 +469,28 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
         "--config",
         default=AUTO,
         metavar="NAME",
-        help="throughput configuration, see 'configs'; decides by itself what the "
-        "options below set, precision excepted",
+        help="throughput configuration, see 'pipeline configs'; sets the options below, except "
+        "the precision",
     )
     model.add_argument("--device", type=str.upper, metavar="NAME", help="OpenVINO device")
     model.add_argument("--hint", choices=HINTS, help="performance hint")
     _add_precision(model)
     model.add_argument(
-        "--streams", type=int, metavar="N", help="inference streams, at most one a core"
+        "--streams", type=int, metavar="N", help="inference streams, at most one per core"
     )
     model.add_argument("--requests", type=int, metavar="N", help="inference requests")
     model.add_argument("--batch", type=int, metavar="N", help="frames per request")
 
 
 def _add_precision(model: Any) -> None:
-    model.add_argument("--precision", choices=PRECISIONS, help="of the inference (default: auto)")
+    model.add_argument(
+        "--precision", choices=PRECISIONS, help="precision of inference (default: auto)"
+    )
     model.add_argument(
         "--calibration",
         type=Path,
         metavar="FOLDER",
-        help="pictures to calibrate INT8 on (default: frames of the clip)",
+        help="pictures for the INT8 calibration (default: frames of the clip)",
     )
 
 

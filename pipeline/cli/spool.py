@@ -1,4 +1,4 @@
-"""Standard input -> a regular file, which can be read again and again as a clip has to be."""
+"""Standard input -> a regular file, because a clip is read several times."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
     """Copy a stream to a new file until it ends; returns the number of bytes.
 
     max_bytes: None takes half of the free space, so that there is room for the result.
-    Raises InputError if nothing comes, if more comes, or if it cannot be written; the file is
-    gone then.
+    Raises InputError, and removes the file, if the stream is empty, too long, or the file cannot
+    be written.
     """
     num_bytes = 0
     try:
@@ -38,14 +38,14 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
                     )
                 file.write(chunk)
         if not num_bytes:
-            raise InputError(f"{_NAME}: nothing came; give a clip with < or a pipe")
+            raise InputError(f"{_NAME} is empty; give a clip with < or a pipe")
     except FileExistsError as error:
         raise InputError(f"{path} exists already") from error
     except OSError as error:
         path.unlink(missing_ok=True)
         if is_disk_full(error, path.parent):
             raise disk_full(path.parent.parent, 3 * num_bytes) from error
-        raise InputError(f"{_NAME}: cannot be kept in {path} ({error.strerror})") from error
+        raise InputError(f"{_NAME}: cannot be stored in {path} ({error.strerror})") from error
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -56,10 +56,9 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
 def spooled(stream: BinaryIO, output_dir: Path) -> Iterator[Path]:
     """A stream as a file in the work folder of a run, for as long as the context lasts.
 
-    It is locked as long: no other run can begin there before the one that reads it has ended. What
-    a run that was killed has left there is removed by the next one. Raises FolderInUse, before
-    anything is read, if another run is at work there. An error of the block that names the file is
-    made to name standard input.
+    The file is locked for that time: no other run can start in the folder. The next run removes the
+    file of a killed run. Raises FolderInUse, before anything is read, if another run uses the
+    folder. Errors of the block that name the file are changed to name standard input.
     """
     created = not output_dir.exists()
     try:

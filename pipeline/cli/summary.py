@@ -1,4 +1,4 @@
-"""What came of a run or a batch -> the lines on the terminal that tell of it."""
+"""The result of a run or a batch -> the summary lines on the terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pipeline.core.text import counted, duration, printable
 from pipeline.run.outputs import BATCH_PAGE_NAME, REPORT_PAGE_NAME
 
 _MOST_NAMED = 20
-"""How many clips are named that failed for the same reason."""
+"""How many clips with the same reason are listed."""
 
 
 def run_summary(report: dict[str, Any], folder: str) -> list[str]:
-    """Of the report of one run, whose results are in that folder or at that address."""
+    """The summary of one run.
+
+    report: as in report.json. folder: the folder or address of the results.
+    """
     speed, used, slowest = report["speed"], report["configuration"], report["bottleneck"]
     remarks: list[str] = []
     real_time = (
@@ -27,15 +30,15 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
     if segments["done_before"]:
         remarks.append(
             f"{segments['done_before']} of {segments['number']} segments "
-            f"({segments['frames_done_before']} frames) were done by the run before"
+            f"({segments['frames_done_before']} frames) resumed from an interrupted run"
         )
     if boxes["reused_frames"]:
-        remarks.append(f"{boxes['reused_frames']} frames repeat the one before")
+        remarks.append(f"{boxes['reused_frames']} frames identical to the one before, not inferred")
     if boxes["interpolated_frames"]:
         remarks.append(
             f"{boxes['interpolated_frames']} frames not inferred, their boxes interpolated"
         )
-    # Some devices do not tell.
+    # Unknown for some devices.
     streams = f", {counted(used['num_streams'], 'stream')}" if used["num_streams"] else ""
     mended = {key: value for key, value in report["source"]["faults"].items() if value}
     remarks += [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
@@ -63,32 +66,39 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
 
 
 def batch_summary(record: dict[str, Any], folder: Path, *, kept: bool = False) -> list[str]:
-    """Of the record of a batch, which is in that folder; kept: that of an earlier command is."""
+    """The summary of a batch.
+
+    record: as in batch.json. folder: the output folder. kept: whether the batch.json there is that
+    of an earlier command.
+    """
     total = record["total"]
     now = total["this_run"]
     counts = [f"{total['done']} of {total['clips']} clips done"]
     if total["skipped"]:
-        counts.append(f"{total['skipped']} skipped, done by an earlier run")
+        counts.append(f"{total['skipped']} skipped, already done")
     counts += [
         f"{total[key]} {key.replace('_', ' ')}" for key in ("failed", "not_reached") if total[key]
     ]
     lines = ["; ".join(counts)]
     if now["num_frames"]:
         footage, real_time = "", ""
-        if now["footage_hours"]:  # Pictures have none.
+        if now["footage_hours"]:  # Zero for pictures.
             footage = f", {duration(3600 * now['footage_hours'])} of footage,"
             real_time = f", {now['times_real_time']:.1f} times real time"
         lines.append(
             f"{counted(now['num_frames'], 'frame')}{footage} in "
-            f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps over all{real_time}"
+            f"{total['wall_seconds']:.2f} s: {now['fps']:.1f} fps overall{real_time}"
         )
     if kept:
-        return [*lines, f"nothing new: {folder / BATCH_PAGE_NAME} is that of an earlier command"]
+        return [
+            *lines,
+            f"nothing new; the report of an earlier command is in {folder / BATCH_PAGE_NAME}",
+        ]
     return [*lines, f"report in {folder / BATCH_PAGE_NAME}"]
 
 
 def failure_lines(failed: Sequence[ClipResult]) -> list[str]:
-    """What failed and why: a reason that several clips share once, above them."""
+    """The failed clips with their reasons; a reason shared by several clips appears once."""
     by_reason: dict[str, list[str]] = {}
     for result in failed:
         by_reason.setdefault(result.reason, []).append(printable(str(result.clip.path)))
@@ -100,5 +110,5 @@ def failure_lines(failed: Sequence[ClipResult]) -> list[str]:
             lines.append(f"{counted(len(paths), 'clip')}: {reason}")
             lines += [f"  {path}" for path in paths[:_MOST_NAMED]]
             if len(paths) > _MOST_NAMED:
-                lines.append(f"  and {len(paths) - _MOST_NAMED:,} more, all in the report")
+                lines.append(f"  and {len(paths) - _MOST_NAMED:,} more, see the report")
     return lines

@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar, or a line now and then where nobody looks."""
+"""Progress on a terminal: a bar, or a line every few seconds if stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LONGEST_SUBJECT = 48
 
 
 def discard(stream: TextIO) -> None:
-    """Send what a stream that failed still holds, and all that is to come, nowhere.
+    """Redirect a stream that failed, with its buffered text, to the null device.
 
-    Otherwise Python would fail on it once more as it ends, and with its own exit code.
+    Otherwise Python fails on it again at exit, with its own exit code.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
@@ -25,9 +25,9 @@ def discard(stream: TextIO) -> None:
 
 
 class ProgressPrinter:
-    """Shows progress: a bar on a terminal, else a line every few seconds at the most.
+    """Shows progress: a bar on a terminal, else a line every few seconds at most.
 
-    A stderr that cannot be written is no reason to end the work: nothing more is shown then.
+    If stderr cannot be written, nothing more is shown and the work continues.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class ProgressPrinter:
     def _update_bar(self, progress: Progress) -> None:
         from tqdm import tqdm
 
-        # Its thread would keep this process from forking another worker.
+        # tqdm's monitor thread would make forking another child process unsafe.
         tqdm.monitor_interval = 0
         if self._bar is None:
             self._bar = tqdm(
@@ -74,7 +74,9 @@ class ProgressPrinter:
                 dynamic_ncols=True,
             )
         self._bar.set_description_str(_described(progress), refresh=False)
-        self._bar.total = progress.total  # Of many clips it is known better as they go by.
+        self._bar.total = (
+            progress.total
+        )  # The total of many clips becomes more precise with each clip.
         self._bar.update(progress.done - self._bar.n)
 
     def _print_line(self, progress: Progress) -> None:
@@ -96,7 +98,7 @@ class ProgressPrinter:
 
 
 def _described(progress: Progress) -> str:
-    """What a report is about; the name of a clip in it may be long, and hostile."""
+    """The subject of a progress value; a clip name in it may be long and hostile."""
     if not progress.subject:
         return progress.stage
     subject = printable(progress.subject)
