@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,7 +17,10 @@ from pipeline.core.boxes import Detections
 from pipeline.media.color import ToBgr, ToYuv420p
 from pipeline.media.frame import ColorTags, VideoInfo, plane_rows
 
-Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+Planes = tuple[NDArray[np.uint8], ...]
+"""Y, U and V of a clip's frame, (height, width) each; or BGR of a picture, (height, width, 3)."""
+Corners = tuple[int, int, int, int]
+"""Left, top, right, bottom of a box on the chroma grid: in units of two pixels."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LONGEST_NAME = 200
@@ -27,7 +32,7 @@ _BT709, _BT2020_NCL, _FULL_RANGE = 1, 9, 2
 
 
 class _Color(NamedTuple):
-    """A sample of each of three planes: Y, U and V, or blue, green and red."""
+    """A sample of Y, U and V, or of blue, green and red."""
 
     y: int
     u: int
@@ -46,7 +51,7 @@ class Annotator:
             name[:_LONGEST_NAME].encode("utf-8", "replace").decode() for name in class_names
         )
         self._color_tags = None if info.is_picture else info.color
-        self._steps = (1, 1, 1) if info.is_picture else (1, 2, 2)
+        self._size_wh = info.size_wh
         self._drawable = ToBgr().frame if info.is_picture else ToYuv420p(info.color)
         shorter = min(info.size_wh)
         # Even widths at even places: each chroma sample stands for 2x2 pixels.
@@ -67,34 +72,40 @@ class Annotator:
             return image
         image.make_writable()
         planes = _planes(image)
-        corners = _even_corners(detections.xyxy)
-        edges = _edges(corners, self._line_px)
         # The most confident comes last, on top of the others.
-        for box, rectangles, confidence, class_id in zip(
-            corners[::-1].tolist(),
-            edges[::-1].tolist(),
+        for box, confidence, class_id in zip(
+            detections.xyxy[::-1].tolist(),
             detections.confidence[::-1].tolist(),
             detections.class_id[::-1].tolist(),
             strict=True,
         ):
-            _fill(planes, self._steps[1], rectangles, self._color(class_id))
+            corners = _on_chroma_grid(*box)
+            self._draw_box(planes, corners, self._color(class_id))
             text = f"{self._class_names[class_id]} {confidence:.2f}"
-            self._draw_label(planes, box[0], box[1], self._label(text, class_id))
+            self._draw_label(planes, corners, self._label(text, class_id))
         return image
 
-    def _draw_label(self, planes: Planes, left: int, top: int, label: Planes) -> None:
+    def _draw_box(self, planes: Planes, corners: Corners, color: _Color) -> None:
+        """Its sides, inwards from the corners, as far as they are in the frame."""
+        samples: Sequence[int | _Color] = (color,) if len(planes) == 1 else color
+        _outline(planes[:1], samples[:1], corners, 2, self._line_px)
+        _outline(planes[1:], samples[1:], corners, 1, self._line_px // 2)
+
+    def _draw_label(self, planes: Planes, corners: Corners, label: Planes) -> None:
         """Above the box where there is room, else inside it; always within the frame."""
-        height, width = planes[0].shape
-        label_height, label_width = label[0].shape
+        height, width = planes[0].shape[:2]
+        label_height, label_width = label[0].shape[:2]
+        left, top = corners[0] * 2, corners[1] * 2
         x = max(0, min(left, (width - label_width) // 2 * 2))
         y = top - label_height if top >= label_height else top
         y = max(0, min(y, (height - label_height) // 2 * 2))
-        for plane, patch, step in zip(planes, label, self._steps, strict=True):
-            target = plane[y // step :, x // step :][: patch.shape[0], : patch.shape[1]]
-            target[:] = patch[: target.shape[0], : target.shape[1]]
+        planes[0][y : y + label_height, x : x + label_width] = label[0]
+        x, y = x // 2, y // 2
+        for plane, patch in zip(planes[1:], label[1:], strict=True):
+            plane[y : y + patch.shape[0], x : x + patch.shape[1]] = patch
 
     def _render_label(self, text: str, class_id: int) -> Planes:
-        """A filled tag with text on it, as planes of even height and width."""
+        """A filled tag with text on it, of even height and width unless the frame is smaller."""
         scale = self._font_scale
         thickness = max(1, self._line_px // 2)
         (width, height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
@@ -103,19 +114,20 @@ class Annotator:
         ink = np.zeros((height, width), np.uint8)
         origin = (margin, height - baseline - margin // 2)
         cv2.putText(ink, text, origin, _FONT, scale, 255, thickness, cv2.LINE_AA)
-        luma, u, v = self._tables(class_id)
-        if self._steps[1] == 1:
-            return luma[ink], u[ink], v[ink]
+        width, height = self._size_wh
+        y, u, v = self._tables(class_id)
+        if self._color_tags is None:
+            return (np.stack((y[ink], u[ink], v[ink]), axis=2)[:height, :width],)
         pairs = ink[::2].astype(np.uint16) + ink[1::2]
-        ink_2x2 = pairs[:, ::2] + pairs[:, 1::2]
-        return luma[ink], u[ink_2x2], v[ink_2x2]
+        ink_2x2 = (pairs[:, ::2] + pairs[:, 1::2])[: (height + 1) // 2, : (width + 1) // 2]
+        return y[ink[:height, :width]], u[ink_2x2], v[ink_2x2]
 
     def _text_tables(self, class_id: int) -> Planes:
-        """The first plane by the ink of a pixel, the others by that of all that share a sample."""
+        """The first sample by the ink of a pixel, the others by that of all that share them."""
         tag = self._color(class_id)
         is_bright = class_color(class_id, self._color_tags or ColorTags()).y > 120
         text = self._gray(0.0 if is_bright else 1.0)
-        share, shared_by = np.arange(256) / 255, self._steps[1] ** 2
+        share, shared_by = np.arange(256) / 255, 1 if self._color_tags is None else 4
         chroma_share = np.arange(255 * shared_by + 1) / (255 * shared_by)
         return (
             _blended(tag.y, text.y, share),
@@ -167,43 +179,39 @@ def _to_yuv(red: float, green: float, blue: float, tags: ColorTags) -> _Color:
 
 
 def _planes(image: av.VideoFrame) -> Planes:
-    """Writable views of the Y, U and V planes, or of B, G and R, without their line padding."""
+    """Writable views of the planes of a frame, without their line padding."""
     if image.format.name == "bgr24":
         rows = plane_rows(image.planes[0])[:, : image.width * 3]
-        return rows[:, 0::3], rows[:, 1::3], rows[:, 2::3]
-    y, u, v = (plane_rows(plane)[:, : plane.width] for plane in image.planes)
-    return y, u, v
+        return (rows.reshape(image.height, image.width, 3),)
+    return tuple(plane_rows(plane)[:, : plane.width] for plane in image.planes)
 
 
-def _even_corners(xyxy: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The smallest rectangles (N, 4) on the 2x2 chroma grid that hold the boxes."""
-    halves = xyxy / np.float32(2)
-    np.floor(halves[:, :2], out=halves[:, :2])
-    np.ceil(halves[:, 2:], out=halves[:, 2:])
-    return np.asarray(halves.astype(np.int64) * 2)
-
-
-def _edges(corners: NDArray[np.int64], line_px: int) -> NDArray[np.int64]:
-    """The four sides of every box as rectangles: (N, 4, 4), none with a negative corner."""
-    left, top, right, bottom = corners.T
-    above, below = np.minimum(top + line_px, bottom), np.maximum(top, bottom - line_px)
-    near, far = np.minimum(left + line_px, right), np.maximum(left, right - line_px)
-    sides = (
-        (left, top, right, above),
-        (left, below, right, bottom),
-        (left, top, near, bottom),
-        (far, top, right, bottom),
+def _on_chroma_grid(left: float, top: float, right: float, bottom: float) -> Corners:
+    """The smallest rectangle on the grid that holds a box."""
+    return (
+        math.floor(left / 2),
+        math.floor(top / 2),
+        math.ceil(right / 2),
+        math.ceil(bottom / 2),
     )
-    return np.asarray(np.maximum(np.array(sides).transpose(2, 0, 1), 0))
 
 
-def _fill(planes: Planes, step: int, rectangles: list[list[int]], color: _Color) -> None:
-    """Paint rectangles with corners on the chroma grid; what lies outside is left out.
+def _outline(
+    planes: Planes,
+    samples: Sequence[int | _Color],
+    corners: Corners,
+    scale: int,
+    line: int,
+) -> None:
+    """Draw a rectangle with lines of `line` samples, or fill it where these are wider.
 
-    step: how many pixels share a sample of the second and third plane, in each direction.
+    scale: samples of these planes to a unit of the grid.
     """
-    for x0, y0, x1, y1 in rectangles:
-        planes[0][y0:y1, x0:x1] = color.y
-        chroma = slice(y0 // step, y1 // step), slice(x0 // step, x1 // step)
-        planes[1][chroma] = color.u
-        planes[2][chroma] = color.v
+    left, top, right, bottom = corners
+    left, top, right, bottom = left * scale, top * scale, right * scale - 1, bottom * scale - 1
+    for _ in range(line):
+        if left > right or top > bottom:
+            return
+        for plane, sample in zip(planes, samples, strict=True):
+            cv2.rectangle(plane, (left, top), (right, bottom), sample)
+        left, top, right, bottom = left + 1, top + 1, right - 1, bottom - 1
