@@ -79,10 +79,41 @@ def test_a_clip_in_a_store_is_annotated_into_the_store(
     shown = capsys.readouterr()
     assert "s3://footage/out/annotated.mp4" in shown.out
     assert not list((cache_dir() / "remote-output").iterdir())
-    # A second time nothing is replaced, and --overwrite is named.
+
+
+def test_the_same_command_on_results_in_a_store_is_done_before(
+    store: Any,
+    clip: str,
+    tmp_path: Path,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["process", clip, "--output-dir", "s3://footage/out", "--weights", str(tiny_weights)]
+    complete = "footage/out/annotated.mp4"
+    assert main(command) == 0
+    written = store.modified(complete)
+    # On another machine, which has no copy of the clip.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert main(command) == 0
+    assert "clip.mp4: done before" in capsys.readouterr().out
+    assert not list(cache_dir().glob("remote/*/*"))
+    # Another command, another clip of this name, or a part of the results alone are not the same.
+    assert main([*command, "--conf", "0.5"]) == 1
+    assert f"s3://{complete} exists already: --overwrite" in capsys.readouterr().err
+    store.put_file(
+        str(write_clip(tmp_path / "other.mp4", [with_light((5, 5))] * 3)),
+        clip.removeprefix("s3://"),
+    )
     assert main(command) == 1
-    assert "s3://footage/out/annotated.mp4 exists already" in capsys.readouterr().err
+    store.invalidate_cache()
+    assert store.modified(complete) == written
     assert main([*command, "--overwrite"]) == 0
+    assert store.cat_file("footage/out/detections.jsonl").count(b"\n") == 3
+    store.rm(complete)
+    assert main(command) == 0
+    assert "done before" not in capsys.readouterr().out
+    assert "annotated.mp4" in files_below(store, "footage/out")
 
 
 def test_results_that_could_not_be_sent_are_sent_by_the_next_run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import signal
 import sys
 import traceback
@@ -38,7 +37,7 @@ from pipeline.core.errors import (
 )
 from pipeline.core.machine import available_cores
 from pipeline.core.notes import collected_notes
-from pipeline.core.position import Position, Step
+from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback, no_progress
 from pipeline.core.text import counted, printable
 from pipeline.execution.journal import is_publishing
@@ -111,15 +110,10 @@ def process_in_worker(
 ) -> dict[str, Any]:
     """The work of the child process of `process`, which imports the heavy libraries."""
     from pipeline.core.cache import remove_temporary_folder
-    from pipeline.run.process import process_video
-    from pipeline.run.remote import local_places, made_before
+    from pipeline.run.remote import process_or_skip
 
     try:
-        beat = functools.partial(position.encoding.enter, Step.PREPARE)
-        with local_places(config, beat) as local:
-            if (report := made_before(local, on_progress)) is not None:
-                return {**report, "done_before": config.remote.output_url is None}
-            return process_video(local, on_progress, position)
+        return process_or_skip(config, on_progress, position)
     finally:
         remove_temporary_folder()
 
@@ -141,7 +135,7 @@ def _process(arguments: argparse.Namespace) -> None:
         report = supervise(process_in_worker, config, progress)
     place = config.remote.output_url or str(config.output_dir)
     try:
-        if report.get("done_before"):
+        if report["done_before"]:
             _show(
                 f"{config.source_name}: skipped, already done with the same model and options; "
                 "--overwrite repeats it"

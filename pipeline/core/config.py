@@ -281,11 +281,13 @@ class ClusterOptions:
 class RemoteOptions:
     """Addresses in an object store: of the clip, and of the folder for the results.
 
-    None where it is a path. See `storage.local_places`.
+    None where it is a path. source_version: what the store says of the clip's content, filled in
+    by the run. See `run.remote`.
     """
 
     source_url: str | None = None
     output_url: str | None = None
+    source_version: str | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self)

@@ -69,6 +69,28 @@ def exists(url: str) -> bool:
         return bool(_filesystem(url).exists(url))
 
 
+def version(url: str) -> str:
+    """What changes with the content of something at an address. Raises UsageError, InputError."""
+    with _errors(url):
+        filesystem = _filesystem(url)
+        filesystem.invalidate_cache()
+        return str(filesystem.checksum(url))
+
+
+def size(url: str) -> int | None:
+    """Bytes at an address; None where there is nothing. Raises UsageError, InputError."""
+    with _errors(url), contextlib.suppress(FileNotFoundError):
+        return int(_filesystem(url).size(url))
+    return None
+
+
+def read(url: str) -> bytes | None:
+    """The content of a small file; None where there is none. Raises UsageError, InputError."""
+    with _errors(url), contextlib.suppress(FileNotFoundError):
+        return bytes(_filesystem(url).cat_file(url))
+    return None
+
+
 def upload(folder: Path, url: str, beat: Beat = no_beat, last: Sequence[str] = ()) -> None:
     """Copy all files of a folder into one in a store; last: the names of those to come last."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name in last):
@@ -100,11 +122,7 @@ def local_copy(url: str, beat: Beat = no_beat) -> Iterator[Path]:
     All processes of a machine share one copy. It stays until another clip is copied, so that a
     run that goes on finds it. Raises UsageError, InputError.
     """
-    with _errors(url):
-        filesystem = _filesystem(url)
-        filesystem.invalidate_cache()
-        version = filesystem.checksum(url)
-    name = hashlib.sha256(f"{url} {version}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{url} {version(url)}".encode()).hexdigest()[:16]
     path = cache_dir() / "remote" / name / posixpath.basename(url)
     while True:
         with _folder_lock(path.parent, fcntl.LOCK_SH, beat):

@@ -39,13 +39,14 @@ def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
 def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     """A hash of what the result of a run was asked to be: of which input, by which model, how.
 
-    A clip of the same path, size and time of its last change is taken to be the same. Whatever a
-    machine chooses by itself, and the versions of libraries, are not part of it. Raises OSError
-    if the input is not there, InputError if the pictures to calibrate on are not.
+    A clip of the same path, size and time of its last change is taken to be the same, and one in a
+    store by its address and version there, wherever its copy is. Whatever a machine chooses by
+    itself, and the versions of libraries, are not part of it. Raises OSError if the input is not
+    there, InputError if the pictures to calibrate on are not.
     """
     asked: dict[str, Any] = {
-        "place": None if config.synthetic else str(Path(config.source_name).resolve()),
-        "source": source_stamp(config.source),
+        "place": config.remote.source_url or _local_place(config),
+        "source": config.remote.source_version or source_stamp(config.source),
         "model": weights_sha256,
         "calibration": config.calibration and _calibration_stamp(config.calibration),
         "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
@@ -53,6 +54,10 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
         "segment_seconds": config.segment_seconds,
     }
     return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
+
+
+def _local_place(config: ProcessConfig) -> str | None:
+    return None if config.synthetic else str(Path(config.source_name).resolve())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,21 +85,34 @@ def finished_report(output_dir: Path, key: str | None = None) -> dict[str, Any] 
 
     key: None takes any.
     """
-    if is_publishing(output_dir) or _newer_version(output_dir):
+    if is_publishing(output_dir):
         return None
     try:
         report = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))
-        complete = (
-            (key is None or report["result_key"] == key)
-            and report["output"]["file"] in ANNOTATED_NAMES
-            and report["output"]["size_bytes"]
-            == (output_dir / report["output"]["file"]).stat().st_size
-            and (output_dir / DETECTIONS_NAME).exists()
-            and (output_dir / REPORT_PAGE_NAME).exists()
-        )
+        if key is None:
+            key = report["result_key"]
+        complete = is_complete(report, key, lambda name: (output_dir / name).stat().st_size)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return dict(report) if complete else None
+
+
+def is_complete(
+    report: dict[str, Any], key: str | None, size_bytes: Callable[[str], int | None]
+) -> bool:
+    """Whether the files of a report, of no later format, are there and were asked for by this key.
+
+    size_bytes: of the file of a name beside the report; None for one that is not there. Raises
+    KeyError or TypeError for what is not a report.
+    """
+    name = report["output"]["file"]
+    return (
+        report["schema_version"] <= REPORT_VERSION
+        and report["result_key"] == key
+        and name in ANNOTATED_NAMES
+        and report["output"]["size_bytes"] == size_bytes(name)
+        and None not in (size_bytes(DETECTIONS_NAME), size_bytes(REPORT_PAGE_NAME))
+    )
 
 
 def require_space(
