@@ -172,10 +172,10 @@ def train_step(model: YOLOv5, optimizer: torch.optim.Optimizer, batch: Batch) ->
     return parts
 
 
-def choose_anchors(seed: int) -> list[list[tuple[float, float]]]:
+def choose_anchors(seed: int, num_scenes: int = 40) -> list[list[tuple[float, float]]]:
     """Nine typical (width, height) in pixels, three per stride, from scenes to be trained on."""
     sizes = []
-    for number in range(40):
+    for number in range(num_scenes):
         scene = Scene((640, 480), FIRST_TRAINING_SEED * 2 + seed * 1000 + number)
         for index in range(0, 500, 50):
             xyxy = scene.truth(index).xyxy

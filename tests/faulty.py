@@ -10,7 +10,7 @@ what follows. Of many clips, the frames of all that a worker does are counted, f
     hang    never comes back; on the main thread it says "told to stop" when it is
     spin    never comes back either, and works all the time
     work    works for 2 s of CPU time and goes on
-    crowd   works for 0.7 s of CPU time beside 6 others on each core, says "took SECONDS", goes on
+    crowd   works for 0.5 s of CPU time beside 6 others on each core, says "took SECONDS", goes on
     raise   raises an exception that is not of this package
     stick   raises it too, and then does not come back from a library that is to clean up
 """
@@ -56,7 +56,7 @@ def fail(fault: str) -> None:
     elif fault == "crowd":
         with busy_loops(6 * available_cores()):
             started = time.monotonic()
-            work_for(0.7)
+            work_for(0.5)
             say(f"took {time.monotonic() - started}")
     elif fault in ("raise", "stick"):
         if fault == "stick":

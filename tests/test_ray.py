@@ -65,6 +65,8 @@ pytestmark = [
 
 NUM_FRAMES = 240
 NUM_SEGMENTS = 12
+NO_LOGS = {"include_log_monitor": False}
+"""A process less for every node, which nothing here reads."""
 OPTIONS: dict[str, Any] = {
     "segment_seconds": 0.8,
     "infer": InferOptions(precision="f32"),
@@ -100,11 +102,10 @@ def cluster(cache: Path, s3_server: str) -> Iterator[Cluster]:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         patch.setenv("PYTHONPATH", str(PROJECT))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-        )
+        head = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True, **NO_LOGS}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(2):
-            cluster.add_node(num_cpus=1)
+            cluster.add_node(num_cpus=1, **NO_LOGS)
         yield cluster
         cluster.shutdown()  # type: ignore[no-untyped-call]
         with warnings.catch_warnings():
@@ -331,7 +332,7 @@ def test_a_node_that_leaves_and_one_that_joins(
 ) -> None:
     def change() -> None:
         cluster.remove_node(a_node_at_work(cluster), allow_graceful=False)
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1, **NO_LOGS)
 
     run(cluster, clip, tmp_path / "out", tiny_weights, after_frames(20, change))
     assert_same(tmp_path / "out", clean)

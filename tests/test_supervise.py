@@ -20,12 +20,20 @@ import pytest
 
 from pipeline.core.config import ProcessConfig, SyntheticOptions
 from pipeline.core.errors import EncodeError, InputError, Interrupted, PipelineError, WorkerDied
-from pipeline.core.position import Position
-from pipeline.core.progress import Progress, ProgressCallback, no_progress
+from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import SPOOL_NAME, WORK_NAME
 from pipeline.execution.supervise import Worker, supervise
 from tests.conftest import with_light, write_clip
 from tests.test_public_api import HEAVY
+from tests.toy_work import (
+    Counting,
+    ask_for_death,
+    count_to_five,
+    fail_to_encode,
+    interrupt_the_parent,
+    leave_a_mark,
+    need_the_impossible,
+)
 
 PROJECT = Path(__file__).resolve().parents[1]
 NUM_FRAMES = 60
@@ -506,38 +514,6 @@ def config_in(folder: Path) -> ProcessConfig:
     return ProcessConfig(source=SyntheticOptions(), output_dir=folder, stall_seconds=1.0)
 
 
-def count_to_five(_: ProcessConfig, on_progress: ProgressCallback, position: Position) -> object:
-    for i in range(1, 6):
-        position.encoding.frame_index = i
-        on_progress(Progress("counting", i, 5))
-    return {"pid": os.getpid(), "counted": 5}
-
-
-def fail_to_encode(*_: object) -> None:
-    error = EncodeError("too hard")
-    error.file, error.step, error.frame_index = "clip.mp4", "encode", 412
-    raise error
-
-
-def need_the_impossible(*_: object) -> None:
-    class OfNobodyElseError(Exception):
-        """Cannot be sent to another process."""
-
-    raise OfNobodyElseError("secret")
-
-
-def interrupt_the_parent(*_: object) -> str:
-    # The signal is blocked here, so that this work ends as if it came when all was done.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    os.kill(os.getppid(), signal.SIGTERM)
-    signal.sigwait({signal.SIGTERM})
-    return "all done"
-
-
-def ask_for_death(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 # This process has many threads, so that here the worker is a new interpreter.
 
 
@@ -605,24 +581,6 @@ def test_a_progress_callback_that_fails_ends_the_worker(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-class Counting:
-    """Work that remembers how often it was done in this process; some of it fails."""
-
-    def __init__(self) -> None:
-        self.times = 0
-
-    def __call__(self, config: ProcessConfig, *_: object) -> tuple[int, int]:
-        self.times += 1
-        how = config.source_name
-        if how == "unreadable":
-            raise InputError("no video")
-        if how == "unexpected":
-            raise ZeroDivisionError
-        if how == "dead":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return os.getpid(), self.times
-
-
 def named(name: str, folder: Path) -> ProcessConfig:
     return ProcessConfig(source=Path(name), output_dir=folder / name)
 
@@ -673,10 +631,6 @@ def test_after_a_signal_between_two_runs_there_is_no_further_one(tmp_path: Path)
             worker.run(named("b", tmp_path), no_progress)
     assert caught.value.signal_number == signal.SIGTERM
     assert_gone(pid)
-
-
-def leave_a_mark(folder: str) -> None:
-    Path(folder, "ended").touch()
 
 
 def test_a_worker_that_is_no_longer_needed_ends_in_order(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_no_scene_is_both_trained_on_and_shown() -> None:
 
 
 def test_anchors_grow_from_head_to_head() -> None:
-    anchors = choose_anchors(0)
+    anchors = choose_anchors(0, num_scenes=5)
     areas = [w * h for head in anchors for w, h in head]
     assert [len(head) for head in anchors] == [3, 3, 3]
     assert areas == sorted(areas)
