@@ -107,7 +107,7 @@ $(VENV)/.installed-convert: $(VENV)/.installed-light
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Adding PyTorch and all else to $(VENV), this once: 0.5 GB where a CPU build of PyTorch is to be had, else 2.4 GB with CUDA"
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python-headless
-	$(INSTALL) $(shell $(PYTHON) scripts/cpu_index.py "$(TORCH_INDEX)") --editable .
+	$(INSTALL) $(shell $(PYTHON) scripts/cpu_index.py "$(TORCH_INDEX)") --editable '.[int8,bench]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed

@@ -1009,3 +1009,16 @@ def test_the_same_command_on_the_finished_scene_is_done_before(
     assert main(command) == 0
     assert main(command) == 0
     assert "synthetic: skipped, already done" in capsys.readouterr().out
+
+
+def test_bench_without_its_extra_is_refused_in_one_line_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "pipeline.measure.chart.find_spec", lambda name: None if name == "matplotlib" else name
+    )
+    assert main(["bench", "--output-dir", str(tmp_path / "bench")]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("pipeline: bench needs the extra bench: pip install matplotlib;")
+    assert message.count("\n") == 1
+    assert not (tmp_path / "bench").exists()

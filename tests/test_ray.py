@@ -477,7 +477,7 @@ def test_without_ray_the_extra_is_named(
 ) -> None:
     monkeypatch.delitem(sys.modules, "pipeline.execution.ray", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match="a cluster needs Ray: pip install ray"):
+    with pytest.raises(UsageError, match="a cluster needs the extra ray: pip install ray"):
         process(clip, tmp_path / "out", tiny_weights, cluster=ClusterOptions())
 
 

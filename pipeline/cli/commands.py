@@ -216,8 +216,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     from pipeline.measure.benchmark import BenchOptions, benchmark
-    from pipeline.measure.chart import PAGE_NAME, table_lines, write_bench
+    from pipeline.measure.chart import PAGE_NAME, require_chart, table_lines, write_bench
 
+    require_chart()
     options = BenchOptions(
         source=SyntheticOptions(
             num_frames=arguments.frames, size_wh=arguments.size, image=arguments.image

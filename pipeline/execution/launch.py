@@ -27,6 +27,6 @@ def open_executor(
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise UsageError("a cluster needs Ray: pip install ray") from error
+        raise UsageError("a cluster needs the extra ray: pip install ray") from error
     with RayExecutor(cluster, position) as executor:
         yield executor

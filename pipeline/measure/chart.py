@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.errors import UsageError
 from pipeline.run.page import render_page
 
 JSON_NAME, CHART_NAME, PAGE_NAME = "bench.json", "bench.png", "bench.html"
@@ -36,6 +38,12 @@ def write_bench(result: dict[str, Any], folder: Path) -> None:
         command=result["best"] and run_command(result["best"]),
     )
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")
+
+
+def require_chart() -> None:
+    """Raise UsageError where the package that draws charts is missing."""
+    if find_spec("matplotlib") is None:
+        raise UsageError("bench needs the extra bench: pip install matplotlib")
 
 
 def draw_chart(result: dict[str, Any], path: Path) -> None:

@@ -239,7 +239,9 @@ def _average_precision(
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
-        raise UsageError("evaluate needs a package: pip install faster-coco-eval") from error
+        raise UsageError(
+            "evaluate needs the extra evaluate: pip install faster-coco-eval"
+        ) from error
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for image_id, path in enumerate(sorted(truth), start=1):

@@ -152,7 +152,7 @@ def _nncf_version() -> str:
     try:
         return version("nncf")
     except PackageNotFoundError as error:
-        raise UsageError("INT8 needs the package nncf: pip install nncf") from error
+        raise UsageError("INT8 needs the extra int8: pip install nncf") from error
 
 
 def _import_nncf() -> Any:
@@ -160,7 +160,7 @@ def _import_nncf() -> Any:
     try:
         import nncf
     except ImportError as error:
-        raise UsageError(f"INT8 needs the package nncf ({error}): pip install nncf") from error
+        raise UsageError(f"INT8 needs the extra int8 ({error}): pip install nncf") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
