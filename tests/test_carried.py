@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.config import EncodeOptions
 from tests.test_sound import ffmpeg, probed, pytestmark, result_of
 
 __all__ = ["pytestmark"]
@@ -294,3 +295,61 @@ def test_a_clip_of_360_degrees_is_named(tmp_path: Path, tiny_weights: Path) -> N
     clip = with_sv3d(plain_clip(tmp_path / "clip.mp4"))
     _, notes = result_of(clip, tiny_weights)
     assert notes == ["data of the video that is not carried: spherical (360 degrees)"]
+
+
+def with_captions(folder: Path) -> Path:
+    """A clip in MPEG-2 with a pair of CEA-608 in the user data of every picture (ATSC A/53)."""
+    ffmpeg(*PICTURE, "-c:v", "mpeg2video", "-q:v", "3", "-pix_fmt", "yuv420p", folder / "plain.m2v")
+    pair = b"GA94\x03" + bytes([0x41, 0xFF, 0xFC, 0x94, 0x20, 0xFF])
+    first_slice = b"\0\0\1\1"
+    pictures = (folder / "plain.m2v").read_bytes().split(first_slice)
+    path = folder / "clip.m2v"
+    path.write_bytes((b"\0\0\1\xb2" + pair + first_slice).join(pictures))
+    return path
+
+
+def number_with_captions(path: Path) -> int:
+    frames = probed_file(path, "-select_streams", "v", "-show_frames")["frames"]
+    kinds = [[data["side_data_type"] for data in f.get("side_data_list", ())] for f in frames]
+    return sum(any("A53 Part 4" in kind for kind in found) for found in kinds)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_closed_captions_are_carried(tmp_path: Path, tiny_weights: Path, codec: str) -> None:
+    clip = with_captions(tmp_path)
+    assert number_with_captions(clip) == 25
+    result, notes = result_of(clip, tiny_weights, encode=EncodeOptions(codec=codec))
+    assert (number_with_captions(result), notes) == (25, [])
+
+
+def test_closed_captions_that_a_codec_cannot_keep_are_named(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = with_captions(tmp_path)
+    _, [note] = result_of(clip, tiny_weights, encode=EncodeOptions(codec="vp9"))
+    assert note == (
+        "closed captions in the video are not carried in vp9: --codec h264 or hevc keeps them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "became"),
+    [("c608", "was converted to mov_text"), ("ttml", "was left out: MP4 cannot carry it")],
+)
+def test_captions_and_ttml_in_tracks_are_named(
+    tmp_path: Path, tiny_weights: Path, kind: str, became: str
+) -> None:
+    clip, text = tmp_path / "clip.mov", tmp_path / "text.srt"
+    text.write_text("1\n00:00:00,100 --> 00:00:00,600\nHello\n")
+    if kind == "ttml":
+        clip = tmp_path / "clip.mp4"
+        ffmpeg(*PICTURE, "-i", text, *H264, "-c:s", "ttml", clip)
+    else:
+        with_captions(tmp_path)
+        graph = f"movie={tmp_path / 'clip.m2v'}[out0+subcc]"
+        both = ("-i", plain_clip(tmp_path / "plain.mp4"), "-f", "lavfi", "-i", graph)
+        ffmpeg(*both, "-map", "0:v", "-map", "1:s", "-c", "copy", clip)
+    result, [note] = result_of(clip, tiny_weights)
+    assert note.startswith("stream 1 (subtitle")
+    assert became in note
+    assert len(probed(result, "v")) == 1

@@ -23,7 +23,7 @@ from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.media.geometry import Display, geometry_of
 from pipeline.media.picture_track import largest_key_frame_wh, picture_track
 from pipeline.media.scan import kept_pts, scan_clip
-from pipeline.media.side_data import side_data_warnings
+from pipeline.media.side_data import has_captions, side_data_warnings
 from pipeline.media.still import is_picture
 from pipeline.media.timeline import LEAP_SECONDS, FrameTimes, Timeline, in_order
 
@@ -333,6 +333,7 @@ class VideoReader:
             offset_seconds=float(self.timeline.offset_seconds),
             crop=self._header.crop,
             field_order=self.geometry.field_order,
+            has_captions=has_captions(image),
             is_picture=still,
             warnings=(
                 *self.geometry.warnings,

@@ -45,6 +45,7 @@ class _Codec:
     decode_all: whether every frame it made has to be decoded, as it was seen to make some that no
         decoder takes; of the others one frame is enough.
     last_primaries: the largest number of colour primaries that it takes.
+    captions: whether it keeps closed captions that come with the pictures.
     """
 
     encoder: str
@@ -57,6 +58,7 @@ class _Codec:
     last_primaries: int = 22
     least_px: int = 1
     most_fps: int | None = None
+    captions: bool = False
     extra: dict[str, str] = field(default_factory=dict)
     fields: dict[int, dict[str, str]] = field(default_factory=dict)
     default_preset_extra: dict[str, str] = field(default_factory=dict)
@@ -79,6 +81,7 @@ _CODECS = {
             TOP_FIELD_FIRST: {"x264-params": "tff=1"},
             BOTTOM_FIELD_FIRST: {"x264-params": "bff=1"},
         },
+        captions=True,
         extra={"bf": "0"},
         default_preset_extra={"partitions": "i4x4"},
     ),
@@ -90,7 +93,8 @@ _CODECS = {
         even_sizes=True,
         last_primaries=12,
         least_px=16,
-        extra={"x265-params": "log-level=error:bframes=0"},
+        captions=True,
+        extra={"x265-params": "log-level=error:bframes=0", "a53cc": "1"},
     ),
     "av1": _Codec(
         "libsvtav1",
@@ -294,6 +298,17 @@ def require_encodable(info: VideoInfo, options: EncodeOptions) -> None:
             f"{info.name}: {codec.encoder} takes no more than {codec.most_fps} frames per second, "
             f"and this clip has {float(info.frame_rate):.4g}: choose another --codec"
         )
+
+
+def encoding_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
+    """What of the pictures the codec has no place for, a line each."""
+    if not info.has_captions or _CODECS[options.codec].captions:
+        return ()
+    keeping = " or ".join(name for name, codec in _CODECS.items() if codec.captions)
+    return (
+        f"closed captions in the video are not carried in {options.codec}: --codec {keeping} keeps "
+        "them",
+    )
 
 
 def require_decodable(

@@ -81,6 +81,7 @@ class VideoInfo:
     rotation_degrees: counter-clockwise turn that the source asked for and that was applied.
     crop: sides of the coded picture that the source asks to cut off; applied too.
     field_order: FFmpeg's number of the order in which the fields of a picture are shown.
+    has_captions: whether its first picture brings closed captions (ATSC A53) along.
     is_picture: whether it is a still picture rather than a clip, and gives a picture.
     warnings: what the source asks for and is not done, a line each.
     time_base: of the result, in which start_pts, of the first frame, is counted.
@@ -114,6 +115,7 @@ class VideoInfo:
     num_frames_scanned: int | None = None
     source_time_base: Fraction | None = None
     offset_seconds: float = 0.0
+    has_captions: bool = False
     is_picture: bool = False
 
     @property

@@ -29,3 +29,8 @@ def side_data_warnings(image: av.VideoFrame) -> tuple[str, ...]:
         kinds.add("ICC_PROFILE")
     names = [name for kind, name in _NAMES.items() if kind in kinds]
     return (f"data of the video that is not carried: {', '.join(names)}",) if names else ()
+
+
+def has_captions(image: av.VideoFrame) -> bool:
+    """Whether a picture brings closed captions along, which H.264 and HEVC keep."""
+    return "A53_CC" in side_data_of(image)

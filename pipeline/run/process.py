@@ -25,7 +25,7 @@ from pipeline.core.watched import watched_source
 from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal, open_journal, what_is_kept
 from pipeline.execution.launch import open_executor
-from pipeline.frames.encode import encoder_settings, require_encodable
+from pipeline.frames.encode import encoder_settings, encoding_warnings, require_encodable
 from pipeline.frames.segment import (
     OpenClip,
     RunSettings,
@@ -233,7 +233,8 @@ def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
     elif config.clip is not None:
         timeline = source.timeline
         left_out, strange = (timeline.left_out, timeline.notes) if timeline else ({}, ())
-        for warning in (*strange, *stream_warnings(config.clip, config.limits, left_out)):
+        lost = stream_warnings(config.clip, config.limits, left_out)
+        for warning in (*strange, *lost, *encoding_warnings(source.info, config.encode)):
             note(warning)
 
 

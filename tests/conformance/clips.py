@@ -227,6 +227,9 @@ def _rates() -> Iterator[Recipe]:
     family = "rates and clocks"
     rates = ("1", "5", "25/2", "24000/1001", "30", "50", "60000/1001", "120", "240", "480", "1000")
     for rate, container in itertools.product(rates, ("mp4", "mkv", "avi", "flv", "ts")):
+        if (rate, container) == ("480", "ts"):
+            # FFmpeg's program takes the last of these frames of 187.5 ticks for one tick long.
+            continue
         source = ("-f", "lavfi", "-i", f"testsrc2=s=96x64:r={rate}", "-frames:v", "12")
         name = f"{container} at {rate} fps"
         yield _one(family, name, f"clip.{container}", *source, *X264_B)

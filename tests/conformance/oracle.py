@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,8 @@ from tests.conformance.clips import PICTURE_RATE
 THUMBNAIL_WH = (24, 16)
 """So small that fewer samples of colour than of brightness make no difference."""
 _SECONDS = 120
+_VIDEO = ("-map", "0:V:0")
+"""The first one that is no cover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +43,17 @@ class Shown:
     """
 
     video: Track
-    sounds: tuple[Track | None, ...]
+    sounds: tuple[Track, ...]
     thumbnails: NDArray[np.uint8]
-    streams: tuple[dict[str, Any], ...]
 
 
 def look(path: Path) -> Shown | None:
-    """None where FFmpeg itself shows no frame."""
-    streams = _streams(path)
-    videos = [s for s in streams if s["codec_type"] == "video" and not _is_picture(s)]
-    sounds = [s for s in streams if s["codec_type"] == "audio"]
-    if not videos:
-        return None
-    index = str(videos[0]["index"])
-    maps = [word for s in (videos[0], *sounds) for word in ("-map", f"0:{s['index']}")]
-    tracks, thumbnails = _decoded(path, maps, index)
+    """None where FFmpeg itself shows no frame of a video that is no cover."""
+    tracks, thumbnails = _decoded(path)
     if 0 not in tracks:
         return None
-    heard = tuple(tracks.get(number) for number in range(1, len(sounds) + 1))
-    return Shown(tracks[0], heard, thumbnails, tuple(streams))
+    heard = tuple(track for number, track in sorted(tracks.items()) if number)
+    return Shown(tracks[0], heard, thumbnails)
 
 
 def evenly_spaced(track: Track) -> Track:
@@ -71,24 +63,8 @@ def evenly_spaced(track: Track) -> Track:
     return Track(tuple(first + n * step for n in range(count)), first + count * step)
 
 
-def _is_picture(stream: dict[str, Any]) -> bool:
-    return bool(stream["disposition"]["attached_pic"])
-
-
-def _streams(path: Path) -> list[dict[str, Any]]:
-    command = ("ffprobe", "-v", "quiet", "-of", "json", "-show_streams", f"file:{path}")
-    done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-    try:
-        found: list[dict[str, Any]] = json.loads(done.stdout or b"{}").get("streams", [])
-    except json.JSONDecodeError:
-        return []  # It stopped in the middle: ffprobe cannot read the clip either.
-    return found
-
-
-def _decoded(
-    path: Path, maps: Sequence[str], index: str
-) -> tuple[dict[int, Track], NDArray[np.uint8]]:
-    """Every track as ffmpeg times it, on one timeline for all, and the pictures of one stream."""
+def _decoded(path: Path) -> tuple[dict[int, Track], NDArray[np.uint8]]:
+    """The first video and all sounds as ffmpeg times them, on one timeline, and the pictures."""
     width, height = THUMBNAIL_WH
     scale = f"format=rgb24,scale={width}:{height}:flags=area+accurate_rnd"
     # Times on the clip's own clock: by default they are rounded to whole frames.
@@ -96,9 +72,9 @@ def _decoded(
     with tempfile.NamedTemporaryFile(suffix=".framehash") as hashes:
         command = (
             *("ffmpeg", "-v", "quiet", "-nostdin", "-y", "-i", f"file:{path}"),
-            *(*maps, *all_frames, "-enc_time_base:v", "-1", "-f", "framehash"),
+            *(*_VIDEO, "-map", "0:a?", *all_frames, "-enc_time_base:v", "-1", "-f", "framehash"),
             *("-hash", "adler32", hashes.name),
-            *("-map", f"0:{index}", *all_frames, "-vf", scale, "-f", "rawvideo", "-"),
+            *(*_VIDEO, *all_frames, "-vf", scale, "-f", "rawvideo", "-"),
         )
         done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
         lines = hashes.read().decode().splitlines()

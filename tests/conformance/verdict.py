@@ -117,8 +117,7 @@ def _from_first(track: Track) -> list[Fraction]:
 
 
 def _differences_of_sounds(source: Shown, result: Shown, notes: list[str]) -> list[str]:
-    heard = [sound for sound in source.sounds if sound is not None]
-    ours = [sound for sound in result.sounds if sound is not None]
+    heard, ours = source.sounds, result.sounds
     if len(ours) != len(heard):
         told = any("audio" in note or "sound" in note for note in notes)
         return [] if told else [f"{len(ours)} sounds, {len(heard)} in the source, and no warning"]
