@@ -343,7 +343,7 @@ def test_a_batch_that_is_interrupted_tells_what_is_done_and_goes_on(
     printed = capsys.readouterr()
     assert printed.out.startswith("3 of 10 clips done; 7 not reached\n")
     assert printed.err == (
-        "pipeline: interrupted; 3 of 10 clips are done: the same command goes on with the others\n"
+        "pipeline: interrupted; 3 of 10 clips are done: rerun the command to resume\n"
     )
     assert statuses() == ["done"] * 3 + ["not reached"] * 7
     assert "7 not reached" in Path("out", "batch.html").read_text(encoding="utf-8")
@@ -531,9 +531,7 @@ def test_a_signal_ends_all_clips_and_the_same_command_goes_on(
         assert running.wait(10) == code
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert words == (
-        "pipeline: interrupted; 2 of 10 clips are done: the same command goes on with the others\n"
-    )
+    assert words == ("pipeline: interrupted; 2 of 10 clips are done: rerun the command to resume\n")
     assert statuses() == ["done"] * 2 + ["not reached"] * 8
     assert not [*Path("out").rglob(".partial")]
     assert main([*arguments, "--output-dir", "out"]) == 0
@@ -664,7 +662,7 @@ def test_clips_are_done_though_the_page_of_all_cannot_be_written(
 )
 def test_an_empty_name_is_wrong_use(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 2
-    assert "an empty name is no clip" in capsys.readouterr().err
+    assert "an input is an empty name" in capsys.readouterr().err
 
 
 def test_two_batches_at_once_share_the_work_and_both_succeed(

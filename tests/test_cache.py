@@ -130,7 +130,7 @@ def test_one_changed_byte_is_noticed_told_and_mended(whole: Path, kept: Path, pa
     path.write_bytes(content)
     _, notes = use(whole)
     assert len(notes) == 1
-    assert "was damaged and is made anew" in notes[0]
+    assert "is damaged; rebuilding it" in notes[0]
     assert use(whole)[1] == []
 
 

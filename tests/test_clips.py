@@ -182,7 +182,7 @@ def test_the_order_of_the_inputs_decides_no_folder(names: list[str], data: st.Da
 
 def test_an_empty_name_is_no_clip() -> None:
     make("a.mp4")
-    with pytest.raises(UsageError, match="an empty name is no clip"):
+    with pytest.raises(UsageError, match="an input is an empty name"):
         find_clips([""], Path("out"))
 
 

@@ -181,7 +181,7 @@ def a_label_that_is_no_text(data: Path) -> None:
     [
         (no_folder, "images/"),
         (no_images, "images/"),
-        (empty_images, "holds no picture"),
+        (empty_images, "contains no picture"),
         (no_labels, "no label"),
         (empty_labels, "no label"),
         (a_picture_that_is_none, r"05\.png: not a picture"),

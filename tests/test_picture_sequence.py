@@ -161,7 +161,7 @@ def test_a_frame_rate_is_refused_for_anything_else(
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path, tiny_weights: Path) -> None:
-    with pytest.raises(InputError, match="holds no picture"):
+    with pytest.raises(InputError, match="contains no picture"):
         process(PictureSequence(folder=tmp_path, frame_rate=RATE), tmp_path / "out", tiny_weights)
 
 

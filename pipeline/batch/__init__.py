@@ -1,1 +1,1 @@
-"""Many clips with one command: which they are, how each fares, and what tells of all."""
+"""Many clips with one command: finding them, processing them, reporting on all."""

@@ -1,6 +1,6 @@
-"""Many clips, on a cluster at the same time: one that fails is told of, and the rest go on.
+"""Many clips, on a cluster at the same time; a clip that fails does not stop the others.
 
-Imports nothing heavy: the work is done in a worker process.
+Imports nothing heavy: a child process does the work.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _WAIT_SECONDS = 0.5
 
 Result = TypeVar("Result")
 Status = Literal["done", "skipped", "failed", "not reached"]
-"""skipped: an earlier run had done it, of the same input, with the same model and options."""
+"""skipped: a finished result of the same input, model and options exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What there is to say of a result; footage_seconds is None where the rate is not known.
+    """The figures of a result; footage_seconds is None if the frame rate is unknown.
 
     annotated: the name of the annotated file.
     """
@@ -63,7 +63,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class ClipResult:
-    """How a clip fared; error: why it failed; figures: where there is a result; notes: on it."""
+    """The outcome of a clip.
+
+    error: why it failed. figures: of its result, if there is one. notes: those of its run.
+    """
 
     clip: Clip
     status: Status = "not reached"
@@ -73,10 +76,10 @@ class ClipResult:
 
     @property
     def reason(self) -> str:
-        """Why it failed, in a line that does not name the clip once more; empty if it did not.
+        """Why the clip failed, in one line without its name; empty if it did not fail.
 
-        Names of files in its folder are told without the folder: so the reason is the same for
-        all clips that failed for the same.
+        Files in its output folder appear without that folder, so that clips that fail for the
+        same reason have the same text.
         """
         if self.error is None:
             return ""
@@ -101,9 +104,9 @@ class Supervise(Protocol):
 
 
 class Batch:
-    """The clips of one command, and how each of them fared.
+    """The clips of one command and their outcomes.
 
-    config: of every clip, but for its source and output_dir. wall_seconds: what `process` took.
+    config: for all clips, except source and output_dir. wall_seconds: the time of `process`.
     """
 
     def __init__(self, config: ProcessConfig, clips: Sequence[Clip]) -> None:
@@ -122,7 +125,7 @@ class Batch:
 
     @property
     def notes(self) -> list[str]:
-        """What this run had to say of clips, once where it is the same of several."""
+        """The notes of this run; a note on several clips appears once."""
         clips: dict[str, list[Clip]] = {}
         for result in self._results.values():
             for text in result.notes:
@@ -133,18 +136,18 @@ class Batch:
         ]
 
     def clips_left(self, on_progress: ProgressCallback) -> list[Clip]:
-        """The clips of which there is no result of the same input, model and options yet.
+        """The clips without a finished result of the same input, model and options.
 
-        The others are skipped. Raises ModelError where there is no model.
+        The others are skipped. Raises ModelError if there is no model.
         """
         self._model = model_sha256(self._config, on_progress)
         return [clip for clip in self._results if not self._skip(clip)]
 
     def _skip(self, clip: Clip) -> bool:
-        """Skip a clip if there is a result of the same input, model and options by now."""
+        """Skip a clip if a finished result of the same input, model and options exists."""
         try:
             key = result_key(self._config_of(clip), self._model)
-        except (OSError, InputError):  # What is not there is told when it is the clip's turn.
+        except (OSError, InputError):  # Missing files are reported when the clip is processed.
             return False
         report = finished_report(clip.output_dir, key)
         if report is not None:
@@ -160,8 +163,8 @@ class Batch:
     ) -> None:
         """Process clips of the batch.
 
-        supervise: does what is done for all clips together in a process of its own. Raises what
-        ends them all, UsageError and Interrupted; how far it came is in `results`.
+        supervise: runs work on all clips together in a child process. Raises UsageError and
+        Interrupted, which end the batch; `results` has the outcomes so far.
         """
         started = time.perf_counter()
         missing = _missing_parents(clip.output_dir for clip in clips)
@@ -182,7 +185,7 @@ class Batch:
             finished = self.number_of("done") + self.number_of("skipped")
             error.args = (
                 f"interrupted; {finished} of {len(self._results)} clips are done: "
-                "the same command goes on with the others",
+                "rerun the command to resume",
             )
             raise
         finally:
@@ -208,7 +211,7 @@ class Batch:
             done += figures.num_frames if figures else count or 0
 
     def _wait_for_others(self, worker: ClipWorker, on_progress: ProgressCallback) -> None:
-        """Wait for clips that other runs are at; what those do not finish is done here."""
+        """Wait for clips that other runs are processing, and process those they do not finish."""
         while self._elsewhere:
             clips, self._elsewhere = self._elsewhere, []
             for clip in clips:
@@ -265,11 +268,11 @@ class Batch:
             self._note(clip, error)
 
     def _note(self, clip: Clip, outcome: dict[str, Any] | PipelineError) -> None:
-        """Record how a clip fared."""
+        """Record the outcome of a clip."""
         if isinstance(outcome, FolderInUse):
             self._elsewhere.append(clip)
         elif isinstance(outcome, PipelineError):
-            # Another run may have done it since this one began.
+            # Another run may have finished it in the meantime.
             if not self._skip(clip):
                 before = finished_report(clip.output_dir)
                 figures = Figures.of(before) if before else None
@@ -283,7 +286,7 @@ class Batch:
 
 
 def _missing_parents(folders: Iterable[Path]) -> list[Path]:
-    """The folders above these that are not there yet, the deepest first."""
+    """The parent folders of these that do not exist, deepest first."""
     parents = {parent for folder in folders for parent in folder.parents}
     missing = [parent for parent in parents if not parent.exists()]
     return sorted(missing, key=lambda parent: -len(parent.parts))
@@ -292,7 +295,7 @@ def _missing_parents(folders: Iterable[Path]) -> list[Path]:
 def _of_all(
     on_progress: ProgressCallback, subject: str, done: int, ahead: int, progress: Progress
 ) -> None:
-    """Tell of a clip's progress as that of all; done, ahead: the frames before and behind it."""
+    """Report the progress of a clip as that of all; done, ahead: frames before and after it."""
     if progress.stage == "frames":
         of_clip = max(progress.done, progress.total or 0)
         progress = Progress("frames", done + progress.done, done + of_clip + ahead)

@@ -1,4 +1,4 @@
-"""Files, folders and patterns -> the clips that they name, and a folder of its own for each.
+"""Files, folders and patterns -> clips, each with its own output folder.
 
 Imports nothing heavy, and opens no clip.
 """
@@ -26,7 +26,7 @@ VIDEO_SUFFIXES = (
     ".nut", ".obu", ".ogg", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 )
 # fmt: on
-"""What names of clips end in where a folder or a pattern is searched, in either case."""
+"""The suffixes of clips in folders and patterns, in lower case."""
 
 _PATTERN = re.compile(r"[*?[]")
 _DIGEST_LENGTHS = (8, 16, 64)
@@ -34,14 +34,14 @@ _DIGEST_LENGTHS = (8, 16, 64)
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip, and the folder that its results go to."""
+    """A clip and its output folder."""
 
     path: Path
     output_dir: Path
 
 
 def names_many(text: str) -> bool:
-    """Whether an input stands for as many clips as are found, rather than for one file."""
+    """Whether an input is a folder or a pattern rather than one file."""
     return Path(text).is_dir() or _is_pattern(text)
 
 
@@ -63,7 +63,7 @@ def find_clips(inputs: Sequence[str], output_dir: Path) -> list[Clip]:
         anchor, paths = _named_by(text, output_dir)
         for path in paths:
             real = os.path.realpath(path)
-            # A link to it does not take the place of the file itself.
+            # The file itself takes precedence over a link to it.
             if real not in found or os.path.abspath(path) == real:  # noqa: PTH100
                 found[real] = path, _place(path, anchor)
     places = _told_apart({real: place for real, (_, place) in found.items()})
@@ -71,9 +71,9 @@ def find_clips(inputs: Sequence[str], output_dir: Path) -> list[Clip]:
 
 
 def _named_by(text: str, output_dir: Path) -> tuple[Path, list[Path]]:
-    """The clips that one input names, and the folder that the search begins in."""
+    """The clips of one input, and the folder where the search begins."""
     if not text:
-        raise UsageError("an empty name is no clip: is a variable of the shell not set?")
+        raise UsageError("an input is an empty name: is a shell variable unset?")
     path, output = Path(text), Path(os.path.realpath(output_dir))
     if path.is_dir():
         anchor, paths = path, list(_in_folder(path, output))
@@ -84,16 +84,16 @@ def _named_by(text: str, output_dir: Path) -> tuple[Path, list[Path]]:
     if not paths:
         endings = ", ".join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))
         raise UsageError(
-            f"{text}: holds no clip and no picture; looked for names ending in {endings}"
+            f"{text}: contains no clip and no picture; names searched for end in {endings}"
             if path.is_dir()
-            else f"{text}: matches no clip and no picture; looked in {anchor} for names ending in "
+            else f"{text}: matches no clip and no picture; searched in {anchor}, names end in "
             f"{endings}"
         )
     clips = [path for path in paths if not _is_picture(path)]
     if clips and len(clips) < len(paths):
         note(
-            f"{text}: {counted(len(paths) - len(clips), 'picture')} beside clips left out; name "
-            "the pictures, or a pattern that matches only them, to have one each"
+            f"{text}: {counted(len(paths) - len(clips), 'picture')} beside clips left out; to "
+            "process them, give the pictures or a pattern that matches only them"
         )
     return anchor, clips or paths
 
@@ -103,7 +103,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _is_pattern(text: str) -> bool:
-    # A file may have brackets in its name.
+    # The name of a file may contain brackets.
     return bool(_PATTERN.search(text)) and not Path(text).exists()
 
 
@@ -160,14 +160,14 @@ def _matching(pattern: Path, output: Path) -> tuple[Path, list[Path]]:
 
 
 def _is_footage(path: Path) -> bool:
-    """Whether a file that was found has the name of a clip or picture, and is no result of ours."""
+    """Whether a file has the name of a clip or picture and is not a result of this program."""
     if path.suffix.lower() not in (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
         return False
     return path.name not in ANNOTATED_NAMES or not path.with_name(REPORT_JSON_NAME).exists()
 
 
 def _place(path: Path, anchor: Path) -> PurePath:
-    """The path of a clip's results below the output folder; no other clip has a say in it."""
+    """The path of a clip's output below the output folder; independent of other clips."""
     absolute, here = Path(os.path.abspath(path)), Path.cwd()  # noqa: PTH100
     if absolute.is_relative_to(here):
         return absolute.relative_to(here)
@@ -176,7 +176,7 @@ def _place(path: Path, anchor: Path) -> PurePath:
 
 
 def _told_apart(places: dict[str, PurePath]) -> dict[str, PurePath]:
-    """The places by the clips' real paths, with a digest of that path added where they clash."""
+    """The output paths by the clips' real paths; a digest is appended where two would clash."""
     taken: set[tuple[str, ...]] = {(BATCH_JSON_NAME,), (BATCH_PAGE_NAME,)}
     above: set[tuple[str, ...]] = set()
     apart = {}
@@ -203,7 +203,7 @@ def _candidates(place: PurePath, real: str) -> Iterable[PurePath]:
 
 
 def _folded(place: PurePath) -> tuple[str, ...]:
-    """The parts of a path as a file system compares them to which case does not count."""
+    """The parts of a path as a case-insensitive file system compares them."""
     return tuple(
         unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold())
         for part in place.parts

@@ -1,4 +1,4 @@
-"""How much footage there is, as clips' headers claim; no frame is decoded."""
+"""The amount of footage according to the headers of clips; no frame is decoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _USUAL_RATE = Fraction(25)
 
 @dataclass(frozen=True, slots=True)
 class ClipHeader:
-    """What a clip claims: frames, frames per second; and the size of its file."""
+    """The frames and frame rate in the header of a clip, and the size of its file."""
 
     path: Path
     num_frames: int
@@ -33,7 +33,7 @@ class ClipHeader:
 
 
 def read_headers(paths: Iterable[Path]) -> list[ClipHeader]:
-    """What can be read, with a note for what cannot. Raises InputError if there is nothing."""
+    """The readable headers, with a note for each other clip. Raises InputError if there is none."""
     headers, errors = [], []
     for path in paths:
         try:
@@ -47,7 +47,7 @@ def read_headers(paths: Iterable[Path]) -> list[ClipHeader]:
 
 
 def read_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> ClipHeader:
-    """Raises InputError for what is no clip, and for one that does not say how long it is."""
+    """The header of a clip. Raises InputError if it cannot be read or contains no length."""
     with open_input(path, limits) as container:
         stream, _ = picture_track(path, container)
         rate = exact(stream.average_rate or stream.guessed_rate) or _USUAL_RATE
@@ -58,7 +58,7 @@ def read_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> ClipHeader
             seconds = Fraction(container.duration or 0, av.time_base)
         num_frames = stream.frames or round(seconds * rate)
         if num_frames < 1:
-            raise InputError(f"{path}: its header does not say how long it is")
+            raise InputError(f"{path}: its header does not contain its length")
         if seconds > 0:
             rate = num_frames / seconds
         return ClipHeader(path, num_frames, rate, path.stat().st_size)

@@ -1,6 +1,6 @@
-"""How a batch went -> batch.json and batch.html.
+"""The outcome of a batch -> batch.json and batch.html.
 
-Imports nothing heavy before there is something to write.
+Heavy imports happen when something is written.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pipeline.run.outputs import (
 
 
 def batch_record(batch: Batch, notes: Sequence[str], output_dir: Path) -> dict[str, Any]:
-    """All facts and figures of a batch, as plain values.
+    """The record of a batch, as plain values.
 
-    this_run: of the clips that were done now, in the time of the whole command; results: of all
-    that have a result, by an earlier run or by this one. notes: what else there is to tell.
+    Its this_run is about the clips done now, in the time of the whole command; its results about
+    all clips with a result, of an earlier run or this one. notes: further messages.
     """
     results = batch.results
     now = [r.figures for r in results if r.figures and r.status == "done"]
@@ -61,9 +61,9 @@ def batch_record(batch: Batch, notes: Sequence[str], output_dir: Path) -> dict[s
 
 
 def has_news(record: dict[str, Any], output_dir: Path) -> bool:
-    """Whether a command did anything that the record of an earlier one there does not have.
+    """Whether a command did anything that is not in the existing record.
 
-    Where it did no clip, the figures of the command that did them are worth more.
+    If it processed no clip, the figures of the earlier command are kept.
     """
     if record["total"]["done"]:
         return True
@@ -80,7 +80,7 @@ def write_batch(record: dict[str, Any], output_dir: Path) -> None:
 
     Raises InputError if they cannot be written.
     """
-    # Only here: what comes before the first frame need not wait for it.
+    # Imported here, to keep the time before the first frame short.
     from pipeline.run.page import render_page
 
     page = render_page("batch/batch.html.jinja", b=record)
@@ -115,7 +115,7 @@ def _clip_record(result: ClipResult, output_dir: Path) -> dict[str, Any]:
     if figures:
         seconds, footage = figures.wall_seconds, figures.footage_seconds
         record |= {
-            # As links: of the bytes of the names, which need not be text.
+            # Links are made of the bytes of the names, which need not be valid text.
             "report": quote(os.fsencode(place / REPORT_PAGE_NAME)),
             "annotated": quote(os.fsencode(place / figures.annotated)),
             "num_frames": figures.num_frames,
@@ -132,5 +132,5 @@ def _num_frames(figures: Sequence[Figures]) -> int:
 
 
 def _footage_seconds(figures: Sequence[Figures]) -> float:
-    """Of the clips whose frame rate is known."""
+    """The footage of the clips with a known frame rate."""
     return sum(of_clip.footage_seconds or 0.0 for of_clip in figures)

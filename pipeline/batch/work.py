@@ -1,4 +1,4 @@
-"""What the workers of a batch do; all that is heavy is imported there."""
+"""The work of the child process of a batch, which imports the heavy libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BEAT_SECONDS = 0.25
 
 
 class ProcessClips:
-    """Processes one clip after the other; the model is kept from one to the next."""
+    """Processes one clip after the other, with the model kept loaded."""
 
     def __init__(self) -> None:
         self._models: Models | None = None
@@ -41,11 +41,11 @@ class ProcessClips:
 
 @dataclass(frozen=True, slots=True)
 class ProcessTogether:
-    """Processes many clips at the same time on a cluster, of which one alone has too little work.
+    """Processes many clips at the same time on a cluster, because one alone is too little work.
 
-    configs: of the clips, all on the same cluster. expected: how many frames each will have; None
-    where that is not known. Returns the report of each clip, or what it failed with; None for
-    those that were not begun after a UsageError, which is no clip's own fault.
+    configs: those of the clips, all for the same cluster. expected: the number of frames of each
+    clip; None if unknown. Returns the report or the error of each clip; None for clips that were
+    not started because of a UsageError.
     """
 
     configs: Sequence[ProcessConfig]
@@ -78,7 +78,7 @@ class ProcessTogether:
         with contextlib.ExitStack() as stack:
             stack.callback(end_processing)
             executor = stack.enter_context(open_executor(config.cluster, models, position))
-            # Those under way wait for workers that end now: the process does not wait for them.
+            # Running clips wait for actors that end now: do not wait for their threads.
             threads = ThreadPoolExecutor(MOST_CLIPS_AT_ONCE, thread_name_prefix="clip")
             stack.callback(threads.shutdown, wait=False, cancel_futures=True)
             while under_way or (len(results) < len(self.configs) and not wrong_use):
@@ -100,12 +100,12 @@ class ProcessTogether:
 
 
 def clips_together(num_clips: int, num_workers: int) -> int:
-    """How many clips are worked on at once: one of a single segment keeps one worker busy."""
+    """The number of clips at once: a clip of one segment keeps one actor busy."""
     return max(1, min(MOST_CLIPS_AT_ONCE, num_clips, num_workers + 1))
 
 
 class _Together:
-    """The progress of many clips as one; any thread may tell of its own."""
+    """Combines the progress of many clips; thread-safe."""
 
     def __init__(self, expected: Sequence[int | None], on_progress: ProgressCallback) -> None:
         self._totals = [count or 0 for count in expected]
@@ -115,11 +115,11 @@ class _Together:
         self._lock = threading.Lock()
 
     def of(self, number: int) -> ProgressCallback:
-        """What a clip tells of its progress to."""
+        """The progress callback of one clip."""
 
         def tell(progress: Progress) -> None:
             if progress.stage != "frames":
-                return  # How a model is prepared shows in the first of its clips' frames.
+                return  # The preparation of a model is not shown.
             with self._lock:
                 self._done[number] = progress.done
                 self._totals[number] = max(progress.done, progress.total or 0)
@@ -128,7 +128,7 @@ class _Together:
         return tell
 
     def finished(self, number: int) -> None:
-        """There will be no more frames of a clip."""
+        """Record that a clip has no more frames."""
         with self._lock:
             self._totals[number] = self._done[number]
             self._num_finished += 1
@@ -140,7 +140,7 @@ class _Together:
 
 
 def end_processing() -> None:
-    """To be called when the last clip is done."""
+    """Clean up after the last clip."""
     from pipeline.core.cache import remove_temporary_folder
 
     remove_temporary_folder()
@@ -149,7 +149,7 @@ def end_processing() -> None:
 def expected_frames(
     clips: Sequence[Path], config: ProcessConfig, on_progress: ProgressCallback, position: Position
 ) -> list[int | None]:
-    """How many frames each clip will have, from what its container says; None where unknown."""
+    """The number of frames of each clip according to its header; None if unknown."""
     counts = []
     for number, path in enumerate(clips, 1):
         position.encoding.enter(Step.PREPARE)
@@ -163,6 +163,6 @@ def _expected_frames(path: Path, config: ProcessConfig) -> int | None:
 
     try:
         claimed = read_header(path, config.limits).num_frames
-    except Exception:  # Why it cannot be read is told when it is processed.
+    except Exception:  # The reason is reported when the clip is processed.
         return None
     return claimed if config.num_frames is None else min(claimed, config.num_frames)

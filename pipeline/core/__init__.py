@@ -1,1 +1,1 @@
-"""Values and services that know nothing of video or models."""
+"""Values and services without video or models."""

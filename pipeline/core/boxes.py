@@ -1,4 +1,4 @@
-"""What the model found in one frame."""
+"""The detections of one frame."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ class Detections:
 def pair_boxes(
     a: Detections, b: Detections, least_iou: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pair boxes of the same class, those that overlap most first; indices into a and into b."""
+    """Pair boxes of the same class greedily by IoU.
+
+    Returns the indices into a and those into b of the pairs, highest IoU first.
+    """
     overlap = iou_matrix(a.xyxy, b.xyxy)
     overlap[a.class_id[:, None] != b.class_id[None, :]] = 0.0
     rows: list[int] = []

@@ -1,4 +1,4 @@
-"""What is kept between runs: found whole or made anew, and done without where it cannot be kept."""
+"""The cache folder: its files are checked, rebuilt if damaged, and optional for a run."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class NotKept(ModelError):
 
 
 def publish(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file, and what belongs to it, under its name only when it is whole.
+    """Write a file, and the files that belong to it, and rename them when they are complete.
 
-    An IR is a few files of one stem: the others take their place before the graph that needs
-    them, so that whoever finds the graph finds all. Raises NotKept.
+    An IR consists of several files with one stem: the graph is renamed last, so that its other
+    files exist if it exists. Raises NotKept.
     """
     with scratch_folder(target.parent) as scratch:
         write(scratch / target.name)
@@ -47,39 +47,38 @@ def publish(target: Path, write: Callable[[Path], object]) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder of one's own in a folder of the cache. Raises NotKept if that cannot be written."""
+    """A temporary folder inside a cache folder. Raises NotKept if that cannot be written."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent) as name:
             yield Path(name)
     except OSError as error:
         raise NotKept(
-            f"{cache_dir()}: cannot be written ({error.strerror}), nothing is kept for later runs; "
-            "make it writable, or name another cache folder with XDG_CACHE_HOME"
+            f"{cache_dir()}: cannot be written ({error.strerror}), nothing is cached; "
+            "make it writable, or set another cache folder with XDG_CACHE_HOME"
         ) from error
 
 
 def save_ir(model: ov.Model, ir: Path) -> None:
     """Write an IR in float32. Raises OSError if it cannot be written."""
-    import openvino as ov  # Only here: who fills in a page needs the rest of this module.
+    import openvino as ov  # Imported here: rendering a page needs only the rest of this module.
 
     try:
         ov.save_model(model, ir, compress_to_fp16=False)
-    except RuntimeError as error:  # Says no more than that.
+    except RuntimeError as error:  # The error contains no more than that.
         raise OSError(errno.EIO, "the disk is full or broken", str(ir)) from error
 
 
 def seal(target: Path, *parts: Path) -> None:
-    """Leave the checksums of a file, and of what belongs to it, beside it."""
+    """Write the checksums of a file, and of the files that belong to it, beside it."""
     sums = {path.name: _checksum(path) for path in (target, *parts)}
     _seal_of(target).write_text(json.dumps(sums), encoding="utf-8")
 
 
 def is_whole(target: Path) -> bool:
-    """Whether a file, and all that belongs to it, is what was sealed; notes where it is not.
+    """Whether a file, and the files that belong to it, match their checksums; a note if not.
 
-    OpenVINO finds out when one is cut off, but not when a byte of it has changed: it then runs,
-    and sees other things.
+    OpenVINO detects a truncated file, but not a changed byte: it then computes wrong results.
     """
     if not (target.exists() and _seal_of(target).exists()):
         return False
@@ -96,15 +95,15 @@ def is_whole(target: Path) -> bool:
 
 
 def note_damage(path: Path) -> None:
-    """Tell that something that was kept is of no use any more."""
-    note(f"{path.name}, kept by an earlier run in {path.parent}, was damaged and is made anew")
+    """Note that a cached file is damaged and will be rebuilt."""
+    note(f"{path.name} in the cache folder {path.parent} is damaged; rebuilding it")
 
 
 @cache
 def temporary_folder() -> Path:
-    """Where this process keeps what it needs where the cache cannot be written.
+    """The folder that replaces the cache folder if that cannot be written.
 
-    Removed as the process ends, or before by `remove_temporary_folder`.
+    Removed when the process ends, or earlier by `remove_temporary_folder`.
     """
     folder = tempfile.TemporaryDirectory(prefix="pipeline-")
     _OPEN.append(folder)
@@ -115,20 +114,20 @@ _OPEN: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def remove_temporary_folder() -> None:
-    """For a process that does not end the usual way."""
+    """Remove it now: for a process that does not run its exit handlers."""
     temporary_folder.cache_clear()
     while _OPEN:
         _OPEN.pop().cleanup()
 
 
 def link_whole(path: Path, folder: Path) -> bool:
-    """Put a kept file into another folder too; one that is not whole is removed instead."""
+    """Copy a cached file into another folder; a damaged one is removed instead."""
     if not is_whole(path):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return False
     try:
         os.link(path, folder / path.name)
-    except OSError:  # Not every file system can.
+    except OSError:  # Not every file system supports links.
         shutil.copyfile(path, folder / path.name)
     return True
 
@@ -146,5 +145,5 @@ def _checksum(path: Path) -> int:
 
 
 def cache_dir() -> Path:
-    """Where converted models and the downloaded checkpoint are kept for this user."""
+    """The folder of converted models and the downloaded checkpoint of this user."""
     return user_cache_path("pipeline")

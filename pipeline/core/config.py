@@ -1,7 +1,7 @@
-"""What a run is asked to do: validated once, then only read.
+"""The options of a run: validated once, immutable.
 
-Values are of the types that are declared, or converted to them: paths may be given as text, tuples
-as lists. Everything here raises UsageError for a value that cannot work.
+Values are converted to their declared types: paths may be given as text, tuples as lists. All
+classes raise UsageError for an invalid value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "av1": tuple(map(str, range(14))),
     "vp9": tuple(map(str, range(9))),
 }
-"""What each encoder takes, from the fastest to the slowest, or by number."""
+"""The presets of each encoder, from fastest to slowest, or numbers."""
 CODECS = tuple(PRESETS)
 HINTS = ("THROUGHPUT", "LATENCY", "CUMULATIVE_THROUGHPUT", "NONE")
 PRECISIONS = ("auto", "f32", "bf16", "int8")
@@ -38,7 +38,7 @@ ModelName = Literal["official", "demo"]
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 MOST_ATTEMPTS = 3
-"""How many actors of a cluster may be lost over one segment before it is given up."""
+"""How many actors may be lost while processing one segment before the run fails."""
 
 _MOST_REQUESTS = 1024
 _MOST_BATCH = 64
@@ -56,15 +56,16 @@ def _require(condition: bool, message: str) -> None:
 class InferOptions:
     """How the model runs.
 
-    engine: "pytorch" runs the checkpoint itself, one frame at a time; the rest is OpenVINO's.
+    engine: "openvino", or "pytorch", which runs the checkpoint itself, one frame at a time; all
+        other options are for OpenVINO.
     device: an OpenVINO device name ("CPU", "GPU.0", "AUTO", ...).
     hint: OpenVINO's performance hint; "NONE" sets none.
-    precision: "auto" takes bf16 where this processor is faster in it, else f32; "int8" is the
+    precision: "auto" selects bf16 if this processor is faster in it, else f32; "int8" is the
         quantised model.
-    batch: frames that one request takes.
+    batch: frames per request.
     num_streams, num_threads: None leaves the number to OpenVINO.
-    num_requests: None takes enough for every stream to find one waiting.
-    pinning: whether threads stay on their cores; None leaves that to OpenVINO.
+    num_requests: None selects enough for one to wait for each stream.
+    pinning: whether threads are pinned to cores; None leaves that to OpenVINO.
     """
 
     engine: str = "openvino"
@@ -79,7 +80,7 @@ class InferOptions:
 
     def __post_init__(self) -> None:
         convert_fields(self)
-        _require(self.device != "", "device: the name of a device is empty")
+        _require(self.device != "", "device: the name is empty")
         _require(self.hint in HINTS, f"hint {self.hint!r} is not one of {', '.join(HINTS)}")
         _require(
             self.precision in PRECISIONS,
@@ -109,7 +110,7 @@ class InferOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoOptions:
-    """Let what was tuned on this machine decide, else a rule; what is not None is asked for."""
+    """Select the tuned configuration of this machine, else a rule; overridden by values here."""
 
     device: str | None = None
     hint: str | None = None
@@ -123,7 +124,7 @@ class AutoOptions:
         self.over(InferOptions())  # Validates.
 
     def over(self, selected: InferOptions) -> InferOptions:
-        """The selected options, with what was asked for in their place."""
+        """The selected options, with the values here in place of theirs."""
         asked = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(
             selected, **{key: value for key, value in asked.items() if value is not None}
@@ -134,7 +135,7 @@ class AutoOptions:
 class DetectOptions:
     """Which boxes are kept; the defaults are those of YOLOv5's detect.py.
 
-    classes: class names or numbers to keep, which may be given as integers; None keeps all.
+    classes: names or numbers (also as integers) of the classes to keep; None keeps all.
     """
 
     confidence_threshold: float = 0.25
@@ -160,14 +161,14 @@ class DetectOptions:
             f"max-det must be 1 or more, not {self.max_detections}",
         )
         _require(self.classes != (), "classes is empty: name at least one class")
-        _require("" not in (self.classes or ()), "classes: the name of a class is empty")
+        _require("" not in (self.classes or ()), "classes: a name is empty")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodeOptions:
-    """How the annotated clip is encoded; None takes the default of the codec.
+    """How the annotated clip is encoded; None selects the default of the codec.
 
-    threads: of the encoder; None takes what is selected for the machine.
+    threads: threads of the encoder; None selects them for the machine.
     """
 
     codec: str = "h264"
@@ -185,7 +186,7 @@ class EncodeOptions:
         )
         _require(
             self.preset is None or self.preset in presets,
-            f"preset {self.preset!r} is not one of {self.codec}: {', '.join(presets)}",
+            f"preset {self.preset!r} is not a preset of {self.codec}: {', '.join(presets)}",
         )
         _require(
             self.threads is None or 1 <= self.threads <= _MOST_REQUESTS,
@@ -195,9 +196,9 @@ class EncodeOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticOptions:
-    """A clip that is made up instead of read.
+    """A synthetic clip.
 
-    image: repeat this picture instead of drawing a scene.
+    image: repeat this picture instead of drawing the scene.
     """
 
     num_frames: int = 1024
@@ -224,12 +225,12 @@ class SyntheticOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LimitOptions:
-    """What footage may ask for before it is refused.
+    """Limits beyond which footage is refused.
 
-    max_size_wh: of a frame, in pixels; either orientation.
-    max_streams: of all kinds, in one file.
-    max_frame_rate: as claimed by the file.
-    max_memory_mb: for the decoded frames between the decoder and the encoder.
+    max_size_wh: frame size in pixels, in either orientation.
+    max_streams: streams of all kinds in one file.
+    max_frame_rate: frames per second, as the file claims.
+    max_memory_mb: memory for the decoded frames in flight, in 10^6 bytes.
     """
 
     max_size_wh: tuple[int, int] = (8192, 4320)
@@ -256,13 +257,12 @@ DEFAULT_LIMITS = LimitOptions()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterOptions:
-    """Work on the nodes of a Ray cluster.
+    """Process segments on a Ray cluster.
 
-    address: of the cluster's head; "local" starts one on this machine; None takes the one that
-        runs here, and starts one if need be.
-    cores_per_actor: that one segment is worked on with; None takes 4, or what the smallest node
-        has.
-    show_logs: let what the actors write appear on the terminal.
+    address: the address of the head node; "local" starts a cluster on this machine; None uses the
+        running one, or starts one.
+    cores_per_actor: cores that process one segment; None selects 4, or all of the smallest node.
+    show_logs: whether the output of the actors is shown on the terminal.
     """
 
     address: str | None = None
@@ -279,10 +279,10 @@ class ClusterOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemoteOptions:
-    """Addresses in an object store: of the clip, and of the folder for the results.
+    """Addresses of the clip and of the output folder in an object store.
 
-    None where it is a path. source_version: what the store says of the clip's content, filled in
-    by the run. See `run.remote`.
+    None for a path. source_version: the version of the clip in the store, set by the run. See
+    `run.remote`.
     """
 
     source_url: str | None = None
@@ -295,25 +295,25 @@ class RemoteOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessConfig:
-    """One run: a source, a place for the results, and how each step works.
+    """One run: a source, an output folder, and the options of each step.
 
     source: a clip's path, a folder of pictures with a frame rate, or the description of a
         synthetic clip.
-    output_dir: the folder that receives annotated.mp4, detections.jsonl and the report.
-    weights: a checkpoint (.pt), an exported .onnx or an IR .xml, or a model by name; None takes
+    output_dir: the folder for annotated.mp4, detections.jsonl and the report.
+    weights: a checkpoint (.pt), an exported .onnx or an IR .xml, or a model by name; None selects
         the demo model for the synthetic scene and the official one for everything else.
     imgsz: the longer side of the model input in pixels; a multiple of 32.
-    calibration: a folder of pictures to calibrate INT8 on; None takes frames of the source.
-    num_frames: take the first so many frames only; None takes all. The synthetic clip has its own.
-    every: infer each Nth frame and the last one only, and interpolate the boxes of those between.
-    deinterlace: "auto" makes whole pictures of the fields of an interlaced clip; "off" leaves them.
-    reuse_duplicates: take the boxes of the frame before for one that shows the very same.
-    segment_seconds: about how much footage is lost at most when a run is interrupted; each such
-        stretch begins with a key frame, and begins and ends with an inferred frame.
-    stall_seconds: how long nothing may move, and how much CPU time one step on one frame may take
-        a thread, before the worker of the command line, or the model, is taken to hang.
-    cluster: where the segments are worked on; None is this process.
-    remote: where source and output_dir come from and go to, if they are copies.
+    calibration: a folder of pictures for the INT8 calibration; None selects frames of the source.
+    num_frames: process only this many frames; None processes all. Not for the synthetic clip.
+    every: infer every Nth frame and the last one; interpolate the boxes of the frames between.
+    deinterlace: "auto" deinterlaces interlaced clips, "off" does not.
+    reuse_duplicates: reuse the boxes of the frame before for an identical frame.
+    segment_seconds: approximate length of a segment, the unit of resuming; it begins with a key
+        frame, and its first and last frames are inferred.
+    stall_seconds: the run fails as hung after this time without progress, or after this much CPU
+        time of one thread in one step on one frame.
+    cluster: where segments are processed; None for this process.
+    remote: the addresses of source and output_dir if these are local copies.
     """
 
     source: Path | PictureSequence | SyntheticOptions
@@ -337,7 +337,7 @@ class ProcessConfig:
 
     @property
     def source_name(self) -> str:
-        """The source as messages name it."""
+        """The source in messages."""
         return str(self.source_file or (self.pictures and self.pictures.folder) or "synthetic")
 
     @property
@@ -357,7 +357,7 @@ class ProcessConfig:
 
     @property
     def scene(self) -> SyntheticOptions | None:
-        """The source if it is the synthetic scene, of which the truth is known; else None."""
+        """The source if it is the synthetic scene, which has ground truth; else None."""
         synthetic = self.synthetic
         return synthetic if synthetic and synthetic.image is None else None
 
@@ -370,7 +370,7 @@ class ProcessConfig:
 
     @property
     def default_model(self) -> ModelName:
-        """The model of a run that names none."""
+        """The model if `weights` is None."""
         return "demo" if self.scene else "official"
 
     def __post_init__(self) -> None:
@@ -401,7 +401,7 @@ class ProcessConfig:
         )
         _require(
             self.calibration is None or self.infer.precision == "int8",
-            "a calibration folder is for --precision int8",
+            "a calibration folder needs --precision int8",
         )
 
 

@@ -1,4 +1,4 @@
-"""What to say where a disk is full. Imports nothing heavy."""
+"""The error for a full disk. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ _HARDLY_BYTES = 1 << 16
 
 
 def is_disk_full(error: BaseException, folder: Path) -> bool:
-    """Whether an error, or what it came of, says that a disk is full.
+    """Whether an error, or one of its causes, means that a disk is full.
 
-    Where FFmpeg cannot write the end of a file it does not say why: then the folder is asked.
+    FFmpeg gives no reason if it cannot write the end of a file: then the free space decides.
     """
     cause: BaseException | None = error
-    seen: set[int] = set()  # Causes of an exception that was raised more than once may be a circle.
+    seen: set[int] = (
+        set()
+    )  # The causes of an exception that was raised more than once may form a cycle.
     while cause is not None and id(cause) not in seen:
         if getattr(cause, "errno", None) in _FULL:
             return True
@@ -32,9 +34,9 @@ def is_disk_full(error: BaseException, folder: Path) -> bool:
 
 
 def disk_full(folder: Path, needed_bytes: float, freed_bytes: int = 0) -> InputError:
-    """The error that names the folder and the need.
+    """The error with the folder and the space that is needed.
 
-    freed_bytes: what will be removed because of it.
+    freed_bytes: the size of the files that will be removed because of it.
     """
     free_bytes = freed_bytes
     with suppress(OSError):
@@ -46,7 +48,7 @@ def disk_full(folder: Path, needed_bytes: float, freed_bytes: int = 0) -> InputE
 
 
 def num_bytes_in(folders: Iterable[Path]) -> int:
-    """How large all files in folders are."""
+    """The total size of all files in folders."""
     return sum(
         path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()
     )

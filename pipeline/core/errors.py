@@ -1,26 +1,26 @@
-"""The errors a caller can meet.
+"""The errors of this package.
 
 PipelineError
-├── UsageError        an option that cannot work, whatever the footage
+├── UsageError        an invalid option
 ├── InputError        a clip, picture or folder that cannot be read or written
 │   ├── FolderInUse   another run is writing to the output folder
 │   └── SourceChanged the clip changed while it was processed
 ├── ModelError        a checkpoint, a conversion or a device
-├── InferenceError    the model failed, or did not answer, on a frame
-├── EncodeError       a frame could not be encoded, or the output is not right
-├── WorkerDied        the process that did the work died, or had to be killed
-└── Interrupted       the user asked to stop
+├── InferenceError    the model failed or hung on a frame
+├── EncodeError       a frame could not be encoded, or the output is wrong
+├── WorkerDied        the child process died or was killed because it hung
+└── Interrupted       the user stopped the run
 
-Every message is one line that says what is wrong and what to do about it.
+Every message is one line that says what happened and what to do.
 """
 
 import signal
 
 
 class PipelineError(Exception):
-    """Anything this package raises on purpose; the message is one line for the user.
+    """Base class; the message is one line for the user.
 
-    file, step, frame_index: where it happened, where that is known; the message begins with it.
+    file, step, frame_index: where it happened, or None; the message begins with them.
     """
 
     file: str | None = None
@@ -36,7 +36,7 @@ class PipelineError(Exception):
 
 
 class UsageError(PipelineError):
-    """An option that cannot work, whatever the footage."""
+    """An invalid option."""
 
 
 class InputError(PipelineError):
@@ -56,25 +56,25 @@ class ModelError(PipelineError):
 
 
 class InferenceError(PipelineError):
-    """The model failed, or did not answer, on a frame."""
+    """The model failed or hung on a frame."""
 
 
 class EncodeError(PipelineError):
-    """A frame could not be encoded, or the finished output is not right."""
+    """A frame could not be encoded, or the finished output is wrong."""
 
 
 class WorkerDied(PipelineError):
-    """The process that did the work died, or did not go on and had to be killed."""
+    """The child process died, or hung and was killed."""
 
 
 class Interrupted(PipelineError):
-    """The user asked to stop; `signal_number` says by which signal."""
+    """The user stopped the run, by the signal `signal_number`."""
 
     signal_number: int = signal.SIGINT
 
 
 def located(error: Exception, step: str, frame_index: int) -> PipelineError:
-    """The error with the step and the frame it came from, unless it knows them already."""
+    """The error with its step and frame, unless it already has them."""
     known = error if isinstance(error, PipelineError) else as_pipeline_error(error)
     if known.step is None:
         known.step = step
@@ -84,7 +84,7 @@ def located(error: Exception, step: str, frame_index: int) -> PipelineError:
 
 
 def as_pipeline_error(error: BaseException) -> PipelineError:
-    """What was not raised on purpose, as one line, with the error itself as the cause."""
+    """An unexpected error as a PipelineError of one line, with that error as its cause."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         known: PipelineError = InputError(f"{where}{error.strerror}")
@@ -96,5 +96,5 @@ def as_pipeline_error(error: BaseException) -> PipelineError:
 
 
 def reason_of(error: BaseException) -> str:
-    """The last line of a library's message: where OpenVINO says what was wrong."""
+    """The last line of a library's message, which is where OpenVINO gives the reason."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What tells one file from another, and what is on the disk from what is on its way there."""
+"""Hashes of files, and flushing them to disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def file_sha256(path: Path, beat: Callable[[], object] = lambda: None) -> str:
-    """The SHA-256 of a file's content, in hexadecimal; beat: called for every megabyte."""
+    """The SHA-256 of a file's content, in hexadecimal; beat: called once per megabyte."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -21,7 +21,7 @@ def file_sha256(path: Path, beat: Callable[[], object] = lambda: None) -> str:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Return when a file's content, or a folder's list of names, has reached the disk."""
+    """Flush a file's content, or a folder's list of names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

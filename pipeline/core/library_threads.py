@@ -1,4 +1,4 @@
-"""How many threads the libraries in this process take for one call of theirs."""
+"""The number of threads that libraries in this process use for one call."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _restore = ExitStack()
 
 @contextmanager
 def one_library_thread() -> Iterator[None]:
-    """Hold BLAS, OpenCV and OpenMP to one thread a call, and restore what was set before.
+    """Limit BLAS, OpenCV and OpenMP to one thread per call, and restore the old setting.
 
-    All cores are busy with frames: threads that a library wakes for a small matrix spin on them,
-    at a higher priority than inference has. BLAS and OpenCV have one setting for the process; the
-    last of several blocks at once restores it. OpenMP has one for each thread, here the caller's.
+    All cores are busy with frames: threads that a library wakes for a small matrix would spin on
+    them at a higher priority than inference. BLAS and OpenCV have one setting per process; the
+    last of several concurrent blocks restores it. OpenMP has one per thread, here the caller's.
     """
     _enter()
     try:
@@ -37,7 +37,7 @@ def _enter() -> None:
         if _users == 1:
             _restore.callback(cv2.setNumThreads, cv2.getNumThreads())
             cv2.setNumThreads(1)
-        # Each time: more libraries may have been loaded.
+        # On each call, because more libraries may have been loaded.
         _restore.enter_context(threadpool_limits(1, user_api="blas"))
 
 

@@ -1,4 +1,4 @@
-"""What this machine is, as far as speed depends on it."""
+"""The properties of this machine that decide its speed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Result = TypeVar("Result")
 
 _REPORTED_PACKAGES = ("openvino", "av", "numpy", "opencv-python")
 _SAME_PACKAGES = {"opencv-python": "opencv-python-headless"}
-"""Distributions that a light install has in place of others: the same modules."""
+"""Distributions with the same modules that a light install has instead of others."""
 
 
 def available_cores(
     cgroup_file: Path = Path("/proc/self/cgroup"), cgroup_root: Path = Path("/sys/fs/cgroup")
 ) -> int:
-    """Cores this process may use: its affinity, cut to the quota of its control groups."""
+    """The number of cores of this process: its affinity, limited by its control groups."""
     quotas = [quota for quota in _cpu_quotas(cgroup_file, cgroup_root) if quota is not None]
     return max(1, min([_cores_of_affinity(), *(int(quota) for quota in quotas)]))
 
@@ -42,7 +42,7 @@ def _cores_of_affinity() -> int:
 
 
 def _cpu_quotas(cgroup_file: Path, cgroup_root: Path) -> Iterator[float | None]:
-    """The quota in cores of every group this process is in, up to the root; None for no limit.
+    """The quotas, in cores, of the groups of this process, up to the root; None for no limit.
 
     Lines are "0::/path" for version 2, and "number:controllers:/path" for version 1.
     """
@@ -59,7 +59,7 @@ def _cpu_quotas(cgroup_file: Path, cgroup_root: Path) -> Iterator[float | None]:
         else:
             continue
         group = root / path.lstrip("/")
-        # A container may see its own group as the root, under the path that the host knows.
+        # A container may see its own group as the root, under the path on the host.
         for folder in {group, *(p for p in group.parents if p.is_relative_to(root)), root}:
             yield _quota_of(folder)
 
@@ -77,7 +77,7 @@ def _quota_of(group: Path) -> float | None:
 
 
 def bf16_instructions() -> str | None:
-    """What multiplies bf16 here: "amx" (matrices), "avx512", or None."""
+    """The instruction set for bf16: "amx", "avx512", or None."""
     flags = _line_of("/proc/cpuinfo", "flags").split()
     if "amx_bf16" in flags:
         return "amx"
@@ -89,11 +89,11 @@ def processor_name() -> str:
 
 
 def peak_memory_mb() -> float:
-    """The most resident memory this process ever had, in 10^6 bytes."""
+    """The peak resident memory of this process, in 10^6 bytes."""
     high_water = _line_of("/proc/self/status", "VmHWM")
     if high_water:
         return int(high_water.split()[0]) * 1024 / 1e6
-    # Elsewhere than on Linux; there, this would count what the parent had before exec too.
+    # Not on Linux, where this includes the memory of the parent before exec.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
@@ -105,7 +105,7 @@ def process_cpu_seconds() -> float:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """The versions that a result depends on: Python, this package, its libraries."""
     found = {name: _version(name) for name in _REPORTED_PACKAGES}
     return {"python": platform.python_version(), "pipeline": _version("pipeline"), **found}
 
@@ -113,7 +113,7 @@ def versions() -> dict[str, str]:
 @functools.cache
 def _version(package: str) -> str:
     try:
-        return version(package)  # Reads all that is known of the package, each time.
+        return version(package)  # Cached: reads all metadata of the package.
     except PackageNotFoundError:
         if package not in _SAME_PACKAGES:
             raise
@@ -121,7 +121,7 @@ def _version(package: str) -> str:
 
 
 def _line_of(path: str, key: str) -> str:
-    """What stands behind "key:" in a file of the kernel; empty where there is none."""
+    """The value of "key:" in a file of the kernel; empty if there is none."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:
@@ -130,7 +130,7 @@ def _line_of(path: str, key: str) -> str:
 
 
 def thread_ids() -> frozenset[int]:
-    """The kernel's ids of this process's threads; empty where they cannot be listed."""
+    """The kernel's ids of this process's threads; empty if they cannot be listed."""
     try:
         return frozenset(int(entry.name) for entry in Path("/proc/self/task").iterdir())
     except OSError:
@@ -138,9 +138,9 @@ def thread_ids() -> frozenset[int]:
 
 
 def nicer(increment: int, work: Callable[[], Result]) -> Result:
-    """Do work on a thread of its own that is nicer by so much; threads that it starts are too.
+    """Run work on a new thread with a higher niceness, which its own threads inherit.
 
-    Elsewhere than on Linux, where niceness is of whole processes, they stay as they are.
+    On other systems than Linux, niceness is a property of processes and does not change.
     """
 
     def do() -> Result:
@@ -153,10 +153,10 @@ def nicer(increment: int, work: Callable[[], Result]) -> Result:
 
 
 def thread_cpu_seconds() -> dict[int, float]:
-    """CPU time, user and system, of every thread so far, by its id; empty where none is listed."""
+    """CPU time, user and system, of each thread by its id; empty if threads cannot be listed."""
     seconds = {}
     for thread_id in thread_ids():
         with contextlib.suppress(OSError):  # It has ended.
-            # What Linux names the clock of one thread: see pthread_getcpuclockid(3).
+            # The clock id of one thread on Linux: see pthread_getcpuclockid(3).
             seconds[thread_id] = time.clock_gettime((~thread_id << 3) | 6)
     return seconds

@@ -1,6 +1,6 @@
-"""What a run has to say though it goes on: each thing once, to whoever collects it.
+"""Notes: messages of a run that continues, each at most once.
 
-Through the standard logger "pipeline"; where nobody collects, it writes a line to stderr.
+They go through the standard logger "pipeline" to a collector, or to stderr if there is none.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ _LOGGER = logging.getLogger("pipeline")
 
 
 def note(text: str) -> None:
-    """Say one line to the user."""
+    """Show one line to the user."""
     _LOGGER.warning("%s", text)
 
 
 @contextmanager
 def collected_notes() -> Iterator[list[str]]:
-    """The list that the notes of this block land in, none of them twice.
+    """A list that receives the notes of this block, without repetitions.
 
-    Also those of other threads, but for what another thread collects itself.
+    It also receives notes of other threads, unless such a thread collects its own.
     """
     notes: list[str] = []
     handler = _Collector(notes)

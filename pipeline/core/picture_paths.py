@@ -1,4 +1,4 @@
-"""Folder -> the pictures in it. Imports nothing heavy: keys of results are made of them."""
+"""Folder -> the pictures in it. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PICTURE_SUFFIXES = (
     ".ras", ".sgi", ".tif", ".tiff", ".webp", ".xwd",
 )
 # fmt: on
-"""What names of pictures end in where a folder or a pattern is searched, in either case."""
+"""The suffixes of pictures in folders and patterns, in lower case."""
 _CALIBRATION_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -24,12 +24,12 @@ def list_pictures(folder: Path) -> list[Path]:
     paths = sorted(folder.iterdir())
     pictures = [path for path in paths if path.suffix.lower() in _CALIBRATION_SUFFIXES]
     if not pictures:
-        raise InputError(f"{folder}: holds no picture")
+        raise InputError(f"{folder}: contains no picture")
     return pictures
 
 
 def calibration_pictures(folder: Path) -> list[Path]:
-    """The pictures that INT8 is calibrated on: of images/ in a folder, else of the folder itself.
+    """The pictures for the INT8 calibration: those in images/, else those in the folder itself.
 
     Raises InputError if there are none.
     """

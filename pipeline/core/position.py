@@ -1,4 +1,4 @@
-"""Where the work is, told so that it can be read while the work hangs or after it died."""
+"""The current step and frame of each thread, readable while the work hangs or after it died."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _STEP, _FRAME, _MOVES = range(_CELLS)
 
 
 Beat = Callable[[], object]
-"""Called now and then by long work without frames, to show that it goes on."""
+"""Called regularly by long work without frames, as a sign of progress."""
 
 
 def no_beat() -> None:
-    """For callers whom nobody watches."""
+    """For callers that are not supervised."""
 
 
 class Step(IntEnum):
-    """What a thread of the pipeline is at; the waits are for the other thread or the model.
+    """The step of a thread; the WAIT steps wait for the other thread or the model.
 
-    WAIT_CLUSTER: for segments that are worked on elsewhere.
+    WAIT_CLUSTER: waits for segments that are processed elsewhere.
     """
 
     PREPARE = 0
@@ -49,7 +49,7 @@ class Step(IntEnum):
 
     @property
     def works_on_frame(self) -> bool:
-        """Whether a frame is worked on here, by this thread and not by another."""
+        """Whether this thread works on a frame in this step."""
         return Step.DECODE <= self <= Step.WRITE
 
     @property
@@ -59,7 +59,7 @@ class Step(IntEnum):
 
 
 class Place:
-    """Where one thread is; written by that thread, read by anyone."""
+    """The step and frame of one thread; written by that thread, read by others."""
 
     __slots__ = ("_cells",)
 
@@ -90,15 +90,15 @@ class Place:
 
 
 class Position:
-    """The places of the two threads, and how often either has moved.
+    """The places of the two threads, and a counter of their steps.
 
-    Its own memory by default; `shared` gives one that another process sees too.
-    on_failure: told of an error before anything is cleaned up, which may hang.
+    In private memory by default; `shared` returns one in memory shared with another process.
+    on_failure: called with an error before the cleanup, which may hang.
     """
 
     def __init__(self, memory: Any = None) -> None:
         self.on_failure: Callable[[Exception], object] = lambda _: None
-        # Eight bytes each: a cell is read as it was written, without a lock.
+        # Eight bytes each: read and written atomically, without a lock.
         self._memory = array("q", bytes(8 * 2 * _CELLS)) if memory is None else memory
         cells = memoryview(self._memory).cast("B").cast("q")
         self.decoding = Place(cells[:_CELLS])
@@ -106,12 +106,12 @@ class Position:
 
     @classmethod
     def shared(cls, context: BaseContext) -> Position:
-        """One to be given to a process of that context as an argument."""
+        """A shared one, to pass to a process of that multiprocessing context."""
         return cls(context.RawArray("q", 2 * _CELLS))
 
     @contextlib.contextmanager
     def failures_told(self) -> Iterator[None]:
-        """Tell on_failure of what this block raises."""
+        """Call on_failure with the error that this block raises."""
         try:
             yield
         except Exception as error:
@@ -122,19 +122,19 @@ class Position:
         return Position, (self._memory,)
 
     def reset(self) -> None:
-        """Both threads are to begin; what they were at before is forgotten."""
+        """Reset the places of both threads."""
         for place in (self.decoding, self.encoding):
             place.frame_index = 0
             place.enter(Step.PREPARE)
 
     @property
     def heartbeat(self) -> int:
-        """A number that grows with every step that either thread enters."""
+        """A number that grows with each step that either thread enters."""
         return self._memory[_MOVES] + self._memory[_CELLS + _MOVES]
 
     @property
     def working(self) -> Place | None:
-        """The place of a thread that works on a frame; None where all wait, or before and after."""
+        """The place of a thread that works on a frame; None if both wait or have no frame."""
         for place in (self.encoding, self.decoding):
             if place.step.works_on_frame:
                 return place
@@ -142,7 +142,7 @@ class Position:
 
     @property
     def waits_for_model(self) -> bool:
-        """Whether no thread works on a frame, and one at least waits for the model."""
+        """Whether no thread works on a frame, and at least one waits for the model."""
         waits = self.encoding.step.waits or self.decoding.step.waits
         return waits and self.working is None
 

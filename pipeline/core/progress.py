@@ -1,4 +1,4 @@
-"""How long work tells its caller how far it is, without knowing who looks."""
+"""Progress: values that long work passes to a callback."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One report: `done` of `total` units (None where the total is unknown) of a stage.
+    """`done` of `total` units of a stage; total is None if it is unknown.
 
-    subject: of many things that are worked on, the one that this is about; empty if it is one.
+    subject: the current one of several items; empty if there is only one.
     """
 
     stage: str
@@ -24,18 +24,18 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def no_progress(_: Progress) -> None:
-    """For callers who do not look."""
+    """A callback that does nothing."""
 
 
 class _CallbackFailed(Exception):
-    """Stands for an exception of the caller's callback while work ends because of it."""
+    """Replaces an exception of the caller's callback while the work ends because of it."""
 
 
 class CallersErrors:
-    """A context in which a callback is called; what it raises leaves it as it was raised.
+    """A context that calls a callback and re-raises its exceptions unchanged.
 
-    Without being taken for an error of the step that it was called in. No generator, through
-    which a StopIteration would not pass. Gives the callback to use inside.
+    They are not treated as errors of the step that called it. Not a generator, because a
+    StopIteration could not pass through one. Yields the callback to use inside.
     """
 
     def __init__(self, on_progress: ProgressCallback) -> None:

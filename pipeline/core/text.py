@@ -1,10 +1,10 @@
-"""Text for people: safe to show, and with numbers and times in words."""
+"""Text for people: escaped, with numbers and durations formatted."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """The text with every character escaped that a terminal might obey, or that is none."""
+    """The text with control characters and invalid characters escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -19,7 +19,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "2.88 s", "12.5 min", "1,234.5 h": in the unit that fits."""
+    """ "2.88 s", "12.5 min", "1,234.5 h": in a suitable unit."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     if seconds < 100 * 60:

@@ -1,4 +1,4 @@
-"""What a caller gives -> values of the types that are declared, or one line that says what is."""
+"""Values of callers -> values of the declared types, or an error of one line."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _NAMES: dict[Any, str] = {
 
 
 def convert_fields(options: Any) -> None:
-    """Give every field of a frozen dataclass a value of its declared type.
+    """Convert each field of a frozen dataclass to its declared type.
 
-    Paths may be given as text, fractions as numbers, tuples as any sequence. Raises UsageError,
-    which names the field.
+    Paths may be given as text, fractions as numbers, tuples as any sequence. Raises UsageError
+    with the name of the field.
     """
     kind: Any = type(options)
     hints = _hints(kind)
@@ -41,7 +41,7 @@ def convert_fields(options: Any) -> None:
 
 
 def converted(name: str, value: Any, kind: Any) -> Any:
-    """A value of a declared type. Raises UsageError, which calls it by the name."""
+    """The value converted to a declared type. Raises UsageError with the given name."""
     try:
         return _convert(value, kind)
     except (TypeError, ValueError, OverflowError):
@@ -49,7 +49,7 @@ def converted(name: str, value: Any, kind: Any) -> Any:
 
 
 def is_integer(value: object) -> bool:
-    """Also one of NumPy's; True and False are none."""
+    """Whether a value is an integer, also of NumPy; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -80,7 +80,7 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _convert_to_any(value: Any, kinds: tuple[Any, ...]) -> Any:
-    """To the first that it can be: a Literal comes before the Path that its text could be too."""
+    """Convert to the first possible type: a Literal comes before a Path."""
     for kind in kinds:
         try:
             return _convert(value, kind)

@@ -15,14 +15,14 @@ _NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 
 
 class Watched(Protocol):
-    """What a run reads, as it was when the run began."""
+    """The input of a run, as it was when the run began."""
 
     def require_unchanged(self) -> None:
-        """Raise SourceChanged if it is another one now, or gone."""
+        """Raise SourceChanged if it has changed or is missing."""
 
 
 def watched_source(config: ProcessConfig) -> Watched:
-    """What the frames of a run come from, as it is now."""
+    """The input of a run, in its current state."""
     if isinstance(config.source, PictureSequence):
         return WatchedPictures(config.source)
     return WatchedFile(config.source_file)
@@ -39,13 +39,13 @@ class WatchedPictures:
         self._before = _pictures(sequence)
 
     def require_unchanged(self) -> None:
-        """Raise SourceChanged if one is another one now, gone, or new."""
+        """Raise SourceChanged if a picture has changed, is missing, or is new."""
         folder, now = self._sequence.folder, _pictures(self._sequence)
         if now != self._before:
             names = {name for name, _, _ in set(now) ^ set(self._before)}
             raise SourceChanged(
                 f"{folder}: {min(names)} changed while it was processed; no output was written: "
-                "run the command again when nothing writes there any more"
+                "run the command again when it is no longer written to"
             )
 
 
@@ -57,9 +57,9 @@ def _pictures(sequence: PictureSequence) -> list[tuple[str, int, int]]:
 
 
 class WatchedFile:
-    """A file as it is now: its size, the time of its last change, and samples of its content.
+    """The current state of a file: size, modification time, and samples of its content.
 
-    path: None, and what cannot be read as a file, is not watched: whoever opens it says why.
+    path: None, or a file that cannot be read, is not watched: opening it reports the reason.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -70,19 +70,19 @@ class WatchedFile:
                 self._before = _state(path)
 
     def require_unchanged(self) -> None:
-        """Raise SourceChanged if the file is another one now, or gone."""
+        """Raise SourceChanged if the file has changed or is missing."""
         if self._path is None or self._before is None:
             return
         try:
             now = _state(self._path)
         except OSError as error:
             raise SourceChanged(
-                f"{self._path}: cannot be read any more ({error.strerror}); no output was written"
+                f"{self._path}: can no longer be read ({error.strerror}); no output was written"
             ) from error
         if now != self._before:
             raise SourceChanged(
                 f"{self._path}: changed while it was processed; no output was written: run the "
-                "command again when nothing writes to it any more"
+                "command again when it is no longer written to"
             )
 
 

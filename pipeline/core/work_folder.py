@@ -1,6 +1,6 @@
-"""The folder in an output folder where a run keeps unfinished work: whose it is, and who uses it.
+"""The work folder, in the output folder, for unfinished work: its ownership and its lock.
 
-Imports nothing heavy: it is also what tidies up when the process that worked has died.
+Imports nothing heavy: the parent uses it to clean up after the child process.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pipeline.core.notes import note
 WORK_NAME = ".partial"
 SPOOL_NAME = "stdin"
 MARK_NAME = "pipeline-work.json"
-"""The file that tells our folder from that of another program."""
+"""The file that marks a work folder of this program."""
 KEY_NAME = "key"
 
 _NAMES = (WORK_NAME, f"{WORK_NAME}-pipeline")
-"""The second one is taken where the first belongs to another program, as rsync."""
+"""The second is used if the first belongs to another program, such as rsync."""
 _FORMAT = 1
 
 
 def work_folder(output_dir: Path) -> Path:
-    """Where runs into a folder keep unfinished work, whether it exists yet or not.
+    """The work folder of an output folder, whether it exists or not.
 
-    Raises InputError where other programs have taken all names for it.
+    Raises InputError if other programs use all its names.
     """
     folders = [output_dir / name for name in _NAMES]
     for folder in folders:
@@ -40,8 +40,8 @@ def work_folder(output_dir: Path) -> Path:
         if not os.path.lexists(folder):
             return folder
     raise InputError(
-        f"{output_dir}: {' and '.join(_NAMES)} in it were not made by this program and are left "
-        "alone: choose another output folder"
+        f"{output_dir}: {' and '.join(_NAMES)} in it belong to another program: "
+        "choose another output folder"
     )
 
 
@@ -53,7 +53,7 @@ def _is_ours(folder: Path) -> bool:
         return bool(mark["format"] == _FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    try:  # Versions before the mark had the key alone.
+    try:  # Early versions had the key file only.
         settings = json.loads((folder / KEY_NAME).read_text(encoding="utf-8"))
         return bool(settings.keys() == {"key", "encoder_threads"})
     except (OSError, ValueError, AttributeError):
@@ -62,10 +62,10 @@ def _is_ours(folder: Path) -> bool:
 
 @contextmanager
 def locked_work_folder(output_dir: Path, *, owns_spool: bool = False) -> Iterator[Path]:
-    """The work folder, made if need be, while no other run may use it.
+    """The work folder, created if needed, locked against other runs.
 
-    owns_spool: this is the run that standard input is kept for there, or cleans up after it.
-    Raises InputError if the folder cannot be written, FolderInUse if another run is at work there.
+    owns_spool: whether this is the run whose standard input is stored there, or its cleanup.
+    Raises InputError if the folder cannot be written, FolderInUse if another run uses it.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -104,8 +104,8 @@ def held(path: Path, output_dir: Path) -> Iterator[None]:
             raise _in_use(output_dir) from error
         except OSError as error:
             note(
-                f"{output_dir}: its file system cannot lock files ({error.strerror}); a second "
-                "run that writes there at the same time would not be noticed"
+                f"{output_dir}: its file system cannot lock files ({error.strerror}): do not start "
+                "a second run into this folder"
             )
         yield
     finally:
@@ -113,7 +113,7 @@ def held(path: Path, output_dir: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody, perhaps this process, holds a lock on a file."""
+    """Whether a process, perhaps this one, holds a lock on a file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -130,4 +130,6 @@ def is_held(path: Path) -> bool:
 
 
 def _in_use(output_dir: Path) -> FolderInUse:
-    return FolderInUse(f"{output_dir}: another run is writing there")
+    return FolderInUse(
+        f"{output_dir}: another run is writing there; wait for it, or choose another output folder"
+    )

@@ -23,9 +23,9 @@ from pipeline.inference.configurations import configurations
 
 
 def repeat_command(config: ProcessConfig) -> str | None:
-    """A command line that asks for the same run; None for what only Python can ask for.
+    """The command line of a run; None if an option was used that only Python offers.
 
-    What has its default is left out.
+    Options with their default values are left out.
     """
     infer = _infer_words(config.infer)
     if infer is None or config.encode.threads is not None:
@@ -52,7 +52,7 @@ def _output_words(config: ProcessConfig) -> Iterator[str]:
 
 
 def _infer_words(infer: InferOptions | AutoOptions) -> list[str] | None:
-    """The options that give these; None if none do."""
+    """The options that select these; None if there are none."""
     if isinstance(infer, AutoOptions):
         return _asked_words(infer)
     for entry in configurations(available_cores()).values():
@@ -60,7 +60,7 @@ def _infer_words(infer: InferOptions | AutoOptions) -> list[str] | None:
             name = f"{entry.name} {variant.label}".strip()
             if variant.options == infer:
                 return ["--config", name]
-            # A configuration may leave the precision open.
+            # Some configurations do not set the precision.
             if variant.options == dataclasses.replace(infer, precision="auto"):
                 return ["--config", name, "--precision", infer.precision]
     return None

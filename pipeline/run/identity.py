@@ -1,6 +1,6 @@
-"""What tells one source, and one result, from another, without opening or decoding anything.
+"""Keys that identify sources and results, computed without decoding.
 
-Imports nothing heavy: the parent of the worker asks it what is done already.
+Imports nothing heavy: the parent process uses it to find finished results.
 """
 
 from __future__ import annotations
@@ -30,19 +30,18 @@ Source: TypeAlias = "Path | PictureSequence | SyntheticOptions"
 
 
 def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
-    """Of the model that a run takes. Raises ModelError where there is none."""
+    """The SHA-256 of the model of a run. Raises ModelError if there is none."""
     weights = find_weights(config.weights, on_progress, config.default_model)
     require_sizes(weights)
     return parts_sha256(weights)
 
 
 def result_key(config: ProcessConfig, weights_sha256: str) -> str:
-    """A hash of what the result of a run was asked to be: of which input, by which model, how.
+    """A hash of the request for a result: input, model and options.
 
-    A clip of the same path, size and time of its last change is taken to be the same, and one in a
-    store by its address and version there, wherever its copy is. Whatever a machine chooses by
-    itself, and the versions of libraries, are not part of it. Raises OSError if the input is not
-    there, InputError if the pictures to calibrate on are not.
+    A clip with the same path, size and modification time counts as the same, one in a store by its
+    address and version. What the machine selects, and the versions of libraries, are not included.
+    Raises OSError if the input is missing, InputError if the pictures for the calibration are.
     """
     asked: dict[str, Any] = {
         "place": config.remote.source_url or _local_place(config),
@@ -80,7 +79,7 @@ def run_key(
 ) -> str:
     """A hash of everything that the result depends on: input, model, options and versions.
 
-    Raises OSError if the input is not there.
+    Raises OSError if the input is missing.
     """
     known: dict[str, Any] = {
         "source": _source_content(config, beat, whole=len(segments) > 1),
@@ -93,7 +92,7 @@ def run_key(
 
 
 def _options(config: ProcessConfig) -> dict[str, Any]:
-    """What is asked for beside source and model."""
+    """The options that decide the result, besides source and model."""
     return {
         "imgsz": config.imgsz,
         "detect": dataclasses.asdict(config.detect),
@@ -108,7 +107,7 @@ def _options(config: ProcessConfig) -> dict[str, Any]:
 
 
 def _source_content(config: ProcessConfig, beat: Beat, *, whole: bool) -> Any:
-    """What tells one source from another: of a clip that is short, not its every byte."""
+    """Values that identify a source: with a hash of its content only if `whole`."""
     if whole and config.pictures:
         hashes = [(path.name, file_sha256(path, beat)) for path in config.pictures.paths]
         return [str(config.pictures.frame_rate), hashes]
@@ -118,7 +117,7 @@ def _source_content(config: ProcessConfig, beat: Beat, *, whole: bool) -> Any:
 
 
 def source_stamp(source: Source) -> Any:
-    """Plain values that tell a source from others; of a clip not its every byte."""
+    """Plain values that identify a source: for a clip its name, size and modification time."""
     if isinstance(source, SyntheticOptions):
         picture = file_sha256(source.image) if source.image else None
         return [dataclasses.asdict(source), picture]

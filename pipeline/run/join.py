@@ -16,9 +16,9 @@ from pipeline.run.segments import TakenSegments
 
 
 def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str]:
-    """Make the whole clip's files of those of its segments; returns notes for the report.
+    """Join the files of all segments; returns notes for the report.
 
-    Raises PipelineError where they cannot be joined, or do not read back as they should.
+    Raises PipelineError if they cannot be joined, or if the result fails its check.
     """
     config, journal, beat = run.config, run.journal, run.beat(Step.JOIN)
     info, finished = source.info, run.journal.finished
@@ -51,22 +51,22 @@ def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str
 
 
 def _notes_on_size(info: VideoInfo, faults: SourceFaults) -> list[str]:
-    """What became of pictures that are not of the clip's size."""
+    """A note on frames of another size than the clip's."""
     if not faults.resized_frames:
         return []
     width, height = info.size_wh
     return [
-        f"the size of the picture changes: {faults.resized_frames} frames of another size were "
+        f"the frame size changes: {faults.resized_frames} frames of another size were "
         f"scaled to {width}x{height}"
     ]
 
 
 def _notes_on_length(source: FrameSource, num_frames: int) -> list[str]:
-    """What a clip that was cut off claims to hold beyond what could be read."""
+    """A note if the header claims more frames than could be read."""
     claimed, timeline = source.info.num_frames_header, source.timeline
     if claimed and timeline:
-        # Neither frames that an edit list hides are missing, nor those that were never recorded.
+        # Frames hidden by an edit list, or never recorded, are not missing.
         claimed = timeline.num_frames if timeline.is_complete else claimed - timeline.num_hidden
     if claimed and claimed > num_frames:
-        return [f"the clip claims {claimed} frames, {num_frames} could be read"]
+        return [f"the header claims {claimed} frames, {num_frames} could be read"]
     return []

@@ -1,6 +1,6 @@
-"""The files that a run leaves: whether there is room for them, and how they get their names.
+"""The output files of a run: their names, free space, and moving them into place.
 
-Imports nothing heavy: what is in the way is told before anything is loaded.
+Imports nothing heavy: an existing output is reported before libraries are loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.media.frame import VideoInfo  # At run time it would load FFmpeg.
 
 ANNOTATED_NAMES = ("annotated.mp4", "annotated.jpg", "annotated.png")
-"""Of a clip, and of a picture; a result has one of them."""
+"""The annotated file of a clip, or of a picture; a result has one of them."""
 DETECTIONS_NAME = "detections.jsonl"
 TRUTH_NAME = "truth.jsonl"
 REPORT_JSON_NAME = "report.json"
@@ -36,22 +36,22 @@ OUTPUT_NAMES = (
 )
 
 REPORT_VERSION = 2
-"""Of the format of report.json, as `schema_version` there: see docs/schemas/. Version 1 had no
-`output.detections_version`; it is read too."""
+"""Format version of report.json, its `schema_version`: see docs/schemas/. Version 1, without
+`output.detections_version`, is read too."""
 DETECTIONS_VERSION = 1
 BATCH_VERSION = 1
 
 _LEAST_BITS_PER_PIXEL = 0.005
-"""What still scenes need at the default quality; most footage needs ten times as much."""
+"""The bit rate of still scenes at the default quality; most footage needs ten times as much."""
 
 
 def annotated_name(info: VideoInfo) -> str:
-    """Of the annotated file of such a source."""
+    """The name of the annotated file of a source."""
     return f"annotated{info.annotated_suffix}"
 
 
 def require_free_output(config: ProcessConfig) -> None:
-    """Raises InputError for what is there and may not be replaced, UsageError for the input."""
+    """Raise InputError if an output may not be replaced, UsageError if it is the input."""
     if not config.overwrite and (version := _newer_version(config.output_dir)):
         raise InputError(
             f"{config.output_dir / REPORT_JSON_NAME} has format version {version}, this program "
@@ -61,7 +61,7 @@ def require_free_output(config: ProcessConfig) -> None:
         target = config.output_dir / name
         if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
             raise UsageError(
-                f"{config.source} is both the input and the output: choose another folder"
+                f"{config.source} is both input and output: choose another output folder"
             )
         if target.exists() and not config.overwrite:
             raise InputError(f"{target} exists already: --overwrite replaces it")
@@ -70,7 +70,7 @@ def require_free_output(config: ProcessConfig) -> None:
 
 
 def _newer_version(output_dir: Path) -> int | None:
-    """The format version of a report that a later version of this program wrote; else None."""
+    """The format version of a report by a later version of this program; else None."""
     try:
         version = json.loads((output_dir / REPORT_JSON_NAME).read_text(encoding="utf-8"))[
             "schema_version"
@@ -81,9 +81,9 @@ def _newer_version(output_dir: Path) -> int | None:
 
 
 def finished_report(output_dir: Path, key: str | None = None) -> dict[str, Any] | None:
-    """The report of a result that is all there and was asked for by this key; else None.
+    """The report of a complete result with this key; else None.
 
-    key: None takes any.
+    key: a result key; None accepts all.
     """
     if is_publishing(output_dir):
         return None
@@ -118,11 +118,10 @@ def is_complete(
 def require_space(
     config: ProcessConfig, info: VideoInfo, kept_bytes: int = 0, share_kept: float = 0.0
 ) -> None:
-    """Raise InputError where the result cannot fit; where it might not, the run may try.
+    """Raise InputError if the result certainly does not fit on the disk.
 
-    The segments and the result made of them are on the disk at the same time. Of those that an
-    interrupted run has kept, so many bytes that are so large a share of all, only the copy in the
-    result needs room.
+    The segments and the result are on the disk at the same time. Segments of an interrupted run
+    (kept_bytes, which are share_kept of the clip) need space for their copy in the result only.
     """
     counts = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
     pixels = info.size_wh[0] * info.size_wh[1] * min(counts, default=0) * (1 - share_kept)
@@ -130,8 +129,8 @@ def require_space(
     free = shutil.disk_usage(config.output_dir).free
     if free < least:
         raise InputError(
-            f"{config.output_dir}: {free / 1e6:.0f} MB are free, and the result needs "
-            f"{least / 1e6:.0f} MB at the very least: make room, or choose another folder"
+            f"{config.output_dir}: {free / 1e6:.0f} MB are free, but the result needs "
+            f"at least {least / 1e6:.0f} MB: make room, or choose another folder"
         )
 
 

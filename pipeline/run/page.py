@@ -1,4 +1,4 @@
-"""A template of this package and what was measured -> an HTML page."""
+"""A template of this package and values -> an HTML page."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pipeline.core.errors import ModelError
 from pipeline.core.text import counted, duration, printable
 
 _SETTINGS_VERSION = 1
-"""Of the environment that templates are compiled in: raise it with each change there."""
+"""The version of the template environment: raise it with each change to that."""
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Fill in a template, named by its path inside the package."""
+    """Render a template, given by its path inside the package."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline", "."),
         autoescape=True,
@@ -35,16 +35,15 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def _shown(value: object) -> object:
-    """Names and metadata of files may hold what no page should; markup is ours."""
+    """Escape plain text, which may come from hostile files; markup is trusted."""
     return printable(value) if type(value) is str else value
 
 
 class _CompiledTemplates(jinja2.BytecodeCache):
-    """Compiled once, which takes twenty times as long as filling in; anew each time where the
-    cache folder cannot be written.
+    """Keeps compiled templates in the cache folder, if that can be written.
 
-    Jinja's own cache takes a damaged file for code, and knows nothing of the settings above:
-    here a digest stands before it.
+    Compiling takes twenty times as long as rendering. Jinja's own cache runs damaged files and
+    ignores the settings above; here each file begins with a digest of both.
     """
 
     def load_bytecode(self, bucket: Bucket) -> None:

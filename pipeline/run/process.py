@@ -75,14 +75,14 @@ def process_video(
 ) -> Report:
     """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
 
-    For the synthetic scene also truth.jsonl; a model that knows its things is judged by it.
-    Nothing appears under a final name before it is complete and was checked. Raises
-    PipelineError, Interrupted for a KeyboardInterrupt, and what on_progress raises as it is; then
-    nothing of the run is left but the segments that are done, from which the same run goes on.
+    For the synthetic scene also truth.jsonl; a model of its classes is evaluated on it. Files
+    appear under their final names only when they are complete and checked. Raises PipelineError,
+    Interrupted for a KeyboardInterrupt, and exceptions of on_progress unchanged; the finished
+    segments are then kept, and the same run resumes from them.
 
-    position: is told where the work is, for another process that watches it.
-    models: keeps the model for the next run that is given the same. executor: who works on the
-    segments; None opens what the config asks for, for this run.
+    position: receives the current step and frame, for a supervising process.
+    models: keeps the model loaded for the next run.
+    executor: processes the segments; None opens that of the config for this run.
     """
     if models is None:
         with Models() as own:
@@ -122,7 +122,7 @@ def _process_clip(
                 if is_disk_full(error, config.output_dir):
                     error = _disk_full(config, journal, frames.latest)
                 if isinstance(error, SourceChanged):
-                    journal.discard()  # They are of a clip that is no more.
+                    journal.discard()  # They belong to the clip before its change.
                 if kept := what_is_kept(journal):
                     error.args = (f"{error.args[0]}; {kept}",)
                 if error is cause:
@@ -136,7 +136,7 @@ def _process_clip(
 
 
 class _LatestFrames:
-    """Passes progress on, and keeps the latest that was made with frames."""
+    """Forwards progress, and keeps the latest value of the stage "frames"."""
 
     def __init__(self, on_progress: ProgressCallback) -> None:
         self.latest: Progress | None = None
@@ -149,9 +149,9 @@ class _LatestFrames:
 
 
 def _disk_full(config: ProcessConfig, journal: Journal, frames: Progress | None) -> InputError:
-    """The need follows from what the frames done so far take; else from the size of the source.
+    """The space needed is estimated from the frames so far, else from the size of the source.
 
-    Segments and the result made of them are on the disk at the same time.
+    The segments and the result are on the disk at the same time.
     """
     kept, passing = journal.num_bytes, num_bytes_in([journal.making, journal.finished])
     if frames is not None and frames.done:
@@ -164,7 +164,7 @@ def _disk_full(config: ProcessConfig, journal: Journal, frames: Progress | None)
 
 
 def _process(run: RunContext, notes: list[str], started: float) -> Report:
-    """The phases of a run. notes: what is found on the way is added to them."""
+    """The phases of a run. notes: notes of the phases are appended."""
     config, journal = run.config, run.journal
     clip, selection, scan = _open(run)
     with contextlib.closing(clip.source), run.position.failures_told():
@@ -215,7 +215,7 @@ def _process(run: RunContext, notes: list[str], started: float) -> Report:
 
 
 def _require_room(run: RunContext, info: VideoInfo, key: str, num_segments: int) -> None:
-    """Raise InputError where the output cannot be written, or what is there may not be replaced."""
+    """Raise InputError if the output cannot be written, or exists and may not be replaced."""
     config, journal = run.config, run.journal
     if not (journal.publishing and journal.matches(key)):
         require_free_output(config)
@@ -227,7 +227,7 @@ def _require_room(run: RunContext, info: VideoInfo, key: str, num_segments: int)
 
 
 def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
-    """Note what of a clip is not carried. Raises UsageError for options that a picture has not."""
+    """Note what is not kept of a clip. Raises UsageError for options that pictures do not have."""
     if source.info.is_picture:
         require_picture_options(config)
     elif config.clip is not None:
@@ -318,7 +318,7 @@ def _judged(
     class_ids: frozenset[int] | None,
     finished: Path,
 ) -> Judgement | None:
-    """None where the truth is not known, or the model knows other things."""
+    """The accuracy; None without ground truth, or if the model has other classes."""
     if config.scene is None or prepared.layout.class_names != CLASS_NAMES:
         return None
     return judge(finished / DETECTIONS_NAME, finished / TRUTH_NAME, class_ids)

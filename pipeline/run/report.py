@@ -1,4 +1,4 @@
-"""What was measured -> report.json and report.html."""
+"""Measurements -> report.json and report.html."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ from pipeline.synthetic.judge import LEAST_IOU, Judgement
 
 BETWEEN_STEPS, OTHER_THREADS = "between steps", "other threads"
 MOST_OTHER_THREADS = 0.05
-"""The share of the CPU time from which on a warning tells of it."""
+"""The share of the CPU time above which a warning is shown."""
 _LEAST_OTHER_SECONDS = 0.25
-"""Of a run of a few frames, what threads do at its beginning is a large share of little."""
+"""Below this, the share is not meaningful: start-up dominates runs of a few frames."""
 
 _NUM_SPEED_POINTS = 120
 _LEAST_SLICE_SECONDS = 0.5
 
 Report = dict[str, Any]
-"""Plain values, as they stand in report.json."""
+"""Plain values, as in report.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """The run's wall time, cut into what comes after each other."""
+    """The wall time of the run, split into consecutive phases."""
 
     prepare_seconds: float
     frames_seconds: float
@@ -66,13 +66,14 @@ class Phases:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinishedRun:
-    """What a run asked for, and what came of it.
+    """A request for a result, and its outcome.
 
-    result_key: tells what was asked for from all else.
+    result_key: identifies the request.
     stats: measured on all segments together.
-    executor: where the segments were worked on, as plain values; cores: with how many, each.
+    executor: where the segments were processed, as plain values.
+    cores: cores per segment.
     encoder: how the annotated file was encoded, as plain values.
-    judgement: None where the truth is not known.
+    judgement: None without ground truth.
     """
 
     config: ProcessConfig
@@ -91,7 +92,7 @@ class FinishedRun:
 
 
 def build_report(run: FinishedRun) -> Report:
-    """All facts and figures of a finished run."""
+    """The report of a finished run."""
     stats, taken = run.stats, run.taken
     steps = step_times(stats, run.cores, run.encoder["threads"], taken.at_once)
     return {
@@ -229,7 +230,7 @@ def _truth(judgement: Judgement) -> dict[str, Any]:
 
 
 def precision_note(quantization: Quantization | None) -> str | None:
-    """What is known of the accuracy of a quantised model; None for one in float."""
+    """A note on the accuracy of a quantised model; None for a float model."""
     if quantization is None:
         return None
     if quantization.accuracy is None:
@@ -248,7 +249,7 @@ def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
     pictures: frames of the result, as data: URLs.
     """
     (folder / REPORT_JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    # Only here: what comes before the first frame need not wait for it.
+    # Imported here, to keep the time before the first frame short.
     from pipeline.run.page import render_page
 
     page = render_page("run/report.html.jinja", r=report, pictures=pictures)
@@ -258,12 +259,12 @@ def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
 def step_times(
     stats: RunStats, cores: int, encoder_threads: int, workers: int
 ) -> list[dict[str, Any]]:
-    """What each step costs, in the order of the flow, in milliseconds per frame.
+    """The cost of each step, in the order of the flow, in milliseconds per frame.
 
-    alone_fps is what the step would allow if it had the machine for itself: a step on one
-    thread a core, the model all cores, and that so many times. All CPU time of the process is in
-    one of the rows; the last two have what the two threads of the loop do between the steps, and
-    what all threads that are not of this program do.
+    alone_fps: the throughput of the step if it had the machine to itself: one core for a step on
+    one thread, all cores for the model, times the segments at once. The rows add up to the CPU
+    time of the process; the last two are the time of the two threads of the loop between the
+    steps, and that of all threads that do not belong to this program.
     """
     producer, consumer, frames = stats.producer, stats.consumer, stats.num_frames
     threads_cpu = {name: stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN}
@@ -326,29 +327,29 @@ def _most_first(seconds: dict[str, float]) -> list[tuple[str, float]]:
 
 
 def other_threads_cpu_seconds(stats: RunStats) -> float:
-    """CPU time of threads that do not work on frames: of a host program, or of a library."""
+    """CPU time of threads that do not work on frames: of a host program or a library."""
     return sum(stats.thread_cpu_seconds.values()) - sum(
         stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN
     )
 
 
 def other_threads_warning(stats: RunStats) -> str | None:
-    """What to say where threads that do not work on frames took much of the CPU time."""
+    """A warning if threads that do not work on frames used much CPU time; else None."""
     seconds = other_threads_cpu_seconds(stats)
     share = seconds / (stats.frames_cpu_seconds or 1.0)
     if share <= MOST_OTHER_THREADS or seconds < _LEAST_OTHER_SECONDS:
         return None
     others = [name for name, _ in _most_first(stats.thread_cpu_seconds) if name not in KNOWN]
     return (
-        f"{100 * share:.0f}% of the CPU time went to threads of this process that do not work on "
-        f"frames ({', '.join(others[:3])}): see cpu_threads in {REPORT_JSON_NAME}"
+        f"{100 * share:.0f}% of the CPU time was used by threads of this process that do not work "
+        f"on frames ({', '.join(others[:3])}): see cpu_threads in {REPORT_JSON_NAME}"
     )
 
 
 def thread_times(stats: RunStats) -> dict[str, dict[str, float]]:
-    """Where the wall time of the two threads of the pipeline went, in seconds.
+    """The wall time of the two threads of the loop by step and wait, in seconds.
 
-    The parts of each add up to the time that the frames took.
+    The parts of each add up to the time of the frames.
     """
     producer, consumer = stats.producer, stats.consumer
     named: dict[str, dict[str, StepClock]] = {
@@ -374,7 +375,7 @@ def thread_times(stats: RunStats) -> dict[str, dict[str, float]]:
 
 
 def _bottleneck(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """The step that would stay the slowest if every one had the machine for itself."""
+    """The step that would be the slowest if each had the machine to itself."""
     ranked = sorted(
         (step for step in steps if step["alone_fps"] is not None),
         key=lambda step: float(step["alone_fps"]),
@@ -391,7 +392,7 @@ def _bottleneck(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _speed_over_time(stats: RunStats) -> list[dict[str, float]]:
-    """Frames per second and detections per frame, over equal slices of the time."""
+    """Frames per second and detections per frame, in equal time slices."""
     finished, detections = np.asarray(stats.finished_seconds), stats.detections_per_frame
     end = float(finished.max())
     num_points = min(_NUM_SPEED_POINTS, max(1, int(end / _LEAST_SLICE_SECONDS)))

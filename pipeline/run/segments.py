@@ -1,4 +1,4 @@
-"""All segments of a clip, done by an executor or by an earlier run that was interrupted."""
+"""All segments of a clip, processed by an executor or resumed from an interrupted run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.run.context import RunContext
 
 @dataclass(frozen=True, slots=True)
 class TakenSegments:
-    """The segments of a clip, all done.
+    """The finished segments of a clip.
 
-    reused: the numbers of those that an earlier run had done.
-    began_seconds: when each began, counted from the first, as if this run and those before it
-        had been one.
+    reused: the numbers of those resumed from an interrupted run.
+    began_seconds: the start of each, relative to the first, as if this run and the interrupted
+        ones had been one.
     """
 
     manifests: list[Manifest]
@@ -40,18 +40,18 @@ class TakenSegments:
 
     @property
     def seconds_reused(self) -> float:
-        """For how long frames were under way in earlier runs."""
+        """The time in which earlier runs processed frames."""
         return sum(self.manifests[number].stats.frames_wall_seconds for number in self.reused)
 
     @property
     def at_once(self) -> int:
-        """How many segments were worked on at the same time, at the most."""
+        """The largest number of segments processed at the same time."""
         begins, ends = sorted(self.began_seconds), sorted(self._done_seconds)
         return max(n - bisect_right(ends, begin) for n, begin in enumerate(begins, 1))
 
     @property
     def busy_seconds(self) -> float:
-        """For how long at least one segment was worked on."""
+        """The time in which at least one segment was processed."""
         busy, until = 0.0, 0.0
         for begin, end in sorted(zip(self.began_seconds, self._done_seconds, strict=True)):
             busy += max(0.0, end - max(begin, until))
@@ -71,7 +71,7 @@ class TakenSegments:
 
     @property
     def was_cut(self) -> bool:
-        """Whether there may be more frames than were asked for."""
+        """Whether the clip may have more frames than were requested."""
         return not self.manifests[-1].ended
 
     @property
@@ -79,21 +79,21 @@ class TakenSegments:
         return [picture for manifest in self.manifests for picture in manifest.pictures]
 
     def stats(self) -> RunStats:
-        """What was measured on all segments, added up."""
+        """The measurements of all segments, added up."""
         stats = RunStats()
         for manifest, began_seconds in zip(self.manifests, self.began_seconds, strict=True):
             stats.add(manifest.stats, began_seconds)
         return stats
 
     def faults(self) -> SourceFaults:
-        """What was mended or skipped in all segments, added up."""
+        """The faults of all segments, added up."""
         faults = SourceFaults()
         for manifest in self.manifests:
             faults.add(manifest.faults)
         return faults
 
     def times(self, time_base: Fraction) -> dict[int, Fraction]:
-        """When some frames of the clip are shown, in seconds, by their numbers."""
+        """The times of some frames of the clip, in seconds, by their indices."""
         begins = itertools.accumulate((m.num_frames for m in self.manifests), initial=0)
         return {
             begin + index: pts * time_base
@@ -105,7 +105,7 @@ class TakenSegments:
 def take_segments(
     run: RunContext, clip: OpenClip, settings: RunSettings, segments: Sequence[Segment]
 ) -> TakenSegments:
-    """Have every segment done that is not yet. Raises PipelineError."""
+    """Process all segments that are not finished. Raises PipelineError."""
     ledger = _Ledger(run, clip.source.info)
     started = time.perf_counter()
     tasks = ledger.tasks(settings, segments)
@@ -118,7 +118,7 @@ def take_segments(
 
 
 class _Ledger:
-    """Which segments are done, by this run or an earlier one, and which are to be done."""
+    """The segments that are finished, by this run or an earlier one, and those to process."""
 
     def __init__(self, run: RunContext, info: VideoInfo) -> None:
         self._run = run
@@ -130,7 +130,7 @@ class _Ledger:
         self._expected = min((n for n in counts if n is not None), default=None)
 
     def tasks(self, settings: RunSettings, segments: Sequence[Segment]) -> Iterator[SegmentTask]:
-        """A task for each segment that no earlier run has done."""
+        """A task for each segment that is not finished."""
         wanted, info = settings.config.num_frames, self._info
         for segment in segments:
             left = None if wanted is None else wanted - self._num_frames
@@ -152,13 +152,13 @@ class _Ledger:
             )
 
     def add(self, number: int, manifest: Manifest, seconds: float) -> None:
-        """Note a segment that was done now, so many seconds after the first began."""
+        """Record a segment that finished now, so many seconds after the start of the first."""
         self._done[number] = manifest
         self._num_frames += manifest.num_frames
         self._arrived_seconds[number] = seconds
 
     def report_frames(self, number: int) -> None:
-        """Report the progress of so many frames more."""
+        """Report progress by so many frames."""
         self._num_frames_reported += number
         self._run.on_progress(Progress("frames", self._num_frames_reported, self._expected))
 
@@ -170,7 +170,7 @@ class _Ledger:
         )
 
     def _began_seconds(self) -> list[float]:
-        """When each segment began: reused ones come first, one after the other."""
+        """The start of each segment; resumed ones come first, one after the other."""
         began, before_seconds = {}, 0.0
         for number in sorted(self._done.keys() - self._arrived_seconds.keys()):
             began[number] = before_seconds
@@ -182,14 +182,14 @@ class _Ledger:
 
 
 def _first_index(segment: Segment, info: VideoInfo) -> int:
-    """About how many frames come before a segment."""
+    """The approximate number of frames before a segment."""
     if segment.start_pts is None or not info.frame_rate:
         return 0
     return max(0, round((segment.start_pts - info.start_pts) * info.time_base * info.frame_rate))
 
 
 def _kept(journal: Journal, number: int) -> Manifest | None:
-    """What an earlier run found of a segment; None if it has to be done."""
+    """The manifest of a finished segment; None if it must be processed."""
     if not journal.has(number):
         return None
     try:
