@@ -41,7 +41,7 @@ from pipeline.inference.models import Models
 from pipeline.measure.sizing import Costs
 from pipeline.media.cut import plan_clip
 from pipeline.media.frame import Segment
-from pipeline.media.mux import mux, verify
+from pipeline.media.mux import SourceStreams, mux, verify
 from pipeline.media.scan import scan_clip
 from pipeline.run.process import process_video
 
@@ -186,7 +186,7 @@ def plan(path: Path) -> tuple[Segment, ...]:
 def join(source: Path, pieces: Sequence[Path], num_frames: Sequence[int]) -> None:
     """What a run does when all segments of a clip are done."""
     target = source.with_name("joined.mp4")
-    mux(pieces, source, target)
+    mux(pieces, target, SourceStreams(source))
     with av.open(str(target)) as made:
         stream = made.streams.video[0]
         assert stream.time_base is not None

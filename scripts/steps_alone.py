@@ -99,9 +99,7 @@ class StepsAlone:
             return detections_from(
                 self._candidates[frame.index],
                 self._box,
-                confidence_threshold=DETECT.confidence_threshold,
-                iou_threshold=DETECT.iou_threshold,
-                max_detections=DETECT.max_detections,
+                DETECT,
             )
 
         threshold = DETECT.confidence_threshold

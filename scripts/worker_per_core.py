@@ -124,9 +124,7 @@ def _annotate(
         detections = detections_from(
             prepared.select_candidates(heads, _DETECT.confidence_threshold),
             box,
-            confidence_threshold=_DETECT.confidence_threshold,
-            iou_threshold=_DETECT.iou_threshold,
-            max_detections=_DETECT.max_detections,
+            _DETECT,
         )
         image = annotator(frame.image, detections)
         encoder.encode(image, frame.pts, frame.duration, frame.time_base)

@@ -14,7 +14,7 @@ from pipeline.core.config import CODECS, MOST_CRF, PRESETS, EncodeOptions
 from pipeline.core.errors import EncodeError, InputError, UsageError
 from pipeline.core.machine import thread_ids
 from pipeline.frames.encode import VideoEncoder, encoder_settings, require_decodable
-from pipeline.media.mux import mux, verify
+from pipeline.media.mux import SourceStreams, mux, verify
 from tests.conftest import gray, info_of, process, write_clip
 from tests.test_media import damage_packets
 
@@ -236,10 +236,10 @@ def test_the_check_finds_a_file_without_a_picture(tmp_path: Path) -> None:
 def test_joining_with_a_source_that_is_gone_says_so(tmp_path: Path) -> None:
     video = clip_of(tmp_path / "video.mp4", 5)
     with pytest.raises(InputError, match=r"gone\.mp4: no such file"):
-        mux([video], tmp_path / "gone.mp4", tmp_path / "target.mp4")
+        mux([video], tmp_path / "target.mp4", SourceStreams(tmp_path / "gone.mp4"))
 
 
 def test_joining_into_a_folder_that_is_gone_is_an_encode_error(tmp_path: Path) -> None:
     video = clip_of(tmp_path / "video.mp4", 5)
     with pytest.raises(EncodeError, match=r"target\.mp4 could not be written"):
-        mux([video], None, tmp_path / "gone" / "target.mp4")
+        mux([video], tmp_path / "gone" / "target.mp4")

@@ -21,7 +21,7 @@ from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from pipeline.core.boxes import Detections
-from pipeline.core.config import InferOptions
+from pipeline.core.config import DetectOptions, InferOptions
 from pipeline.core.errors import ModelError
 from pipeline.core.progress import Progress, no_progress
 from pipeline.inference.openvino import compile_model
@@ -56,7 +56,7 @@ CONVERT_IN_A_FRESH_PROCESS = """
 import sys
 from pathlib import Path
 from pipeline.inference.openvino import compile_model
-from pipeline.core.config import InferOptions
+from pipeline.core.config import DetectOptions, InferOptions
 from pipeline.model.prepare import prepare_model
 stages = []
 prepared = prepare_model(
@@ -183,9 +183,7 @@ def detections_of(prepared: PreparedModel) -> Detections:
     return detections_from(
         prepared.select_candidates(heads_of(prepared), 0.3),
         letterbox(WIDE, prepared.input_wh),
-        confidence_threshold=0.3,
-        iou_threshold=0.45,
-        max_detections=40,
+        DetectOptions(confidence_threshold=0.3, iou_threshold=0.45, max_detections=40),
     )
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
+from pipeline.core.config import DetectOptions
 from pipeline.model.heads import HeadConvolution, HeadLayout
 from pipeline.model.letterbox import Letterbox, letterbox
 from pipeline.model.postprocess import class_aware_nms, detections_from, select_candidates
@@ -52,11 +53,17 @@ def put(heads: Heads, head: int, row: int, column: int, anchor: int, logits: lis
     heads[head][row, column, start : start + LAYOUT.num_values] = logits
 
 
-def detect(heads: Heads, box: Letterbox = BOX, **options: Any) -> Detections:
-    settings = {"confidence_threshold": 0.25, "iou_threshold": 0.45, "max_detections": 300}
-    settings |= options
-    candidates = select_candidates(heads, LAYOUT, settings["confidence_threshold"])
-    return detections_from(candidates, box, **settings)  # type: ignore[arg-type]
+def detect(
+    heads: Heads,
+    box: Letterbox = BOX,
+    class_ids: frozenset[int] | None = None,
+    multi_label: bool = False,
+    **asked: Any,
+) -> Detections:
+    usual = {"confidence_threshold": 0.25, "iou_threshold": 0.45, "max_detections": 300}
+    options = DetectOptions(**{**usual, **asked})
+    candidates = select_candidates(heads, LAYOUT, options.confidence_threshold)
+    return detections_from(candidates, box, options, class_ids, multi_label=multi_label)
 
 
 def sigmoid(x: float) -> float:
@@ -291,7 +298,9 @@ def test_what_was_selected_does_not_change_with_the_heads_it_came_from() -> None
     for head in heads:
         head.fill(50.0)
     found = detections_from(
-        candidates, BOX, confidence_threshold=0.25, iou_threshold=0.45, max_detections=300
+        candidates,
+        BOX,
+        DetectOptions(confidence_threshold=0.25, iou_threshold=0.45, max_detections=300),
     )
     assert_same(found, expected)
 

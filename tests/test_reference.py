@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.boxes import Detections
-from pipeline.core.config import EncodeOptions, InferOptions, SyntheticOptions
+from pipeline.core.config import DetectOptions, EncodeOptions, InferOptions, SyntheticOptions
 from pipeline.core.progress import no_progress
 from pipeline.inference.engine import Heads, Pool
 from pipeline.inference.openvino import load_engine
@@ -143,9 +143,7 @@ def detect(pictures: list[Path]) -> dict[str, list[Box]]:
         found[pictures[frame.index].name] = detections_from(
             prepared.select_candidates(heads, 0.25),
             boxes[frame.index],
-            confidence_threshold=0.25,
-            iou_threshold=0.45,
-            max_detections=1000,
+            DetectOptions(confidence_threshold=0.25, iou_threshold=0.45, max_detections=1000),
         )
 
     pool: Pool[Frame] = load_engine(prepared, FLOAT32).open_pool(done, errors.append)

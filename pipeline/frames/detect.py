@@ -313,15 +313,8 @@ class ModelDetections:
 
     def detections_of(self, frame: Frame, candidates: Candidates | None) -> Detections:
         """The boxes of a frame of those candidates, in its pixels."""
-        options = self._settings.options
-        return detections_from(
-            candidates,
-            self._box,
-            confidence_threshold=options.confidence_threshold,
-            iou_threshold=options.iou_threshold,
-            max_detections=options.max_detections,
-            class_ids=self._settings.class_ids,
-        )
+        settings = self._settings
+        return detections_from(candidates, self._box, settings.options, settings.class_ids)
 
     def _next_arrival(self) -> _Inferred | _NotInferred | _End | _Failure:
         """Wait for what comes next. Raises InferenceError if the model has hung.

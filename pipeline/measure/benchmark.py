@@ -36,7 +36,7 @@ from pipeline.measure.agreement import agreement
 from pipeline.measure.own_process import ModelJob, ModelSpeed, in_own_process, measure_model
 from pipeline.model.compiled import core
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
-from pipeline.model.prepare import prepare_model
+from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.preprocess import Preprocessor
 from pipeline.model.weights import find_weights
 from pipeline.synthetic.source import SyntheticSource
@@ -157,7 +157,7 @@ def benchmark(
                 except (PipelineError, RuntimeError) as error:
                     row.status, row.reason = FAILED, reason_of(error)
         on_progress(Progress("bench", total, total, unit="measurement"))
-    return _result(options, rows, weights, prepared.input_wh, num_inputs, list(devices), app_fps)
+    return _result(options, rows, prepared, num_inputs, list(devices), app_fps)
 
 
 def benchmark_app_fps(
@@ -224,8 +224,7 @@ def _int8_under_the_best(row: Row, rows: list[Row]) -> Variant:
 def _result(
     options: BenchOptions,
     rows: list[Row],
-    weights: Path,
-    input_wh: tuple[int, int],
+    prepared: PreparedModel,
     num_inputs: int,
     devices: list[str],
     app_fps: list[float],
@@ -246,11 +245,11 @@ def _result(
             "devices": devices,
         },
         "versions": {**versions(), **_torch_version(rows)},
-        "model": weights.name,
+        "model": prepared.weights.name,
         "frames": {
             "source": options.source.image.name if options.source.image else "synthetic",
             "size_wh": list(options.source.size_wh),
-            "input_wh": list(input_wh),
+            "input_wh": list(prepared.input_wh),
             "num_frames": options.num_frames,
             "num_rounds": options.num_rounds,
             "num_distinct": num_inputs,

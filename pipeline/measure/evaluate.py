@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core.boxes import Detections
 from pipeline.core.cache import NotKept
-from pipeline.core.config import InferOptions, ModelName
+from pipeline.core.config import DetectOptions, InferOptions, ModelName
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.machine import available_cores
@@ -36,9 +36,7 @@ from pipeline.model.quantize import Calibration, prepare_int8, record_accuracy
 from pipeline.model.weights import find_weights
 
 # The settings of YOLOv5's val.py.
-_CONFIDENCE_THRESHOLD = 0.001
-_IOU_THRESHOLD = 0.6
-_MAX_DETECTIONS = 300
+_DETECT = DetectOptions(confidence_threshold=0.001, iou_threshold=0.6, max_detections=300)
 
 Label = tuple[int, float, float, float, float]
 """Class, then centre, width and height as parts of the picture's."""
@@ -210,11 +208,9 @@ class _Judged:
 
         def done(path: Path, heads: Heads, _: float) -> None:
             found[path] = detections_from(
-                prepared.select_candidates(heads, _CONFIDENCE_THRESHOLD),
+                prepared.select_candidates(heads, _DETECT.confidence_threshold),
                 boxes[path],
-                confidence_threshold=_CONFIDENCE_THRESHOLD,
-                iou_threshold=_IOU_THRESHOLD,
-                max_detections=_MAX_DETECTIONS,
+                _DETECT,
                 multi_label=True,
             )
 
@@ -285,7 +281,7 @@ def _average_precision(
             }
         )
         judged = COCOeval_faster(labelled, labelled.loadRes(results), "bbox")
-        judged.params.maxDets = [1, 10, _MAX_DETECTIONS]
+        judged.params.maxDets = [1, 10, _DETECT.max_detections]
         judged.params.catIds = classes
         judged.evaluate()
         judged.accumulate()

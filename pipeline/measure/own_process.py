@@ -115,9 +115,7 @@ def measure_model(job: ModelJob) -> ModelSpeed:
         found[index] = detections_from(
             prepared.select_candidates(heads, _DETECT.confidence_threshold),
             box,
-            confidence_threshold=_DETECT.confidence_threshold,
-            iou_threshold=_DETECT.iou_threshold,
-            max_detections=_DETECT.max_detections,
+            _DETECT,
         )
 
     pool: Pool[int]

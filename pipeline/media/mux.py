@@ -8,6 +8,7 @@ import itertools
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +23,14 @@ from pipeline.core.position import Beat, no_beat
 from pipeline.media.container import exact, open_input
 from pipeline.media.metadata import carry_metadata
 from pipeline.media.picture_track import picture_track
-from pipeline.media.streams import Converter, add_streams, converted, damage, plan_streams
+from pipeline.media.streams import (
+    Converter,
+    TimedPacket,
+    add_streams,
+    converted,
+    damage,
+    plan_streams,
+)
 from pipeline.media.timeline import Clock, PacketClock, Timeline
 
 _MOST_APART_SECONDS = 60
@@ -32,50 +40,54 @@ _REFUSALS = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
 """What the muxer raises for packets that it does not take."""
 
 
+@dataclass(frozen=True, slots=True)
+class SourceStreams:
+    """The file whose other streams go beside the video.
+
+    timeline: how its times become those of the result; None leaves them.
+    end_seconds: where its streams are cut off, if the video was; None takes all.
+    """
+
+    path: Path
+    limits: LimitOptions = DEFAULT_LIMITS
+    timeline: Timeline | None = None
+    end_seconds: float | None = None
+
+
 def mux(
     videos: Sequence[Path],
-    source: Path | None,
     target: Path,
-    end_seconds: float | None = None,
-    limits: LimitOptions = DEFAULT_LIMITS,
+    source: SourceStreams | None = None,
     beat: Beat = no_beat,
-    timeline: Timeline | None = None,
 ) -> list[str]:
     """Copy the video track, and what MP4 can carry of the source's others, into an MP4 file.
 
     videos: the track in pieces that follow each other, all from the same encoder.
-    end_seconds: where the other streams are cut off too, if the video was; None takes all.
-    timeline: how the times of the source become those of the result; None leaves them.
     Packets are copied as they are, or encoded, as planned in streams.py. The index goes to the
     front, so that a player can start before it has the whole file. Where MP4 turns out not to take
     what was planned, the video is written alone. Returns a note for every stream that is damaged
     or left out. Raises EncodeError if the file cannot be written.
     """
     try:
-        return _mux(videos, source, target, end_seconds, limits, beat, timeline)
+        return _mux(videos, target, source, beat)
     except EncodeError as error:
         if source is None or not isinstance(error.__cause__, _REFUSALS):
             raise
-        notes = _mux(videos, None, target, end_seconds, limits, beat, timeline)
+        notes = _mux(videos, target, None, beat)
         reason = getattr(error.__cause__, "strerror", None) or reason_of(error.__cause__)
         return [*notes, f"sound and all other streams were left out: MP4 refused them ({reason})"]
 
 
 def _mux(
-    videos: Sequence[Path],
-    source: Path | None,
-    target: Path,
-    end_seconds: float | None,
-    limits: LimitOptions,
-    beat: Beat,
-    timeline: Timeline | None,
+    videos: Sequence[Path], target: Path, source: SourceStreams | None, beat: Beat
 ) -> list[str]:
     notes: list[str] = []
-    left_out = timeline.left_out if timeline else {}
     with contextlib.ExitStack() as inputs:
         try:
             first = inputs.enter_context(av.open(f"file:{videos[0]}"))
-            other = inputs.enter_context(open_input(source, limits)) if source is not None else None
+            other = None
+            if source is not None:
+                other = inputs.enter_context(open_input(source.path, source.limits))
             time_base = first.streams.video[0].time_base
             assert time_base is not None
             options = {"movflags": "faststart", "movie_timescale": str(time_base.denominator)}
@@ -84,13 +96,7 @@ def _mux(
                 sources = [_video_packets(first, videos[1:], video)]
                 converters: dict[int, Converter] = {}
                 if other is not None and source is not None:
-                    annotated, _ = picture_track(source, other)
-                    offset = timeline.offset_seconds if timeline else Fraction(0)
-                    carry_metadata(other, annotated, out, video, end_seconds, offset)
-                    plans = plan_streams(source, other, annotated, left_out)
-                    targets, converters = add_streams(out, other, plans, end_seconds)
-                    clocks = _clocks(other, targets, converters.keys(), timeline)
-                    packets = _packets(other, targets, clocks, notes, end_seconds)
+                    packets, converters = _add_others(out, video, other, source, notes)
                     sources.append(converted(packets, converters))
                 merged = heapq.merge(*sources, key=lambda item: item[0])
                 notes += _mux_packets(out, merged, beat, video)
@@ -99,6 +105,25 @@ def _mux(
         except (av.FFmpegError, ValueError) as error:
             raise EncodeError(f"{target.name} could not be written ({error})") from error
     return notes
+
+
+def _add_others(
+    out: OutputContainer,
+    video: VideoStream,
+    other: InputContainer,
+    source: SourceStreams,
+    notes: list[str],
+) -> tuple[Iterator[TimedPacket], dict[int, Converter]]:
+    """Add the source's other streams, with its tags and chapters; their packets are to come."""
+    timeline, end_seconds = source.timeline, source.end_seconds
+    annotated, _ = picture_track(source.path, other)
+    offset = timeline.offset_seconds if timeline else Fraction(0)
+    carry_metadata(other, annotated, out, video, end_seconds, offset)
+    left_out = timeline.left_out if timeline else {}
+    plans = plan_streams(source.path, other, annotated, left_out)
+    targets, converters = add_streams(out, other, plans, end_seconds)
+    clocks = _clocks(other, targets, converters.keys(), timeline)
+    return _packets(other, targets, clocks, notes, end_seconds), converters
 
 
 def verify(

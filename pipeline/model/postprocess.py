@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
+from pipeline.core.config import DetectOptions
 from pipeline.model.heads import HeadConvolution, HeadLayout
 from pipeline.model.letterbox import Letterbox
 
@@ -131,30 +132,30 @@ def _likely(logits: NDArray[np.float32], confidence_threshold: float) -> NDArray
 def detections_from(
     candidates: Candidates | None,
     letterbox: Letterbox,
-    *,
-    confidence_threshold: float,
-    iou_threshold: float,
-    max_detections: int,
+    options: DetectOptions,
     class_ids: frozenset[int] | None = None,
+    *,
     multi_label: bool = False,
 ) -> Detections:
     """Boxes of one frame in source pixels.
 
+    options: its classes are not looked at. class_ids: the classes to keep; None keeps all.
     multi_label: let one box stand for every class that passes, as YOLOv5's val.py does;
     otherwise for its best class, as detect.py does.
     """
     if candidates is None:
         return Detections.empty()
+    threshold = options.confidence_threshold
     probability = _sigmoid(candidates.logits)
     scores = probability[:, 5:] * probability[:, 4:5]
     if multi_label:
-        rows, class_id = np.nonzero(scores > confidence_threshold)
+        rows, class_id = np.nonzero(scores > threshold)
     else:
         rows, class_id = np.arange(len(scores)), scores.argmax(axis=1)
     confidence = scores[rows, class_id]
     # Those that pass come first.
     order = np.argsort(-confidence, kind="stable")
-    order = order[: np.count_nonzero(confidence > confidence_threshold)]
+    order = order[: np.count_nonzero(confidence > threshold)]
     if class_ids is not None:
         order = order[np.isin(class_id[order], list(class_ids))]
     order = order[:MAX_CANDIDATES]
@@ -162,7 +163,7 @@ def detections_from(
         return Detections.empty()
     rows, class_id, confidence = rows[order], class_id[order], confidence[order]
     xyxy = _decode_boxes(candidates.place[rows], probability[rows, :4])
-    kept = class_aware_nms(xyxy, class_id, iou_threshold, max_detections)
+    kept = class_aware_nms(xyxy, class_id, options.iou_threshold, options.max_detections)
     return Detections(letterbox.to_source(xyxy[kept]), confidence[kept], class_id[kept])
 
 

@@ -8,7 +8,7 @@ from pipeline.core.detection_lines import join_lines
 from pipeline.core.position import Step
 from pipeline.frames.segment import SegmentFiles
 from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
-from pipeline.media.mux import mux, verify
+from pipeline.media.mux import SourceStreams, mux, verify
 from pipeline.media.still import verify_picture
 from pipeline.run.context import RunContext
 from pipeline.run.outputs import DETECTIONS_NAME, TRUTH_NAME, annotated_name
@@ -30,15 +30,12 @@ def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str
         shutil.copyfile(parts[0].annotated, annotated)
         verify_picture(annotated, info)
     else:
-        notes += mux(
-            [part.annotated for part in parts if part.annotated.exists()],
-            config.clip,
-            annotated,
-            taken.end_seconds if taken.was_cut else None,
-            config.limits,
-            beat,
-            source.timeline,
-        )
+        others = None
+        if config.clip is not None:
+            end_seconds = taken.end_seconds if taken.was_cut else None
+            others = SourceStreams(config.clip, config.limits, source.timeline, end_seconds)
+        videos = [part.annotated for part in parts if part.annotated.exists()]
+        notes += mux(videos, annotated, others, beat)
         verify(annotated, taken.num_frames, taken.end_seconds, taken.times(info.time_base), beat)
     if not taken.was_cut:
         notes += _notes_on_length(source, taken.num_frames)
