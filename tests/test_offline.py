@@ -61,6 +61,7 @@ COMMANDS = {
     "configs": ["configs"],
 }
 FAST = ("process", "configs")
+SMALL = ["--imgsz", "128"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def environment(tmp_path: Path, cache: Path) -> dict[str, str]:
 
 def command_line(command: list[str], footage: Path, tmp_path: Path) -> list[str]:
     filled = [part.format(footage=footage, out=tmp_path / "out") for part in command]
-    weights = [] if command[0] == "configs" else ["--weights", str(DEMO)]
+    weights = [] if command[0] == "configs" else ["--weights", str(DEMO), *SMALL]
     output = ["--output-dir", str(tmp_path / "out")] if command[0] == "process" else []
     return [sys.executable, "-m", "pipeline", *filled, *weights, *output]
 
@@ -141,7 +142,7 @@ def test_no_library_opens_a_connection_behind_pythons_back(
     trace = ["strace", "-f", "-qq", "-e", calls, "-o", str(log)]
     if subprocess.run([*trace, "true"], capture_output=True).returncode:
         pytest.skip("needs the right to trace a process")
-    command = ["process", "--frames", "8", "--size", "320x192", "--precision", precision]
+    command = ["process", "--frames", "8", "--size", "160x96", "--precision", precision, *SMALL]
     command += ["--output-dir", str(tmp_path / "out")]
     settings = environment(tmp_path, tmp_path / "cache")
     run([*trace, sys.executable, "-m", "pipeline", *command], tmp_path, settings)
