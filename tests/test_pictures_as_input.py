@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from pipeline.cli.commands import main
 from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig
-from pipeline.core.errors import InputError, UsageError
+from pipeline.core.errors import InputError, Interrupted, UsageError
+from pipeline.core.progress import Progress
 from pipeline.inference.models import Models
+from pipeline.model.prepare import prepare_model
 from pipeline.run.process import process_video
 from tests.conftest import (
     CHECKPOINT,
@@ -222,6 +224,46 @@ def test_pictures_beside_clips_are_left_out_with_a_note(
     assert not Path("output/both/cover.png").exists()
     assert main(["process", "both/*.png", "--weights", str(tiny_weights)]) == 0
     assert Path("output/both/cover.png/annotated.png").is_file()
+
+
+def test_pictures_of_one_shape_share_the_model_in_whatever_order_they_are_named(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"{number}.png" for number in range(6)]
+    for number, name in enumerate(names):
+        cv2.imwrite(name, picture((96, 64) if number % 2 else (64, 96)))
+    prepared: list[tuple[int, int]] = []
+
+    def counted(weights: Path, source_wh: tuple[int, int], *rest: Any) -> Any:
+        prepared.append(source_wh)
+        return prepare_model(weights, source_wh, *rest)
+
+    monkeypatch.setattr("pipeline.inference.models.prepare_model", counted)
+    assert main(["process", *names, "--weights", str(tiny_weights), "--quiet"]) == 0
+    assert sorted(prepared) == [(64, 96), (96, 64)]
+    record = json.loads(Path("output/batch.json").read_text())
+    assert [clip["source"] for clip in record["clips"]] == names
+
+
+def test_a_picture_is_processed_again_after_an_interruption(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    path, out = tmp_path / "photo.png", tmp_path / "out"
+    cv2.imwrite(str(path), picture())
+    process(path, tmp_path / "clean", tiny_weights)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "frames":
+            raise KeyboardInterrupt
+
+    config = ProcessConfig(source=path, output_dir=out, weights=tiny_weights)
+    with pytest.raises(Interrupted):
+        process_video(config, interrupt)
+    assert not out.exists()
+    process_video(config)
+    for name in ("annotated.png", "detections.jsonl"):
+        assert (out / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
 
 
 def test_a_picture_that_is_none_is_refused(tmp_path: Path, tiny_weights: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.core.config import CODECS, EncodeOptions
 from pipeline.core.errors import EncodeError
+from pipeline.frames.decode import VideoReader
 from pipeline.frames.encode import VideoEncoder
 from pipeline.media.cut import plan_clip
 from pipeline.media.mux import verify
@@ -513,3 +514,14 @@ def test_sound_that_mp4_refuses_at_the_very_end_costs_no_run(
     report = process(clip, tmp_path / "out", tiny_weights)
     assert len(read_detections(tmp_path / "out")) == 20
     assert any("were left out: MP4 refused them" in note for note in report["output"]["notes"])
+
+
+@needs_ffmpeg
+def test_the_numbers_of_pictures_in_a_bare_dirac_stream_are_no_times(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.drc"
+    make = ("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=0.4")
+    subprocess.run([*make, "-c:v", "vc2", str(clip)], check=True, capture_output=True)
+    reader = VideoReader(clip)
+    times = [frame.pts * frame.time_base for frame in reader]
+    reader.close()
+    assert times == [Fraction(index, 25) for index in range(10)]

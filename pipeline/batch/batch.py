@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from pipeline.batch.clips import Clip
-from pipeline.batch.work import ProcessTogether, expected_frames
+from pipeline.batch.work import Expected, ProcessTogether, look_at_clips
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import (
     FolderInUse,
@@ -169,14 +169,14 @@ class Batch:
         started = time.perf_counter()
         missing = _missing_parents(clip.output_dir for clip in clips)
         try:
-            expected = self._expected_frames(clips, supervise, on_progress)
+            expected = self._look_at(clips, supervise, on_progress)
             worker.require_not_stopped()
             if self._config.cluster is not None:
                 try:
                     self._process_together(clips, expected, supervise, on_progress)
                 except WorkerDied:  # One of the clips did it; which, is told when it is its turn.
                     clips = [c for c in clips if self._results[c].status == "not reached"]
-                    expected = [None] * len(clips)
+                    expected = [Expected()] * len(clips)
                     self._process_in_turn(clips, expected, worker, on_progress)
             else:
                 self._process_in_turn(clips, expected, worker, on_progress)
@@ -197,12 +197,17 @@ class Batch:
     def _process_in_turn(
         self,
         clips: Sequence[Clip],
-        expected: Sequence[int | None],
+        expected: Sequence[Expected],
         worker: ClipWorker,
         on_progress: ProgressCallback,
     ) -> None:
-        done, ahead = 0, sum(count or 0 for count in expected)
-        for number, (clip, count) in enumerate(zip(clips, expected, strict=True), 1):
+        """Pictures that take the same input of the model follow each other: it is loaded once."""
+        done, ahead = 0, sum(e.num_frames or 0 for e in expected)
+        in_turn = sorted(
+            zip(clips, expected, strict=True), key=lambda item: item[1].input_wh or (0, 0)
+        )
+        for number, (clip, of_clip) in enumerate(in_turn, 1):
+            count = of_clip.num_frames
             ahead -= count or 0
             subject = f"{number} of {len(clips)} {clip.path.name}"
             tell = functools.partial(_of_all, on_progress, subject, done, ahead)
@@ -227,12 +232,13 @@ class Batch:
     def _process_together(
         self,
         clips: Sequence[Clip],
-        expected: Sequence[int | None],
+        expected: Sequence[Expected],
         supervise: Supervise,
         on_progress: ProgressCallback,
     ) -> None:
         created = [not clip.output_dir.exists() for clip in clips]
-        work = ProcessTogether([self._config_of(clip) for clip in clips], expected)
+        counts = [of_clip.num_frames for of_clip in expected]
+        work = ProcessTogether([self._config_of(clip) for clip in clips], counts)
         try:
             outcomes = supervise(work, self._config, on_progress)
         except PipelineError:
@@ -250,14 +256,14 @@ class Batch:
         if wrong_use is not None:
             raise wrong_use
 
-    def _expected_frames(
+    def _look_at(
         self, clips: Sequence[Clip], supervise: Supervise, on_progress: ProgressCallback
-    ) -> list[int | None]:
-        look = functools.partial(expected_frames, [clip.path for clip in clips])
+    ) -> list[Expected]:
+        look = functools.partial(look_at_clips, [clip.path for clip in clips])
         try:
             return supervise(look, self._config, on_progress)
         except WorkerDied:  # One of the clips did it; which, is told when it is its turn.
-            return [None] * len(clips)
+            return [Expected()] * len(clips)
 
     def _process_clip(self, clip: Clip, worker: ClipWorker, on_progress: ProgressCallback) -> None:
         try:

@@ -46,6 +46,13 @@ def read_headers(paths: Iterable[Path]) -> list[ClipHeader]:
     return headers
 
 
+def read_size_wh(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> tuple[int, int]:
+    """The size of a picture as it is stored, not turned. Raises InputError."""
+    with open_input(path, limits) as container:
+        stream, _ = picture_track(path, container)
+        return stream.width, stream.height
+
+
 def read_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> ClipHeader:
     """The header of a clip. Raises InputError if it cannot be read or contains no length."""
     with open_input(path, limits) as container:

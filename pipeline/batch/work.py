@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import PipelineError, UsageError, as_pipeline_error
+from pipeline.core.picture_paths import PICTURE_SUFFIXES
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import Progress, ProgressCallback
 
@@ -146,23 +147,38 @@ def end_processing() -> None:
     remove_temporary_folder()
 
 
-def expected_frames(
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the header of a clip or picture claims.
+
+    num_frames: None where it is not known. input_wh: of the model, for a picture; None for a clip,
+    and where it is not known.
+    """
+
+    num_frames: int | None = None
+    input_wh: tuple[int, int] | None = None
+
+
+def look_at_clips(
     clips: Sequence[Path], config: ProcessConfig, on_progress: ProgressCallback, position: Position
-) -> list[int | None]:
-    """The number of frames of each clip according to its header; None if unknown."""
-    counts = []
+) -> list[Expected]:
+    """What is to be expected of each clip."""
+    found = []
     for number, path in enumerate(clips, 1):
         position.encoding.enter(Step.PREPARE)
-        counts.append(_expected_frames(path, config))
+        found.append(_expected(path, config))
         on_progress(Progress("look at clips", number, len(clips), unit="clip"))
-    return counts
+    return found
 
 
-def _expected_frames(path: Path, config: ProcessConfig) -> int | None:
-    from pipeline.batch.footage import read_header
+def _expected(path: Path, config: ProcessConfig) -> Expected:
+    from pipeline.batch.footage import read_header, read_size_wh
+    from pipeline.model.letterbox import input_size_wh
 
     try:
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            return Expected(1, input_size_wh(read_size_wh(path, config.limits), config.imgsz))
         claimed = read_header(path, config.limits).num_frames
     except Exception:  # The reason is reported when the clip is processed.
-        return None
-    return claimed if config.num_frames is None else min(claimed, config.num_frames)
+        return Expected()
+    return Expected(claimed if config.num_frames is None else min(claimed, config.num_frames))

@@ -248,7 +248,7 @@ class VideoReader:
                     if pts in discarded or timeline.is_hidden(pts):
                         continue
                     num_images += 1
-                    yield pts, image
+                    yield pts if timeline.has_times else None, image
             except av.FFmpegError as error:
                 self._note_broken(error.strerror or str(error), counted=cut)
                 num_broken += not cut

@@ -38,6 +38,7 @@ from pipeline.media.timeline import (
 )
 
 _NO_PTS_FORMAT = "avi"
+_NUMBERED_FORMAT = "dirac"
 _ASF_FORMATS = ("asf", "asf_o")
 _BROADCAST_FORMATS = ("mpegts", "mpeg")
 _MORE_FRAMES, _MORE_SECONDS = 64, 10
@@ -164,8 +165,11 @@ class _Read:
 def kept_pts(packet: AVPacket[Any], format_name: str) -> int | None:
     """A packet's pts as far as its file keeps one.
 
-    An AVI file has numbered chunks only, some of them empty: its pts are guesses of FFmpeg.
+    An AVI file has numbered chunks only, some of them empty: its pts are guesses of FFmpeg. Those
+    of a bare Dirac stream are the numbers of its pictures.
     """
+    if format_name == _NUMBERED_FORMAT:
+        return None
     return packet.dts if format_name == _NO_PTS_FORMAT else packet.pts
 
 

@@ -145,7 +145,9 @@ def _containers_and_codecs() -> Iterator[Recipe]:
         yield Recipe(family, f"{name} in {container}", f"clip.{container}", (command,), even)
     for name, extension in _RAW_CONTAINERS.items():
         file = f"clip.{extension}"
-        yield _one(family, f"bare {name}", file, *PICTURE, *_CODECS[name])
+        command = (*PICTURE, *_CODECS[name], file)
+        even = name == "dirac"  # FFmpeg takes the numbers of its pictures for ticks of 90 kHz.
+        yield Recipe(family, f"bare {name}", file, (command,), even)
     yield _one(family, "gif", "clip.gif", *PICTURE)
     yield _one(family, "apng", "clip.apng", *PICTURE, "-f", "apng")
 
@@ -227,9 +229,6 @@ def _rates() -> Iterator[Recipe]:
     family = "rates and clocks"
     rates = ("1", "5", "25/2", "24000/1001", "30", "50", "60000/1001", "120", "240", "480", "1000")
     for rate, container in itertools.product(rates, ("mp4", "mkv", "avi", "flv", "ts")):
-        if (rate, container) == ("480", "ts"):
-            # FFmpeg's program takes the last of these frames of 187.5 ticks for one tick long.
-            continue
         source = ("-f", "lavfi", "-i", f"testsrc2=s=96x64:r={rate}", "-frames:v", "12")
         name = f"{container} at {rate} fps"
         yield _one(family, name, f"clip.{container}", *source, *X264_B)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -53,7 +55,11 @@ def look(path: Path) -> Shown | None:
     if 0 not in tracks:
         return None
     heard = tuple(track for number, track in sorted(tracks.items()) if number)
-    return Shown(tracks[0], heard, thumbnails)
+    video = tracks[0]
+    if path.suffix == ".mp4":
+        # FFmpeg's program guesses how long the last frame lasts; the file says it.
+        video = dataclasses.replace(video, end=video.starts[0] + _stated_seconds(path))
+    return Shown(video, heard, thumbnails)
 
 
 def evenly_spaced(track: Track) -> Track:
@@ -61,6 +67,15 @@ def evenly_spaced(track: Track) -> Track:
     first, count = track.starts[0], len(track.starts)
     step = Fraction(1, PICTURE_RATE)
     return Track(tuple(first + n * step for n in range(count)), first + count * step)
+
+
+def _stated_seconds(path: Path) -> Fraction:
+    """How long the video of an MP4 file lasts, by its own account."""
+    show = ("-show_entries", "stream=duration_ts,time_base", "-of", "json")
+    command = ("ffprobe", "-v", "quiet", "-select_streams", "V:0", *show, f"file:{path}")
+    done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True)
+    [stream] = json.loads(done.stdout)["streams"]
+    return int(stream["duration_ts"]) * Fraction(stream["time_base"])
 
 
 def _decoded(path: Path) -> tuple[dict[int, Track], NDArray[np.uint8]]:
