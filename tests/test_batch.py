@@ -486,7 +486,7 @@ def test_a_worker_that_is_killed_costs_its_clip_only(footage: list[Path], usual:
     for clip in footage[2::3]:
         reason = results()[str(clip.resolve())]["reason"]
         assert re.fullmatch(
-            r"the worker was killed by SIGKILL, perhaps because memory ran out; "
+            r"the worker was killed by SIGKILL, possibly out of memory; "
             r".*encoding thread at encode of frame 4",
             reason,
         )

@@ -96,8 +96,8 @@ def test_every_configuration_is_a_row_and_what_is_missing_says_so(result: dict[s
         f"openvino-batch {size}" for size in (2, 4, 8, 16)
     ]
     for name in ("gpu", "npu"):
-        assert rows[name]["status"] == "not on this machine"
-        assert rows[name]["reason"] == f"not on this machine: no {name.upper()}, only CPU"
+        assert rows[name]["status"] == "unavailable"
+        assert rows[name]["reason"] == f"unavailable: no {name.upper()}, only CPU"
         assert "fps" not in rows[name]
     for name in ("openvino", "throughput", "cumulative", "openvino-batch 16"):
         assert rows[name]["status"] == "measured"
@@ -138,9 +138,9 @@ def test_it_is_written_as_values_a_chart_and_a_page(result: dict[str, Any], tmp_
     for row in result["configurations"]:
         assert row["name"] in page
     assert "data:image/png;base64," in page
-    assert "not on this machine: no GPU, only CPU" in page
+    assert "unavailable: no GPU, only CPU" in page
     lines = "\n".join(table_lines(result))
-    assert "not on this machine: no NPU, only CPU" in lines
+    assert "unavailable: no NPU, only CPU" in lines
     assert "benchmark_app" in lines
 
 
@@ -214,7 +214,7 @@ def test_the_command_prints_a_table_and_leaves_the_files(
     assert code == 0
     printed = capsys.readouterr().out
     assert "latency" in printed
-    assert "not on this machine" in printed
+    assert "unavailable" in printed
     assert sorted(path.name for path in folder.iterdir()) == [
         "bench.html",
         "bench.json",

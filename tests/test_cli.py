@@ -391,7 +391,7 @@ def test_wrong_use_is_exit_code_2_and_says_what_there_is(
     [
         ("missing.pt", "no such model file"),
         ("broken.onnx", "not a model that OpenVINO reads"),
-        ("broken.xml", r"broken\.bin, which belongs to it, is no file"),
+        ("broken.xml", r"broken\.bin, which belongs to it, is not a regular file"),
         ("broken.pt", "not a PyTorch checkpoint|refused"),
         ("broken.txt", r"expected a model file ending in \.pt, \.onnx, \.xml"),
     ],
@@ -812,8 +812,8 @@ def test_configs_says_which_cannot_run_here_and_why(
         if line.startswith(" ") and "--config" not in line
     }
     assert lacking == {
-        "gpu": "not on this machine: no GPU, only CPU",
-        "npu": "not on this machine: no NPU, only CPU",
+        "gpu": "unavailable: no GPU, only CPU",
+        "npu": "unavailable: no NPU, only CPU",
     }
     assert "default" in lines[0]
 
@@ -825,7 +825,7 @@ def test_a_configuration_of_a_device_that_is_not_there_is_wrong_use(
         if device in " ".join(openvino.Core().available_devices):
             continue
         assert main(["process", *SMALL, *usual, "--config", name]) == 2
-        assert f"device {device} is not on this machine" in capsys.readouterr().err
+        assert f"device {device} is unavailable on this machine" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
 
 
@@ -942,7 +942,7 @@ def test_a_precision_that_the_processor_does_not_have_is_refused(
     }
     assert main([command, *words[command], "--precision", "bf16"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("pipeline: --precision bf16 is not possible here")
+    assert error.startswith("pipeline: --precision bf16 is unavailable here")
     assert "CPU: FP32, INT8" in error
     assert not (tmp_path / "out").exists()
 

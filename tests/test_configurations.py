@@ -111,16 +111,15 @@ def test_a_configuration_is_what_its_name_says(name: str, key: str, value: objec
         (["GPU"], {"npu": "no NPU, only GPU"}),
     ],
 )
-def test_one_that_cannot_run_here_says_what_it_lacks(
-    devices: list[str], lacking: dict[str, str]
-) -> None:
+def test_one_that_cannot_run_here_says_why(devices: list[str], lacking: dict[str, str]) -> None:
     on_a_device = {
-        name: lack
+        name: why
         for name, entry in configurations(2).items()
-        if entry.options.device not in ("CPU", "BATCH:CPU(4)") and (lack := entry.lacks(devices))
+        if entry.options.device not in ("CPU", "BATCH:CPU(4)")
+        and (why := entry.why_unavailable(devices))
     }
-    assert on_a_device == {name: f"not on this machine: {why}" for name, why in lacking.items()}
-    on_the_cpu = configurations(2)["throughput"].lacks(devices)
+    assert on_a_device == {name: f"unavailable: {text}" for name, text in lacking.items()}
+    on_the_cpu = configurations(2)["throughput"].why_unavailable(devices)
     assert (on_the_cpu is None) == ("CPU" in devices)
 
 
@@ -128,7 +127,7 @@ def test_a_name_that_is_not_known_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError) as caught:
         configuration("fastest", 2)
     assert str(caught.value) == (
-        f"configuration 'fastest' is unknown; there are: {', '.join([AUTO, *NAMES])}"
+        f"unknown configuration 'fastest'; configurations are: {', '.join([AUTO, *NAMES])}"
     )
 
 

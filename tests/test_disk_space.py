@@ -85,7 +85,7 @@ def test_with_room_made_the_same_command_goes_on(
     fill(small_disk, 300 << 10)
     done = process(str(clip), out, tiny_weights, *options)
     assert needed_mb(done, out) > 0.1
-    assert "kept: the same command goes on from there" in done.stderr
+    assert "kept: rerun the command to resume" in done.stderr
     (small_disk / "other").unlink()
     done = process(str(clip), out, tiny_weights, *options)
     assert done.returncode == 0, done.stderr

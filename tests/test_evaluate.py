@@ -303,7 +303,7 @@ def test_a_row_has_the_name_of_the_precision_that_really_ran(
         found = evaluate(data, weights=tiny_weights, imgsz=IMGSZ, infer=asked)
         assert list(found.accuracy) == ["bf16"]
     else:
-        with pytest.raises(UsageError, match="--precision bf16 is not possible here"):
+        with pytest.raises(UsageError, match="--precision bf16 is unavailable here"):
             evaluate(data, weights=tiny_weights, imgsz=IMGSZ, infer=asked)
     found = evaluate(data, weights=tiny_weights, imgsz=IMGSZ)
     assert list(found.accuracy) == [resolved_precision("auto", "CPU")]

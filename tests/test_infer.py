@@ -420,8 +420,8 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
 ) -> None:
     with pytest.raises(UsageError) as caught:
         require_device(device, available)
-    assert f"device {missing} is not on this machine" in str(caught.value)
-    assert f"it has: {', '.join(available)}" in str(caught.value)
+    assert f"device {missing} is unavailable on this machine" in str(caught.value)
+    assert f"devices are: {', '.join(available)}" in str(caught.value)
 
 
 @pytest.mark.parametrize("device", ["AUTO", "AUTO:CPU", "MULTI:CPU", "BATCH:CPU(4)", "AUTO:-NPU"])

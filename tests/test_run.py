@@ -182,8 +182,8 @@ def test_every_configuration_that_runs_here_gives_the_same_detections(
     name: str, tmp_path: Path, tiny_weights: Path
 ) -> None:
     configuration = configurations(2)[name]
-    if lack := configuration.lacks(ov.Core().available_devices):
-        pytest.skip(lack)
+    if why := configuration.why_unavailable(ov.Core().available_devices):
+        pytest.skip(why)
     clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(30)])
     for variant in configuration.variants:
         report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=variant.options)

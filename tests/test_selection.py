@@ -83,8 +83,8 @@ def test_a_run_takes_the_rule_where_nothing_was_tuned_and_says_so(
 ) -> None:
     report = run(tmp_path, tiny_weights)
     assert report["selection"]["by"] == "rule"
-    assert "nothing was tuned" in report["selection"]["reason"]
-    assert "by rule: nothing was tuned" in (tmp_path / "out" / "report.html").read_text()
+    assert "no tuned configuration" in report["selection"]["reason"]
+    assert "by rule: no tuned configuration" in (tmp_path / "out" / "report.html").read_text()
     assert report["selection"]["alternatives"] == []
     assert report["configuration"]["hint"] == "THROUGHPUT"
     assert report["output"]["threads"] == max(1, report["machine"]["cores"] // 2)
@@ -104,7 +104,7 @@ def test_the_command_takes_what_was_tuned_by_default_and_a_named_one_if_asked(
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert (report["selection"]["by"], report["selection"]["reason"]) == (
         "request",
-        "it was asked for",
+        "it was requested",
     )
 
 

@@ -156,7 +156,7 @@ def test_a_clip_that_does_not_say_how_long_it_is_is_refused(tmp_path: Path) -> N
     stream = clip.read_bytes()
     # The number of frames in the header, of a file that was never closed.
     clip.write_bytes(stream[:24] + bytes(8) + stream[32:])
-    with pytest.raises(InputError, match="how long"):
+    with pytest.raises(InputError, match="does not contain its length"):
         read_header(clip)
 
 
@@ -189,8 +189,8 @@ def test_what_there_is_one_of_is_not_called_many() -> None:
     assert "1 clip, 0.04 s, 1 frame," in text
     assert "in 1 segment\n" in text
     assert "with 1 actor of 1 core, busy" in text
-    assert "met at 1 core\n" in text
-    assert "from 1 core on" in text
+    assert "reached with 1 core\n" in text
+    assert "With more than 1 core, as here," in text
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_the_same_command_on_results_in_a_store_is_done_before(
     # On another machine, which has no copy of the clip.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     assert main(command) == 0
-    assert "clip.mp4: done before" in capsys.readouterr().out
+    assert "clip.mp4: skipped, already done" in capsys.readouterr().out
     assert not list(cache_dir().glob("remote/*/*"))
     # Another command, another clip of this name, or a part of the results alone are not the same.
     assert main([*command, "--conf", "0.5"]) == 1
@@ -112,7 +112,7 @@ def test_the_same_command_on_results_in_a_store_is_done_before(
     assert store.cat_file("footage/out/detections.jsonl").count(b"\n") == 3
     store.rm(complete)
     assert main(command) == 0
-    assert "done before" not in capsys.readouterr().out
+    assert "already done" not in capsys.readouterr().out
     assert "annotated.mp4" in files_below(store, "footage/out")
 
 
@@ -145,8 +145,8 @@ def test_either_may_be_a_path(store: Any, clip: str, tmp_path: Path, tiny_weight
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("s3://footage/none.mp4", "s3://footage/none.mp4: there is no such thing"),
-        ("s3://nobucket/clip.mp4", "s3://nobucket/clip.mp4: there is no such thing"),
+        ("s3://footage/none.mp4", "s3://footage/none.mp4: no such object or bucket"),
+        ("s3://nobucket/clip.mp4", "s3://nobucket/clip.mp4: no such object or bucket"),
     ],
 )
 def test_what_is_not_there_is_told_of(
@@ -165,7 +165,7 @@ def test_a_server_that_is_away_is_told_of_without_a_word_of_credentials(
     arguments = ["process", "s3://footage/a.mp4", "--output-dir", str(tmp_path / "out"), "--debug"]
     assert main(arguments) == 1
     shown = capsys.readouterr()
-    assert "s3://footage/a.mp4: the store does not answer" in shown.err.splitlines()[-1]
+    assert "s3://footage/a.mp4: unexpected answer of the store" in shown.err.splitlines()[-1]
     assert SECRET not in shown.err + shown.out
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -245,5 +245,5 @@ def test_folders_go_there_and_come_back(store: Any, tmp_path: Path) -> None:
         "x": "x",
         "y": "y",
     }
-    with pytest.raises(InputError, match="no such thing"), contextlib.ExitStack() as stack:
+    with pytest.raises(InputError, match="no such object"), contextlib.ExitStack() as stack:
         stack.enter_context(local_copy("s3://footage/nothing"))

@@ -154,8 +154,8 @@ def test_in_batches_with_one_frame_left_over(tmp_path: Path, num_requests: int) 
 @pytest.mark.parametrize("name", configurations(2))
 def test_in_every_configuration_that_runs_here(tmp_path: Path, name: str) -> None:
     configuration = configurations(2)[name]
-    if lack := configuration.lacks(ov.Core().available_devices):
-        pytest.skip(lack)
+    if why := configuration.why_unavailable(ov.Core().available_devices):
+        pytest.skip(why)
     clip = record(tmp_path / "clip.mp4", scene_images())
     for variant in configuration.variants:
         lines = run(clip, tmp_path / "out", infer=variant.options)

@@ -287,8 +287,8 @@ def _configs(_: argparse.Namespace) -> None:
         _show(f"{entry.name:<14} {entry.description}")
         for variant in entry.variants if len(entry.variants) > 1 else ():
             _show(f"{'':<14} --config '{entry.name} {variant.label}'")
-        if lack := entry.lacks(devices):
-            _show(f"{'':<14} {lack}")
+        if why := entry.why_unavailable(devices):
+            _show(f"{'':<14} {why}")
 
 
 def _concrete(options: InferOptions | AutoOptions) -> InferOptions:

@@ -1,1 +1,1 @@
-"""Where segments are worked on, and what survives when that ends early."""
+"""The executors that process segments; supervision, journal and storage."""

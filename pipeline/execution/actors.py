@@ -1,6 +1,6 @@
-"""Long-lived Ray actors on all nodes of a cluster, and the jobs that they take one at a time.
+"""Long-lived Ray actors on all nodes of a cluster, each with one job at a time.
 
-An actor or a node may be lost at any moment, and nodes may join: whoever is there goes on.
+Actors and nodes may be lost at any moment, and nodes may join: the others continue.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class ActorPool(Generic[Argument, Result]):
         if isinstance(error, UsageError) or self._broken is not None:
             self._fail_all(error)
         else:
-            note(f"{error}; the work goes on without that node")
+            note(f"{error}; the run continues without that node")
 
     def _finished(self, actor: _Actor, future: Future[Any]) -> None:
         job = actor.job
@@ -212,9 +212,7 @@ class ActorPool(Generic[Argument, Result]):
         if len(job.tried) < MOST_ATTEMPTS:
             self._waiting.appendleft(job)
         else:
-            _resolve(
-                job, WorkerDied(f"{job.name} was given up after {MOST_ATTEMPTS} actors: {reason}")
-            )
+            _resolve(job, WorkerDied(f"{job.name} failed on {MOST_ATTEMPTS} actors: {reason}"))
 
     def _reason(self, actor: _Actor, error: BaseException) -> str:
         node = node_name(self._nodes.get(actor.node_id, "?"), actor.node_id)
@@ -222,7 +220,7 @@ class ActorPool(Generic[Argument, Result]):
             return f"{node}: {reason_of(error)}"
         if actor.node_id not in nodes_alive():
             return f"{node} was lost"
-        return f"an actor on {node} died, perhaps because memory ran out"
+        return f"an actor on {node} died, possibly out of memory"
 
     def _lose(self, actor: _Actor) -> None:
         self._starting.discard(actor)

@@ -1,4 +1,4 @@
-"""How a worker ended that gave no result, as the error that tells the user.
+"""The end of a child process without a result -> an error for the user.
 
 Imports nothing heavy, as `supervise`.
 """
@@ -36,7 +36,7 @@ def death(exit_code: int | None, position: Position, config: ProcessConfig) -> W
     else:
         how = f"was killed by {_signal_name(-exit_code)}"
         if -exit_code == signal.SIGKILL:
-            how += ", perhaps because memory ran out"
+            how += ", possibly out of memory"
     error = WorkerDied(f"the worker {how}; {position}")
     error.file = config.source_name
     return error

@@ -1,4 +1,4 @@
-"""The seam between a run and where its segments are worked on."""
+"""The interface between a run and the executors that process its segments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Executor(Protocol):
     def places(self) -> int: ...
 
     def facts(self) -> dict[str, Any]:
-        """What the report tells of it, as plain values."""
+        """Its entries in the report, as plain values."""
         ...
 
     def prepare(self, clip: OpenClip, infer: InferOptions) -> None:
@@ -37,6 +37,7 @@ class Executor(Protocol):
     ) -> Iterator[Done]:
         """Yield every task as it is done, with its manifest.
 
-        on_frames: is told of so many frames more that are done. Raises PipelineError.
+        on_frames: called with the number of frames that were finished since the last call. Raises
+        PipelineError.
         """
         ...

@@ -1,6 +1,6 @@
-"""What is done of a run under way, in a journal in its work folder.
+"""The journal of the finished segments of a run, in its work folder.
 
-Imports nothing heavy: it is also what tidies up when the process that worked has died.
+Imports nothing heavy: the parent uses it to clean up after the child process.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Journal:
 
     @property
     def num_done(self) -> int:
-        """How many segments there are to go on from."""
+        """The number of finished segments."""
         return len(self._done)
 
     @property
     def num_bytes(self) -> int:
-        """How large the files are that there are to go on from."""
+        """The size of the files of the finished segments."""
         paths = [self.folder / name for hashes in self._done.values() for name in hashes]
         return sum(path.stat().st_size for path in paths if path.exists())
 
@@ -68,11 +68,11 @@ class Journal:
         (self.folder / _PUBLISHING_NAME).touch()
 
     def begin(self, key: str, num_segments: int, encoder_threads: int) -> int:
-        """Go on with what an interrupted run with the same key left; else begin with nothing.
+        """Resume an interrupted run with the same key, or start without segments.
 
-        What a run with another key left is discarded when the first segment of this one is added.
-        Returns the encoder threads of the run that is gone on with: what follows must be encoded
-        as what there is.
+        Segments of a run with another key are discarded when the first segment of this one is
+        added. Returns the encoder threads of the resumed run: the remaining segments must be
+        encoded in the same way.
         """
         self.num_segments = num_segments
         threads = self._begin(key, encoder_threads)
@@ -92,7 +92,7 @@ class Journal:
         return encoder_threads
 
     def _succeed(self) -> None:
-        """Discard what another run left, if a new one has begun."""
+        """Discard the segments of another run, if a new one has started."""
         if self._successor is None:
             return
         settings, self._successor = self._successor, None
@@ -101,11 +101,11 @@ class Journal:
         flush_to_disk(self.folder / KEY_NAME)
 
     def matches(self, key: str) -> bool:
-        """Whether what is in the folder was made by a run with this key."""
+        """Whether the segments are those of a run with this key."""
         return self._kept_threads(key) is not None
 
     def num_kept_otherwise(self, key: str) -> int:
-        """How many segments a run with another key has left, which that run could go on from."""
+        """The number of finished segments of a run with another key, which can resume from them."""
         settings = self._settings()
         return self.num_done if settings is not None and settings[0] != key else 0
 
@@ -114,7 +114,7 @@ class Journal:
         return settings[1] if settings is not None and settings[0] == key else None
 
     def _settings(self) -> tuple[str, int] | None:
-        """The key and the encoder threads of the run that is kept; None if nobody can tell."""
+        """The key and the encoder threads of the stored run; None if missing or damaged."""
         try:
             settings = json.loads((self.folder / KEY_NAME).read_text(encoding="utf-8"))
             return str(settings["key"]), int(settings["encoder_threads"])
@@ -123,7 +123,7 @@ class Journal:
 
     def clear(self, but: Sequence[Path] = ()) -> None:
         """Remove everything in the folder but the spool, which the run may be reading."""
-        # First, so that a journal is never without what it tells of.
+        # First, so that the files of a journal always exist.
         (self.folder / _JOURNAL_NAME).unlink(missing_ok=True)
         for entry in self.folder.iterdir():
             if entry not in (self.spool, self.folder / MARK_NAME, *but):
@@ -136,7 +136,7 @@ class Journal:
             self.clear()
 
     def has(self, number: int) -> bool:
-        """Whether a segment is done, and its files are still what they were then."""
+        """Whether a segment is finished and its files are undamaged."""
         hashes = self._done.get(number)
         if hashes is None:
             return False
@@ -146,7 +146,7 @@ class Journal:
             return False
 
     def add(self, number: int, parts: Sequence[Path]) -> None:
-        """Record that a segment is done: its files move from where they were made to here."""
+        """Record a finished segment and move its files into the folder."""
         self._succeed()
         hashes = {}
         for stale in self.folder.glob(f"{number:04d}.*"):
@@ -160,7 +160,7 @@ class Journal:
             flush_to_disk(self.folder)
         line = json.dumps({"segment": number, "sha256": hashes})
         with (self.folder / _JOURNAL_NAME).open("ab") as journal:
-            # A line that was cut short must not swallow this one.
+            # An incomplete last line must not join with this one.
             journal.write(b"\n" * (journal.tell() > 0) + line.encode())
             journal.flush()
             if self._outlasts_power_cuts:
@@ -212,9 +212,9 @@ def is_publishing(output_dir: Path) -> bool:
 
 
 def tidy(output_dir: Path, *, created: bool) -> str:
-    """Remove what a run that was killed has left, unless another one can go on from it.
+    """Remove the files of a killed run, unless it has finished segments.
 
-    created: whether the folder itself was made by that run. Returns what is kept, in words.
+    created: whether that run created the output folder. Returns a text about kept segments.
     """
     if not output_dir.is_dir():
         return ""
@@ -228,12 +228,12 @@ def tidy(output_dir: Path, *, created: bool) -> str:
 
 
 def what_is_kept(journal: Journal) -> str:
-    """In words, for the user; empty if there is nothing."""
+    """A text about the kept segments for the user; empty if there are none."""
     if not journal.num_done:
         return ""
     of_all = f" of {journal.num_segments}" if journal.num_segments else ""
     segments = "segment is" if journal.num_done == 1 and not of_all else "segments are"
-    return f"{journal.num_done}{of_all} {segments} kept: the same command goes on from there"
+    return f"{journal.num_done}{of_all} {segments} kept: rerun the command to resume"
 
 
 def _remove(path: Path) -> None:

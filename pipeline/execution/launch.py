@@ -16,7 +16,7 @@ from pipeline.inference.models import Models
 def open_executor(
     cluster: ClusterOptions | None, models: Models, position: Position
 ) -> Iterator[Executor]:
-    """This process, or the cluster. Raises UsageError if there is none."""
+    """The executor for the options. Raises UsageError if there is no cluster."""
     if cluster is None:
         from pipeline.execution.local import LocalExecutor
 

@@ -14,7 +14,7 @@ from pipeline.inference.models import Models
 
 
 class LocalExecutor:
-    """position: is told where the work is."""
+    """position: receives the current step and frame."""
 
     places = 1
 

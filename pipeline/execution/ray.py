@@ -101,7 +101,7 @@ class RayExecutor:
 
     def prepare(self, clip: OpenClip, infer: InferOptions) -> None:
         if infer.engine != "openvino":
-            raise UsageError("a cluster runs the model in OpenVINO: take another --config")
+            raise UsageError("a cluster runs the model in OpenVINO: use another --config")
 
     def run(
         self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]

@@ -203,7 +203,7 @@ def _errors(url: str) -> Iterator[None]:
     except (InputError, UsageError):
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{url}: there is no such thing, or no such bucket") from error
+        raise InputError(f"{url}: no such object or bucket") from error
     except PermissionError as error:
         raise InputError(
             f"{url}: access is denied; the store's credentials come from the environment"
@@ -212,5 +212,5 @@ def _errors(url: str) -> Iterator[None]:
         if is_disk_full(error, cache_dir()):
             raise InputError(f"{cache_dir()}: disk full: no room for a copy of {url}") from error
         raise InputError(
-            f"{url}: the store does not answer as it should ({type(error).__name__})"
+            f"{url}: unexpected answer of the store ({type(error).__name__})"
         ) from error

@@ -1,7 +1,7 @@
-"""Work in a process of its own, and a light one that watches it, says how it died, and cleans up.
+"""Runs work in a child process; the parent supervises it, reports how it died, and cleans up.
 
-FFmpeg, the model or the kernel may end a process at any moment; whoever started the work is still
-there to say what happened. Nothing heavy may be imported here: that keeps the fork cheap and safe.
+FFmpeg, the model or the kernel may end a process at any moment; the parent then reports what
+happened. Nothing heavy may be imported here: that keeps the fork cheap and safe.
 """
 
 from __future__ import annotations

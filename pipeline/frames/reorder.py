@@ -1,4 +1,4 @@
-"""Completion order -> frame order. Asynchronous requests finish as they please."""
+"""Completion order -> frame order; asynchronous requests finish in any order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class ReorderBuffer(Generic[T]):
-    """Holds what came early until everything before it has come.
+    """Holds items that arrive early until all items before them have arrived.
 
     It grows to the spread of the completions, which the bound on frames in flight limits.
     """
@@ -19,12 +19,12 @@ class ReorderBuffer(Generic[T]):
         self._next_index = 0
 
     def __len__(self) -> int:
-        """How many items wait for an earlier one."""
+        """The number of items that wait for an earlier one."""
         return len(self._early)
 
     @property
     def next_index(self) -> int:
-        """The index that everything else waits for."""
+        """The index of the next item to leave."""
         return self._next_index
 
     def push(self, index: int, item: T) -> Iterator[T]:

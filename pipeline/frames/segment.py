@@ -59,7 +59,7 @@ def open_source(config: ProcessConfig, cores: int, timeline: Timeline | None = N
 
 @dataclass(frozen=True, slots=True)
 class OpenClip:
-    """What every segment of a clip is worked on with: its frames, and the model for them."""
+    """An open clip: its frames and the model for them."""
 
     source: FrameSource
     prepared: PreparedModel
@@ -294,7 +294,7 @@ def _verify(
     end_seconds: float,
     beat: Beat,
 ) -> None:
-    """Read back what the encoder made. Raises EncodeError."""
+    """Read back and check the encoded track. Raises EncodeError."""
     if info.is_picture:
         verify_picture(task.files.annotated, info)
         return
@@ -321,7 +321,7 @@ def _require_memory(info: VideoInfo, num_frames: int, limits: LimitOptions) -> N
     if needed_mb > limits.max_memory_mb:
         raise InputError(
             f"{info.name}: {num_frames} frames of {info.size_wh[0]}x{info.size_wh[1]} "
-            f"({info.pix_fmt}) may be under way, which takes {needed_mb} MB, more than "
+            f"({info.pix_fmt}) may be in flight, which needs {needed_mb} MB, more than "
             f"--max-memory {limits.max_memory_mb}; a smaller --batch or --requests needs less"
         )
 

@@ -16,7 +16,7 @@ _UNKNOWN_LENGTH_SECONDS = (0.0, 10.0, 40.0, 160.0)
 
 
 def places_seconds(duration_seconds: float | None) -> tuple[float, ...]:
-    """Where in a clip to take pictures, in seconds from its beginning."""
+    """The times of the snapshots, in seconds from the start of the clip."""
     if duration_seconds is None:
         return _UNKNOWN_LENGTH_SECONDS
     return tuple((part + 0.5) / _NUM_PICTURES * duration_seconds for part in range(_NUM_PICTURES))

@@ -1,4 +1,4 @@
-"""What was measured: the time of every step, and how full the queues were."""
+"""Measurements: the time of each step, and the length of the queues."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class StepClock:
 
     def __enter__(self) -> None:
         self._enter(self._step)
-        # Wall time is taken outside of CPU time: the kernel likes to take the core away when
-        # the clock of a thread is read, and that wait must not get lost.
+        # Wall time is measured outside of CPU time: the kernel may switch threads when the CPU
+        # clock is read, and that wait must be included.
         self._wall_start = time.perf_counter_ns()
         self._cpu_start = time.thread_time_ns()
 

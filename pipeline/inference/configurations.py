@@ -10,7 +10,7 @@ from pipeline.core.config import InferOptions
 from pipeline.core.errors import UsageError
 
 AUTO = "auto"
-"""Not a configuration, but the one that was tuned for this machine, or a rule."""
+"""Not a configuration: the one that was tuned for this machine, else a rule."""
 BASELINE = "pytorch"
 INT8 = "int8"
 UNDER = "under"
@@ -22,7 +22,7 @@ _VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to run a configuration; label, behind its name, tells it from the others."""
+    """One way to run a configuration; label: follows the name, to distinguish variants."""
 
     label: str
     options: InferOptions
@@ -45,12 +45,12 @@ class Configuration:
         """What `process` takes: the first of the variants."""
         return self.variants[0].options
 
-    def lacks(self, devices: Sequence[str]) -> str | None:
-        """Why this cannot run on a machine with these devices; None if it can."""
+    def why_unavailable(self, devices: Sequence[str]) -> str | None:
+        """Why this is unavailable on a machine with these devices; None if it is available."""
         missing = missing_devices(self.options.device, devices)
         if not missing:
             return None
-        return f"not on this machine: no {', '.join(missing)}, only {', '.join(devices)}"
+        return f"unavailable: no {', '.join(missing)}, only {', '.join(devices)}"
 
 
 @cache
@@ -146,17 +146,17 @@ def named_options(name: str, cores: int) -> InferOptions:
 
 
 def configuration(name: str, cores: int) -> Configuration:
-    """Raises UsageError for a name that is not known."""
+    """Raises UsageError for an unknown name."""
     known = configurations(cores)
     if name not in known:
         raise UsageError(
-            f"configuration {name!r} is unknown; there are: {AUTO}, {', '.join(known)}"
+            f"unknown configuration {name!r}; configurations are: {AUTO}, {', '.join(known)}"
         )
     return known[name]
 
 
 def missing_devices(device: str, available: Sequence[str]) -> list[str]:
-    """The devices that a name of OpenVINO stands for and that are not there.
+    """The devices that an OpenVINO device name needs and that are missing.
 
     "AUTO:GPU,CPU" stands for two devices, "GPU" also for "GPU.0", "AUTO" for what there is.
     """

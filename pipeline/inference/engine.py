@@ -1,4 +1,4 @@
-"""The seam between the way of a frame and what runs the model."""
+"""The interface between the frame loop and the engines that run the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Heads = Sequence[NDArray[np.float32]]
 
 
 def inference_error(message: str, job: object) -> InferenceError:
-    """An error of the model on a job; it names the frame if the job is one."""
+    """An error of the model on a job, with the frame if the job is one."""
     error = InferenceError(message)
     if isinstance(job, Frame):
         error.frame_index = job.index
@@ -29,7 +29,7 @@ def inference_error(message: str, job: object) -> InferenceError:
 
 
 class Pool(Protocol[_Job]):
-    """Where frames are inferred: one thread fills inputs and submits, others call back.
+    """Infers frames: one thread fills inputs and submits, other threads call back.
 
     `on_done(job, heads, latency_seconds)` is called as results come, in any order and on any
     thread; heads are views that are valid only during the call. An exception of it goes to
@@ -78,16 +78,16 @@ class Pool(Protocol[_Job]):
         ...
 
     def close(self) -> None:
-        """Wait until nothing runs, for some seconds at most; then no callback comes any more.
+        """Wait until no request runs, for a few seconds at most; no callback is called afterwards.
 
-        What was submitted but has not begun may be forgotten: `drain` first. May be called at any
-        time, on any thread, and again.
+        Submitted jobs that have not started may be dropped: call `drain` first. May be called at
+        any time, on any thread, and repeatedly.
         """
         ...
 
 
 class Engine(Protocol):
-    """A model that is ready to run. A context manager, which closes it."""
+    """A compiled or loaded model. A context manager, which closes it."""
 
     def __enter__(self) -> Self:
         return self

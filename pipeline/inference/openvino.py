@@ -35,7 +35,7 @@ _BLOBS = "*.blob"
 
 
 def load_engine(prepared: PreparedModel, options: InferOptions) -> Engine:
-    """Make the model ready to run as asked. Raises UsageError, ModelError."""
+    """Load the model with the given options. Raises UsageError, ModelError."""
     if options.engine == "pytorch":
         try:
             from pipeline.inference.pytorch import PyTorchEngine
@@ -49,11 +49,12 @@ def load_engine(prepared: PreparedModel, options: InferOptions) -> Engine:
 
 
 def require_device(device: str, available: Sequence[str]) -> None:
-    """Raise UsageError unless every device that the name stands for is there."""
+    """Raise UsageError unless all devices of a device name are available."""
     missing = missing_devices(device, available)
     if missing:
         raise UsageError(
-            f"device {', '.join(missing)} is not on this machine; it has: {', '.join(available)}"
+            f"device {', '.join(missing)} is unavailable on this machine; "
+            f"devices are: {', '.join(available)}"
         )
 
 
@@ -84,7 +85,7 @@ def _compile_or_load(model: ov.Model, options: InferOptions, cache: Path) -> ov.
     except NotKept as error:
         note(str(error))
     except RuntimeError:
-        pass  # Because of the cache or of the model: the latter shows again.
+        pass  # The cache or the model is at fault; if it is the model, it fails again.
     try:
         return compile_for(model, options.device, config)
     except RuntimeError as error:
@@ -156,7 +157,7 @@ class OpenVinoEngine(Engine):
         return self.compiled.input_shape
 
     def facts(self) -> dict[str, Any]:
-        # AUTO does not tell; then it is what was asked for.
+        # AUTO has no such property; then it is the requested one.
         asked = resolved_precision(self._options.precision, self._options.device)
         element_type = self._property("INFERENCE_PRECISION_HINT", asked)
         name = element_type.to_string() if isinstance(element_type, ov.Type) else element_type

@@ -1,4 +1,4 @@
-"""What was asked for against what the devices can do: OpenVINO runs something else silently."""
+"""Checks options against the devices, because OpenVINO silently runs something else."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def require_possible(asked: InferOptions | AutoOptions, cores: int) -> None:
         if not any(capability in names for names in have.values()):
             told = "; ".join(f"{name}: {', '.join(names)}" for name, names in have.items())
             raise UsageError(
-                f"--precision {asked.precision} is not possible here, where OpenVINO knows {told}: "
-                "take auto, f32 or int8"
+                f"--precision {asked.precision} is unavailable here; OpenVINO supports {told}: "
+                "use auto, f32 or int8"
             )
     if devices == ["CPU"] and (asked.num_streams or 0) > cores:
         raise UsageError(
-            f"--streams {asked.num_streams} is not possible on {counted(cores, 'core')}, each of "
-            "which runs one stream at the most"
+            f"--streams {asked.num_streams} needs as many cores, but there "
+            f"{'is' if cores == 1 else 'are'} {counted(cores, 'core')}; use fewer streams"
         )

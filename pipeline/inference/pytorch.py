@@ -1,4 +1,4 @@
-"""The checkpoint itself in PyTorch, one frame at a time: what everything is compared with.
+"""The checkpoint in PyTorch, one frame at a time: the baseline.
 
 Importing this module imports torch.
 """

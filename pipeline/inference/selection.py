@@ -1,4 +1,4 @@
-"""Which configuration a run takes: the one that was tuned for it, else a rule."""
+"""Selects the configuration of a run: the tuned one, else a rule."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LARGE_FRAME_PX = 900_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the frames go through: the model, and the threads of the encoder."""
+    """The selected options of the model and the threads of the encoder."""
 
     infer: InferOptions
     encoder_threads: int
@@ -74,17 +74,19 @@ def select(
     require_possible(asked, cores or available_cores())
     usual = rule(cores or available_cores(), prepared.source_wh)
     if isinstance(asked, InferOptions):
-        return Selection(dataclasses.replace(usual, infer=asked), "request", "it was asked for")
+        return Selection(dataclasses.replace(usual, infer=asked), "request", "it was requested")
     place = tuning_of(prepared, encode, asked.precision or "auto", cores=cores)
     tuned = place.load()
     if tuned is None:
-        reason = "nothing was tuned for this machine, model and codec: `tune` measures what is best"
+        reason = (
+            "no tuned configuration for this machine, model and codec: `pipeline tune` measures one"
+        )
         return Selection(_with(usual, asked), "rule", reason)
     return dataclasses.replace(tuned, plan=_with(tuned.plan, asked))
 
 
 def rule(cores: int, frame_wh: tuple[int, int]) -> Plan:
-    """What is good on most machines.
+    """The options that are good on most machines.
 
     The THROUGHPUT hint gives every core work of its own. Its threads are not pinned to their
     cores, so that they can make room for those that decode and encode. The encoder gets few
@@ -108,7 +110,7 @@ class Tuning:
         return cache_dir() / "tuned" / f"{digest}.json"
 
     def load(self) -> Selection | None:
-        """What was kept, or None where there is nothing that makes sense; then a note says so."""
+        """The stored selection; None, with a note, if it is missing or damaged."""
         with contextlib.suppress(OSError):
             if not self.path.exists():
                 return None
@@ -128,11 +130,11 @@ class Tuning:
                 ),
             )
         except (OSError, ValueError, KeyError, TypeError, UsageError):
-            note(f"what was tuned, in {self.path}, was damaged: tune again")
+            note(f"the tuned configuration {self.path} is damaged: run `pipeline tune` again")
             return None
 
     def store(self, selection: Selection) -> None:
-        """Keep a winner. Raises NotKept if the cache folder cannot be written."""
+        """Store a tuned selection. Raises NotKept if the cache folder cannot be written."""
         text = json.dumps(
             {
                 "facts": self.facts,

@@ -1,4 +1,4 @@
-"""Whether two ways to run a model find the same things."""
+"""Whether two ways to run a model give the same boxes."""
 
 from __future__ import annotations
 

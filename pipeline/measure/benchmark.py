@@ -42,7 +42,7 @@ from pipeline.model.weights import find_weights
 from pipeline.synthetic.source import SyntheticSource
 
 SCHEMA_VERSION = 1
-MEASURED, ABSENT, FAILED = "measured", "not on this machine", "failed"
+MEASURED, ABSENT, FAILED = "measured", "unavailable", "failed"
 BENCHMARK_APP_CONFIGURATION = "throughput"
 
 # With the telemetry left out, as in `pipeline/__init__.py`.
@@ -58,7 +58,7 @@ _LEAST_BENCHMARK_APP_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchOptions:
-    """What to measure on.
+    """The frames and configurations to measure.
 
     source: where the frames come from; the first distinct ones are gone through repeatedly.
     num_frames: in all rounds together, for every configuration.
@@ -111,8 +111,8 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measure every configuration in a process of its own; returns the contents of bench.json.
 
-    devices: what OpenVINO finds on this machine, unless given. What a machine lacks is a row that
-    says so. Raises PipelineError for a model or a picture that cannot be used.
+    devices: those of this machine, unless given. A configuration that is unavailable has a row
+    with the reason. Raises PipelineError for a model or a picture that cannot be used.
     """
     options = converted("options", options, BenchOptions)
     cores = available_cores()
@@ -122,8 +122,8 @@ def benchmark(
         Row(
             chosen,
             variant,
-            ABSENT if chosen.lacks(devices) else MEASURED,
-            chosen.lacks(devices) or "",
+            ABSENT if chosen.why_unavailable(devices) else MEASURED,
+            chosen.why_unavailable(devices) or "",
         )
         for chosen in (configuration(name, cores) for name in dict.fromkeys(names))
         for variant in chosen.variants

@@ -1,4 +1,4 @@
-"""What the benchmark found -> bench.json, a bar chart, a page and a table."""
+"""The result of the benchmark -> bench.json, a bar chart, a page and a table."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
         )
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
     axes.set_xlim(0, widest * 1.25)
-    axes.set_xlabel("frames per second, the model alone (higher is better)")
+    axes.set_xlabel("frames per second, model alone (higher is better)")
     frames, machine = result["frames"], result["machine"]
     axes.set_title(
         f"{result['model']}, {frames['source']} {frames['size_wh'][0]}x{frames['size_wh'][1]}, "
         f"{machine['cores']} cores of {machine['processor']}\n"
-        f"in brackets: times as fast as {result['baseline']}",
+        f"in brackets: speed relative to {result['baseline']}",
         fontsize=11,
         loc="left",
     )
@@ -108,7 +108,7 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
 
 
 def run_command(name: str) -> str:
-    """What to type for a run in a configuration."""
+    """The command for a run with a configuration."""
     return f"make process VIDEO=clip.mp4 CONFIG={shlex.quote(name)}"
 
 
@@ -137,5 +137,5 @@ def table_lines(result: dict[str, Any]) -> list[str]:
             "benchmark_app measures for the same graph and hint"
         )
     if result["best"]:
-        lines.append(f"fastest: {result['best']}, in a run: {run_command(result['best'])}")
+        lines.append(f"fastest: {result['best']}; to use it: {run_command(result['best'])}")
     return lines

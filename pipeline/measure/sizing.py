@@ -68,7 +68,7 @@ to the clip, and the clip once more with its index at the front."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """How a job is to be done.
+    """The options of a job.
 
     fps_per_core: frames per second from file to file, over the cores that it took.
     cores: of all machines. cores_per_actor: that work on one segment.
@@ -263,7 +263,7 @@ def storage_bytes(
 
 
 def table_lines(sizing: Sizing) -> list[str]:
-    """What there is to say of a job, in lines for a terminal."""
+    """The estimate of a job as lines for a terminal."""
     options, schedule = sizing.options, sizing.schedule
     footage_hours = sizing.footage_seconds / _SECONDS_PER_HOUR
     num_frames = sum(clip.num_frames for clip in sizing.clips)
@@ -284,9 +284,9 @@ def table_lines(sizing: Sizing) -> list[str]:
             "wall time",
             f"{duration(sizing.wall_seconds)} with {counted(options.num_actors, 'actor')} of "
             f"{counted(options.cores_per_actor, 'core')}, busy {schedule.utilisation:.0%} of it; "
-            f"{duration(sizing.floor_seconds)} with cores without end",
+            f"{duration(sizing.floor_seconds)} with unlimited cores",
         ),
-        ("longest clip", f"{duration(sizing.longest_clip_seconds)} with cores without end"),
+        ("longest clip", f"{duration(sizing.longest_clip_seconds)} with unlimited cores"),
         (
             "driver",
             f"planning {duration(sizing.plan_seconds)}, "
@@ -313,7 +313,7 @@ def table_lines(sizing: Sizing) -> list[str]:
     rows += [
         (
             "limits" if number == 0 else "",
-            f"{limit.name}: {duration(limit.seconds)} at least, met at {_cores(limit.cores)}",
+            f"{limit.name}: at least {duration(limit.seconds)}, reached with {_cores(limit.cores)}",
         )
         for number, limit in enumerate(sizing.limits)
     ]
@@ -324,12 +324,12 @@ def _next_limit(sizing: Sizing) -> str:
     cores, hardest = sizing.core_seconds / sizing.floor_seconds, sizing.limits[0].name
     if cores <= sizing.options.cores:
         return (
-            f"Already from {_cores(cores)} on the frames take less time than all else does, "
-            f"most of it {hardest}: {_REMEDIES[hardest]}"
+            f"With more than {_cores(cores)}, as here, the job is limited by {hardest} rather than "
+            f"by the frames: {_REMEDIES[hardest]}"
         )
     return (
-        f"From {_cores(cores)} on the frames take less time than all else does, most of it "
-        f"{hardest}; then {_REMEDIES[hardest]}"
+        f"With more than {_cores(cores)}, the job would be limited by {hardest} rather than by the "
+        f"frames: then {_REMEDIES[hardest]}"
     )
 
 

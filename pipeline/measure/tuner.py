@@ -1,4 +1,4 @@
-"""Finds the plan that takes frames from file to file the fastest on this machine."""
+"""Finds the configuration with the highest file-to-file throughput on this machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ _HALVING = (1, 2, 3)
 _MEASUREMENT_SECONDS = 2.0
 _FIRST_LOOK_FRAMES, _LEAST_FRAMES, _MOST_FRAMES = 48, 24, 2000
 _LEAST_GAIN = 1.02
-_NO_TIME = f"nothing could be measured within {MOST_SECONDS:.0f} s: tune when the machine is idle"
+_NO_TIME = (
+    f"no configuration could be measured within {MOST_SECONDS:.0f} s: tune when the machine is idle"
+)
 _INT8_ROUNDS = 3
 
 Measure = Callable[[Plan], float]
@@ -93,7 +95,9 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
         except TimeoutError as error:
             raise InferenceError(_NO_TIME) from error
         if available < _LEAST_FRAMES:
-            raise InputError(f"{available} frames are too few to tune on: {_LEAST_FRAMES} or more")
+            raise InputError(
+                f"{available} frames are too few to tune on; at least {_LEAST_FRAMES} are needed"
+            )
         frames = round(first_look * _MEASUREMENT_SECONDS)
         num_frames = min(_MOST_FRAMES, max(_LEAST_FRAMES, frames))
 
@@ -212,7 +216,7 @@ def halve(
     best = next(entry for entry in measured if entry.name in alive)
     ratios = [a / b for a, b in zip(fps[best.name], fps[usual], strict=False)]
     gain = statistics.median(ratios)
-    winner, reason = usual, "nothing was ahead of the rule by more than the noise"
+    winner, reason = usual, "no configuration was faster than the rule by more than the noise"
     if best.name != usual and min(ratios) > 1.0 and gain >= _LEAST_GAIN:
         winner, reason = best.name, f"{best.name} was {gain:.2f} times as fast as the rule"
     return Selection(plans[winner], "tune", reason, tuple(measured))

@@ -1,8 +1,8 @@
 """The archive that torch.save writes -> plain values, tensors and layers. Nothing in it is called.
 
-A pickle is a program for a stack machine whose instructions import names and call them. The machine
-here has only those instructions that a checkpoint needs, a name stays a word, and what would be a
-call is looked up in the tables that the caller gives. Every size is checked before memory is taken.
+A pickle is a program for a stack machine whose instructions import names and call them. This
+machine implements only the instructions that a checkpoint needs; names stay text, and calls are
+looked up in the caller's tables. Every size is checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ Array = NDArray[Any]
 
 
 class Refused(Exception):
-    """The archive asks for what a checkpoint does not need; one line says for what."""
+    """The archive contains something that a checkpoint does not need; the message is one line."""
 
 
 class Ignored:
-    """Stands for training leftovers (metrics, options) that the model does not need."""
+    """Replaces objects of the training (metrics, options) that the model does not need."""
 
 
 @dataclass(slots=True, eq=False)
 class Layer:
-    """What the file says of one layer.
+    """One layer of the file.
 
-    kind: the name of its class there; tensors: parameters and buffers, floating point in float32;
-    settings: all else, none of it called or checked.
+    kind: the name of its class; tensors: parameters and buffers, floating point in float32;
+    settings: all else, neither called nor checked.
     """
 
     kind: str
@@ -74,20 +74,20 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """What a GLOBAL instruction names: a word, and no more than that."""
+    """The name in a GLOBAL instruction, as text only."""
 
     text: str
 
 
 def read_archive(path: Path, layers: frozenset[str], ignored: frozenset[str]) -> object:
-    """What was given to torch.save; floating point tensors come in float32.
+    """The object given to torch.save; floating point tensors are float32.
 
     layers: names of the classes whose objects may be in it, a `Layer` each. ignored: names whose
     objects are left out, an `Ignored` each.
-    Raises Refused; and ValueError, OSError, zipfile.BadZipFile and many more for what is broken.
+    Raises Refused; for damaged files ValueError, OSError, zipfile.BadZipFile and many others.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # A directory of millions of entries would take gigabytes, and is read before all else.
+        # A directory of millions of entries would take gigabytes, and is read first.
         if _has_more(content, b"PK\x01\x02", _MOST_ENTRIES):
             raise Refused(f"it has more than {_MOST_ENTRIES} entries")
         with zipfile.ZipFile(file) as archive:
@@ -103,7 +103,7 @@ def _has_more(content: mmap.mmap, marker: bytes, number: int) -> bool:
 
 
 def _checked_root(archive: zipfile.ZipFile, num_bytes: int) -> str:
-    """The folder that all is in. Raises Refused for an archive that torch.save did not write."""
+    """The top folder. Raises Refused for an archive that torch.save did not write."""
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -132,7 +132,7 @@ class _Storage:
 
 
 class _Tensors:
-    """Tensors out of an archive, never more than it has bytes for."""
+    """Reads tensors of an archive, in total at most the size of its data."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str, num_bytes: int) -> None:
         self._archive, self._root = archive, root
@@ -145,7 +145,7 @@ class _Tensors:
             case ("storage", _Name(kind), str(entry), _, int(number)) if kind in _DTYPES:
                 dtype = _DTYPES[kind]
             case _:
-                raise Refused("it refers to something that is no storage of numbers")
+                raise Refused("it refers to something that is not a storage of numbers")
         if entry not in self._storages:
             about = self._archive.getinfo(f"{self._root}/data/{entry}")
             if number * dtype.itemsize != about.file_size:
@@ -190,7 +190,7 @@ class _Tensors:
 
 
 class _Machine:
-    """Runs the instructions of one pickle, those that it knows."""
+    """Interprets one pickle, with a limited set of instructions."""
 
     def __init__(self, layers: frozenset[str], ignored: frozenset[str], tensors: _Tensors) -> None:
         self._layers, self._ignored, self._tensors = layers, ignored, tensors
@@ -244,7 +244,7 @@ class _Machine:
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not list:
-            raise Refused("it appends to something that is no list")
+            raise Refused("it appends to something that is not a list")
         target.extend(items)
 
     def set_item(self, _: object) -> None:
@@ -257,7 +257,7 @@ class _Machine:
     def _update(self, pairs: list[Any]) -> None:
         target, keys = self._stack[-1], pairs[::2]
         if type(target) not in (dict, OrderedDict):
-            raise Refused("it puts an item into something that is no dictionary")
+            raise Refused("it puts an item into something that is not a dictionary")
         _require_plain_keys(keys)
         target.update(zip(keys, pairs[1::2], strict=True))
 
@@ -275,7 +275,7 @@ class _Machine:
     def call(self, _: object) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if type(function) is not _Name or type(arguments) is not tuple:
-            raise Refused("it calls something that is no function")
+            raise Refused("it calls something that is not a function")
         self.push(self._call(function.text, arguments))
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> object:
@@ -296,7 +296,7 @@ class _Machine:
     def new_object(self, _: object) -> None:
         arguments, cls = self._stack.pop(), self._stack.pop()
         if type(cls) is not _Name or cls.text not in {*self._layers, *self._ignored}:
-            raise Refused("it makes an object of something that is no layer")
+            raise Refused("it makes an object of something that is not a layer")
         if cls.text in self._ignored:
             self.push(Ignored())
             return
@@ -309,16 +309,16 @@ class _Machine:
         if type(target) is Layer:
             _restore(target, state)
         elif type(target) not in (Ignored, OrderedDict):
-            raise Refused("it changes something that is no layer")
+            raise Refused("it changes something that is not a layer")
 
     def persistent(self, _: object) -> None:
         self.push(self._tensors.storage(self._stack.pop()))
 
 
 def _restore(layer: Layer, state: object) -> None:
-    """Give a layer its parameters, buffers, layers and settings; methods and hooks are left out."""
+    """Set the parameters, buffers, layers and settings of a layer, without methods and hooks."""
     if type(state) is not dict:
-        raise Refused("the state of a layer in it is no dictionary")
+        raise Refused("the state of a layer in it is not a dictionary")
     for name, value in state.items():
         if type(name) is not str:
             raise Refused("a layer in it has a setting without a name")
@@ -331,7 +331,7 @@ def _restore(layer: Layer, state: object) -> None:
 
 
 def _entries(name: str, value: object, kind: type) -> dict[str, Any]:
-    """What a dictionary holds that has only entries of a kind; None is left out."""
+    """The entries of a dictionary that may have entries of one kind only; without None."""
     if not isinstance(value, dict) or not all(
         type(key) is str and (entry is None or isinstance(entry, kind))
         for key, entry in value.items()
@@ -341,9 +341,9 @@ def _entries(name: str, value: object, kind: type) -> dict[str, Any]:
 
 
 def _require_plain_keys(keys: list[Any]) -> None:
-    """Only of these is it certain that comparing them takes no time and no stack."""
+    """Allow only keys whose comparison is certain to be fast and not recursive."""
     if not all(type(key) in (str, int, float, bool) for key in keys):
-        raise Refused("it has a dictionary or a set with keys that are no words or numbers")
+        raise Refused("it has a dictionary or a set with keys that are not text or numbers")
 
 
 def _constant(make: Callable[[], object]) -> Callable[[_Machine, Any], None]:

@@ -1,6 +1,6 @@
-"""Reads a YOLOv5 checkpoint without running anything that is in it, and without PyTorch.
+"""Reads a YOLOv5 checkpoint without executing anything in it, and without PyTorch.
 
-Only the layers named below are known; whatever else a file asks for is refused.
+Only the layers listed below are supported; everything else is refused.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ _MOST_CLASSES, _LONGEST_CLASS_NAME = 10_000, 200
 def read_checkpoint(path: Path) -> tuple[Layer, HeadLayout]:
     """The model of a YOLOv5 v6/v7 .pt file as its layers, in float32, and its head layout.
 
-    Raises ModelError for a file that is no checkpoint, asks for a name that is not known, or whose
-    last layer is not YOLOv5's three heads.
+    Raises ModelError for a file that is not a checkpoint, needs an unknown class, or whose last
+    layer does not have the three heads of YOLOv5.
     """
     require_size(path)
     try:
         content = read_archive(path, LAYERS, _IGNORED)
     except Refused as error:
-        raise ModelError(f"{path}: refused, nothing in it was run: {error}") from error
-    except Exception as error:  # Garbage makes the reader fail in any way it likes.
+        raise ModelError(f"{path}: refused, nothing in it was executed: {error}") from error
+    except Exception as error:  # Arbitrary bytes can make the reader raise any exception.
         raise ModelError(f"{path}: not a PyTorch checkpoint ({one_line(error)})") from error
     model = None
     if isinstance(content, dict):
         model = content.get("ema")
         model = content.get("model") if model is None else model
     if not isinstance(model, Layer) or model.kind not in MODELS:
-        raise ModelError(f"{path}: holds no YOLOv5 detection model")
+        raise ModelError(f"{path}: contains no YOLOv5 detection model")
     return model, _head_layout(path, model)
 
 
@@ -80,7 +80,7 @@ def layers_in_order(layer: Layer) -> list[Layer]:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, without what would break a message of one line."""
+    """An error as part of a one-line message."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -126,7 +126,7 @@ def _class_names(path: Path, model: Layer) -> tuple[str, ...]:
     names: Any = model.settings["names"]
     found = tuple(names.values() if isinstance(names, dict) else names)
     if len(found) > _MOST_CLASSES:
-        raise ModelError(f"{path}: it names {len(found)} classes, {_MOST_CLASSES} at the most")
+        raise ModelError(f"{path}: it has {len(found)} classes, more than {_MOST_CLASSES}")
     if not all(isinstance(name, str) and len(name) <= _LONGEST_CLASS_NAME for name in found):
-        raise ModelError(f"{path}: a class name in it is no text or too long")
+        raise ModelError(f"{path}: a class name in it is not text or too long")
     return found

@@ -4,11 +4,11 @@ Hazard: `~CompiledModel` joins OpenVINO's threads and holds the GIL meanwhile. A
 run a callback drops its reference to the Python function only after its request counts as idle,
 and takes the GIL for that if the reference is the last one. Both wait for each other for ever.
 
-So everything ends in this order, on a thread that belongs to nobody else: every request is idle,
+So everything is released in this order, on a dedicated thread: every request is idle,
 the Python function that they call is dead (from then on no thread of OpenVINO can want the GIL),
 requests and queue are destroyed, the model is destroyed last. That thread is not interrupted by
-signals, and whoever drops an object without closing it only leaves it a message. What never
-becomes idle is kept for ever by that thread's stack.
+signals; dropping an object without closing it only sends that thread a message. A request that
+never becomes idle is kept alive by the stack of that thread.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from pipeline.core.errors import InferenceError
 from pipeline.core.machine import nicer, process_cpu_seconds, thread_cpu_seconds
 
 CLOSE_SECONDS = 2.0
-"""How long `close`, and the end of the interpreter, wait for what goes on by itself if need be."""
+"""How long `close`, and the exit of the interpreter, wait for running work."""
 
 INFERENCE_NICENESS = 10
-"""How much nicer the threads that infer are than the others. Decoder and encoder take one frame
-after the other: while they wait for a core that infers, the other cores run out of frames."""
+"""The niceness of inference threads above that of the others. Decoder and encoder process one frame
+after the other: while they wait for a core, the inference threads run out of frames."""
 
 OnIdle = Callable[[int], None]
 
@@ -194,7 +194,7 @@ class Compiled:
         return self._model.get_property(name)
 
     def infer(self, model_input: NDArray[Any] | None = None) -> list[NDArray[Any]]:
-        """Copies of what the model computes from an input, or from whatever its memory holds."""
+        """Copies of the outputs for an input, or for whatever the input memory contains."""
         outputs = self._model({} if model_input is None else [model_input])
         return [np.array(output) for output in outputs.values()]
 
@@ -215,7 +215,7 @@ class Compiled:
         self._owned.leave(functools.partial(self._owned.release, requests))
 
     def close(self) -> None:
-        """End the model as soon as none of its requests is in use; waits CLOSE_SECONDS at most."""
+        """Release the model when none of its requests is in use; waits CLOSE_SECONDS at most."""
         self._owned.wait_for(self._owned.close)
         if self._owned.ended.is_set():
             self._drop.detach()

@@ -21,7 +21,7 @@ from pipeline.model.heads import STRIDES, HeadConvolution, HeadLayout
 
 _RT_INFO_KEY = ["pipeline", "head_layout"]
 OBJECTNESS = "objectness"
-"""What the names of the convolutions begin with that must not lose accuracy."""
+"""The prefix of the names of convolutions that must keep their accuracy."""
 
 _NUM_ANCHORS = 3
 _MOST_NUMBERS = 1 << 28
@@ -29,12 +29,12 @@ _NHWC_TO_NCHW = np.array([0, 3, 1, 2])
 
 
 def has_stored_layout(model: ov.Model) -> bool:
-    """Whether this is a graph that `finish` made."""
+    """Whether `finish` made this graph."""
     return bool(model.has_rt_info(_RT_INFO_KEY))
 
 
 def stored_layout(model: ov.Model, origin: Path) -> HeadLayout:
-    """The head layout that `finish` left in a graph. Raises ModelError if it is not there."""
+    """The head layout that `finish` stored in a graph. Raises ModelError if there is none."""
     try:
         return HeadLayout.from_json(model.get_rt_info(_RT_INFO_KEY).astype(str))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -66,7 +66,9 @@ def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, HeadLayout]:
             f"{decoded.partial_shape}; export it with YOLOv5's export.py, or give the .pt"
         )
     if any(output.partial_shape.rank == ov.Dimension(4) for output in model.outputs[1:]):
-        raise ModelError(f"{origin}: has a second output, as a segmentation model; not supported")
+        raise ModelError(
+            f"{origin}: has a second output, like a segmentation model, which is not supported"
+        )
     num_values = decoded.partial_shape[2]
     heads = _last_convolutions(decoded)
     if (
@@ -159,7 +161,7 @@ def reshaped(model: ov.Model, input_shape: Sequence[int]) -> ov.Model:
         copy.reshape(list(input_shape))
     except RuntimeError as error:
         raise ModelError(
-            f"the model cannot be made to take an input of {list(input_shape)}: it was exported "
+            f"the model cannot be reshaped to an input of {list(input_shape)}: it was exported "
             f"with fixed sizes inside ({reason_of(error)})"
         ) from error
     return copy

@@ -1,4 +1,4 @@
-"""Where a frame lies inside the model input, and the way back from there."""
+"""The position of a frame inside the model input, and the conversion back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PADDING_VALUE = 114
-"""The grey that YOLOv5 was trained to see as "nothing here"."""
+"""The grey of the padding in YOLOv5's training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Letterbox:
 def _way_back(
     box: Letterbox,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """What to_source subtracts, multiplies by, and ends at; x and y each."""
+    """What to_source subtracts, multiplies by, and clips to; x and y each."""
     source, content, offset = (
         np.asarray(values, np.float32) for values in (box.source_wh, box.content_wh, box.offset_xy)
     )

@@ -1,4 +1,4 @@
-"""The files that a given model consists of: how large they are, what they claim, their hash."""
+"""The files of a given model: their sizes, what they claim, their hash."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def parts_sha256(weights: Path) -> str:
 
 
 def require_sizes(weights: Path) -> None:
-    """Raise ModelError for what cannot be a model by its size, before anything reads it."""
+    """Raise ModelError for a size that no model has, before the file is read."""
     for part in parts_of(weights):
         if not part.is_file():
-            raise ModelError(f"{weights}: {part.name}, which belongs to it, is no file")
+            raise ModelError(f"{weights}: {part.name}, which belongs to it, is not a regular file")
         size = part.stat().st_size
         if size > MOST_BYTES or (size == 0 and part.suffix != ".bin"):
-            _refuse(part, f"{size} bytes; a model has at least one, and {MOST_BYTES} at the most")
+            _refuse(part, f"{size} bytes; a model has 1 to {MOST_BYTES} bytes")
 
 
 def require_plain_graph(weights: Path) -> None:
-    """Raise ModelError for a graph whose numbers are elsewhere, or that claims absurd sizes."""
+    """Raise ModelError for a graph with weights in other files, or with absurd sizes."""
     if weights.suffix == ".xml":
         _require_plain_ir(weights)
     elif weights.suffix == ".onnx":
@@ -77,7 +77,7 @@ def _require_plain_ir(ir: Path) -> None:
 
 def _require_plain_onnx(path: Path) -> None:
     try:
-        import onnx  # Only here: no other model needs it.
+        import onnx  # Imported here, because only ONNX models need it.
     except ModuleNotFoundError as error:
         raise ModelError(f"{path}: ONNX needs the package onnx: pip install onnx") from error
     try:
@@ -89,7 +89,7 @@ def _require_plain_onnx(path: Path) -> None:
                 _refuse(path, f"has a constant of the shape {list(tensor.dims)[:8]}")
     except ModelError:
         raise
-    except Exception as error:  # Garbage makes the reader fail in any way it likes.
+    except Exception as error:  # Arbitrary bytes can make the reader raise any exception.
         raise ModelError(f"{path}: not a model that OpenVINO reads ({type(error).__name__})") from (
             error
         )

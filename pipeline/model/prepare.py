@@ -1,4 +1,4 @@
-"""A model file -> the IR for one input shape, converted once and then taken from the cache."""
+"""A model file -> the IR for one input shape, converted once and cached."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ CONVERSION_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """What is known about a graph in INT8.
+    """A graph in INT8.
 
-    folder: where it is kept; accuracy: what an evaluation found, None without one.
+    folder: its folder in the cache; accuracy: the result of an evaluation, or None.
     """
 
     calibrated_on: str
@@ -58,7 +58,7 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True)
 class PreparedModel:
-    """A graph of fixed input shape that ends at its heads, and what is known about it.
+    """A graph of fixed input shape that ends at its heads, with its properties.
 
     source_wh: the size of the frames it was prepared for; input_wh: of the graph's input.
     convolutions: what makes predictions of the heads where they come out in parts.
@@ -90,8 +90,8 @@ def prepare_model(
     """The model for frames of a size, from the cache if it was converted before.
 
     A graph of fixed input size keeps it; every other takes the smallest rectangle that fits
-    the frames at imgsz. Where the cache cannot be written nothing is kept, and a note says so.
-    Raises ModelError for what is not a YOLOv5 detection model.
+    the frames at imgsz. If the cache folder cannot be written, nothing is cached, with a note.
+    Raises ModelError if it is not a YOLOv5 detection model.
     """
     if weights.suffix not in _SUFFIXES:
         raise ModelError(f"{weights}: expected a model file ending in {', '.join(_SUFFIXES)}")
@@ -160,9 +160,9 @@ def _convert(
         return finished
     except ModelError:
         raise
-    except Exception as error:  # Odd graphs fail in any way they like.
+    except Exception as error:  # Unusual graphs can raise any exception.
         reason = reason_of(error)
-        raise ModelError(f"{weights}: cannot be made to take {input_wh} ({reason})") from error
+        raise ModelError(f"{weights}: cannot be reshaped to {input_wh} ({reason})") from error
 
 
 def _finished_before(
@@ -181,11 +181,11 @@ def _finished_before(
 
 
 def _read(path: Path) -> ov.Model:
-    """Read a graph with the reader of its format; OpenVINO's own choice tries them all, aloud."""
+    """Read a graph with the reader of its format; OpenVINO would try all, with messages."""
     try:
         frontend = FrontEndManager().load_by_framework(_FRAMEWORKS[path.suffix])
         model = ov.Model(frontend.convert(frontend.load(str(path))))
-    except Exception as error:  # Garbage makes the readers fail in any way they like.
+    except Exception as error:  # Arbitrary bytes can make the readers raise any exception.
         reason = reason_of(error)
         raise ModelError(f"{path}: not a model that OpenVINO reads ({reason})") from error
     if not model.inputs:
@@ -194,7 +194,7 @@ def _read(path: Path) -> ov.Model:
 
 
 def read_cached_ir(ir: Path) -> ov.Model | None:
-    """The cached IR, or None where there is none that is whole."""
+    """The cached IR, or None if there is no undamaged one."""
     if not is_whole(ir):
         return None
     try:
@@ -225,7 +225,7 @@ def _save(model: ov.Model, convolutions: tuple[HeadConvolution, ...], ir: Path) 
 
 
 def _read_convolutions(ir: Path) -> tuple[HeadConvolution, ...] | None:
-    """What `_save` put beside an IR; None if it is not there or not whole."""
+    """What `_save` wrote beside an IR; None if it is missing or damaged."""
     try:
         with (
             ir.with_suffix(_CONVOLUTIONS_SUFFIX).open("rb") as file,

@@ -1,4 +1,4 @@
-"""A checkpoint as a PyTorch model, which the baseline is. Importing this module imports torch."""
+"""A checkpoint as a PyTorch model, the baseline. Importing this module imports torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.model.checkpoint import one_line, read_checkpoint
 from pipeline.model.heads import HeadLayout
 from pipeline.model.layers import build_graph
 
-# Ultralytics otherwise writes settings into the home folder, talks, and looks for a network.
+# Otherwise ultralytics writes settings into the home folder, prints, and uses the network.
 os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_dir()))
 os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -93,7 +93,7 @@ def read_pytorch(path: Path) -> tuple[YOLOv5, HeadLayout]:
     layers, _ = read_checkpoint(path)
     try:
         return _ready_to_run(cast("YOLOv5", _module(layers))), layout
-    except Exception as error:  # Layers that do not fit each other fail in any way they like.
+    except Exception as error:  # Inconsistent layers can raise any exception.
         raise ModelError(f"{path}: its layers cannot be run ({one_line(error)})") from error
 
 
@@ -118,7 +118,7 @@ def _module(layer: Layer) -> nn.Module:
         for name, value in layer.settings.items()
         if not hasattr(cls, name)
     }
-    # Knows what to do about settings that older versions did not have.
+    # Handles settings that older versions do not have.
     module.__setstate__(settings)  # type: ignore[no-untyped-call]
     return module
 

@@ -35,7 +35,7 @@ from pipeline.model.prepare import (
 from pipeline.model.preprocess import Preprocessor
 
 NUM_PICTURES = 100
-"""Pictures to calibrate on; more changed nothing that could be measured."""
+"""The number of pictures for the calibration; more made no measurable difference."""
 
 _IR_NAME, _ACCURACY_NAME = "model.xml", "accuracy.json"
 
@@ -46,9 +46,9 @@ how the graph is quantised: models in the cache are then rebuilt."""
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Pictures that show what values the model's layers take.
+    """Pictures for the calibration, which measures the value ranges of the layers.
 
-    key: tells these pictures from others; origin: their name for the report.
+    key: identifies these pictures; origin: their name in the report.
     frame_wh: the size of all of them, which is that of the clip; None if they differ.
     """
 
@@ -110,9 +110,9 @@ def _save(model: ov.Model, ir: Path) -> None:
 
 
 def record_accuracy(quantization: Quantization, accuracy: dict[str, Any]) -> None:
-    """Keep what an evaluation found beside the model, for the reports of later runs.
+    """Store the result of an evaluation beside the model, for the reports of later runs.
 
-    Raises NotKept where the cache folder cannot be written.
+    Raises NotKept if the cache folder cannot be written.
     """
     text = json.dumps(accuracy, indent=2) + "\n"
     publish(quantization.folder / _ACCURACY_NAME, lambda path: path.write_text(text))
@@ -142,7 +142,7 @@ def _quantize(
                 subset_size=len(inputs),
                 ignored_scope=nncf.IgnoredScope(patterns=[f"{OBJECTNESS}_.*"], validate=False),
             )
-    except Exception as error:  # A graph that NNCF cannot take makes it fail in any way.
+    except Exception as error:  # NNCF raises any exception for graphs it does not support.
         raise ModelError(f"{basis.weights}: cannot be quantised ({reason_of(error)})") from error
     on_progress(Progress("quantize", total, total, unit="image"))
     return model
@@ -156,7 +156,7 @@ def _nncf_version() -> str:
 
 
 def _import_nncf() -> Any:
-    os.environ.setdefault("NNCF_CI", "1")  # Otherwise it reports its use to its makers.
+    os.environ.setdefault("NNCF_CI", "1")  # Otherwise it sends usage statistics.
     try:
         import nncf
     except ImportError as error:
@@ -174,7 +174,7 @@ def _model_inputs(calibration: Calibration, input_wh: tuple[int, int]) -> list[N
         Preprocessor(box)(frame, pixels[0])
         inputs.append(pixels)
     if not inputs:
-        raise InputError(f"nothing to calibrate on in {calibration.origin}")
+        raise InputError(f"{calibration.origin} contains no pictures for the calibration")
     return inputs
 
 
@@ -194,7 +194,5 @@ def _read_accuracy(folder: Path) -> dict[str, Any] | None:
             return kept
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass
-    note(
-        f"{_ACCURACY_NAME}, kept by an earlier evaluation in {folder}, was damaged: evaluate again"
-    )
+    note(f"{_ACCURACY_NAME}, the result of an evaluation in {folder}, is damaged: evaluate again")
     return None

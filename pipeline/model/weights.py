@@ -1,4 +1,4 @@
-"""Finds the model file: what was asked for, the bundled one, or the official one, verified."""
+"""Finds the model file: the given one, the bundled one, or the official one, verified."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEMO_NAME = "demo.pt"
 ENVIRONMENT_VARIABLE = "PIPELINE_WEIGHTS"
 
 MOST_BYTES = 1 << 30
-"""No YOLOv5 has a third of it, in float32."""
+"""Three times the size of the largest YOLOv5 in float32."""
 
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 20.0
@@ -67,18 +67,18 @@ def _official(on_progress: ProgressCallback) -> Path:
         tried = ", ".join(str(place) for place in places)
         raise ModelError(
             f"{OFFICIAL_NAME} is in none of {tried} and could not be downloaded: {error}; "
-            f"put the file into one of them, or name it with --weights or {ENVIRONMENT_VARIABLE}; "
-            "--model demo (with make: MODEL=demo) takes the bundled model, which knows the things "
-            "of the synthetic scene only"
+            f"put the file into one of them, or give it with --weights or {ENVIRONMENT_VARIABLE}; "
+            "--model demo (with make: MODEL=demo) selects the bundled model, which is for the "
+            "synthetic scene only"
         ) from error
 
 
 def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback) -> Path:
-    """Fetch a file; it appears under its name only when whole and its SHA-256 is right.
+    """Download a file; it appears under its name only if its SHA-256 is right.
 
-    Raises ModelError if it cannot be fetched, stored, or is not the file that was expected.
+    Raises ModelError if it cannot be downloaded or stored, or is another file.
     """
-    # Only here: a run that has its model need not load them.
+    # Imported here, because most runs do not download.
     import http.client
     import urllib.request
 
@@ -101,7 +101,7 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
                 done += len(chunk)
                 on_progress(Progress("download", done, total, unit="B"))
         if digest.hexdigest() != sha256:
-            raise ModelError(f"{url} gave a file with another SHA-256: {digest.hexdigest()}")
+            raise ModelError(f"{url} returned a file with another SHA-256: {digest.hexdigest()}")
         part.replace(target)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ModelError(f"{url}: {error}") from error
@@ -112,14 +112,12 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
 
 
 def require_size(path: Path) -> None:
-    """Raise ModelError for what is no file that could be a model, before anything reads it."""
+    """Raise ModelError for a file that cannot be a model, before it is read."""
     if not path.is_file():
-        raise ModelError(f"{path}: no such file, or not a regular one")
+        raise ModelError(f"{path}: not found, or not a regular file")
     size = path.stat().st_size
     if not 0 < size <= MOST_BYTES:
-        raise ModelError(
-            f"{path}: {size} bytes; a model file has at least one, and {MOST_BYTES} at the most"
-        )
+        raise ModelError(f"{path}: {size} bytes; a model file has 1 to {MOST_BYTES} bytes")
 
 
 def _from_environment() -> Path | str | None:
