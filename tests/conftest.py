@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -270,6 +271,14 @@ def video_times(path: Path) -> list[tuple[Any, Any]]:
             for packet in container.demux(stream)
             if packet.pts is not None and packet.size
         )
+
+
+PROGRESS = re.compile(r"^(.*: )?\w+: \d+( of \d+(, .* s left)?)?\n", re.MULTILINE)
+
+
+def without_progress(said: str) -> str:
+    """What a command says on stderr beside how far it is, which it tells if it takes seconds."""
+    return PROGRESS.sub("", said)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

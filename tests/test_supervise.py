@@ -23,7 +23,7 @@ from pipeline.core.errors import EncodeError, InputError, Interrupted, PipelineE
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import SPOOL_NAME, WORK_NAME
 from pipeline.execution.supervise import Worker, supervise
-from tests.conftest import with_light, write_clip
+from tests.conftest import with_light, without_progress, write_clip
 from tests.test_public_api import HEAVY
 from tests.toy_work import (
     Counting,
@@ -103,16 +103,10 @@ def worker_pid(running: subprocess.Popen[str]) -> int:
     return int(line.split()[1])
 
 
-PROGRESS = re.compile(r"^(.*: )?\w+: \d+( of \d+(, .* s left)?)?\n", re.MULTILINE)
-
-
 def last_words(running: subprocess.Popen[str]) -> str:
-    """All of stderr but how far the work is, which a run tells that takes long.
-
-    It ends only when the parent and the worker are both gone.
-    """
+    """All of stderr but progress; it ends only when the parent and the worker are both gone."""
     assert running.stderr is not None
-    return re.sub(PROGRESS, "", running.stderr.read())
+    return without_progress(running.stderr.read())
 
 
 FINAL = ["annotated.mp4", "detections.jsonl", "report.html", "report.json"]
