@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.media.frame import Frame
+from pipeline.media.color import ToBgr, ToRgb, rgb_is_bgr
+from pipeline.media.frame import Frame, plane_rows
 from pipeline.model.letterbox import PADDING_VALUE, input_size_wh, letterbox
 from pipeline.model.preprocess import Preprocessor
 
@@ -181,3 +182,21 @@ def test_the_frame_itself_is_not_changed() -> None:
     before = [bytes(plane) for plane in image.planes]
     model_input(image)
     assert [bytes(plane) for plane in image.planes] == before
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuvj422p"])
+@pytest.mark.parametrize("size_wh", [(128, 96), (34, 26), (2, 2), (642, 362), (1022, 574)], ids=str)
+@pytest.mark.parametrize("color_range", [0, LIMITED, FULL])
+def test_rgb_made_in_one_pass_has_the_values_of_bgr(
+    pix_fmt: str, size_wh: tuple[int, int], color_range: int
+) -> None:
+    random = np.random.default_rng(1)
+    image = av.VideoFrame(*size_wh, pix_fmt)
+    for plane in image.planes:
+        plane_rows(plane)[:] = random.integers(0, 256, (plane.height, plane.line_size))
+    image.color_range = color_range
+    assert rgb_is_bgr(image)
+    to_rgb, to_bgr = ToRgb(), ToBgr()
+    for matrix in (1, 2, 4, 5, 6, 7, 9):
+        image.colorspace = matrix
+        np.testing.assert_array_equal(to_rgb(image), to_bgr(image)[:, :, ::-1])

@@ -96,7 +96,7 @@ def test_the_same_command_on_results_in_a_store_is_done_before(
     # On another machine, which has no copy of the clip.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     assert main(command) == 0
-    assert "clip.mp4: skipped, already done" in capsys.readouterr().out
+    assert f"{clip}: skipped, already done" in capsys.readouterr().out
     assert not list(cache_dir().glob("remote/*/*"))
     # Another command, another clip of this name, or a part of the results alone are not the same.
     assert main([*command, "--conf", "0.5"]) == 1
@@ -112,7 +112,7 @@ def test_the_same_command_on_results_in_a_store_is_done_before(
     assert store.cat_file("footage/out/detections.jsonl").count(b"\n") == 3
     store.rm(complete)
     assert main(command) == 0
-    assert "already done" not in capsys.readouterr().out
+    assert "skipped" not in capsys.readouterr().out
     assert "annotated.mp4" in files_below(store, "footage/out")
 
 

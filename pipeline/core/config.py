@@ -338,7 +338,8 @@ class ProcessConfig:
     @property
     def source_name(self) -> str:
         """The source in messages."""
-        return str(self.source_file or (self.pictures and self.pictures.folder) or "synthetic")
+        local = self.source_file or (self.pictures and self.pictures.folder) or "synthetic"
+        return self.remote.source_url or str(local)
 
     @property
     def clip(self) -> Path | None:

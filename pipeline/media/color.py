@@ -18,10 +18,18 @@ _LAST_MATRIX, _LAST_PRIMARIES, _EBU3213, _LAST_TRC = 14, 12, 22, 18
 _CONVERTIBLE = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
 """The matrix tags that swscale takes; it refuses frames with any other."""
 
+_RGB_IS_BGR = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p"))
+
 
 def is_rgb(pixel_format: av.VideoFormat) -> bool:
     """Whether its Y'CbCr has to be computed: RGB, palettes, Bayer patterns, XYZ."""
     return pixel_format.is_rgb or pixel_format.has_palette or pixel_format.name.startswith("xyz")
+
+
+def rgb_is_bgr(image: av.VideoFrame) -> bool:
+    """Whether swscale makes the same values of it in RGB as in BGR."""
+    even = image.width % 2 == image.height % 2 == 0
+    return even and image.format.name in _RGB_IS_BGR
 
 
 def is_gray(pixel_format: av.VideoFormat) -> bool:
@@ -92,23 +100,25 @@ def make_convertible(image: av.VideoFrame) -> None:
         image.colorspace = _BT2020_NCL if matrix == _BT2020_CL else _BT601
 
 
-class ToBgr:
-    """Converts frames to BGR as OpenCV's reader of clips does; for one thread at a time."""
+class _ToPacked:
+    """Converts frames to three bytes a pixel; for one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, pixel_format: str) -> None:
+        self._pixel_format = pixel_format
         self._reformatter = VideoReformatter()
 
     def __call__(self, image: av.VideoFrame) -> NDArray[np.uint8]:
-        """The frame as BGR, uint8 (height, width, 3). Raises InputError."""
-        bgr = self.frame(image)
-        return plane_rows(bgr.planes[0])[:, : bgr.width * 3].reshape(bgr.height, bgr.width, 3)
+        """The pixels, uint8 (height, width, 3). Raises InputError."""
+        packed = self.frame(image)
+        rows = plane_rows(packed.planes[0])[:, : packed.width * 3]
+        return rows.reshape(packed.height, packed.width, 3)
 
     def frame(self, image: av.VideoFrame) -> av.VideoFrame:
-        """The frame as bgr24; one that is so already is passed on. Raises InputError."""
+        """The frame in this format; one that is so already is passed on. Raises InputError."""
         try:
             return self._reformatter.reformat(
                 image,
-                format="bgr24",  # Not rgb24, which swscale rounds otherwise: up to four levels off.
+                format=self._pixel_format,
                 interpolation=Interpolation.BICUBIC,
                 threads=1,  # swscale would otherwise start one per core on every call.
             )
@@ -117,6 +127,23 @@ class ToBgr:
                 f"FFmpeg does not convert pixels of the format {image.format.name}: convert the "
                 "clip to yuv420p first"
             ) from error
+
+
+class ToBgr(_ToPacked):
+    """Converts frames to BGR as OpenCV's reader of clips does."""
+
+    def __init__(self) -> None:
+        super().__init__("bgr24")
+
+
+class ToRgb(_ToPacked):
+    """The same as RGB, in one pass; only of frames of which `rgb_is_bgr`.
+
+    Of others, swscale rounds RGB otherwise than BGR.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("rgb24")
 
 
 class ToYuv420p:

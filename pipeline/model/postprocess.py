@@ -33,10 +33,13 @@ class Candidates:
     logits: float32 (N, 5 + classes), before the sigmoid.
     place: float32 (N, 5), column and row in the head's grid, then stride, anchor width and anchor
         height in pixels of the model input.
+    class_id: int64 (N,), the best class; confidence: float32 (N,), of that class.
     """
 
     logits: NDArray[np.float32]
     place: NDArray[np.float32]
+    class_id: NDArray[np.int64]
+    confidence: NDArray[np.float32]
 
 
 def select_candidates(
@@ -75,12 +78,17 @@ def select_candidates(
             logits[part] = firsts[level][rows]
         np.add(rows, num_before, out=number[part])
         begin, num_before = part.stop, num_before + len(firsts[level])
-    likely = _likely(logits, confidence_threshold)
+    class_id = logits[:, 5:].argmax(axis=1)
+    best = logits[np.arange(num_passing), 5 + class_id]
+    confidence = np.multiply(*_sigmoid(np.array((logits[:, 4], best))))
+    # A little more than pass: with several classes to a box, each is compared later.
+    likely = np.flatnonzero(confidence > _NEARLY * confidence_threshold)
     if not likely.size:
         return None
     likely = likely[number[likely].argsort()]
     shapes_hw = tuple(head.shape[:2] for head in (heads[::2] if split else heads))
-    return Candidates(logits[likely], _places(layout, shapes_hw)[number[likely]])
+    place = _places(layout, shapes_hw)[number[likely]]
+    return Candidates(logits[likely], place, class_id[likely], confidence[likely])
 
 
 @functools.lru_cache(maxsize=64)
@@ -122,13 +130,6 @@ def _convolve(
     return rows[by_anchor]
 
 
-def _likely(logits: NDArray[np.float32], confidence_threshold: float) -> NDArray[np.intp]:
-    """Which ones their best class may take over the threshold: two of three, in busy footage."""
-    objectness, best = _sigmoid(np.array((logits[:, 4], logits[:, 5:].max(axis=1))))
-    # A little more than pass: the exact comparison comes later.
-    return np.flatnonzero(objectness * best > _NEARLY * confidence_threshold)
-
-
 def detections_from(
     candidates: Candidates | None,
     letterbox: Letterbox,
@@ -146,13 +147,13 @@ def detections_from(
     if candidates is None:
         return Detections.empty()
     threshold = options.confidence_threshold
-    probability = _sigmoid(candidates.logits)
-    scores = probability[:, 5:] * probability[:, 4:5]
+    place, box_logits = candidates.place, candidates.logits[:, :4]
+    class_id, confidence = candidates.class_id, candidates.confidence
     if multi_label:
+        probability = _sigmoid(candidates.logits[:, 4:])
+        scores = probability[:, 1:] * probability[:, :1]
         rows, class_id = np.nonzero(scores > threshold)
-    else:
-        rows, class_id = np.arange(len(scores)), scores.argmax(axis=1)
-    confidence = scores[rows, class_id]
+        place, box_logits, confidence = place[rows], box_logits[rows], scores[rows, class_id]
     # Those that pass come first.
     order = np.argsort(-confidence, kind="stable")
     order = order[: np.count_nonzero(confidence > threshold)]
@@ -161,8 +162,8 @@ def detections_from(
     order = order[:MAX_CANDIDATES]
     if not order.size:
         return Detections.empty()
-    rows, class_id, confidence = rows[order], class_id[order], confidence[order]
-    xyxy = _decode_boxes(candidates.place[rows], probability[rows, :4])
+    class_id, confidence = class_id[order], confidence[order]
+    xyxy = _decode_boxes(place[order], _sigmoid(box_logits[order]))
     kept = class_aware_nms(xyxy, class_id, options.iou_threshold, options.max_detections)
     return Detections(letterbox.to_source(xyxy[kept]), confidence[kept], class_id[kept])
 

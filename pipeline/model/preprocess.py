@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.media.color import ToBgr
+from pipeline.media.color import ToBgr, ToRgb, rgb_is_bgr
 from pipeline.media.frame import Frame
 from pipeline.media.gamut import bt709_table, to_bt709
 from pipeline.model.letterbox import Letterbox
@@ -17,7 +17,7 @@ class Preprocessor:
 
     def __init__(self, letterbox: Letterbox) -> None:
         self._letterbox = letterbox
-        self._to_bgr = ToBgr()
+        self._to_bgr, self._to_rgb = ToBgr(), ToRgb()
 
     def __call__(self, frame: Frame, model_input: NDArray[np.uint8]) -> None:
         """Write the frame, as RGB, into its place in a padded uint8 (height, width, 3).
@@ -26,12 +26,21 @@ class Preprocessor:
         YOLOv5's own preprocessing gives: swscale could scale as well, and faster, but each of
         its filters moves or blurs edges enough for some boxes to differ from the original's.
         """
-        bgr = self._to_bgr(frame.image)
         (x, y), (width, height) = self._letterbox.offset_xy, self._letterbox.content_wh
         content = model_input[y : y + height, x : x + width]
-        if content.shape != bgr.shape:
-            cv2.resize(bgr, (width, height), dst=content, interpolation=cv2.INTER_LINEAR)
-            bgr = content
-        if (table := bt709_table(frame.image)) is not None:
-            bgr = to_bt709(bgr, table)
+        table = bt709_table(frame.image)
+        if table is None and rgb_is_bgr(frame.image):
+            _resized(self._to_rgb(frame.image), content)
+            return
+        _resized(self._to_bgr(frame.image), content)
+        bgr = content if table is None else to_bt709(content, table)
         cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=content)
+
+
+def _resized(pixels: NDArray[np.uint8], content: NDArray[np.uint8]) -> None:
+    """Write the pixels at the size of the content."""
+    height, width, _ = content.shape
+    if content.shape == pixels.shape:
+        content[:] = pixels
+    else:
+        cv2.resize(pixels, (width, height), dst=content, interpolation=cv2.INTER_LINEAR)
