@@ -299,7 +299,7 @@ def test_after_an_exception_clean_up_that_hangs_ends_with_it(
 def test_for_debugging_the_place_in_the_worker_is_shown(clip: Path, options: list[str]) -> None:
     with faulty("raise", "encode", 3, "process", str(clip), *options, "--debug") as running:
         words = last_words(running)
-    assert re.search(r"loop\.py.*in _consume\n", words)
+    assert re.search(r"loop\.py.*in run_frames\n", words)
     assert "ZeroDivisionError: made on purpose" in words
 
 
