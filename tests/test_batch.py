@@ -19,6 +19,7 @@ import pytest
 
 from pipeline.batch.batch import Batch
 from pipeline.batch.clips import Clip
+from pipeline.batch.work import Expected
 from pipeline.cli.commands import main
 from pipeline.core.config import ClusterOptions, ProcessConfig
 from pipeline.core.errors import InputError, Interrupted, WorkerDied
@@ -418,7 +419,7 @@ def test_progress_is_that_of_all_frames_of_all_clips(tmp_path: Path, tiny_weight
     config = ProcessConfig(source=Path(), output_dir=tmp_path / "out", weights=tiny_weights)
     seen: list[Progress] = []
     # Of the third one nothing is known before; the second one breaks.
-    expected: Any = lambda *_: [5, 2, None, 4]  # noqa: E731
+    expected: Any = lambda *_: [Expected(n) for n in (5, 2, None, 4)]  # noqa: E731
     Batch(config, clips).process(clips, WorkerOfSorts(counts), expected, seen.append)
     assert [p.done for p in seen] == [*range(1, 6), *range(8, 15)]
     assert [p.total for p in seen] == [11] * 5 + [14] * 7
