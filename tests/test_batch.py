@@ -91,7 +91,7 @@ def test_what_can_be_done_is_done_and_what_fails_is_told_with_its_reason(
     assert lines[-3:-1] == [f"  {footage[number]}" for number in BROKEN]
     assert re.fullmatch(
         r"8 of 10 clips done; 2 failed\n"
-        r"64 frames, 2\.56 s of footage, in \d+\.\d\d s: \d+\.\d fps over all, "
+        r"64 frames, 2\.56 s of footage, in \d+\.\d\d s: \d+\.\d fps overall, "
         r"\d+\.\d times real time\n"
         r"report in out/batch\.html\n",
         printed.out,
@@ -148,7 +148,7 @@ def test_clips_that_are_done_are_skipped_and_the_others_are_tried_again(
     assert main(["process", "footage", *usual]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "0 of 10 clips done; 10 skipped, already done",
-        "nothing new: out/batch.html is that of an earlier command",
+        "nothing new; the report of an earlier command is in out/batch.html",
     ]
     assert Path("out/batch.html").read_bytes() == page
     assert main(["process", *map(str, footage), str(footage[0].parent / "none.mp4"), *usual]) == 1
@@ -258,8 +258,8 @@ def test_by_default_everything_goes_below_output(footage: list[Path], tiny_weigh
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["footage", "-"], "standard input is processed alone"),
-        (["footage", "synthetic"], "the synthetic scene is processed alone"),
+        (["footage", "-"], "standard input must be the only input"),
+        (["footage", "synthetic"], "the synthetic scene must be the only input"),
         (["footage", "nothing/"], "nothing/"),
         (["footage", "--classes", "horse"], "'horse'"),
         (["footage", "--device", "NPU.9"], "NPU.9"),

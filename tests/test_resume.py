@@ -331,7 +331,9 @@ def test_a_run_that_failed_says_what_is_kept_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(VideoEncoder, "encode", broken)
-        with pytest.raises(EncodeError, match=r"the disk is full; 2 of 6 segments are kept: the"):
+        with pytest.raises(
+            EncodeError, match=r"the disk is full; 2 of 6 segments are kept: rerun the command"
+        ):
             run(clip, out, tiny_weights)
     assert run(clip, out, tiny_weights)["segments"]["done_before"] == 2
     assert results(out) == clean
