@@ -315,7 +315,7 @@ def node_name(hostname: str, node_id: str) -> str:
 
 
 def nodes_alive() -> dict[str, Any]:
-    """What Ray knows of the nodes that are there, by their ids."""
+    """Ray's records of the nodes that are alive, by their ids."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return {node["NodeID"]: node for node in nodes if node["Alive"]}
 

@@ -52,7 +52,7 @@ def _signal_name(number: int) -> str:
 def interruption(answer: PipelineError, signal_number: int, kept: str) -> Interrupted:
     """Of a worker that was told to stop by that signal, and answered so.
 
-    kept: what of the run there is to go on from, in words; empty if there is nothing.
+    kept: what the run can resume from, in words; empty if there is nothing.
     """
     if isinstance(answer, Interrupted):
         error = answer

@@ -56,8 +56,8 @@ _OBJECT_STORE_BYTES = 100 << 20  # Nothing large goes through it.
 class RayExecutor:
     """The actors of one cluster, which is started here where none is running.
 
-    position: is told that the work goes on. Raises UsageError if there is no such cluster. To be
-    closed: that ends the actors, and the cluster if it was started here.
+    position: receives a heartbeat while the cluster works. Raises UsageError if there is no such
+    cluster. A context manager, which ends the actors, and the cluster if it was started here.
     """
 
     def __init__(self, options: ClusterOptions, position: Position) -> None:
@@ -211,7 +211,7 @@ def _settings(options: ClusterOptions) -> dict[str, Any]:
 
 
 def _require_answer(address: str) -> None:
-    """Raise ConnectionError where nobody listens: Ray itself would wait a minute for that."""
+    """Raise ConnectionError where nothing listens: Ray itself would wait a minute for that."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
         return

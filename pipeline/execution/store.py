@@ -36,7 +36,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 def is_url(name: str) -> bool:
     """Whether a name is an address in a store, rather than a path. Raises UsageError.
 
-    What looks like an address but is of no kind that is known is left to whoever opens paths.
+    What looks like an address of an unknown kind is treated as a path.
     """
     found = _SCHEME.match(name)
     if found is None or found[1] not in PACKAGES:
@@ -53,7 +53,7 @@ def is_url(name: str) -> bool:
 
 
 def scratch_output(url: str, source: str) -> Path:
-    """Where the results for a store are made; the same for the same run, which may go on there."""
+    """Where the results for a store are made; the same for the same run, which may resume there."""
     name = hashlib.sha256(f"{source} {url}".encode()).hexdigest()[:16]
     return cache_dir() / "remote-output" / name
 
@@ -140,7 +140,7 @@ def _fetch(url: str, path: Path, beat: Beat) -> None:
         part = Path(scratch) / path.name
         with _errors(url):
             _filesystem(url).get_file(url, str(part), callback=_told(beat))
-        # The folder's name tells its version: a copy made anew is the same clip.
+        # The folder's name contains its version: a new copy is the same clip.
         os.utime(part, ns=(0, 0))
         part.rename(path)
 
@@ -177,7 +177,7 @@ def _folder_lock(folder: Path, kind: int, beat: Beat | None = None) -> Iterator[
 
 
 def _told(beat: Beat) -> Any:
-    """What tells of every block that was copied."""
+    """A callback of fsspec that counts every copied block as progress."""
     from fsspec.callbacks import Callback
 
     return Callback(hooks={"beat": lambda *_, **__: beat()})

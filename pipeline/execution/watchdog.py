@@ -35,7 +35,7 @@ class Watchdog:
     A heartbeat, or a message, is progress. Without one, the process hangs if for
     `--stall-seconds` of looks it used no CPU time and read and wrote nothing, or if a single
     thread used as much CPU time as that. It does not count how long the process is stopped
-    (Ctrl-Z). Where the system does not tell of threads, looks without a heartbeat are counted.
+    (Ctrl-Z). Where the system does not list threads, looks without a heartbeat are counted.
 
     process_id: may be that of this process; the thread that looks does not count then.
     others: threads, by the kernel's ids, whose doings are no progress.
@@ -55,7 +55,7 @@ class Watchdog:
         self.progressed()
 
     def progressed(self) -> None:
-        """Begin anew: something came of the work."""
+        """Restart the count: there was progress."""
         self._heartbeat = self._position.heartbeat
         self._blocked_seconds = 0.0
         self._cpu_seconds: dict[int, float] = {}

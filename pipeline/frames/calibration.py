@@ -100,7 +100,7 @@ def _clip_state(path: Path) -> tuple[str, int]:
 
 
 def _clip_key(path: Path) -> str:
-    """Hours of footage are told apart by their length, beginning and end."""
+    """A hash of the length, the beginning and the end: hours of footage are not read in full."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

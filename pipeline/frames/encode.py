@@ -35,7 +35,7 @@ _CHECKED = 16
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    """An encoder of FFmpeg and what it is told by default.
+    """An encoder of FFmpeg and its default settings.
 
     tag: the name of the codec in MP4 that players look for.
     preset_option: the option that takes --preset.
@@ -339,7 +339,7 @@ def require_decodable(
 
 
 def encoder_settings(options: EncodeOptions, num_threads: int) -> dict[str, Any]:
-    """What the encoder of these options is told."""
+    """The settings of the encoder for these options."""
     codec = _CODECS[options.codec]
     return {
         "encoder": codec.encoder,

@@ -1,6 +1,6 @@
 """The way of the frames: detected, rendered, encoded, and written down, one after the other.
 
-Decoding and inference go on meanwhile on threads of their own: see `detect`.
+Decoding and inference run on threads of their own: see `detect`.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class ConsumerClocks:
 class RunStats:
     """Everything measured while the frames went through; memory use grows 6 bytes a frame.
 
-    position: where the two threads are, for whoever watches them.
+    position: where the two threads are, for the watchdog.
     reused_frames: how many repeat the frame that was inferred before them, to the byte.
     callback_cpu_ns: spent on inference threads picking candidates out of the heads.
     thread_cpu_seconds: of every thread, by its name; see `cpu_account`.

@@ -70,7 +70,7 @@ def resolved_precision(precision: str, device: str = "CPU") -> str:
 
 
 def compile_model(model: ov.Model, options: InferOptions, cache: Path) -> Compiled:
-    """Compile for a device, or take what an earlier run compiled; notes tell of a damaged cache.
+    """Compile for a device, or take what an earlier run compiled; a damaged cache is noted.
 
     The caller closes it. Raises UsageError, ModelError.
     """
@@ -100,7 +100,7 @@ def _compile_cached(
 ) -> ov.CompiledModel:
     """Compile with OpenVINO's cache in a folder of this process, and keep what is new in it.
 
-    OpenVINO writes its files in place, and whoever reads one at that time dies of it.
+    OpenVINO writes its files in place, and a process that reads one at that time crashes.
     """
     facts = json.dumps([device, config, list(model.input().shape)])
     kept = cache / hashlib.sha256(facts.encode()).hexdigest()[:16]
@@ -194,7 +194,7 @@ class OpenVinoEngine(Engine):
         return 2 * int(self._property("OPTIMAL_NUMBER_OF_INFER_REQUESTS", 1))
 
     def _property(self, name: str, default: Any) -> Any:
-        """A property of the compiled model; not every device knows every one."""
+        """A property of the compiled model; not every device has every one."""
         try:
             return self.compiled.get_property(name)
         except RuntimeError:
@@ -266,7 +266,7 @@ class InferPool(Pool[Job]):
             return
         assert self._filling is not None
         (request_id, buffer), self._filling = self._filling, None
-        # The rest of a batch that is not full is what an earlier one left: nobody looks at it.
+        # The rest of a batch that is not full is left from an earlier one, and ignored.
         jobs, self._jobs = tuple(self._jobs), []
         self._running[request_id] = _Running(jobs, buffer, time.perf_counter())
         self._requests.start(request_id, self._tensors[buffer])

@@ -1,6 +1,6 @@
 """When a job of many clips is done on a cluster: its segments handed out in a simulation.
 
-What it knows is how the work is organised: a driver takes one clip at a time, plans it, hands its
+It models how the work is organised: a driver takes one clip at a time, plans it, hands its
 segments in order to whichever actor is idle, records every result, and joins the clip. There may be
 several drivers, each of which does one thing after the other. How long everything takes is given.
 """

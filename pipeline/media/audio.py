@@ -49,7 +49,7 @@ def replace_custom_layouts(container: InputContainer) -> None:
     """Give streams whose channels are in an order of their own the usual layout instead.
 
     To be done before anything reads their layout: PyAV frees that of such a stream twice, which
-    ends the process. FFmpeg's description of the file is the only place that tells of it.
+    ends the process. Only FFmpeg's description of the file shows it.
     """
     described: Any = container  # PyAV's declarations leave dumps_format out.
     level = av.logging.get_level()

@@ -148,7 +148,7 @@ def verify(
             for packet in container.demux(stream):
                 beat()
                 if packet.size and packet.pts is not None and packet.pts >= 0:
-                    # What an edit list hides is in the file, and nobody sees it.
+                    # Frames that an edit list hides are in the file, but not shown.
                     shown.extend([] if packet.is_discard else [packet.pts])
     except (av.FFmpegError, IndexError) as error:
         raise EncodeError(f"{path.name} cannot be read back ({error})") from error

@@ -69,7 +69,7 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """Where the time stamps of a stream begin anew.
+    """Where the time stamps of a stream restart.
 
     ordinal: of the first packet behind it, among those of its stream. order: where that one is in
     the file, compared with those of other streams; order_before: the packet before it. end: where

@@ -239,7 +239,7 @@ class _Owned:
         self._idle: list[ov.AsyncInferQueue] = []
         self._in_use: set[Requests] = set()
         self._is_closing = False
-        self._is_late = False  # Then it may hang: whoever waited once waits no second time.
+        self._is_late = False  # Then it may hang: no caller waits a second time.
         self.ended = threading.Event()
         self._messages: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.leave = self._messages.put
@@ -258,7 +258,7 @@ class _Owned:
             return requests
 
     def wait_for(self, work: Callable[[], None]) -> bool:
-        """Have work done on the thread; whether it is done. If not yet, it goes on."""
+        """Have work done on the thread; whether it is done. Unfinished work continues."""
         done = threading.Event()
 
         def do() -> None:

@@ -26,7 +26,7 @@ class SyntheticSource:
 
     The same options give the same frames. Raises InputError for a picture that cannot be read.
 
-    on_truth: if set, is told what is to be seen in every frame of the scene, before the frame
+    on_truth: if set, called with what every frame of the scene shows, before the frame
         is given, with the frame's index and pts.
     """
 
