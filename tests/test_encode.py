@@ -118,7 +118,7 @@ def test_every_preset_and_the_highest_crf_are_those_of_the_encoder(
 @pytest.mark.parametrize("codec", CODECS)
 def test_what_the_encoder_does_not_have_is_refused_before_the_first_frame(codec: str) -> None:
     with pytest.raises(
-        UsageError, match=rf"'hurried' is not one of {codec}: .*{PRESETS[codec][-1]}"
+        UsageError, match=rf"'hurried' is not a preset of {codec}: .*{PRESETS[codec][-1]}"
     ):
         EncodeOptions(codec=codec, preset="hurried")
     most = MOST_CRF[codec]

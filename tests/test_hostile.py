@@ -296,7 +296,7 @@ def test_an_absurd_time_base_is_taken_or_refused(
 def test_frames_that_would_fill_the_memory_are_refused(tmp_path: Path, tiny_weights: Path) -> None:
     clip = write_clip(tmp_path / "clip.mkv", [gray(40, (1024, 768))] * 2)
     limits = LimitOptions(max_memory_mb=5)
-    with pytest.raises(InputError, match=r"takes \d+ MB, more than --max-memory 5"):
+    with pytest.raises(InputError, match=r"needs \d+ MB, more than --max-memory 5"):
         process(clip, tmp_path / "out", tiny_weights, limits=limits)
     assert not (tmp_path / "out").exists()
 
@@ -482,7 +482,7 @@ def test_what_was_read_is_gone_afterwards_with_the_folder_made_for_it(tmp_path: 
 
 def test_standard_input_cannot_be_tuned_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "-"]) == 2
-    assert "name a file" in capsys.readouterr().err
+    assert "give a file" in capsys.readouterr().err
 
 
 # Names

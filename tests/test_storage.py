@@ -22,6 +22,12 @@ import s3fs
 SECRET = "do-not-print-this"
 
 
+@pytest.fixture(autouse=True)
+def _cache_of_one_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results for an address are made in the cache, and other tests have the same addresses."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def settings_of(server: str) -> dict[str, str]:
     """What tells the packages of the store where it is, and who asks."""
     return {

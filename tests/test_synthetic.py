@@ -207,7 +207,7 @@ def test_a_model_that_knows_the_scene_is_judged(
         r"\ntruth: \d+\.\d% of \d+ things found, \d+\.\d% of the boxes right; mean IoU 0\.\d{3}\n",
         capsys.readouterr().out,
     )
-    assert "Against the truth" in (out / "report.html").read_text(encoding="utf-8")
+    assert "Accuracy on the synthetic scene" in (out / "report.html").read_text(encoding="utf-8")
 
 
 @needs_demo
