@@ -79,7 +79,7 @@ torture: $(VENV)/.installed-dev ## make faults on purpose, by the hundred; write
 	$(BIN)/python -m pytest -m torture -o faulthandler_timeout=18000 --table docs/reliability.md tests/torture tests/test_compiled.py $(ARGS)
 
 conformance: $(VENV)/.installed-dev ## hold a thousand clips against what ffmpeg shows of them; writes docs/reliability.md
-	$(BIN)/python -m pytest -m conformance --table docs/reliability.md tests/conformance $(ARGS)
+	$(BIN)/python -m pytest -m conformance -o faulthandler_timeout=18000 --table docs/reliability.md tests/conformance $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .
