@@ -174,9 +174,8 @@ class Batch:
             if self._config.cluster is not None:
                 try:
                     self._process_together(clips, expected, supervise, on_progress)
-                except (
-                    WorkerDied
-                ):  # One of the clips caused it; taken one by one, the clip itself reports it.
+                except WorkerDied:
+                    # One of the clips caused it; taken one by one, the clip itself reports it.
                     clips = [c for c in clips if self._results[c].status == "not reached"]
                     expected = [Expected()] * len(clips)
                     self._process_in_turn(clips, expected, worker, on_progress)
@@ -264,9 +263,8 @@ class Batch:
         look = functools.partial(look_at_clips, [clip.path for clip in clips])
         try:
             return supervise(look, self._config, on_progress)
-        except (
-            WorkerDied
-        ):  # One of the clips caused it; taken one by one, the clip itself reports it.
+        except WorkerDied:
+            # One of the clips caused it; taken one by one, the clip itself reports it.
             return [Expected()] * len(clips)
 
     def _process_clip(self, clip: Clip, worker: ClipWorker, on_progress: ProgressCallback) -> None:

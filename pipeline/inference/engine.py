@@ -28,13 +28,8 @@ def inference_error(message: str, job: object) -> InferenceError:
     return error
 
 
-class Pool(Protocol[_Job]):
-    """Infers frames: one thread fills inputs and submits, other threads call back.
-
-    `on_done(job, heads, latency_seconds)` is called as results come, in any order and on any
-    thread; heads are views that are valid only during the call. An exception of it goes to
-    `on_error`. A context manager, which closes it.
-    """
+class _Closed(Protocol):
+    """A context manager that closes itself."""
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +41,17 @@ class Pool(Protocol[_Job]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def close(self) -> None: ...
+
+
+class Pool(_Closed, Protocol[_Job]):
+    """Infers frames: one thread fills inputs and submits, other threads call back.
+
+    `on_done(job, heads, latency_seconds)` is called as results come, in any order and on any
+    thread; heads are views that are valid only during the call. An exception of it goes to
+    `on_error`. A context manager, which closes it.
+    """
 
     num_requests: int
     batch: int
@@ -86,19 +92,8 @@ class Pool(Protocol[_Job]):
         ...
 
 
-class Engine(Protocol):
+class Engine(_Closed, Protocol):
     """A compiled or loaded model. A context manager, which closes it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
