@@ -18,11 +18,9 @@ import numpy as np
 import pytest
 
 from pipeline.cli.commands import main
-from pipeline.core.boxes import Detections
 from pipeline.core.config import InferOptions, SyntheticOptions
 from pipeline.core.errors import InferenceError, UsageError
 from pipeline.inference.configurations import configurations
-from pipeline.measure.agreement import agreement
 from pipeline.measure.benchmark import BenchOptions, benchmark, benchmark_app_fps
 from pipeline.measure.chart import table_lines, write_bench
 from pipeline.measure.own_process import in_own_process
@@ -31,37 +29,6 @@ from tests.conftest import TINY_INPUT_WH
 pytestmark = pytest.mark.xdist_group("benchmark")  # What all of them look at is made once.
 
 SOURCE = SyntheticOptions(num_frames=6, size_wh=TINY_INPUT_WH)
-
-
-def boxes(*rows: tuple[int, float, tuple[float, float, float, float]]) -> Detections:
-    """(class, confidence, corners) of one frame."""
-    return Detections(
-        np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
-        np.array([row[1] for row in rows], np.float32),
-        np.array([row[0] for row in rows], np.int64),
-    )
-
-
-BOX = (10.0, 10.0, 50.0, 50.0)
-
-
-@pytest.mark.parametrize(
-    ("ours", "share"),
-    [
-        (boxes((1, 0.9, BOX)), 1.0),
-        (boxes((1, 0.6, (10.5, 10.0, 50.0, 50.0))), 1.0),
-        (boxes((2, 0.9, BOX)), 0.0),
-        (boxes((1, 0.9, (15.0, 10.0, 55.0, 50.0))), 0.0),
-        (boxes((1, 0.9, BOX), (1, 0.8, (60.0, 60.0, 80.0, 80.0))), 0.5),
-        (boxes((1, 0.9, BOX), (1, 0.3, (60.0, 60.0, 80.0, 80.0))), 1.0),
-        (boxes(), 1.0),
-    ],
-)
-def test_boxes_agree_by_class_and_overlap_both_ways(ours: Detections, share: float) -> None:
-    theirs = boxes((1, 0.9, BOX)) if len(ours) else boxes()
-    assert agreement([ours], [theirs]).share == pytest.approx(share)
-    assert agreement([theirs], [ours]).share == pytest.approx(share)
-    assert agreement([ours], [theirs]).same == (share == 1.0)
 
 
 def rows_of(result: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from make_samples import CLIP, CLIP_NAME, EXPECTED_NAME, FLOAT32, tones, write_clip
 
+from pipeline.core.agreement import agreement
 from pipeline.core.boxes import Detections
-from pipeline.measure.agreement import agreement
 from pipeline.synthetic.judge import judge
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.truth import truth_records

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from pipeline.core.agreement import agreement
 from pipeline.core.config import ModelName, SyntheticOptions
 from pipeline.core.errors import InferenceError, PipelineError, UsageError, reason_of
 from pipeline.core.machine import available_cores, processor_name, versions
@@ -32,7 +33,6 @@ from pipeline.inference.configurations import (
     configurations,
 )
 from pipeline.inference.openvino import resolved_precision
-from pipeline.measure.agreement import agreement
 from pipeline.measure.own_process import ModelJob, ModelSpeed, in_own_process, measure_model
 from pipeline.model.compiled import core
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
