@@ -31,6 +31,7 @@ def config_of(words: list[str]) -> ProcessConfig:
         "process clip.mp4 --overwrite --model demo --imgsz 320",
         "process clip.mp4 --weights model.pt --conf 0.4 --iou 0.5 --max-det 7 --classes person 3",
         "process clip.mp4 --precision int8 --calibration 'pictures of mine' --every 3 --no-reuse",
+        "process clip.mp4 --no-video",
         "process clip.mp4 --frames 20 --codec hevc --crf 26 --preset fast",
         "process clip.mp4 --device AUTO --hint LATENCY --streams 1 --requests 2 --batch 2",
         "process clip.mp4 --config latency",

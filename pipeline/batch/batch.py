@@ -43,10 +43,10 @@ Status = Literal["done", "skipped", "failed", "not reached"]
 class Figures:
     """The figures of a result; footage_seconds is None if the frame rate is unknown.
 
-    annotated: the name of the annotated file.
+    annotated: the name of the annotated file; None without one.
     """
 
-    annotated: str
+    annotated: str | None
     num_frames: int
     footage_seconds: float | None
     wall_seconds: float

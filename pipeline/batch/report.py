@@ -117,7 +117,7 @@ def _clip_record(result: ClipResult, output_dir: Path) -> dict[str, Any]:
         record |= {
             # Links are made of the bytes of the names, which need not be valid text.
             "report": quote(os.fsencode(place / REPORT_PAGE_NAME)),
-            "annotated": quote(os.fsencode(place / figures.annotated)),
+            "annotated": figures.annotated and quote(os.fsencode(place / figures.annotated)),
             "num_frames": figures.num_frames,
             "footage_seconds": footage,
             "wall_seconds": seconds,

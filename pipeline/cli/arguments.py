@@ -86,6 +86,7 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         encode=_encode_options(arguments),
         limits=_limit_options(arguments),
         calibration=arguments.calibration,
+        video=not arguments.no_video,
         num_frames=arguments.frames,
         every=arguments.every,
         deinterlace=arguments.deinterlace,

@@ -43,7 +43,7 @@ from pipeline.core.text import counted, printable
 from pipeline.execution.journal import is_publishing
 from pipeline.execution.supervise import Worker, supervise
 from pipeline.inference.configurations import AUTO, configurations
-from pipeline.run.outputs import require_free_output
+from pipeline.run.outputs import DETECTIONS_NAME, require_free_output
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE = 0, 1, 2
 _EXIT_BY_SIGNAL = 128
@@ -143,7 +143,7 @@ def _process(arguments: argparse.Namespace) -> None:
         for line in () if arguments.quiet else run_summary(report, place):
             _show(line)
     except OSError as error:  # The result is the files.
-        complete = f"{place}/{report['output']['file']}"
+        complete = f"{place}/{report['output']['file'] or DETECTIONS_NAME}"
         _show(
             f"pipeline: {complete} is complete; its summary could not be shown "
             f"({error.filename}: {error.strerror})",

@@ -206,7 +206,11 @@ def _add_process(commands: Any) -> None:
     )
 
     _add_segment_seconds(frames)
-    _add_encoding(command)
+    _add_encoding(command).add_argument(
+        "--no-video",
+        action="store_true",
+        help="write detections and report only: nothing is drawn or encoded",
+    )
     _add_limits(command).add_argument(
         "--stall-seconds",
         type=float,
@@ -219,7 +223,8 @@ def _add_process(commands: Any) -> None:
     _add_cluster(command)
 
 
-def _add_encoding(command: argparse.ArgumentParser) -> None:
+def _add_encoding(command: argparse.ArgumentParser) -> Any:
+    """The options of the encoder; returns their group."""
     output = command.add_argument_group("encoding")
     output.add_argument("--codec", choices=CODECS, default="h264", help="video codec")
     output.add_argument(
@@ -235,6 +240,7 @@ def _add_encoding(command: argparse.ArgumentParser) -> None:
         help="speed of the encoder: ultrafast to placebo for h264 and hevc, 0 to 13 for av1, 0 to "
         "8 for vp9 (default: depends on the codec)",
     )
+    return output
 
 
 def _add_limits(command: argparse.ArgumentParser) -> Any:

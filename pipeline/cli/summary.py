@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.batch.batch import ClipResult
 from pipeline.core.text import counted, duration, printable
-from pipeline.run.outputs import BATCH_PAGE_NAME, REPORT_PAGE_NAME
+from pipeline.run.outputs import BATCH_PAGE_NAME, DETECTIONS_NAME, REPORT_PAGE_NAME
 
 _MOST_NAMED = 20
 """How many clips with the same reason are listed."""
@@ -59,10 +59,8 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
             f"truth: {truth['recall']:.1%} of {truth['num_things']} things found, "
             f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
         )
-    return [
-        *lines,
-        f"{folder}/{report['output']['file']}, report in {folder}/{REPORT_PAGE_NAME}",
-    ]
+    result = report["output"]["file"] or f"{DETECTIONS_NAME} (no annotated file)"
+    return [*lines, f"{folder}/{result}, report in {folder}/{REPORT_PAGE_NAME}"]
 
 
 def batch_summary(record: dict[str, Any], folder: Path, *, kept: bool = False) -> list[str]:

@@ -304,6 +304,8 @@ class ProcessConfig:
         the demo model for the synthetic scene and the official one for everything else.
     imgsz: the longer side of the model input in pixels; a multiple of 32.
     calibration: a folder of pictures for the INT8 calibration; None selects frames of the source.
+    video: whether the annotated file is drawn and encoded; if not, detections and report are the
+        result.
     num_frames: process only this many frames; None processes all. Not for the synthetic clip.
     every: infer every Nth frame and the last one; interpolate the boxes of the frames between.
     deinterlace: "auto" deinterlaces interlaced clips, "off" does not.
@@ -326,6 +328,7 @@ class ProcessConfig:
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     limits: LimitOptions = field(default_factory=LimitOptions)
     calibration: Path | None = None
+    video: bool = True
     num_frames: int | None = None
     every: int = 1
     deinterlace: str = "off"
@@ -403,6 +406,10 @@ class ProcessConfig:
         _require(
             self.calibration is None or self.infer.precision == "int8",
             "a calibration folder needs --precision int8",
+        )
+        _require(
+            self.video or self.encode == EncodeOptions(),
+            "--codec, --crf and --preset are for the annotated file, which --no-video leaves out",
         )
 
 

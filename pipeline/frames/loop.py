@@ -16,12 +16,11 @@ from pipeline.core.boxes import Detections
 from pipeline.core.detection_lines import DetectionLine
 from pipeline.core.errors import located
 from pipeline.core.position import Step
+from pipeline.frames.annotated_file import FrameEncoder
 from pipeline.frames.detect import DetectionSource
-from pipeline.frames.encode import VideoEncoder
 from pipeline.frames.sampling import DetectedFrame
 from pipeline.frames.snapshots import Snapshots
 from pipeline.frames.stats import RunStats
-from pipeline.media.still import PictureEncoder
 
 
 class Renderer(Protocol):
@@ -39,7 +38,7 @@ class Results:
     """
 
     render: Renderer
-    encoder: VideoEncoder | PictureEncoder
+    encoder: FrameEncoder
     snapshots: Snapshots
     lines: TextIO
     class_names: Sequence[str]

@@ -17,12 +17,18 @@ from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig, Synt
 from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.picture_sequence import PictureSequence
-from pipeline.core.position import Beat, Position, Step
+from pipeline.core.position import Position, Step
 from pipeline.frames.annotate import Annotator
+from pipeline.frames.annotated_file import (
+    FrameEncoder,
+    NoEncoder,
+    open_encoder,
+    undrawn,
+    verify_annotated,
+)
 from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.detect import DetectSettings, ModelDetections
-from pipeline.frames.encode import VideoEncoder, require_decodable
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.picture_sequence import PictureSequenceSource
 from pipeline.frames.sampling import EveryNth
@@ -30,8 +36,6 @@ from pipeline.frames.snapshots import Snapshots, places_seconds
 from pipeline.frames.stats import RunStats
 from pipeline.inference.engine import Engine
 from pipeline.media.frame import FrameSource, Segment, SourceFaults, VideoInfo
-from pipeline.media.mux import verify
-from pipeline.media.still import PictureEncoder, verify_picture
 from pipeline.media.timeline import Timeline
 from pipeline.model.prepare import PreparedModel
 from pipeline.synthetic.scene import Truth
@@ -201,8 +205,10 @@ def process_segment(
     faults_before = SourceFaults()
     if task.segment.start_pts is not None:
         faults_before.add(source.faults)
+    config = task.settings.config
     encoder = _open_encoder(task, source.info)
-    snapshots = Snapshots(_places_in(task.segment, source.info, task.settings.config.num_frames))
+    places = _places_in(task.segment, source.info, config.num_frames) if config.video else ()
+    snapshots = Snapshots(places)
     started, account = time.perf_counter(), CpuAccount()
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
@@ -212,7 +218,7 @@ def process_segment(
         detections = stack.enter_context(
             ModelDetections(frames, task.first_index, engine, clip.prepared, settings, stats)
         )
-        _require_memory(source.info, stats.in_flight.limit or 0, task.settings.config.limits)
+        _require_memory(source.info, stats.in_flight.limit or 0, config.limits)
         end_seconds = run_frames(detections, results, stats, task.first_index, on_frame)
         position.encoding.enter(Step.JOIN)
         stats.thread_cpu_seconds = account.spent(
@@ -227,9 +233,10 @@ def process_segment(
         stats.frames_wall_seconds = time.perf_counter() - started
         if stats.num_frames:
             encoder.close()
-    if stats.num_frames:
+    if stats.num_frames and config.video:
         beat = functools.partial(position.encoding.enter, Step.JOIN)
-        _verify(task, source.info, encoder, end_seconds, beat)
+        path, encode = task.files.annotated, config.encode
+        verify_annotated(path, source.info, encode, encoder, end_seconds, beat)
     else:
         task.files.annotated.unlink(missing_ok=True)
     return Manifest(
@@ -249,7 +256,7 @@ def process_segment(
 
 @contextlib.contextmanager
 def _open_results(
-    clip: OpenClip, task: SegmentTask, encoder: VideoEncoder | PictureEncoder, snapshots: Snapshots
+    clip: OpenClip, task: SegmentTask, encoder: FrameEncoder, snapshots: Snapshots
 ) -> Iterator[Results]:
     config, files, source = task.settings.config, task.files, clip.source
     class_names = clip.prepared.layout.class_names
@@ -260,7 +267,7 @@ def _open_results(
             truth = stack.enter_context(files.truth.open("w", encoding="utf-8"))
             source.on_truth = functools.partial(_write_truth, truth, config.scene.frame_rate)
         yield Results(
-            render=Annotator(source.info, class_names),
+            render=Annotator(source.info, class_names) if config.video else undrawn,
             encoder=encoder,
             snapshots=snapshots,
             lines=lines,
@@ -280,27 +287,11 @@ def _detect_settings(settings: RunSettings) -> DetectSettings:
     )
 
 
-def _open_encoder(task: SegmentTask, info: VideoInfo) -> VideoEncoder | PictureEncoder:
-    if info.is_picture:
-        return PictureEncoder(task.files.annotated, info)
-    encode, num_threads = task.settings.config.encode, task.settings.encoder_threads
-    return VideoEncoder(task.files.annotated, info, encode, num_threads=num_threads)
-
-
-def _verify(
-    task: SegmentTask,
-    info: VideoInfo,
-    encoder: VideoEncoder | PictureEncoder,
-    end_seconds: float,
-    beat: Beat,
-) -> None:
-    """Read back and check the encoded track. Raises EncodeError."""
-    if info.is_picture:
-        verify_picture(task.files.annotated, info)
-        return
-    times = {index: pts * info.time_base for index, pts in encoder.some_times()}
-    verify(task.files.annotated, encoder.num_frames, end_seconds, times, beat)
-    require_decodable(task.files.annotated, task.settings.config.encode, encoder.num_frames, beat)
+def _open_encoder(task: SegmentTask, info: VideoInfo) -> FrameEncoder:
+    config, num_threads = task.settings.config, task.settings.encoder_threads
+    if not config.video:
+        return NoEncoder()
+    return open_encoder(task.files.annotated, info, config.encode, num_threads)
 
 
 def _places_in(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:

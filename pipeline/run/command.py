@@ -49,6 +49,8 @@ def _output_words(config: ProcessConfig) -> Iterator[str]:
     encode = config.encode
     yield from _changed("--codec", encode.codec, "h264")
     yield from (*_changed("--crf", encode.crf), *_changed("--preset", encode.preset))
+    if not config.video:
+        yield "--no-video"
 
 
 def _infer_words(infer: InferOptions | AutoOptions) -> list[str] | None:

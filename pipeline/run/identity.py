@@ -96,7 +96,7 @@ def _options(config: ProcessConfig) -> dict[str, Any]:
     return {
         "imgsz": config.imgsz,
         "detect": dataclasses.asdict(config.detect),
-        "encode": dataclasses.asdict(config.encode),
+        "encode": config.video and dataclasses.asdict(config.encode),
         "frames": [
             config.num_frames,
             config.every,

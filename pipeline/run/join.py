@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 from pipeline.core.detection_lines import join_lines
 from pipeline.core.position import Step
@@ -20,23 +21,11 @@ def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str
 
     Raises PipelineError if they cannot be joined, or if the result fails its check.
     """
-    config, journal, beat = run.config, run.journal, run.beat(Step.JOIN)
+    config, journal = run.config, run.journal
     info, finished = source.info, run.journal.finished
     numbers = range(len(taken.manifests))
     parts = [SegmentFiles(journal.folder, n, info.annotated_suffix) for n in numbers]
-    annotated = finished / annotated_name(info)
-    notes: list[str] = []
-    if info.is_picture:
-        shutil.copyfile(parts[0].annotated, annotated)
-        verify_picture(annotated, info)
-    else:
-        others = None
-        if config.clip is not None:
-            end_seconds = taken.end_seconds if taken.was_cut else None
-            others = SourceStreams(config.clip, config.limits, source.timeline, end_seconds)
-        videos = [part.annotated for part in parts if part.annotated.exists()]
-        notes += mux(videos, annotated, others, beat)
-        verify(annotated, taken.num_frames, taken.end_seconds, taken.times(info.time_base), beat)
+    notes = _join_annotated(run, source, taken, parts) if config.video else []
     if not taken.was_cut:
         notes += _notes_on_length(source, taken.num_frames)
     notes += _notes_on_size(info, taken.faults())
@@ -44,6 +33,26 @@ def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str
     join_lines([part.detections for part in parts], counts, finished / DETECTIONS_NAME)
     if config.scene:
         join_lines([part.truth for part in parts], counts, finished / TRUTH_NAME)
+    return notes
+
+
+def _join_annotated(
+    run: RunContext, source: FrameSource, taken: TakenSegments, parts: Sequence[SegmentFiles]
+) -> list[str]:
+    """The annotated file of all segments, read back and checked; returns notes for the report."""
+    config, info, beat = run.config, source.info, run.beat(Step.JOIN)
+    annotated = run.journal.finished / annotated_name(info)
+    if info.is_picture:
+        shutil.copyfile(parts[0].annotated, annotated)
+        verify_picture(annotated, info)
+        return []
+    others = None
+    if config.clip is not None:
+        end_seconds = taken.end_seconds if taken.was_cut else None
+        others = SourceStreams(config.clip, config.limits, source.timeline, end_seconds)
+    videos = [part.annotated for part in parts if part.annotated.exists()]
+    notes = mux(videos, annotated, others, beat)
+    verify(annotated, taken.num_frames, taken.end_seconds, taken.times(info.time_base), beat)
     return notes
 
 

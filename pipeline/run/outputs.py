@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.media.frame import VideoInfo  # At run time it would load FFmpeg.
 
 ANNOTATED_NAMES = ("annotated.mp4", "annotated.jpg", "annotated.png")
-"""The annotated file of a clip, or of a picture; a result has one of them."""
+"""The annotated file of a clip, or of a picture; a result has one of them, or none."""
 DETECTIONS_NAME = "detections.jsonl"
 TRUTH_NAME = "truth.jsonl"
 REPORT_JSON_NAME = "report.json"
@@ -109,8 +109,8 @@ def is_complete(
     return (
         report["schema_version"] <= REPORT_VERSION
         and report["result_key"] == key
-        and name in ANNOTATED_NAMES
-        and report["output"]["size_bytes"] == size_bytes(name)
+        and (name is None or name in ANNOTATED_NAMES)
+        and (name is None or report["output"]["size_bytes"] == size_bytes(name))
         and None not in (size_bytes(DETECTIONS_NAME), size_bytes(REPORT_PAGE_NAME))
     )
 
@@ -123,6 +123,8 @@ def require_space(
     The segments and the result are on the disk at the same time. Segments of an interrupted run
     (kept_bytes, which are share_kept of the clip) need space for their copy in the result only.
     """
+    if not config.video:
+        return
     counts = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
     pixels = info.size_wh[0] * info.size_wh[1] * min(counts, default=0) * (1 - share_kept)
     least = int(2 * pixels * _LEAST_BITS_PER_PIXEL / 8) + kept_bytes
@@ -135,7 +137,7 @@ def require_space(
 
 
 def move_into_place(finished: Path, output_dir: Path) -> None:
-    """Move the finished files to their final names, the annotated one last."""
+    """Move the finished files to their final names, the annotated one, if any, last."""
     for name in OUTPUT_NAMES:
         if (finished / name).exists():
             flush_to_disk(finished / name)

@@ -75,6 +75,7 @@ def process_video(
 ) -> Report:
     """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
 
+    Without `config.video`, there is no annotated.mp4.
     For the synthetic scene also truth.jsonl; a model of its classes is evaluated on it. Files
     appear under their final names only when they are complete and checked. Raises PipelineError,
     Interrupted for a KeyboardInterrupt, and exceptions of on_progress unchanged; the finished
@@ -196,7 +197,7 @@ def _process(run: RunContext, notes: list[str], started: float) -> Report:
         stats=stats,
         executor=run.executor.facts(),
         cores=run.executor.cores,
-        encoder=_encoder_settings(config, clip.source.info, threads),
+        encoder=_encoder_settings(config, clip.source.info, threads) if config.video else None,
         notes=notes,
         phases=Phases(
             prepare_seconds=prepared_at - started,
@@ -204,7 +205,7 @@ def _process(run: RunContext, notes: list[str], started: float) -> Report:
             finish_seconds=time.perf_counter() - frames_at,
         ),
         judgement=_judged(config, clip.prepared, class_ids, journal.finished),
-        annotated=journal.finished / annotated_name(clip.source.info),
+        annotated=_annotated(config, journal, clip.source.info),
     )
     report = build_report(finished)
     write_report(report, journal.finished, taken.pictures)
@@ -212,6 +213,10 @@ def _process(run: RunContext, notes: list[str], started: float) -> Report:
     move_into_place(journal.finished, config.output_dir)
     journal.clear()
     return report
+
+
+def _annotated(config: ProcessConfig, journal: Journal, info: VideoInfo) -> Path | None:
+    return journal.finished / annotated_name(info) if config.video else None
 
 
 def _require_room(run: RunContext, info: VideoInfo, key: str, num_segments: int) -> None:
@@ -230,7 +235,7 @@ def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
     """Note what is not kept of a clip. Raises UsageError for options that pictures do not have."""
     if source.info.is_picture:
         require_picture_options(config)
-    elif config.clip is not None:
+    elif config.clip is not None and config.video:
         timeline = source.timeline
         left_out, strange = (timeline.left_out, timeline.notes) if timeline else ({}, ())
         lost = stream_warnings(config.clip, config.limits, left_out)
@@ -283,7 +288,8 @@ def _open(run: RunContext) -> tuple[OpenClip, Selection, ClipScan | None]:
         stack.enter_context(run.position.failures_told())
         for warning in source.info.warnings:
             note(warning)
-        require_encodable(source.info, config.encode)
+        if config.video:
+            require_encodable(source.info, config.encode)
         weights = find_weights(config.weights, run.on_progress, config.default_model)
         size_wh = source.info.size_wh
         prepared = run.models.prepare(weights, size_wh, config.imgsz, run.on_progress)

@@ -42,17 +42,16 @@ def process_or_skip(
     if output_url is None:
         with _local_source(config, beat) as local:
             return {**process_video(local, on_progress, position), "done_before": False}
-    # It comes last: without it, what is there is of a run that was cut.
-    for complete in (joined(output_url, name) for name in ANNOTATED_NAMES):
-        if not config.overwrite and exists(complete):
-            raise InputError(f"{complete} exists already: --overwrite replaces it")
+    if not config.overwrite and (complete := _complete(output_url)):
+        raise InputError(f"{complete} exists already: --overwrite replaces it")
     # The folder here is ours; what is in it is of a run whose results did not get there.
     config = dataclasses.replace(config, overwrite=True)
     report = _made_before(config, on_progress)
     if report is None:
         with _local_source(config, beat) as local:
             report = process_video(local, on_progress, position)
-    upload(config.output_dir, output_url, beat, last=ANNOTATED_NAMES)
+    last = ANNOTATED_NAMES if config.video else (REPORT_JSON_NAME,)
+    upload(config.output_dir, output_url, beat, last=last)
     shutil.rmtree(config.output_dir)
     return {**report, "done_before": False}
 
@@ -82,6 +81,21 @@ def _published_before(
         return report if is_complete(report, key, lambda name: size(joined(url, name))) else None
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _complete(url: str) -> str | None:
+    """The address of the file that came last to a folder, of any result that is whole; else None.
+
+    Without it, what is there is of a run that was cut.
+    """
+    for name in ANNOTATED_NAMES:
+        if exists(joined(url, name)):
+            return joined(url, name)
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        report = joined(url, REPORT_JSON_NAME)
+        if json.loads(read(report) or "null")["output"]["file"] is None:
+            return report
+    return None
 
 
 def _made_before(config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any] | None:

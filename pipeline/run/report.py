@@ -72,7 +72,8 @@ class FinishedRun:
     stats: measured on all segments together.
     executor: where the segments were processed, as plain values.
     cores: cores per segment.
-    encoder: how the annotated file was encoded, as plain values.
+    encoder: how the annotated file was encoded, as plain values; it and annotated are None without
+        one.
     judgement: None without ground truth.
     """
 
@@ -84,17 +85,18 @@ class FinishedRun:
     stats: RunStats
     executor: dict[str, Any]
     cores: int
-    encoder: dict[str, Any]
+    encoder: dict[str, Any] | None
     notes: list[str]
     phases: Phases
     judgement: Judgement | None
-    annotated: Path
+    annotated: Path | None
 
 
 def build_report(run: FinishedRun) -> Report:
     """The report of a finished run."""
     stats, taken = run.stats, run.taken
-    steps = step_times(stats, run.cores, run.encoder["threads"], taken.at_once)
+    encoder_threads = run.encoder["threads"] if run.encoder else None
+    steps = step_times(stats, run.cores, encoder_threads, taken.at_once)
     return {
         "schema_version": REPORT_VERSION,
         "result_key": run.result_key,
@@ -138,13 +140,14 @@ def build_report(run: FinishedRun) -> Report:
 
 
 def _output(run: FinishedRun) -> dict[str, Any]:
+    annotated = run.annotated
     return {
-        "file": run.annotated.name,
+        "file": annotated and annotated.name,
         "detections_version": DETECTIONS_VERSION,
         "num_frames": run.stats.num_frames,
-        "size_bytes": run.annotated.stat().st_size,
-        "codec": run.config.encode.codec,
-        **run.encoder,
+        "size_bytes": annotated and annotated.stat().st_size,
+        "codec": annotated and run.config.encode.codec,
+        **(run.encoder or {"encoder": None, "threads": None}),
         "notes": run.notes,
     }
 
@@ -257,7 +260,7 @@ def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
 
 
 def step_times(
-    stats: RunStats, cores: int, encoder_threads: int, workers: int
+    stats: RunStats, cores: int, encoder_threads: int | None, workers: int
 ) -> list[dict[str, Any]]:
     """The cost of each step, in the order of the flow, in milliseconds per frame.
 
@@ -265,6 +268,8 @@ def step_times(
     one thread, all cores for the model, times the segments at once. The rows add up to the CPU
     time of the process; the last two are the time of the two threads of the loop between the
     steps, and that of all threads that do not belong to this program.
+
+    encoder_threads: None for a run without an annotated file, which has no such steps.
     """
     producer, consumer, frames = stats.producer, stats.consumer, stats.num_frames
     threads_cpu = {name: stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN}
@@ -278,13 +283,11 @@ def step_times(
     preprocess_cpu, submit_cpu, annotate_cpu, write_cpu = others_cpu
     infer_cpu = max(0.0, threads_cpu[INFERENCE] - stats.callback_cpu_ns / 1e9) + submit_cpu
     own_cpu = threads_cpu[DECODING_THREAD] + threads_cpu[ENCODING_THREAD]
-    steps_cpu = sum(
-        clock.cpu_ns / 1e9
-        for clock in (
-            *(producer.decode, producer.preprocess, producer.submit),
-            *(consumer.postprocess, consumer.annotate, consumer.encode, consumer.write),
-        )
-    )
+    steps = [producer.decode, producer.preprocess, producer.submit]
+    steps += [consumer.postprocess, consumer.write]
+    if encoder_threads is not None:
+        steps += [consumer.annotate, consumer.encode]
+    steps_cpu = sum(clock.cpu_ns / 1e9 for clock in steps)
     rows = (
         ("decode", producer.decode.wall_ns, decode_cpu, 0, max(1, cores // 2)),
         (
@@ -319,6 +322,7 @@ def step_times(
             else None,
         }
         for name, wall_ns, cpu_seconds, waited_ns, threads in rows
+        if encoder_threads is not None or name not in ("annotate", "encode")
     ]
 
 
