@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from pipeline.batch.clips import names_many
+from pipeline.cli.options import SCENE_FIELDS, given
 from pipeline.cli.parsers import OUTPUT_FOLDER
 from pipeline.core.config import (
     STANDARD_INPUT,
     SYNTHETIC,
     AutoOptions,
     ClusterOptions,
-    DetectOptions,
-    EncodeOptions,
     InferOptions,
-    LimitOptions,
     ProcessConfig,
     RemoteOptions,
     SyntheticOptions,
 )
 from pipeline.core.errors import UsageError
 from pipeline.core.machine import available_cores
+from pipeline.core.options import changed, declared
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.text import printable
 from pipeline.core.work_folder import SPOOL_NAME
@@ -71,30 +69,12 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
     else:
         output_dir = Path(arguments.output_dir or Path(OUTPUT_FOLDER) / name)
     return ProcessConfig(
-        source=_source(arguments, video, arguments.frames),
+        source=_source(arguments, video, arguments.num_frames),
         output_dir=output_dir,
-        overwrite=arguments.overwrite,
-        weights=arguments.weights,
-        imgsz=arguments.imgsz,
         infer=infer_options(arguments),
-        detect=DetectOptions(
-            confidence_threshold=arguments.conf,
-            iou_threshold=arguments.iou,
-            classes=tuple(arguments.classes) if arguments.classes is not None else None,
-            max_detections=arguments.max_det,
-        ),
-        encode=_encode_options(arguments),
-        limits=_limit_options(arguments),
-        calibration=arguments.calibration,
-        video=not arguments.no_video,
-        num_frames=arguments.frames,
-        every=arguments.every,
-        deinterlace=arguments.deinterlace,
-        reuse_duplicates=not arguments.no_reuse,
-        segment_seconds=arguments.segment_seconds,
-        stall_seconds=arguments.stall_seconds,
         cluster=_cluster_options(arguments),
         remote=remote,
+        **given(ProcessConfig, arguments),
     )
 
 
@@ -105,31 +85,23 @@ def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
     return ProcessConfig(
         source=_source(arguments, arguments.video, None),
         output_dir=Path(),
-        weights=arguments.weights,
-        imgsz=arguments.imgsz,
         infer=AutoOptions(precision=arguments.precision),
-        encode=_encode_options(arguments),
-        limits=_limit_options(arguments),
-        calibration=arguments.calibration,
+        **given(ProcessConfig, arguments),
     )
 
 
 def _source(
     arguments: argparse.Namespace, video: str, num_frames: int | None
 ) -> Path | PictureSequence | SyntheticOptions:
-    asked: dict[str, Any] = {
-        "size_wh": arguments.size,
-        "frame_rate": arguments.frame_rate,
-        "seed": arguments.seed,
-        "image": arguments.image,
-        "num_frames": num_frames,
-    }
+    asked = {name: getattr(arguments, name) for name in SCENE_FIELDS}
     if video == SYNTHETIC:
+        asked["num_frames"] = num_frames
         return SyntheticOptions(**{key: value for key, value in asked.items() if value is not None})
-    for option in ("size", "seed", "image"):
-        if getattr(arguments, option) is not None:
+    for name, value in asked.items():
+        if name != "frame_rate" and value is not None:
             raise UsageError(
-                f"--{option} is an option of the synthetic source, and {printable(video)} is a clip"
+                f"{declared(SyntheticOptions)[name].flag} is an option of the synthetic source, "
+                f"and {printable(video)} is a clip"
             )
     if arguments.frame_rate is None:
         return Path(video)
@@ -141,16 +113,8 @@ def _source(
     return PictureSequence(folder=Path(video), frame_rate=arguments.frame_rate)
 
 
-def _encode_options(arguments: argparse.Namespace) -> EncodeOptions:
-    return EncodeOptions(codec=arguments.codec, crf=arguments.crf, preset=arguments.preset)
-
-
 def _cluster_options(arguments: argparse.Namespace) -> ClusterOptions | None:
-    options = ClusterOptions(
-        address=arguments.address,
-        cores_per_actor=arguments.cores_per_actor,
-        show_logs=arguments.debug,
-    )
+    options = ClusterOptions(show_logs=arguments.debug, **given(ClusterOptions, arguments))
     if arguments.executor == "ray":
         return options
     if arguments.address is not None or arguments.cores_per_actor is not None:
@@ -158,38 +122,19 @@ def _cluster_options(arguments: argparse.Namespace) -> ClusterOptions | None:
     return None
 
 
-def _limit_options(arguments: argparse.Namespace) -> LimitOptions:
-    return LimitOptions(
-        max_size_wh=arguments.max_size,
-        max_streams=arguments.max_streams,
-        max_frame_rate=arguments.max_frame_rate,
-        max_memory_mb=arguments.max_memory,
-    )
-
-
 def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:
     """The single options, or the named configuration. Raises UsageError if both are given.
 
     A precision may be given with a configuration that does not set one.
     """
-    asked = AutoOptions(
-        device=arguments.device,
-        hint=arguments.hint,
-        precision=arguments.precision,
-        batch=arguments.batch,
-        num_streams=arguments.streams,
-        num_requests=arguments.requests,
-    )
+    asked = AutoOptions(**given(AutoOptions, arguments))
     if arguments.config == AUTO:
         return asked
     named = named_options(arguments.config, available_cores())
-    decided = ["device", "hint", "batch", "streams", "requests"]
-    if named.precision not in ("auto", asked.precision):
-        decided.append("precision")
-    for option in decided:
-        if (value := getattr(arguments, option)) is not None:
+    for name, option, value in changed(asked):
+        if name != "precision" or named.precision not in ("auto", value):
             raise UsageError(
-                f"--config {arguments.config} and --{option} {value}: the configuration sets "
-                f"the {option}; leave one of them out"
+                f"--config {arguments.config} and {option.flag} {value}: the configuration sets "
+                f"the {option.name_of(name)}; leave one of them out"
             )
     return asked.over(named)

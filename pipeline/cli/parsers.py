@@ -6,18 +6,20 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.cli.options import SCENE_FIELDS, add_options, read_size
 from pipeline.core.config import (
-    CODECS,
-    DEINTERLACE,
-    HINTS,
     MODEL_NAMES,
-    PRECISIONS,
     STANDARD_INPUT,
     SYNTHETIC,
+    AutoOptions,
+    ClusterOptions,
+    DetectOptions,
+    EncodeOptions,
+    LimitOptions,
+    ProcessConfig,
     SyntheticOptions,
 )
 from pipeline.core.machine import versions
@@ -26,14 +28,12 @@ from pipeline.inference.configurations import AUTO
 
 OUTPUT_FOLDER = "output"
 
-_SCENE = SyntheticOptions()
-
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Names the default of each option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
+        if action.default is None or isinstance(action.default, bool):
             return action.help
         return super()._get_help_string(action)
 
@@ -155,135 +155,19 @@ def _add_process(commands: Any) -> None:
         metavar="DIR",
         help="output folder (default: output/CLIP; for many clips: output)",
     )
-    command.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace existing results; of many clips, only those of another file, model or "
-        "options",
-    )
+    add_options(command, ProcessConfig, "overwrite")
     _add_model_options(command)
-
-    boxes = command.add_argument_group("boxes")
-    boxes.add_argument("--conf", type=float, default=0.25, metavar="P", help="minimum confidence")
-    boxes.add_argument(
-        "--iou", type=float, default=0.45, metavar="P", help="IoU above which NMS drops a box"
+    add_options(command.add_argument_group("boxes"), DetectOptions)
+    add_options(
+        command.add_argument_group("frames"),
+        ProcessConfig,
+        *("num_frames", "every", "deinterlace", "reuse_duplicates", "segment_seconds"),
     )
-    boxes.add_argument(
-        "--classes",
-        nargs="+",
-        metavar="CLASS",
-        help="keep only these classes: names or numbers; put -- between them and a clip",
-    )
-    boxes.add_argument(
-        "--max-det", type=int, default=1000, metavar="N", help="maximum number of boxes per frame"
-    )
-
-    frames = command.add_argument_group("frames")
-    frames.add_argument(
-        "--frames",
-        type=int,
-        metavar="N",
-        help="process the first N frames of a clip only; the length of the synthetic scene "
-        f"(default: {_SCENE.num_frames})",
-    )
-    frames.add_argument(
-        "--every",
-        type=int,
-        default=1,
-        metavar="N",
-        help="infer every Nth frame and interpolate the boxes of the frames between",
-    )
-    frames.add_argument(
-        "--deinterlace",
-        choices=DEINTERLACE,
-        default="off",
-        help="auto: deinterlace interlaced clips (default: %(default)s)",
-    )
-    frames.add_argument(
-        "--no-reuse",
-        action="store_true",
-        help="also infer frames that are identical to the one before",
-    )
-
-    _add_segment_seconds(frames)
-    _add_encoding(command).add_argument(
-        "--no-video",
-        action="store_true",
-        help="write detections and report only: nothing is drawn or encoded",
-    )
-    _add_limits(command).add_argument(
-        "--stall-seconds",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="fail if for S seconds no frame is finished, no CPU time is used and nothing is read "
-        "or written, or if one step on one frame uses S seconds of CPU time in one thread",
-    )
+    encoding = command.add_argument_group("encoding")
+    add_options(encoding, EncodeOptions)
+    add_options(encoding, ProcessConfig, "video")
+    add_options(_add_limits(command), ProcessConfig, "stall_seconds")
     _add_synthetic(command)
-    _add_cluster(command)
-
-
-def _add_encoding(command: argparse.ArgumentParser) -> Any:
-    """The options of the encoder; returns their group."""
-    output = command.add_argument_group("encoding")
-    output.add_argument("--codec", choices=CODECS, default="h264", help="video codec")
-    output.add_argument(
-        "--crf",
-        type=int,
-        metavar="N",
-        help="quality, lower is better: 0 to 51 for h264 and hevc, 0 to 63 for av1 and vp9 "
-        "(default: depends on the codec)",
-    )
-    output.add_argument(
-        "--preset",
-        metavar="NAME",
-        help="speed of the encoder: ultrafast to placebo for h264 and hevc, 0 to 13 for av1, 0 to "
-        "8 for vp9 (default: depends on the codec)",
-    )
-    return output
-
-
-def _add_limits(command: argparse.ArgumentParser) -> Any:
-    """The limits of every command that reads footage; returns their group."""
-    limits = command.add_argument_group("limits", "Footage beyond these limits is refused.")
-    limits.add_argument(
-        "--max-size", type=_size, default="8192x4320", metavar="WxH", help="frame size"
-    )
-    limits.add_argument(
-        "--max-streams", type=int, default=64, metavar="N", help="streams in a file"
-    )
-    limits.add_argument(
-        "--max-frame-rate", type=_fraction, default="1000", metavar="R", help="frames per second"
-    )
-    limits.add_argument(
-        "--max-memory", type=int, default=4096, metavar="MB", help="memory for decoded frames"
-    )
-    return limits
-
-
-def _add_synthetic(command: argparse.ArgumentParser) -> None:
-    # No defaults here: None shows that an option was not given.
-    synthetic = command.add_argument_group(
-        "synthetic source", "For the synthetic scene only, except --frame-rate."
-    )
-    width, height = _SCENE.size_wh
-    synthetic.add_argument(
-        "--size", type=_size, metavar="WxH", help=f"frame size (default: {width}x{height})"
-    )
-    synthetic.add_argument(
-        "--frame-rate",
-        type=_fraction,
-        metavar="R",
-        help=f"frames per second (default: {_SCENE.frame_rate}); with a folder of pictures: "
-        "process them as one clip, in the order of the numbers in their names",
-    )
-    synthetic.add_argument(
-        "--seed", type=int, metavar="N", help=f"seed of the scene (default: {_SCENE.seed})"
-    )
-    synthetic.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture instead")
-
-
-def _add_cluster(command: argparse.ArgumentParser) -> None:
     cluster = command.add_argument_group("cluster", "Process segments on a Ray cluster.")
     cluster.add_argument(
         "--executor",
@@ -291,33 +175,22 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
         default="local",
         help="this machine or a Ray cluster",
     )
-    cluster.add_argument(
-        "--address",
-        metavar="HOST:PORT",
-        help="address of the cluster, or 'local' to start one (default: the running one, or local)",
+    add_options(cluster, ClusterOptions, "address", "cores_per_actor")
+
+
+def _add_limits(command: argparse.ArgumentParser) -> Any:
+    """The limits of every command that reads footage; returns their group."""
+    limits = command.add_argument_group("limits", "Footage beyond these limits is refused.")
+    add_options(limits, LimitOptions)
+    return limits
+
+
+def _add_synthetic(command: argparse.ArgumentParser) -> None:
+    synthetic = command.add_argument_group(
+        "synthetic source", "For the synthetic scene only, except --frame-rate."
     )
-    _add_cores_per_actor(cluster, None, " (default: 4, or all cores of the smallest node)")
-
-
-def _add_segment_seconds(group: Any) -> None:
-    group.add_argument(
-        "--segment-seconds",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="approximate length of a segment; resuming an interrupted run repeats at most one "
-        "segment",
-    )
-
-
-def _add_cores_per_actor(group: Any, default: int | None, default_text: str = "") -> None:
-    group.add_argument(
-        "--cores-per-actor",
-        type=int,
-        default=default,
-        metavar="N",
-        help=f"cores that process one segment{default_text}",
-    )
+    # None shows that an option was not given.
+    add_options(synthetic, SyntheticOptions, *SCENE_FIELDS, default=None)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -357,7 +230,9 @@ def _add_bench(commands: Any) -> None:
         help="rounds in which the configurations take turns",
     )
     command.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
-    command.add_argument("--size", type=_size, default="640x480", metavar="WxH", help="frame size")
+    command.add_argument(
+        "--size", type=read_size, default="640x480", metavar="WxH", help="frame size"
+    )
     command.add_argument("--configs", nargs="+", metavar="NAME", help="only these (default: all)")
     command.add_argument(
         "--output-dir", type=Path, default="output/bench", metavar="DIR", help="output folder"
@@ -380,7 +255,7 @@ def _add_tune(commands: Any) -> None:
         help="a clip, or 'synthetic' for the synthetic scene",
     )
     _add_precision(_add_weights_options(command))
-    _add_encoding(command)
+    add_options(command.add_argument_group("encoding"), EncodeOptions)
     _add_limits(command)
     _add_synthetic(command)
 
@@ -402,8 +277,14 @@ def _add_plan(commands: Any) -> None:
     command.add_argument(
         "--cores", type=int, required=True, metavar="N", help="cores of all machines"
     )
-    _add_cores_per_actor(command, 4)
-    _add_segment_seconds(command)
+    command.add_argument(
+        "--cores-per-actor",
+        type=int,
+        default=4,
+        metavar="N",
+        help="cores that process one segment",
+    )
+    add_options(command, ProcessConfig, "segment_seconds")
     command.add_argument(
         "--clips-at-once",
         type=int,
@@ -450,12 +331,7 @@ def _add_weights_options(command: argparse.ArgumentParser) -> Any:
     )
     model = command.add_argument_group("model")
     which = model.add_mutually_exclusive_group()
-    which.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="YOLOv5 .pt, exported .onnx or IR .xml (default: the value of PIPELINE_WEIGHTS)",
-    )
+    add_options(which, ProcessConfig, "weights")
     which.add_argument(
         "--model",
         dest="weights",
@@ -463,9 +339,7 @@ def _add_weights_options(command: argparse.ArgumentParser) -> Any:
         help="official: YOLOv5n as published; demo: the bundled model for the synthetic scene "
         "(default: official for footage, demo for the synthetic scene)",
     )
-    model.add_argument(
-        "--imgsz", type=_imgsz, default=640, metavar="PX", help="longer side of the model input"
-    )
+    add_options(model, ProcessConfig, "imgsz")
     return model
 
 
@@ -478,45 +352,11 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
         help="throughput configuration, see 'pipeline configs'; sets the options below, except "
         "the precision",
     )
-    model.add_argument("--device", type=str.upper, metavar="NAME", help="OpenVINO device")
-    model.add_argument("--hint", choices=HINTS, help="performance hint")
+    add_options(model, AutoOptions, "device", "hint")
     _add_precision(model)
-    model.add_argument(
-        "--streams", type=int, metavar="N", help="inference streams, at most one per core"
-    )
-    model.add_argument("--requests", type=int, metavar="N", help="inference requests")
-    model.add_argument("--batch", type=int, metavar="N", help="frames per request")
+    add_options(model, AutoOptions, "num_streams", "num_requests", "batch")
 
 
 def _add_precision(model: Any) -> None:
-    model.add_argument(
-        "--precision", choices=PRECISIONS, help="precision of inference (default: auto)"
-    )
-    model.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FOLDER",
-        help="pictures for the INT8 calibration (default: frames of the clip)",
-    )
-
-
-def _imgsz(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0 or int(text) % 32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 32")
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    try:
-        return int(width), int(height)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT") from None
-
-
-def _fraction(text: str) -> Fraction:
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        reason = f"{text!r} is not a frame rate like 30 or 30000/1001"
-        raise argparse.ArgumentTypeError(reason) from None
+    add_options(model, AutoOptions, "precision")
+    add_options(model, ProcessConfig, "calibration")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pipeline.core.config import ProcessConfig, SyntheticOptions
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import versions
+from pipeline.core.options import deciding
 from pipeline.core.picture_paths import calibration_pictures
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat
@@ -49,7 +50,7 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
         "model": weights_sha256,
         "calibration": config.calibration and _calibration_stamp(config.calibration),
         "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
-        **_options(config),
+        "options": deciding(config),
         "segment_seconds": config.segment_seconds,
     }
     return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
@@ -85,25 +86,10 @@ def run_key(
         "source": _source_content(config, beat, whole=len(segments) > 1),
         "segments": [dataclasses.astuple(segment) for segment in segments],
         "model": dataclasses.astuple(model),
-        **_options(config),
+        "options": deciding(config),
         "versions": versions(),
     }
     return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
-
-
-def _options(config: ProcessConfig) -> dict[str, Any]:
-    """The options that decide the result, besides source and model."""
-    return {
-        "imgsz": config.imgsz,
-        "detect": dataclasses.asdict(config.detect),
-        "encode": config.video and dataclasses.asdict(config.encode),
-        "frames": [
-            config.num_frames,
-            config.every,
-            config.reuse_duplicates,
-            config.deinterlace,
-        ],
-    }
 
 
 def _source_content(config: ProcessConfig, beat: Beat, *, whole: bool) -> Any:

@@ -1,0 +1,105 @@
+"""Declared options -> arguments of a parser, and back to values."""
+
+from __future__ import annotations
+
+import argparse
+import types
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from pipeline.core.options import Option, as_text, declared
+
+SCENE_FIELDS = ("size_wh", "frame_rate", "seed", "image")
+"""The options of the synthetic scene on the command line, besides the number of its frames."""
+
+_DECLARED: Any = object()
+
+
+def add_options(group: Any, kind: Any, *names: str, default: Any = _DECLARED) -> None:
+    """Add the options of these fields of a dataclass to a parser or a group; of all without names.
+
+    default: of all of them, in place of the declared ones.
+    """
+    options, hints = declared(kind), get_type_hints(kind)
+    defaults = {field.name: field.default for field in fields(kind)}
+    for name in names or options:
+        if (flag := options[name].flag) is not None:
+            value = defaults[name] if default is _DECLARED else default
+            form = _form(options[name], _without_none(hints[name]), value)
+            group.add_argument(flag, dest=name, help=options[name].help, **form)
+
+
+def given(kind: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The values of those options of a dataclass that the command has, also of groups within."""
+    found: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name, option in declared(kind).items()
+        if option.flag is not None and hasattr(arguments, name)
+    }
+    for name, hint in get_type_hints(kind).items():
+        group: Any = hint
+        if is_dataclass(hint) and declared(hint):
+            found[name] = group(**given(group, arguments))
+    return found
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT. Raises ArgumentTypeError."""
+    width, _, height = text.partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT") from None
+
+
+def _read_fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        reason = f"{text!r} is not a frame rate like 30 or 30000/1001"
+        raise argparse.ArgumentTypeError(reason) from None
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    Path: Path,
+    Fraction: _read_fraction,
+    tuple[int, int]: read_size,
+}
+
+
+def _form(option: Option, kind: Any, default: Any) -> dict[str, Any]:
+    """The arguments of `add_argument` for an option with values of a type."""
+    if kind is bool:
+        return {"action": "store_false" if default else "store_true"}
+    if kind == tuple[str, ...]:
+        return {"nargs": "+", "metavar": option.metavar, "default": default}
+    return {
+        "type": _reader(option.parse) if option.parse else _READERS[kind],
+        "choices": option.choices,
+        "metavar": option.metavar,
+        # argparse reads a default that is text, and shows it in the help.
+        "default": as_text(default) if isinstance(default, (tuple, Fraction)) else default,
+    }
+
+
+def _reader(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _without_none(hint: Any) -> Any:
+    """The type in `X | None`; other types unchanged."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(kind for kind in get_args(hint) if kind is not types.NoneType)
+    return hint
