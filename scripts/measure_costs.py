@@ -36,7 +36,9 @@ from pipeline.execution.executor import Done
 from pipeline.execution.journal import Journal
 from pipeline.execution.local import LocalExecutor
 from pipeline.frames.decode import VideoReader
-from pipeline.frames.segment import OpenClip, SegmentTask, open_source
+from pipeline.frames.segment import OpenClip
+from pipeline.frames.source import open_source
+from pipeline.frames.task import SegmentTask
 from pipeline.inference.models import Models
 from pipeline.measure.sizing import Costs
 from pipeline.media.cut import plan_clip

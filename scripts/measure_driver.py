@@ -22,7 +22,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.machine import process_cpu_seconds
 from pipeline.execution.actors import ActorPool
 from pipeline.execution.segment_worker import Attempt, Job, SharedModel
-from pipeline.frames.segment import RunSettings, SegmentFiles, SegmentTask
+from pipeline.frames.task import RunSettings, SegmentFiles, SegmentTask
 from pipeline.media.frame import Segment
 
 MAKING = Path("/shared/output/clip/.partial/making")

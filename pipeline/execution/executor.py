@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from pipeline.core.config import InferOptions
-from pipeline.frames.segment import Manifest, OpenClip, SegmentTask
+from pipeline.frames.segment import OpenClip
+from pipeline.frames.task import Manifest, SegmentTask
 
 Done = tuple[SegmentTask, Manifest]
 

@@ -9,7 +9,8 @@ from pipeline.core.config import InferOptions
 from pipeline.core.machine import available_cores
 from pipeline.core.position import Position, Step
 from pipeline.execution.executor import Done
-from pipeline.frames.segment import OpenClip, SegmentTask, process_segment
+from pipeline.frames.segment import OpenClip, process_segment
+from pipeline.frames.task import SegmentTask
 from pipeline.inference.models import Models
 
 

@@ -40,7 +40,8 @@ from pipeline.execution.segment_worker import (
     num_source_bytes,
 )
 from pipeline.execution.store import download, joined, remove, upload
-from pipeline.frames.segment import Manifest, OpenClip, RunSettings, SegmentTask
+from pipeline.frames.segment import OpenClip
+from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.inference.openvino import resolved_precision
 from pipeline.model.parts import parts_sha256
 from pipeline.model.prepare import save_prepared

@@ -29,13 +29,9 @@ from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import no_progress
 from pipeline.execution.store import download, joined, local_copy, upload
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
-from pipeline.frames.segment import (
-    OpenClip,
-    SegmentFiles,
-    SegmentTask,
-    open_source,
-    process_segment,
-)
+from pipeline.frames.segment import OpenClip, process_segment
+from pipeline.frames.source import open_source
+from pipeline.frames.task import SegmentFiles, SegmentTask
 from pipeline.inference.models import Models
 from pipeline.model.prepare import PreparedModel, Quantization
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,6 @@ _EXTRA_IN_FLIGHT = 4
 _SAMPLED_ROWS = 16
 _POLL_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
-
-
-class DetectionSource(Protocol):
-    """Every frame with its detections, in presentation order; iterated over once."""
-
-    def __iter__(self) -> Iterator[DetectedFrame]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from pipeline.core.detection_lines import DetectionLine
 from pipeline.core.errors import located
 from pipeline.core.position import Step
 from pipeline.frames.annotated_file import FrameEncoder
-from pipeline.frames.detect import DetectionSource
-from pipeline.frames.sampling import DetectedFrame
+from pipeline.frames.sampling import DetectedFrame, DetectionSource
 from pipeline.frames.snapshots import Snapshots
 from pipeline.frames.stats import RunStats
 

@@ -20,6 +20,12 @@ class DetectedFrame:
     inferred: bool
 
 
+class DetectionSource(Protocol):
+    """Every frame with its detections, in presentation order; iterated over once."""
+
+    def __iter__(self) -> Iterator[DetectedFrame]: ...
+
+
 class Sampler(Protocol):
     """Decides which frames are inferred.
 

@@ -8,15 +8,13 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.config import LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
-from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Position, Step
 from pipeline.frames.annotate import Annotator
 from pipeline.frames.annotated_file import (
@@ -27,38 +25,18 @@ from pipeline.frames.annotated_file import (
     verify_annotated,
 )
 from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
-from pipeline.frames.decode import VideoReader
 from pipeline.frames.detect import DetectSettings, ModelDetections
 from pipeline.frames.loop import Results, run_frames
-from pipeline.frames.picture_sequence import PictureSequenceSource
 from pipeline.frames.sampling import EveryNth
 from pipeline.frames.snapshots import Snapshots, places_seconds
 from pipeline.frames.stats import RunStats
+from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.inference.engine import Engine
 from pipeline.media.frame import FrameSource, Segment, SourceFaults, VideoInfo
-from pipeline.media.timeline import Timeline
 from pipeline.model.prepare import PreparedModel
 from pipeline.synthetic.scene import Truth
 from pipeline.synthetic.source import SyntheticSource
 from pipeline.synthetic.truth import truth_record
-
-
-def open_source(config: ProcessConfig, cores: int, timeline: Timeline | None = None) -> FrameSource:
-    """The frames of a source; half of the cores may decode, the model needs the others.
-
-    timeline: of a clip, where it is known.
-    """
-    if isinstance(config.source, SyntheticOptions):
-        return SyntheticSource(config.source)
-    if isinstance(config.source, PictureSequence):
-        return PictureSequenceSource(config.source, config.limits)
-    return VideoReader(
-        config.source,
-        config.limits,
-        num_threads=max(1, cores // 2),
-        timeline=timeline,
-        deinterlace=config.deinterlace == "auto",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,123 +45,6 @@ class OpenClip:
 
     source: FrameSource
     prepared: PreparedModel
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentFiles:
-    """Where a segment's results are: the annotated file is missing if there is no frame, the truth
-    if it is not known.
-
-    annotated_suffix: of the format of the annotated file.
-    """
-
-    folder: Path
-    number: int
-    annotated_suffix: str = ".mp4"
-
-    @property
-    def annotated(self) -> Path:
-        return self._named(self.annotated_suffix)
-
-    @property
-    def detections(self) -> Path:
-        return self._named(".jsonl")
-
-    @property
-    def truth(self) -> Path:
-        return self._named(".truth.jsonl")
-
-    @property
-    def manifest(self) -> Path:
-        return self._named(".json")
-
-    def existing(self) -> list[Path]:
-        parts = (self.annotated, self.detections, self.truth, self.manifest)
-        return [part for part in parts if part.exists()]
-
-    def _named(self, suffix: str) -> Path:
-        return self.folder / f"{self.number:04d}{suffix}"
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """What a run decided before its first segment; the same for all of them.
-
-    infer: what was selected of what the config allows.
-    class_ids: the classes to keep; None keeps all.
-    timeline: of the clip; None without one.
-    """
-
-    config: ProcessConfig
-    infer: InferOptions
-    encoder_threads: int
-    class_ids: frozenset[int] | None
-    timeline: Timeline | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentTask:
-    """One segment to be done: everything that decides its result, as values.
-
-    files: where to make the results.
-    first_index: of its first frame in the clip, for messages; where that is not known yet, about.
-    num_frames: take the first so many only; None takes all.
-    """
-
-    settings: RunSettings
-    segment: Segment
-    files: SegmentFiles
-    first_index: int
-    num_frames: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What there is to know about a segment that is done.
-
-    end_seconds: where its last frame ends on the clip's timeline; 0 without frames.
-    ended: whether it has every frame that could be read, rather than as many as were asked for.
-    times: (number, pts) of some frames of the segment, in ticks of the result.
-    pictures: annotated frames, as data: URLs.
-    engine: how the model ran, as plain values for the report.
-    """
-
-    end_seconds: float
-    ended: bool
-    faults: SourceFaults
-    times: list[tuple[int, int]]
-    pictures: list[str]
-    stats: RunStats
-    engine: dict[str, Any]
-
-    @property
-    def num_frames(self) -> int:
-        return self.stats.num_frames
-
-    def write(self, path: Path) -> None:
-        record = {
-            "end_seconds": self.end_seconds,
-            "ended": self.ended,
-            "faults": asdict(self.faults),
-            "times": self.times,
-            "pictures": self.pictures,
-            "stats": self.stats.as_record(),
-            "engine": self.engine,
-        }
-        path.write_text(json.dumps(record), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Manifest:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            end_seconds=record["end_seconds"],
-            ended=record["ended"],
-            faults=SourceFaults(**record["faults"]),
-            times=[(index, pts) for index, pts in record["times"]],
-            pictures=record["pictures"],
-            stats=RunStats.from_record(record["stats"]),
-            engine=record["engine"],
-        )
 
 
 @one_library_thread()

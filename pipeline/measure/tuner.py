@@ -18,7 +18,7 @@ from pipeline.core.machine import available_cores, bf16_instructions
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.core.text import counted
 from pipeline.core.typed import converted
-from pipeline.frames.segment import open_source
+from pipeline.frames.source import open_source
 from pipeline.inference.openvino import resolved_precision
 from pipeline.inference.possible import require_possible
 from pipeline.inference.selection import Measured, Plan, Selection, rule, tuning_of

@@ -9,9 +9,7 @@ from pipeline.core.config import ProcessConfig
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import ProgressCallback
 from pipeline.core.watched import Watched
-from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal
-from pipeline.inference.models import Models
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +21,6 @@ class RunContext:
 
     config: ProcessConfig
     journal: Journal
-    executor: Executor
-    models: Models
     position: Position
     on_progress: ProgressCallback
     watched: Watched

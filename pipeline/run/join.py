@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.core.detection_lines import join_lines
 from pipeline.core.position import Step
-from pipeline.frames.segment import SegmentFiles
+from pipeline.frames.task import SegmentFiles
 from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
 from pipeline.media.mux import SourceStreams, mux, verify
 from pipeline.media.still import verify_picture

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig
-from pipeline.core.disk_space import disk_full, is_disk_full, num_bytes_in
-from pipeline.core.errors import (
-    InputError,
-    Interrupted,
-    PipelineError,
-    SourceChanged,
-    as_pipeline_error,
-)
-from pipeline.core.notes import collected_notes, note
+from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
-from pipeline.core.progress import CallersErrors, Progress, ProgressCallback, no_progress
-from pipeline.core.text import counted
+from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
 from pipeline.core.typed import converted
-from pipeline.core.watched import watched_source
 from pipeline.execution.executor import Executor
-from pipeline.execution.journal import Journal, open_journal, what_is_kept
+from pipeline.execution.journal import Journal
 from pipeline.execution.launch import open_executor
 from pipeline.frames.encode import encoder_settings, encoding_warnings, require_encodable
-from pipeline.frames.segment import (
-    OpenClip,
-    RunSettings,
-    open_source,
-)
+from pipeline.frames.segment import OpenClip
+from pipeline.frames.source import open_source
+from pipeline.frames.task import RunSettings
 from pipeline.inference.models import Models
 from pipeline.inference.openvino import resolved_precision
 from pipeline.inference.selection import Selection, select
@@ -45,6 +34,7 @@ from pipeline.model.weights import find_weights
 from pipeline.run.context import RunContext
 from pipeline.run.identity import ModelIdentity, result_key, run_key
 from pipeline.run.join import join
+from pipeline.run.journaled import require_permission_to_discard, run_journaled
 from pipeline.run.outputs import (
     DETECTIONS_NAME,
     TRUTH_NAME,
@@ -92,82 +82,33 @@ def process_video(
     position = position or Position()
     with CallersErrors(on_progress) as progress:
         if executor is not None:
-            return _process_clip(config, progress, position, models, executor)
+            return _process_on(executor, models, config, progress, position)
         with open_executor(config.cluster, models, position) as opened:
-            return _process_clip(config, progress, position, models, opened)
+            return _process_on(opened, models, config, progress, position)
 
 
-def _process_clip(
+def _process_on(
+    executor: Executor,
+    models: Models,
     config: ProcessConfig,
     on_progress: ProgressCallback,
     position: Position,
-    models: Models,
-    executor: Executor,
 ) -> Report:
-    started, frames = time.perf_counter(), _LatestFrames(on_progress)
-    try:
-        with (
-            collected_notes() as notes,
-            open_journal(config.output_dir, config.source) as journal,
-        ):
-            if not journal.publishing:
-                require_free_output(config)
-            watched = watched_source(config)
-            run = RunContext(config, journal, executor, models, position, frames, watched)
-            try:
-                return _process(run, notes, started)
-            except (PipelineError, OSError) as cause:
-                error = cause if isinstance(cause, PipelineError) else as_pipeline_error(cause)
-                if error.step is not None:
-                    error.file = config.source_name
-                if is_disk_full(error, config.output_dir):
-                    error = _disk_full(config, journal, frames.latest)
-                if isinstance(error, SourceChanged):
-                    journal.discard()  # They belong to the clip before its change.
-                if kept := what_is_kept(journal):
-                    error.args = (f"{error.args[0]}; {kept}",)
-                if error is cause:
-                    raise
-                raise error from cause
-            except KeyboardInterrupt as error:
-                kept = what_is_kept(journal) or "no output was written"
-                raise Interrupted(f"interrupted; {kept}") from error
-    except OSError as error:
-        raise InputError(f"{error.filename or config.output_dir}: {error.strerror}") from error
+    started = time.perf_counter()
+
+    def work(run: RunContext, notes: list[str]) -> Report:
+        return _process(run, executor, models, notes, started)
+
+    require_free = functools.partial(require_free_output, config)
+    return run_journaled(config, on_progress, position, require_free, work)
 
 
-class _LatestFrames:
-    """Forwards progress, and keeps the latest value of the stage "frames"."""
-
-    def __init__(self, on_progress: ProgressCallback) -> None:
-        self.latest: Progress | None = None
-        self._on_progress = on_progress
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.stage == "frames":
-            self.latest = progress
-        self._on_progress(progress)
-
-
-def _disk_full(config: ProcessConfig, journal: Journal, frames: Progress | None) -> InputError:
-    """The space needed is estimated from the frames so far, else from the size of the source.
-
-    The segments and the result are on the disk at the same time.
-    """
-    kept, passing = journal.num_bytes, num_bytes_in([journal.making, journal.finished])
-    if frames is not None and frames.done:
-        whole = (kept + num_bytes_in([journal.making])) / frames.done
-        whole *= max(frames.done, frames.total or 0)
-    else:
-        source = config.source_file
-        whole = source.stat().st_size if source is not None and source.exists() else passing
-    return disk_full(config.output_dir, max(2 * whole - kept, passing), passing)
-
-
-def _process(run: RunContext, notes: list[str], started: float) -> Report:
+def _process(
+    run: RunContext, executor: Executor, models: Models, notes: list[str], started: float
+) -> Report:
     """The phases of a run. notes: notes of the phases are appended."""
     config, journal = run.config, run.journal
-    clip, selection, scan = _open(run)
+    clip, selection, scan = _open(run, executor, models)
     with contextlib.closing(clip.source), run.position.failures_told():
         class_ids = select_class_ids(config.detect, clip.prepared.layout)
         segments = _cut(config, scan)
@@ -175,13 +116,14 @@ def _process(run: RunContext, notes: list[str], started: float) -> Report:
         infer, asked = selection.plan.infer, result_key(config, clip.prepared.weights_sha256)
         key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
         _require_room(run, clip.source.info, key, len(segments))
-        run.executor.prepare(clip, infer)
+        executor.prepare(clip, infer)
         _note_what_is_left_out(config, clip.source)
         threads = config.encode.threads or selection.plan.encoder_threads
         threads = journal.begin(key, len(segments), threads)
         settings = RunSettings(config, infer, threads, class_ids, clip.source.timeline)
         prepared_at = time.perf_counter()
-        taken = take_segments(run, clip, settings, segments)
+        process = functools.partial(executor.run, clip)
+        taken = take_segments(run, clip.source.info, process, settings, segments)
     frames_at = time.perf_counter()
     notes += join(run, clip.source, taken)
     run.watched.require_unchanged()
@@ -195,8 +137,8 @@ def _process(run: RunContext, notes: list[str], started: float) -> Report:
         selection=selection,
         taken=taken,
         stats=stats,
-        executor=run.executor.facts(),
-        cores=run.executor.cores,
+        executor=executor.facts(),
+        cores=executor.cores,
         encoder=_encoder_settings(config, clip.source.info, threads) if config.video else None,
         notes=notes,
         phases=Phases(
@@ -224,7 +166,7 @@ def _require_room(run: RunContext, info: VideoInfo, key: str, num_segments: int)
     config, journal = run.config, run.journal
     if not (journal.publishing and journal.matches(key)):
         require_free_output(config)
-    _require_permission_to_discard(config, journal, key)
+    require_permission_to_discard(config, journal, key)
     if journal.matches(key):
         require_space(config, info, journal.num_bytes, journal.num_done / num_segments)
     else:
@@ -261,21 +203,9 @@ def _encoder_settings(config: ProcessConfig, info: VideoInfo, threads: int) -> d
     return encoder_settings(config.encode, threads)
 
 
-def _require_permission_to_discard(config: ProcessConfig, journal: Journal, key: str) -> None:
-    kept = journal.num_kept_otherwise(key)
-    if not kept:
-        return
-    segments = f"{counted(kept, 'segment')} of an interrupted run with another input, other "
-    if not config.overwrite:
-        raise InputError(
-            f"{config.output_dir}: {segments}options or versions "
-            f"{'is' if kept == 1 else 'are'} kept: the command of that run resumes it, "
-            "--overwrite discards it"
-        )
-    note(f"{segments}options or versions discarded, as --overwrite asks for")
-
-
-def _open(run: RunContext) -> tuple[OpenClip, Selection, ClipScan | None]:
+def _open(
+    run: RunContext, executor: Executor, models: Models
+) -> tuple[OpenClip, Selection, ClipScan | None]:
     """The clip and the model for it, how it is to be run, and its packets."""
     config, beat = run.config, run.beat(Step.PREPARE)
     with contextlib.ExitStack() as stack:
@@ -283,7 +213,7 @@ def _open(run: RunContext) -> tuple[OpenClip, Selection, ClipScan | None]:
         if config.clip is not None:
             scan = scan_clip(config.clip, config.limits, config.num_frames, beat)
         timeline = scan.timeline if scan else None
-        source = open_source(config, run.executor.cores, timeline)
+        source = open_source(config, executor.cores, timeline)
         stack.enter_context(contextlib.closing(source))
         stack.enter_context(run.position.failures_told())
         for warning in source.info.warnings:
@@ -292,13 +222,13 @@ def _open(run: RunContext) -> tuple[OpenClip, Selection, ClipScan | None]:
             require_encodable(source.info, config.encode)
         weights = find_weights(config.weights, run.on_progress, config.default_model)
         size_wh = source.info.size_wh
-        prepared = run.models.prepare(weights, size_wh, config.imgsz, run.on_progress)
-        selection = select(config.infer, prepared, config.encode, run.executor.cores)
+        prepared = models.prepare(weights, size_wh, config.imgsz, run.on_progress)
+        selection = select(config.infer, prepared, config.encode, executor.cores)
         if selection.plan.infer.precision == "int8":
             from pipeline.frames.calibration import calibration_for  # A run in float needs none.
 
             calibration = calibration_for(config, size_wh)
-            prepared = run.models.quantize(prepared, config.imgsz, calibration, run.on_progress)
+            prepared = models.quantize(prepared, config.imgsz, calibration, run.on_progress)
         stack.pop_all()
     return OpenClip(source, prepared), selection, scan
 

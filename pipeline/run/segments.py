@@ -5,16 +5,22 @@ from __future__ import annotations
 import itertools
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from pipeline.core.progress import Progress
 from pipeline.execution.journal import Journal
-from pipeline.frames.segment import Manifest, OpenClip, RunSettings, SegmentFiles, SegmentTask
 from pipeline.frames.stats import RunStats
+from pipeline.frames.task import Manifest, RunSettings, SegmentFiles, SegmentTask
 from pipeline.media.frame import Segment, SourceFaults, VideoInfo
 from pipeline.run.context import RunContext
+
+ProcessTasks = Callable[
+    [Iterable[SegmentTask], Callable[[int], object]], Iterator[tuple[SegmentTask, Manifest]]
+]
+"""Yields every task as it is done; the second argument is called with the number of frames that
+were finished since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +109,17 @@ class TakenSegments:
 
 
 def take_segments(
-    run: RunContext, clip: OpenClip, settings: RunSettings, segments: Sequence[Segment]
+    run: RunContext,
+    info: VideoInfo,
+    process: ProcessTasks,
+    settings: RunSettings,
+    segments: Sequence[Segment],
 ) -> TakenSegments:
     """Process all segments that are not finished. Raises PipelineError."""
-    ledger = _Ledger(run, clip.source.info)
+    ledger = _Ledger(run, info)
     started = time.perf_counter()
     tasks = ledger.tasks(settings, segments)
-    for task, manifest in run.executor.run(clip, tasks, ledger.report_frames):
+    for task, manifest in process(tasks, ledger.report_frames):
         run.watched.require_unchanged()
         manifest.write(task.files.manifest)
         run.journal.add(task.segment.number, task.files.existing())
