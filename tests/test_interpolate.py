@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.boxes import Detections
-from pipeline.frames.interpolate import interpolate
-from pipeline.frames.sampling import fill_in
+from pipeline.frames.interpolate import Interpolation
+from pipeline.frames.sampling import FoundFrame, fill_in
 from pipeline.media.frame import Frame
 
 Box = tuple[int, float, tuple[float, float, float, float]]
@@ -30,6 +30,10 @@ def detections(*boxes: Box) -> Detections:
         np.array([confidence for _, confidence, _ in boxes], np.float32),
         np.array([class_id for class_id, _, _ in boxes], np.int64),
     )
+
+
+def interpolate(before: Detections, after: Detections, fraction: float) -> Detections:
+    return Interpolation(before, after).at(fraction)
 
 
 def frame_at(index: int, pts: int | None = None) -> Frame:
@@ -147,10 +151,10 @@ def test_the_way_is_shared_out_by_time_and_not_by_frames() -> None:
     before = detections((0, 0.5, (0, 0, 40, 40)))
     after = detections((0, 0.5, (8, 0, 48, 40)))
     frames = [
-        (frame_at(0, 1000), before),
-        (frame_at(1, 1010), None),
-        (frame_at(2, 1030), None),
-        (frame_at(3, 1040), after),
+        FoundFrame(frame_at(0, 1000), before),
+        FoundFrame(frame_at(1, 1010), None),
+        FoundFrame(frame_at(2, 1030), None),
+        FoundFrame(frame_at(3, 1040), after),
     ]
     left = [float(found.detections.xyxy[0, 0]) for found in fill_in(frames)]
     assert left == pytest.approx([0, 2, 6, 8])
@@ -158,7 +162,7 @@ def test_the_way_is_shared_out_by_time_and_not_by_frames() -> None:
 
 def test_behind_the_last_inferred_frame_its_boxes_stay() -> None:
     box = detections((0, 0.5, (0, 0, 40, 40)))
-    found = list(fill_in([(frame_at(0), box), (frame_at(1), None), (frame_at(2), None)]))
+    found = list(fill_in(FoundFrame(frame_at(i), box if i == 0 else None) for i in range(3)))
     assert [entry.inferred for entry in found] == [True, False, False]
     assert [rows(entry.detections) for entry in found] == [rows(box)] * 3
 
@@ -172,7 +176,7 @@ def test_every_frame_comes_out_once_in_its_place(
     rest: list[Detections | None], first: Detections
 ) -> None:
     given_ones = [first, *rest]
-    found = list(fill_in((frame_at(i), some) for i, some in enumerate(given_ones)))
+    found = list(fill_in(FoundFrame(frame_at(i), some) for i, some in enumerate(given_ones)))
     assert [entry.frame.index for entry in found] == list(range(len(given_ones)))
     assert [entry.inferred for entry in found] == [some is not None for some in given_ones]
     for entry, some in zip(found, given_ones, strict=True):
@@ -184,11 +188,11 @@ def test_every_frame_comes_out_once_in_its_place(
 def test_no_more_frames_are_held_back_than_lie_between_two_inferred_ones(every: int) -> None:
     taken = 0
 
-    def source() -> Iterator[tuple[Frame, Detections | None]]:
+    def source() -> Iterator[FoundFrame]:
         nonlocal taken
         for i in range(50):
             taken += 1
-            yield frame_at(i), NONE if i % every == 0 else None
+            yield FoundFrame(frame_at(i), NONE if i % every == 0 else None)
 
     for given_back, _ in enumerate(fill_in(source())):
         assert taken - given_back <= every

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.boxes import Detections
 from pipeline.core.config import InferOptions
-from pipeline.frames.sampling import DetectedFrame, fill_in
+from pipeline.frames.sampling import Choice, DetectedFrame, FoundFrame, fill_in
 from pipeline.media.frame import Frame
 from tests.conftest import process, read_detections, with_light, write_clip
 
@@ -25,43 +25,44 @@ class Bisecting:
     """Infers every eighth frame and the last; between two that differ, the middle, and so on."""
 
     window = 2 * STEP
+    weakest_confidence = 1.0
 
     def __init__(self, every: int) -> None:
         assert every == 2  # Only so that the lines say which frames were inferred.
 
     def choose(
         self, frames: Iterator[Frame], found: Callable[[int], Detections]
-    ) -> Iterator[tuple[Frame, bool]]:
+    ) -> Iterator[tuple[Frame, Choice]]:
         held: list[Frame] = []
         for frame in frames:
             held.append(frame)
             if frame.index == 0:
-                yield frame, True
+                yield frame, Choice.INFER
             elif frame.index % STEP == 0:
-                yield frame, True
+                yield frame, Choice.INFER
                 yield from self._between(held, found)
                 held = [frame]
         if len(held) > 1:
-            yield held[-1], True
+            yield held[-1], Choice.INFER
             yield from self._between(held, found)
 
     def _between(
         self, held: list[Frame], found: Callable[[int], Detections]
-    ) -> Iterator[tuple[Frame, bool]]:
+    ) -> Iterator[tuple[Frame, Choice]]:
         """Both ends of what is held have been given."""
         inner = held[1:-1]
         first, last = (found(held[end].index).xyxy for end in (0, -1))
         if not inner:
             return
         if np.array_equal(first, last):
-            yield from ((frame, False) for frame in inner)
+            yield from ((frame, Choice.LEAVE) for frame in inner)
             return
         middle = len(held) // 2
-        yield held[middle], True
+        yield held[middle], Choice.INFER
         yield from self._between(held[: middle + 1], found)
         yield from self._between(held[middle:], found)
 
-    def fill_in(self, frames: Iterable[tuple[Frame, Detections | None]]) -> Iterator[DetectedFrame]:
+    def fill_in(self, frames: Iterable[FoundFrame]) -> Iterator[DetectedFrame]:
         return fill_in(frames)
 
 

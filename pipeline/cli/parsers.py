@@ -161,7 +161,15 @@ def _add_process(commands: Any) -> None:
     add_options(
         command.add_argument_group("frames"),
         ProcessConfig,
-        *("num_frames", "every", "deinterlace", "reuse_duplicates", "segment_seconds"),
+        *(
+            "num_frames",
+            "every",
+            "adaptive",
+            "least_agreement",
+            "deinterlace",
+            "reuse_duplicates",
+            "segment_seconds",
+        ),
     )
     encoding = command.add_argument_group("encoding")
     add_options(encoding, EncodeOptions)

@@ -59,8 +59,26 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
             f"truth: {truth['recall']:.1%} of {truth['num_things']} things found, "
             f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
         )
+    if report["audit"]:
+        lines.append(_audit_line(report["audit"]))
     result = report["output"]["file"] or f"{DETECTIONS_NAME} (no annotated file)"
     return [*lines, f"{folder}/{result}, report in {folder}/{REPORT_PAGE_NAME}"]
+
+
+def _audit_line(audit: dict[str, Any]) -> str:
+    """What the audit of interpolated frames found."""
+    frames = f"audit of {counted(audit['num_frames'], 'interpolated frame')}"
+    if not audit["by_iou"][0]["interpolated"]["num_boxes"]:
+        return f"{frames}: too few boxes to compare"
+    shares = ", ".join(
+        f"{found['share']:.1%} (95% interval {found['interval_95'][0]:.1%} to "
+        f"{found['interval_95'][1]:.1%}) at IoU {found['iou']:g}"
+        for found in audit["by_iou"]
+    )
+    line = f"{frames}: boxes agree with inferred ones in {shares}"
+    if audit["verdict"] == "undecided":
+        line += f"; too short to decide whether {audit['least_agreement']:g} is reached"
+    return line
 
 
 def batch_summary(record: dict[str, Any], folder: Path, *, kept: bool = False) -> list[str]:

@@ -37,6 +37,11 @@ class Detections:
     def empty(cls) -> Detections:
         return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
 
+    def above(self, confidence: float) -> Detections:
+        """Those of more than this confidence."""
+        number = int(np.count_nonzero(self.confidence > confidence))
+        return Detections(self.xyxy[:number], self.confidence[:number], self.class_id[:number])
+
     def as_records(self, class_names: Sequence[str]) -> list[dict[str, object]]:
         """The boxes as plain values: pixels to 2 decimals, confidence to 4."""
         return [
@@ -55,20 +60,21 @@ class Detections:
 def pair_boxes(
     a: Detections, b: Detections, least_iou: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pair boxes of the same class greedily by IoU.
+    """Pair boxes of the same class greedily by IoU, which is least_iou (above 0) or more.
 
     Returns the indices into a and those into b of the pairs, highest IoU first.
     """
     overlap = iou_matrix(a.xyxy, b.xyxy)
     overlap[a.class_id[:, None] != b.class_id[None, :]] = 0.0
-    rows: list[int] = []
-    columns: list[int] = []
-    while overlap.size and overlap.max() >= least_iou:
-        row, column = np.unravel_index(int(overlap.argmax()), overlap.shape)
-        rows.append(int(row))
-        columns.append(int(column))
-        overlap[row, :] = overlap[:, column] = 0.0
-    return np.asarray(rows, np.intp), np.asarray(columns, np.intp)
+    near_rows, near_columns = np.nonzero(overlap >= least_iou)
+    order = np.argsort(-overlap[near_rows, near_columns], kind="stable")
+    rows: dict[int, int] = {}
+    taken: set[int] = set()
+    for row, column in zip(near_rows[order].tolist(), near_columns[order].tolist(), strict=True):
+        if row not in rows and column not in taken:
+            rows[row] = column
+            taken.add(column)
+    return np.array(list(rows), np.intp), np.array(list(rows.values()), np.intp)
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -79,4 +85,14 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1, dtype=np.float64) for boxes in (a, b)]
     union = areas[0][:, None] + areas[1][None, :] - intersection
     iou: NDArray[np.float64] = intersection / np.maximum(union, 1e-9)
+    return iou
+
+
+def iou_of_pairs(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Intersection over union of each box (N, 4) with the one in the same row of b -> (N,)."""
+    top_left = np.maximum(a[:, :2], b[:, :2])
+    bottom_right = np.minimum(a[:, 2:], b[:, 2:])
+    intersection = (bottom_right - top_left).clip(0).prod(axis=1, dtype=np.float64)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1, dtype=np.float64) for boxes in (a, b)]
+    iou: NDArray[np.float64] = intersection / np.maximum(sum(areas) - intersection, 1e-9)
     return iou

@@ -76,6 +76,7 @@ class ProcessConfig:
         result.
     num_frames: process only this many frames; None processes all. Not for the synthetic clip.
     every: infer every Nth frame and the last one; interpolate the boxes of the frames between.
+    adaptive: infer the frames where boxes change; interpolate the boxes of the others.
     deinterlace: "auto" deinterlaces interlaced clips, "off" does not.
     reuse_duplicates: reuse the boxes of the frame before for an identical frame.
     segment_seconds: a segment begins with a key frame, and its first and last frames are inferred.
@@ -138,6 +139,23 @@ class ProcessConfig:
             highest=60,
         ),
     ] = 1
+    adaptive: Annotated[
+        bool,
+        Option(
+            "--adaptive",
+            "infer the frames where boxes change and interpolate the boxes of the others; some of "
+            "these are inferred too, to report how well boxes agree",
+        ),
+    ] = False
+    least_agreement: Annotated[
+        float,
+        Option(
+            "--least-agreement",
+            "warn if surely less than this share of the boxes is as with every frame inferred",
+            metavar="P",
+            decides_result=False,
+        ),
+    ] = 0.97
     deinterlace: Annotated[
         str,
         Option(
@@ -218,6 +236,14 @@ class ProcessConfig:
         require(
             self.imgsz >= 32 and self.imgsz % 32 == 0,
             f"imgsz must be a multiple of 32, not {self.imgsz}",
+        )
+        require(
+            not (self.adaptive and self.every > 1),
+            "--adaptive and --every both say which frames are inferred: leave one of them out",
+        )
+        require(
+            0.0 < self.least_agreement <= 1.0,
+            f"least-agreement must lie between 0 and 1, not {self.least_agreement}",
         )
         require(
             self.segment_seconds > 0,

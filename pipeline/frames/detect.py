@@ -13,7 +13,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -26,7 +26,7 @@ from pipeline.core.config import DetectOptions
 from pipeline.core.errors import InferenceError, located
 from pipeline.core.position import Step
 from pipeline.frames.reorder import ReorderBuffer
-from pipeline.frames.sampling import DetectedFrame, Sampler
+from pipeline.frames.sampling import Choice, DetectedFrame, FoundFrame, Sampler
 from pipeline.frames.stats import RunStats
 from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.media.frame import Frame
@@ -119,14 +119,20 @@ class ModelDetections:
         self._box = letterbox(prepared.source_wh, prepared.input_wh)
         self._settings = settings
         self._stats = stats
+        asked = settings.options.confidence_threshold
+        self._options = replace(
+            settings.options,
+            confidence_threshold=min(asked, settings.sampler.weakest_confidence),
+        )
         self._arrived: SimpleQueue[_Inferred | _NotInferred | _End | _Failure] = SimpleQueue()
+        self._audited: set[int] = set()
         self._stop = threading.Event()
         self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
         window = settings.sampler.window
         # More than there are requests: a failed request is found when its turn comes again.
-        max_in_flight = self._pool.num_requests * self._pool.batch + _EXTRA_IN_FLIGHT + 2 * window
+        max_in_flight = self._pool.num_requests * self._pool.batch + _EXTRA_IN_FLIGHT + window
         self._in_flight = threading.Semaphore(max_in_flight)
-        self._found = _Latest(max_in_flight + 2 * window)
+        self._found = _Latest(2 * max_in_flight)
         self._decoding = threading.Thread(target=self._decode, name="decode", daemon=True)
         stats.requests_running.limit = self._pool.num_requests
         stats.in_flight.limit = max_in_flight
@@ -151,8 +157,16 @@ class ModelDetections:
     def __iter__(self) -> Iterator[DetectedFrame]:
         self._decoding.start()
         for detected in self._settings.sampler.fill_in(self._in_order()):
-            yield detected
+            yield self._asked_for(detected)
             self._in_flight.release()
+
+    def _asked_for(self, detected: DetectedFrame) -> DetectedFrame:
+        """Without the boxes that only the sampler needed; those of an audit are compared."""
+        threshold = self._settings.options.confidence_threshold
+        boxes = detected.detections.above(threshold)
+        if detected.audit is not None:
+            self._stats.audit.compare(boxes, detected.audit.above(threshold), threshold)
+        return replace(detected, detections=boxes)
 
     # The decoding thread
 
@@ -180,14 +194,15 @@ class ModelDetections:
         clocks, place = self._stats.producer, self._stats.position.decoding
         preprocess = Preprocessor(self._box)
         last: tuple[int, NDArray[np.uint8]] | None = None
-        for frame, is_chosen in self._settings.sampler.choose(self._decoded(), self._wait_for):
-            with clocks.wait_in_flight:
-                self._wait_for_room()
+        for frame, choice in self._settings.sampler.choose(self._decoded(), self._wait_for):
+            self._require_running()
             place.frame_index = self._first_index + frame.index
-            if not is_chosen:
+            if choice is Choice.LEAVE:
                 self._arrived.put(_NotInferred(frame, None))
                 yield frame
                 continue
+            if choice is Choice.AUDIT:
+                self._audited.add(frame.index)
             with clocks.wait_request:
                 model_input = self._pool.next_input()
             with clocks.preprocess:
@@ -205,11 +220,13 @@ class ModelDetections:
             yield frame
 
     def _decoded(self) -> Iterator[Frame]:
-        clock, place = self._stats.producer.decode, self._stats.position.decoding
+        """The frames, each as soon as there is room for it."""
+        clocks, place = self._stats.producer, self._stats.position.decoding
         for index in itertools.count(self._first_index):
-            self._require_running()
+            with clocks.wait_in_flight:
+                self._wait_for_room()
             place.frame_index = index
-            with clock:
+            with clocks.decode:
                 frame = next(self._frames, None)
             if frame is None:
                 return
@@ -246,7 +263,7 @@ class ModelDetections:
 
     def _inferred(self, frame: Frame, heads: Heads, latency_seconds: float) -> None:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-        threshold = self._settings.options.confidence_threshold
+        threshold = self._options.confidence_threshold
         try:
             candidates = self._prepared.select_candidates(heads, threshold)
         except Exception as error:
@@ -267,7 +284,7 @@ class ModelDetections:
 
     # The caller's thread
 
-    def _in_order(self) -> Iterator[tuple[Frame, Detections | None]]:
+    def _in_order(self) -> Iterator[FoundFrame]:
         """Every frame in order, with its detections if it was inferred or repeats such a one."""
         stats, place = self._stats, self._stats.position.encoding
         reorder: ReorderBuffer[tuple[Frame, int | None]] = ReorderBuffer()
@@ -287,19 +304,22 @@ class ModelDetections:
                 stats.completed.sample(self._arrived.qsize())
                 stats.reorder.sample(len(reorder))
                 place.frame_index = self._first_index + frame.index
-                yield frame, None if source is None else self._found[source]
+                detections = None if source is None else self._found[source]
+                is_audit = frame.index in self._audited
+                self._audited.discard(frame.index)
+                yield FoundFrame(frame, detections, is_audit)
 
     def _taken(self, arrived: _Inferred | _NotInferred) -> int | None:
         """The index of the frame whose detections are those of the one that arrived; else None."""
         stats, index = self._stats, arrived.frame.index
         if isinstance(arrived, _NotInferred):
-            if arrived.repeats is not None:
+            if arrived.repeats is not None and index not in self._audited:
                 stats.reused_frames += 1
             return arrived.repeats
         stats.callback_wall_ns += arrived.callback_wall_ns
         stats.callback_cpu_ns += arrived.callback_cpu_ns
         stats.latency_seconds_sum += arrived.latency_seconds
-        stats.inferred_frames += 1
+        stats.inferred_frames += index not in self._audited
         stats.position.encoding.frame_index = self._first_index + index
         with stats.consumer.postprocess:
             self._found.put(index, self.detections_of(arrived.frame, arrived.candidates))
@@ -307,8 +327,7 @@ class ModelDetections:
 
     def detections_of(self, frame: Frame, candidates: Candidates | None) -> Detections:
         """The boxes of a frame of those candidates, in its pixels."""
-        settings = self._settings
-        return detections_from(candidates, self._box, settings.options, settings.class_ids)
+        return detections_from(candidates, self._box, self._options, self._settings.class_ids)
 
     def _next_arrival(self) -> _Inferred | _NotInferred | _End | _Failure:
         """Wait for what comes next. Raises InferenceError if the model has hung.

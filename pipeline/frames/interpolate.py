@@ -7,28 +7,39 @@ from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections, pair_boxes
 
-_LEAST_IOU = 0.1
+LEAST_IOU = 0.1
 """Two boxes of a class that overlap less are two things."""
 
 
-def interpolate(before: Detections, after: Detections, fraction: float) -> Detections:
-    """The boxes at a fraction (0 to 1) of the time between two frames.
+class Interpolation:
+    """The boxes between two frames; they are paired once, for all frames between.
 
     Boxes of the same class are paired, those that overlap most first; a pair moves in a straight
     line. A box without a partner stays where it is, in the half of the time that is nearer to it.
     """
-    rows, columns = pair_boxes(before, after, _LEAST_IOU)
-    moved_xyxy = _between(before.xyxy[rows], after.xyxy[columns], fraction)
-    moved_confidence = _between(before.confidence[rows], after.confidence[columns], fraction)
-    nearer, used = (before, rows) if fraction < 0.5 else (after, columns)
-    alone = np.setdiff1d(np.arange(len(nearer)), used)
-    confidence = np.concatenate((moved_confidence, nearer.confidence[alone]))
-    order = np.argsort(-confidence, kind="stable")
-    return Detections(
-        np.concatenate((moved_xyxy, nearer.xyxy[alone]))[order],
-        confidence[order],
-        np.concatenate((before.class_id[rows], nearer.class_id[alone]))[order],
-    )
+
+    def __init__(self, before: Detections, after: Detections) -> None:
+        self._before, self._after = before, after
+        rows, columns = pair_boxes(before, after, LEAST_IOU)
+        self._rows, self._columns = rows, columns
+        self._alone_before = np.setdiff1d(np.arange(len(before)), rows)
+        self._alone_after = np.setdiff1d(np.arange(len(after)), columns)
+
+    def at(self, fraction: float) -> Detections:
+        """The boxes at a fraction (0 to 1) of the time between the two frames."""
+        before, after, rows, columns = self._before, self._after, self._rows, self._columns
+        moved_xyxy = _between(before.xyxy[rows], after.xyxy[columns], fraction)
+        moved_confidence = _between(before.confidence[rows], after.confidence[columns], fraction)
+        is_first_half = fraction < 0.5
+        nearer = before if is_first_half else after
+        alone = self._alone_before if is_first_half else self._alone_after
+        confidence = np.concatenate((moved_confidence, nearer.confidence[alone]))
+        order = np.argsort(-confidence, kind="stable")
+        return Detections(
+            np.concatenate((moved_xyxy, nearer.xyxy[alone]))[order],
+            confidence[order],
+            np.concatenate((before.class_id[rows], nearer.class_id[alone]))[order],
+        )
 
 
 def _between(

@@ -4,20 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from pipeline.core.boxes import Detections
-from pipeline.frames.interpolate import interpolate
+from pipeline.frames.interpolate import Interpolation
 from pipeline.media.frame import Frame
+
+
+class Choice(Enum):
+    """What happens to a frame.
+
+    AUDIT: it is inferred to be compared, and keeps the boxes that it has without that.
+    """
+
+    INFER = "infer"
+    AUDIT = "audit"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFrame:
+    """A frame with what the model found in it; None where it was not inferred."""
+
+    frame: Frame
+    detections: Detections | None
+    is_audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DetectedFrame:
-    """A frame with its boxes; inferred is False where they come from other frames' boxes."""
+    """A frame with its boxes; inferred is False where they come from other frames' boxes.
+
+    audit: what the model found in such a frame, if it was inferred to be compared.
+    """
 
     frame: Frame
     detections: Detections
     inferred: bool
+    audit: Detections | None = None
 
 
 class DetectionSource(Protocol):
@@ -29,16 +54,20 @@ class DetectionSource(Protocol):
 class Sampler(Protocol):
     """Decides which frames are inferred.
 
-    window: how many frames `choose` holds back at the most, and `fill_in` too.
+    window: how many frames `choose` and `fill_in` hold back together at the most.
+    weakest_confidence: of the boxes that they need, even if weaker ones than asked for.
     """
+
+    @property
+    def weakest_confidence(self) -> float: ...
 
     @property
     def window(self) -> int: ...
 
     def choose(
         self, frames: Iterator[Frame], found: Callable[[int], Detections]
-    ) -> Iterator[tuple[Frame, bool]]:
-        """Each frame once, in any order, with whether to infer it. Runs on the decoding thread.
+    ) -> Iterator[tuple[Frame, Choice]]:
+        """Each frame once, in any order, with what happens to it. Runs on the decoding thread.
 
         found: waits for the detections of the inferred frame of an index, so that they can decide
             what is inferred next. It keeps those of the latest frames only: ask within `window`
@@ -46,7 +75,7 @@ class Sampler(Protocol):
         """
         ...
 
-    def fill_in(self, frames: Iterable[tuple[Frame, Detections | None]]) -> Iterator[DetectedFrame]:
+    def fill_in(self, frames: Iterable[FoundFrame]) -> Iterator[DetectedFrame]:
         """Give detections to the frames without; all come and leave in presentation order."""
         ...
 
@@ -57,50 +86,53 @@ class EveryNth:
     N = 1 infers every frame.
     """
 
+    weakest_confidence = 1.0
+
     def __init__(self, every: int) -> None:
         self._every = every
 
     @property
     def window(self) -> int:
-        return self._every - 1
+        return 2 * (self._every - 1)
 
     def choose(
         self, frames: Iterator[Frame], found: Callable[[int], Detections]
-    ) -> Iterator[tuple[Frame, bool]]:
+    ) -> Iterator[tuple[Frame, Choice]]:
         if self._every == 1:
-            yield from ((frame, True) for frame in frames)
+            yield from ((frame, Choice.INFER) for frame in frames)
             return
         frame = next(frames, None)
         while frame is not None:
             following = next(frames, None)
-            yield frame, following is None or frame.index % self._every == 0
+            is_inferred = following is None or frame.index % self._every == 0
+            yield frame, Choice.INFER if is_inferred else Choice.LEAVE
             frame = following
 
-    def fill_in(self, frames: Iterable[tuple[Frame, Detections | None]]) -> Iterator[DetectedFrame]:
+    def fill_in(self, frames: Iterable[FoundFrame]) -> Iterator[DetectedFrame]:
         return fill_in(frames)
 
 
-def fill_in(frames: Iterable[tuple[Frame, Detections | None]]) -> Iterator[DetectedFrame]:
-    """Give the frames that come without detections those between their neighbours'.
+def fill_in(frames: Iterable[FoundFrame]) -> Iterator[DetectedFrame]:
+    """Give the frames that were not inferred the boxes between their neighbours'.
 
-    Frames come in order, the first with detections. Those behind the last inferred one keep its
+    Frames come in order, the first one inferred. Those behind the last inferred one keep its
     boxes. Holds back no more frames than lie between two inferred ones.
     """
     before: tuple[Frame, Detections] | None = None
-    waiting: list[Frame] = []
-    for frame, detections in frames:
-        if detections is None:
-            waiting.append(frame)
+    waiting: list[FoundFrame] = []
+    for found in frames:
+        frame, detections = found.frame, found.detections
+        if detections is None or found.is_audit:
+            waiting.append(found)
             continue
-        if before is not None:
-            first = before[0].pts
-            for between in waiting:
-                fraction = (between.pts - first) / (frame.pts - first)
-                carried = interpolate(before[1], detections, fraction)
-                yield DetectedFrame(between, carried, inferred=False)
+        if before is not None and waiting:
+            first, between = before[0].pts, Interpolation(before[1], detections)
+            for one in waiting:
+                carried = between.at((one.frame.pts - first) / (frame.pts - first))
+                yield DetectedFrame(one.frame, carried, inferred=False, audit=one.detections)
         waiting = []
         before = (frame, detections)
         yield DetectedFrame(frame, detections, inferred=True)
     if before is not None:
-        for frame in waiting:
-            yield DetectedFrame(frame, before[1], inferred=False)
+        for one in waiting:
+            yield DetectedFrame(one.frame, before[1], inferred=False, audit=one.detections)

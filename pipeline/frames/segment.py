@@ -16,6 +16,7 @@ from pipeline.core.config import LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.position import Position, Step
+from pipeline.frames.adaptive import Adaptive, gap_for
 from pipeline.frames.annotate import Annotator
 from pipeline.frames.annotated_file import (
     FrameEncoder,
@@ -27,7 +28,7 @@ from pipeline.frames.annotated_file import (
 from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
 from pipeline.frames.detect import DetectSettings, ModelDetections
 from pipeline.frames.loop import Results, run_frames
-from pipeline.frames.sampling import EveryNth
+from pipeline.frames.sampling import EveryNth, Sampler
 from pipeline.frames.snapshots import Snapshots, places_seconds
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
@@ -75,7 +76,7 @@ def process_segment(
         stack.callback(encoder.abandon)
         stack.enter_context(position.failures_told())
         results = stack.enter_context(_open_results(clip, task, encoder, snapshots))
-        settings = _detect_settings(task.settings)
+        settings = _detect_settings(task.settings, source.info)
         detections = stack.enter_context(
             ModelDetections(frames, task.first_index, engine, clip.prepared, settings, stats)
         )
@@ -133,16 +134,19 @@ def _open_results(
             snapshots=snapshots,
             lines=lines,
             class_names=class_names,
-            says_interpolated=config.every > 1,
+            says_interpolated=config.every > 1 or config.adaptive,
         )
 
 
-def _detect_settings(settings: RunSettings) -> DetectSettings:
+def _detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
     config = settings.config
+    sampler: Sampler = EveryNth(config.every)
+    if config.adaptive:
+        sampler = Adaptive(gap_for(info.frame_bytes, config.limits.max_memory_mb))
     return DetectSettings(
         options=config.detect,
         class_ids=settings.class_ids,
-        sampler=EveryNth(config.every),
+        sampler=sampler,
         reuse_duplicates=config.reuse_duplicates,
         stall_seconds=config.stall_seconds,
     )

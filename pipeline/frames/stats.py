@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.position import Place, Position, Step
+from pipeline.frames.audit import Audit
 
 
 class StepClock:
@@ -93,6 +94,7 @@ class RunStats:
 
     position: where the two threads are, for the watchdog.
     reused_frames: how many repeat the frame that was inferred before them, to the byte.
+    audit: interpolated boxes compared with inferred ones.
     callback_cpu_ns: spent on inference threads picking candidates out of the heads.
     thread_cpu_seconds: of every thread, by its name; see `cpu_account`.
     """
@@ -116,6 +118,7 @@ class RunStats:
     detections_per_frame: array[int] = field(default_factory=lambda: array("H"))
     finished_seconds: array[float] = field(default_factory=lambda: array("f"))
     detections_per_class: Counter[int] = field(default_factory=Counter)
+    audit: Audit = field(default_factory=Audit)
 
     def __post_init__(self) -> None:
         self.producer = ProducerClocks(self.position.decoding)
@@ -140,6 +143,7 @@ class RunStats:
             "detections_per_frame": self.detections_per_frame.tolist(),
             "finished_seconds": [round(seconds, 3) for seconds in self.finished_seconds],
             "detections_per_class": {str(k): n for k, n in self.detections_per_class.items()},
+            "audit": self.audit.as_record(),
         }
 
     @classmethod
@@ -159,6 +163,7 @@ class RunStats:
         stats.finished_seconds = array("f", record["finished_seconds"])
         per_class = record["detections_per_class"]
         stats.detections_per_class = Counter({int(k): n for k, n in per_class.items()})
+        stats.audit = Audit.from_record(record["audit"])
         return stats
 
     def add(self, other: RunStats, start_seconds: float) -> None:
@@ -184,6 +189,7 @@ class RunStats:
         self.detections_per_frame.extend(other.detections_per_frame)
         self.finished_seconds.extend(start_seconds + s for s in other.finished_seconds)
         self.detections_per_class.update(other.detections_per_class)
+        self.audit.add(other.audit)
 
     def note_frame(self, class_id: NDArray[np.int64], seconds_since_start: float) -> None:
         self.detections_per_frame.append(min(len(class_id), 65535))

@@ -36,7 +36,11 @@ def is_picture(container: InputContainer, num_packets: int | None) -> bool:
 
 
 def require_picture_options(config: ProcessConfig) -> None:
-    """Raise UsageError for options of a clip's encoder, of which a picture has none."""
+    """Raise UsageError for options that only clips have."""
+    if config.adaptive:
+        raise UsageError(
+            f"{config.source_name} is a picture: --adaptive is for clips; leave it out"
+        )
     asked = config.encode
     if asked.codec != "h264" or asked.crf is not None or asked.preset is not None:
         raise UsageError(

@@ -50,7 +50,7 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
         "model": weights_sha256,
         "calibration": config.calibration and _calibration_stamp(config.calibration),
         "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
-        "options": deciding(config),
+        "options": _deciding(config),
         "segment_seconds": config.segment_seconds,
     }
     return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
@@ -86,10 +86,18 @@ def run_key(
         "source": _source_content(config, beat, whole=len(segments) > 1),
         "segments": [dataclasses.astuple(segment) for segment in segments],
         "model": dataclasses.astuple(model),
-        "options": deciding(config),
+        "options": _deciding(config),
         "versions": versions(),
     }
     return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
+
+
+def _deciding(config: ProcessConfig) -> dict[str, Any]:
+    """The options that decide the result, as plain values by name."""
+    options = deciding(config)
+    if config.adaptive:  # Frames that need much memory are inferred closer to each other.
+        options["max_memory_mb"] = config.limits.max_memory_mb
+    return options
 
 
 def _source_content(config: ProcessConfig, beat: Beat, *, whole: bool) -> Any:

@@ -47,6 +47,7 @@ from pipeline.run.report import (
     FinishedRun,
     Phases,
     Report,
+    audit_warning,
     build_report,
     other_threads_warning,
     write_report,
@@ -130,6 +131,8 @@ def _process(
     stats = taken.stats()
     if other_threads := other_threads_warning(stats):
         note(other_threads)
+    if config.adaptive and (warning := audit_warning(stats, config.least_agreement)):
+        note(warning)
     finished = FinishedRun(
         config=config,
         result_key=asked,

@@ -131,6 +131,7 @@ def build_report(run: FinishedRun) -> Report:
             "inferred_waiting": _occupancy(stats.completed),
             "reorder_buffer": _occupancy(stats.reorder),
         },
+        "audit": _audit(run) if run.config.adaptive else None,
         "detections": _detections(stats, run.clip.prepared.layout.class_names),
         "truth": run.judgement and _truth(run.judgement),
         "peak_memory_mb": peak_memory_mb(),
@@ -162,6 +163,7 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "max_frames_in_flight": run.stats.in_flight.limit,
         "cores": run.cores * workers,
         "every": config.every,
+        "adaptive": config.adaptive,
         "reuse_duplicates": config.reuse_duplicates,
         "detect": asdict(config.detect),
     }
@@ -221,6 +223,37 @@ def _detections(stats: RunStats, class_names: Sequence[str]) -> dict[str, Any]:
             for class_id, number in stats.detections_per_class.most_common()
         },
     }
+
+
+def _audit(run: FinishedRun) -> dict[str, Any]:
+    """How many boxes of interpolated frames are as the model finds them there."""
+    audit, least = run.stats.audit, run.config.least_agreement
+    return {
+        "num_frames": audit.num_frames,
+        "least_agreement": least,
+        "verdict": audit.verdict(least),
+        "by_iou": [
+            {
+                "iou": iou,
+                "interpolated": asdict(found.ours),
+                "inferred": asdict(found.theirs),
+                "share": found.share,
+                "interval_95": list(found.worse.interval),
+            }
+            for iou, found in audit.by_iou.items()
+        ],
+    }
+
+
+def audit_warning(stats: RunStats, least_agreement: float) -> str | None:
+    """A warning if the audit shows that too few boxes agree; else None."""
+    if stats.audit.verdict(least_agreement) != "below":
+        return None
+    low, high = stats.audit.deciding.worse.interval
+    return (
+        f"of the boxes of interpolated frames, {low:.1%} to {high:.1%} are as the model finds them "
+        f"there, less than --least-agreement {least_agreement:g}: run without --adaptive"
+    )
 
 
 def _truth(judgement: Judgement) -> dict[str, Any]:
