@@ -100,8 +100,9 @@ $(VENV)/.installed-light: requirements-light.txt pyproject.toml constraints.txt 
 	@touch $@
 
 $(VENV)/.installed-convert: $(VENV)/.installed-light
-	@echo "Adding NNCF (INT8) and ONNX to $(VENV), this once"
-	$(INSTALL) nncf onnx
+	@echo "Adding NNCF (INT8), the pictures that it calibrates on, and ONNX to $(VENV), this once"
+	$(INSTALL) nncf onnx matplotlib scikit-learn
+	$(INSTALL) --no-deps ultralytics
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -23,7 +23,7 @@ from pipeline.core.cache import cache_dir
 from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig
 from pipeline.core.machine import available_cores
 from pipeline.core.progress import no_progress
-from pipeline.frames.calibration import calibration_of_source
+from pipeline.frames.calibration import default_calibration
 from pipeline.frames.decode import VideoReader
 from pipeline.inference.engine import Engine
 from pipeline.inference.openvino import load_engine
@@ -31,7 +31,7 @@ from pipeline.inference.selection import rule
 from pipeline.measure.benchmark import benchmark_app_fps
 from pipeline.measure.own_process import in_own_process
 from pipeline.model.prepare import prepare_model
-from pipeline.model.quantize import prepare_int8
+from pipeline.model.quantize import quantize
 from pipeline.model.weights import find_weights
 from pipeline.run.process import process_video
 
@@ -87,8 +87,8 @@ class EndToEnd:
         for precision, options in self._infer.items():
             chosen = prepared
             if precision == "int8":
-                calibration = calibration_of_source(clip, info.size_wh)
-                chosen = prepare_int8(self._weights, info.size_wh, 640, calibration, no_progress)
+                calibration = default_calibration(prepared.layout.class_names)
+                chosen = quantize(prepared, calibration, no_progress)
             self._engines[precision] = load_engine(chosen, options)
             one_thread = dataclasses.replace(
                 options, hint="LATENCY", num_streams=1, num_threads=1, num_requests=1, pinning=False

@@ -25,7 +25,7 @@ from pipeline.core.library_threads import one_library_thread
 from pipeline.core.machine import available_cores
 from pipeline.core.progress import no_progress
 from pipeline.frames.annotate import Annotator
-from pipeline.frames.calibration import calibration_of_source
+from pipeline.frames.calibration import default_calibration
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.encode import VideoEncoder
 from pipeline.inference.openvino import OpenVinoEngine
@@ -35,7 +35,7 @@ from pipeline.model.letterbox import PADDING_VALUE, letterbox
 from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.preprocess import Preprocessor
-from pipeline.model.quantize import prepare_int8
+from pipeline.model.quantize import quantize
 
 _IMGSZ = 640
 _WARM_UP_FRAMES = 20
@@ -82,11 +82,10 @@ def _fps_of_worker(worker: _Worker) -> float:
     reader = VideoReader(work.clip)
     size_wh = reader.info.size_wh
     reader.close()
+    prepared = prepare_model(work.weights, size_wh, _IMGSZ, no_progress)
     if work.precision == "int8":
-        calibration = calibration_of_source(work.clip, size_wh)
-        prepared = prepare_int8(work.weights, size_wh, _IMGSZ, calibration, no_progress)
-    else:
-        prepared = prepare_model(work.weights, size_wh, _IMGSZ, no_progress)
+        calibration = default_calibration(prepared.layout.class_names)
+        prepared = quantize(prepared, calibration, no_progress)
     options = InferOptions(
         hint="LATENCY",
         precision=work.precision,

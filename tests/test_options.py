@@ -35,17 +35,19 @@ OTHER_VALUES = {
     "--max-memory": "100",
     "--frames": "5",
     "--every": "2",
+    "--adaptive": "",
     "--deinterlace": "auto",
     "--no-reuse": "",
     "--no-video": "",
     "--segment-seconds": "7",
+    "--least-agreement": "0.9",
     "--stall-seconds": "7",
 }
 """A value that is not the default of each option of a clip that is not about the model's run."""
 
 WITHOUT_EFFECT = {
     *("--overwrite", "--stall-seconds", "--max-size", "--max-streams", "--max-frame-rate"),
-    "--max-memory",
+    *("--max-memory", "--least-agreement"),
 }
 """Options that do not decide the result. The model is in the key by its content."""
 

@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def of_the_synthetic_clip() -> Calibration:
-    return calibration_of_source(SYNTHETIC, WIDE)
+    return calibration_of_source(SYNTHETIC)
 
 
 def stages(
@@ -128,10 +128,10 @@ def test_no_quantisation_stands_between_a_convolution_and_its_activation(
 
 def test_it_is_made_once_and_tells_how_far_it_is(checkpoint: Path) -> None:
     first = stages(checkpoint, of_the_synthetic_clip())
-    assert {(step.total, step.unit) for step in first} == {(12, "image")}
+    assert {(step.total, step.unit) for step in first} == {(6, "image")}
     done = [step.done for step in first]
     assert done == sorted(done)
-    assert (done[0], done[-1]) == (0, 12)
+    assert (done[0], done[-1]) == (0, 6)
     assert stages(checkpoint, of_the_synthetic_clip()) == []
 
 
@@ -147,7 +147,7 @@ def test_it_is_made_again_for_another_calibration_or_checkpoint(
     checkpoint: Path, folder: Path
 ) -> None:
     assert stages(checkpoint, of_the_synthetic_clip())
-    assert stages(checkpoint, calibration_of_source(SyntheticOptions(num_frames=7), WIDE))
+    assert stages(checkpoint, calibration_of_source(SyntheticOptions(num_frames=7)))
     assert stages(checkpoint, calibration_of_folder(folder))
     save(checkpoint, three_convolutions(3))
     assert stages(checkpoint, of_the_synthetic_clip())
@@ -197,7 +197,6 @@ def test_pictures_are_taken_from_a_folder_or_its_images(folder: Path, tmp_path: 
     assert plain.key == inner.key
     assert (plain.origin, inner.origin) == ("4 pictures of pictures", "4 pictures of data")
     assert [frame.index for frame in inner.frames()] == [0, 1, 2, 3]
-    assert inner.frame_wh is None
 
 
 def test_of_many_pictures_some_are_taken_spread_over_all(tmp_path: Path) -> None:
@@ -243,7 +242,7 @@ def level(frame: Frame) -> int:
 
 def test_frames_of_a_clip_are_spread_over_it(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [gray(i // 2) for i in range(400)])
-    calibration = calibration_of_source(clip, (128, 96))
+    calibration = calibration_of_source(clip)
     frames = list(calibration.frames())
     levels = [level(frame) for frame in frames]
     assert len(levels) == NUM_PICTURES
@@ -251,20 +250,17 @@ def test_frames_of_a_clip_are_spread_over_it(tmp_path: Path) -> None:
     assert levels[-1] >= 195
     assert max(np.diff(levels)) <= 4
     assert calibration.origin == "frames of clip.mp4"
-    assert calibration.frame_wh == (128, 96)
 
 
 def test_of_a_clip_with_few_frames_all_are_taken(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [gray(20 * i) for i in range(7)])
-    assert [frame.index for frame in calibration_of_source(clip, (128, 96)).frames()] == list(
-        range(7)
-    )
+    assert [frame.index for frame in calibration_of_source(clip).frames()] == list(range(7))
 
 
 def test_of_a_long_clip_key_frames_are_taken_without_those_between(tmp_path: Path) -> None:
     images = [gray(i // 20, (32, 32)) for i in range(4000)]
     clip = write_clip(tmp_path / "long.mp4", images, options={"g": "20", "preset": "ultrafast"})
-    frames = list(calibration_of_source(clip, (32, 32)).frames())
+    frames = list(calibration_of_source(clip).frames())
     levels = [level(frame) for frame in frames]
     assert 90 <= len(levels) <= NUM_PICTURES
     assert levels == sorted(levels)
@@ -277,7 +273,7 @@ def test_of_a_long_clip_key_frames_are_taken_without_those_between(tmp_path: Pat
 def test_the_source_of_the_run_is_not_used_up(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [gray(20 * i) for i in range(7)])
     reader = VideoReader(clip)
-    assert len(list(calibration_of_source(clip, (128, 96)).frames())) == 7
+    assert len(list(calibration_of_source(clip).frames())) == 7
     assert len(list(reader)) == 7
     reader.close()
 
@@ -287,14 +283,14 @@ def test_clips_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
     write_clip(paths[0], [gray(20)] * 5)
     paths[1].write_bytes(paths[0].read_bytes())
     write_clip(paths[2], [gray(90)] * 5)
-    keys = [calibration_of_source(path, (128, 96)).key for path in paths]
+    keys = [calibration_of_source(path).key for path in paths]
     assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (99, 99), (100, 100), (1024, 94)])
 def test_frames_of_the_synthetic_clip_are_spread_over_it(count: int, expected: int) -> None:
     options = SyntheticOptions(num_frames=count, size_wh=(32, 32))
-    indices = [frame.index for frame in calibration_of_source(options, (32, 32)).frames()]
+    indices = [frame.index for frame in calibration_of_source(options).frames()]
     assert len(indices) == expected <= NUM_PICTURES
     assert indices[0] == 0
     assert indices[-1] >= count * 0.95 - 1
@@ -307,7 +303,7 @@ def test_what_was_evaluated_is_kept_beside_the_model(checkpoint: Path) -> None:
     again = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     assert again.quantization is not None
     assert again.quantization.accuracy == ACCURACY
-    other = calibration_of_source(SyntheticOptions(num_frames=3, size_wh=WIDE), WIDE)
+    other = calibration_of_source(SyntheticOptions(num_frames=3, size_wh=WIDE))
     elsewhere = prepare_int8(checkpoint, WIDE, IMGSZ, other, no_progress)
     assert elsewhere.quantization is not None
     assert elsewhere.quantization.accuracy is None
@@ -383,7 +379,7 @@ def test_pictures_that_change_while_they_are_calibrated_on_are_refused(folder: P
 
 def test_a_clip_that_changes_while_it_is_calibrated_on_is_refused(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [gray(i) for i in range(5)])
-    frames = calibration_of_source(clip, (128, 96)).frames()
+    frames = calibration_of_source(clip).frames()
     next(frames)
     os.utime(clip, ns=(1, 1))
     with pytest.raises(InputError, match="changed while"):

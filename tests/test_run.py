@@ -235,7 +235,7 @@ def test_int8_runs_and_says_that_its_accuracy_is_not_known(tmp_path: Path) -> No
     )
     assert report["configuration"]["precision"] == "int8"
     assert report["model"]["precision_note"] == "INT8, accuracy not evaluated"
-    assert report["model"]["calibrated_on"] == "frames of clip.mp4"
+    assert report["model"]["calibrated_on"] == "60 crops of 5 photographs"
     assert "INT8, accuracy not evaluated" in (tmp_path / "out" / "report.html").read_text()
     assert len(read_detections(tmp_path / "out")) == 9
 

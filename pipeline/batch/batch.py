@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pipeline.batch.clips import Clip
 from pipeline.batch.work import Expected, ProcessTogether, look_at_clips
-from pipeline.core.config import ProcessConfig
+from pipeline.core.config import CLIP, ProcessConfig
 from pipeline.core.errors import (
     FolderInUse,
     InputError,
@@ -111,6 +111,9 @@ class Batch:
 
     def __init__(self, config: ProcessConfig, clips: Sequence[Clip]) -> None:
         self.wall_seconds = 0.0
+        if config.calibration == CLIP:
+            paths = tuple(clip.path for clip in clips)
+            config = dataclasses.replace(config, calibration_clips=paths)
         self._config = config
         self._results = {clip: ClipResult(clip) for clip in clips}
         self._model = ""

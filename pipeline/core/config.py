@@ -26,12 +26,14 @@ from pipeline.core.options import Option, require, validate
 from pipeline.core.picture_sequence import PictureSequence
 
 __all__ = [
+    "CLIP",
     "DEFAULT_LIMITS",
     "MODEL_NAMES",
     "MOST_ATTEMPTS",
     "STANDARD_INPUT",
     "SYNTHETIC",
     "AutoOptions",
+    "CalibrationName",
     "ClusterOptions",
     "DetectOptions",
     "EncodeOptions",
@@ -46,6 +48,9 @@ __all__ = [
 ModelName = Literal["official", "demo"]
 """official: yolov5n.pt v7.0, for photographs. demo: the bundled model, for the synthetic scene."""
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
+
+CalibrationName = Literal["clip"]
+CLIP: CalibrationName = "clip"
 
 SYNTHETIC = "synthetic"
 STANDARD_INPUT = "-"
@@ -62,6 +67,10 @@ def _multiple_of_32(text: str) -> int:
     return int(text)
 
 
+def _calibration(text: str) -> CalibrationName | Path:
+    return CLIP if text == CLIP else Path(text)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessConfig:
     """One run: a source, an output folder, and the options of each step.
@@ -71,7 +80,9 @@ class ProcessConfig:
     output_dir: the folder for annotated.mp4, detections.jsonl and the report.
     weights: a checkpoint (.pt), an exported .onnx or IR .xml, or a model by name; None selects
         the demo model for the synthetic scene and the official one for everything else.
-    calibration: None selects frames of the source.
+    calibration: what INT8 is calibrated on: None selects the pictures that are the same for every
+        clip, "clip" frames of the source.
+    calibration_clips: the clips that "clip" stands for; without any, the source.
     video: whether the annotated file is drawn and encoded; if not, detections and report are the
         result.
     num_frames: process only this many frames; None processes all. Not for the synthetic clip.
@@ -116,14 +127,17 @@ class ProcessConfig:
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     limits: Annotated[LimitOptions, _NOT_IN_KEYS] = field(default_factory=LimitOptions)
     calibration: Annotated[
-        Path | None,
+        CalibrationName | Path | None,
         Option(
             "--calibration",
-            "pictures for the INT8 calibration (default: frames of the clip)",
-            metavar="FOLDER",
+            "what INT8 is calibrated on: 'clip' for frames of all clips given, or a folder of "
+            "pictures (default: pictures that are the same for every clip)",
+            metavar="clip|FOLDER",
+            parse=_calibration,
             decides_result=False,
         ),
     ] = None
+    calibration_clips: Annotated[tuple[Path, ...], _NOT_IN_KEYS] = ()
     video: Annotated[
         bool,
         Option("--no-video", "write detections and report only: nothing is drawn or encoded"),
@@ -151,7 +165,8 @@ class ProcessConfig:
         float,
         Option(
             "--least-agreement",
-            "warn if surely less than this share of the boxes is as with every frame inferred",
+            "warn if surely less than this share of the boxes is as with every frame inferred "
+            "(--adaptive), or as in float (--precision int8)",
             metavar="P",
             decides_result=False,
         ),
@@ -251,7 +266,7 @@ class ProcessConfig:
         )
         require(
             self.calibration is None or self.infer.precision == "int8",
-            "a calibration folder needs --precision int8",
+            "--calibration needs --precision int8",
         )
         require(
             self.video or self.encode == EncodeOptions(),

@@ -1,33 +1,69 @@
-"""Pictures to calibrate INT8 on: of a folder, or frames of the source."""
+"""Pictures to calibrate INT8 on: the default ones, those of a folder, or frames of clips."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.config import DEFAULT_LIMITS, LimitOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.config import (
+    CLIP,
+    DEFAULT_LIMITS,
+    LimitOptions,
+    ProcessConfig,
+    SyntheticOptions,
+)
 from pipeline.core.errors import InputError
+from pipeline.core.notes import note
 from pipeline.core.picture_paths import calibration_pictures
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.frames.decode import VideoReader
+from pipeline.frames.photographs import calibration_of_photographs
 from pipeline.frames.picture_sequence import PictureSequenceSource
 from pipeline.media.frame import Frame
 from pipeline.media.pictures import decode_picture, picture_bytes
 from pipeline.model.quantize import NUM_PICTURES, Calibration
 from pipeline.synthetic.source import SyntheticSource
+from pipeline.synthetic.sprites import CLASS_NAMES
 
-_SAMPLE_BYTES = 1 << 20
+_SAMPLE_BYTES = 1 << 16
+_SCENE = SyntheticOptions(num_frames=1200, size_wh=(640, 480), seed=1_000_003)
+"""The frames that a model of the scene's classes is calibrated on, of a seed of their own."""
+_NUM_SCENE_FRAMES = 60
+
+_ClipState = tuple[str, int]
 
 
-def calibration_for(config: ProcessConfig, frame_wh: tuple[int, int]) -> Calibration:
-    """The pictures that a run is asked to calibrate on. Raises InputError if there are none."""
-    if config.calibration is not None:
-        return calibration_of_folder(config.calibration)
-    return calibration_of_source(config.source, frame_wh, config.limits)
+def calibration_for(config: ProcessConfig, class_names: Sequence[str]) -> Calibration:
+    """The pictures that a run asks for. Raises InputError, UsageError if there are none.
+
+    class_names: those of the model.
+    """
+    if config.calibration is None:
+        return default_calibration(class_names)
+    if config.calibration != CLIP:
+        return calibration_of_folder(Path(config.calibration))
+    if len(config.calibration_clips) > 1:
+        return calibration_of_clips(config.calibration_clips, config.limits)
+    return calibration_of_source(config.source, config.limits)
+
+
+def default_calibration(class_names: Sequence[str]) -> Calibration:
+    """The pictures for models of these classes, which are the same for every clip.
+
+    Raises UsageError if a package that they come from is not installed.
+    """
+    if tuple(class_names) != CLASS_NAMES:
+        return calibration_of_photographs()
+    return Calibration(
+        key=f"{_NUM_SCENE_FRAMES} of {_SCENE}",
+        origin=f"{_NUM_SCENE_FRAMES} frames of the synthetic scene",
+        frames=lambda: SyntheticSource(_SCENE).sample(_NUM_SCENE_FRAMES),
+    )
 
 
 def calibration_of_folder(folder: Path) -> Calibration:
@@ -38,7 +74,6 @@ def calibration_of_folder(folder: Path) -> Calibration:
     return Calibration(
         key=hashlib.sha256(b"".join(hashes)).hexdigest(),
         origin=f"{len(chosen)} pictures of {folder.name}",
-        frame_wh=None,
         frames=lambda: map(_same_picture, chosen, hashes, range(len(chosen))),
     )
 
@@ -51,50 +86,76 @@ def _same_picture(path: Path, sha256: bytes, index: int) -> Frame:
 
 
 def calibration_of_source(
-    source: Path | PictureSequence | SyntheticOptions,
-    frame_wh: tuple[int, int],
-    limits: LimitOptions = DEFAULT_LIMITS,
+    source: Path | PictureSequence | SyntheticOptions, limits: LimitOptions = DEFAULT_LIMITS
 ) -> Calibration:
-    """Frames of the clip itself, spread over it."""
+    """Frames of the source itself, spread over it."""
     if isinstance(source, SyntheticOptions):
         picture = picture_bytes(source.image) if source.image else b""
         return Calibration(
             key=f"{dataclasses.replace(source, image=None)} {hashlib.sha256(picture).hexdigest()}",
             origin="frames of the synthetic clip",
-            frame_wh=frame_wh,
             frames=lambda: SyntheticSource(source).sample(NUM_PICTURES),
         )
     if isinstance(source, PictureSequence):
         return Calibration(
             key=hashlib.sha256(repr((source.frame_rate, source.stamp())).encode()).hexdigest(),
             origin=f"pictures of {source.folder.name}",
-            frame_wh=frame_wh,
             frames=lambda: PictureSequenceSource(source, limits).sample(NUM_PICTURES),
         )
     state = _clip_state(source)
     return Calibration(
         key=state[0],
         origin=f"frames of {source.name}",
-        frame_wh=frame_wh,
-        frames=lambda: _clip_frames(source, limits, state),
+        frames=lambda: _clip_frames(source, limits, state, NUM_PICTURES),
     )
 
 
-def _clip_frames(path: Path, limits: LimitOptions, state: tuple[str, int]) -> Iterator[Frame]:
+def calibration_of_clips(clips: Sequence[Path], limits: LimitOptions) -> Calibration:
+    """Frames spread over many clips; those that cannot be read are left out, with a note."""
+    chosen = [clips[i] for i in _spread(len(clips), NUM_PICTURES)]
+    states = {path: _clip_state(path) for path in chosen if path.is_file()}
+    each = -(-NUM_PICTURES // max(1, len(states)))
+    return Calibration(
+        key=f"{each} of {[state[0] for state in states.values()]}",
+        origin=f"frames of {len(states)} clips",
+        frames=lambda: itertools.chain.from_iterable(
+            _frames_if_readable(path, limits, state, each) for path, state in states.items()
+        ),
+    )
+
+
+def _frames_if_readable(
+    path: Path, limits: LimitOptions, state: _ClipState, count: int
+) -> Iterator[Frame]:
+    try:
+        yield from _clip_frames(path, limits, state, count)
+    except _ChangedError:
+        raise
+    except InputError as error:
+        note(f"{error}; INT8 is calibrated on the other clips")
+
+
+def _clip_frames(
+    path: Path, limits: LimitOptions, state: _ClipState, count: int
+) -> Iterator[Frame]:
     reader = VideoReader(path, limits)
     try:
-        yield from reader.sample(NUM_PICTURES)
+        yield from reader.sample(count)
     finally:
         reader.close()
     if _clip_state(path) != state:
         raise _changed(path)
 
 
+class _ChangedError(InputError):
+    """A file was written to while the model was calibrated on it."""
+
+
 def _changed(path: Path) -> InputError:
-    return InputError(f"{path}: changed while the model was calibrated on it; run it again")
+    return _ChangedError(f"{path}: changed while the model was calibrated on it; run it again")
 
 
-def _clip_state(path: Path) -> tuple[str, int]:
+def _clip_state(path: Path) -> _ClipState:
     """A clip's key, and when it was written to last, in ns."""
     return _clip_key(path), path.stat().st_mtime_ns
 

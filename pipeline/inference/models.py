@@ -105,20 +105,16 @@ class Models:
         return dataclasses.replace(prepared, source_wh=source_wh)
 
     def quantize(
-        self,
-        prepared: PreparedModel,
-        imgsz: int,
-        calibration: Calibration,
-        on_progress: ProgressCallback,
+        self, prepared: PreparedModel, calibration: Calibration, on_progress: ProgressCallback
     ) -> PreparedModel:
         """As `quantize.quantize`, one at a time."""
         # Only here: a run in float need not load it.
         from pipeline.model.quantize import quantize
 
-        key = (prepared.weights_sha256, prepared.input_wh, calibration.key, imgsz)
+        key = (prepared.weights_sha256, prepared.input_wh, calibration.key)
         with self._lock:
             quantized = self._quantized.get(
-                key, lambda: quantize(prepared, imgsz, calibration, on_progress)
+                key, lambda: quantize(prepared, calibration, on_progress)
             )
         return dataclasses.replace(quantized, source_wh=prepared.source_wh)
 

@@ -23,7 +23,7 @@ from pipeline.core.notes import note
 from pipeline.core.picture_paths import list_pictures
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.core.typed import converted
-from pipeline.frames.calibration import calibration_of_folder
+from pipeline.frames.calibration import calibration_of_folder, default_calibration
 from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.inference.openvino import load_engine
 from pipeline.inference.possible import require_possible
@@ -32,7 +32,7 @@ from pipeline.model.letterbox import PADDING_VALUE, input_size_wh, letterbox
 from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel, Quantization, prepare_model
 from pipeline.model.preprocess import Preprocessor
-from pipeline.model.quantize import Calibration, prepare_int8, record_accuracy
+from pipeline.model.quantize import Calibration, quantize, record_accuracy
 from pipeline.model.weights import find_weights
 
 # The settings of YOLOv5's val.py.
@@ -70,10 +70,10 @@ def evaluate(
 ) -> Evaluation:
     """Judge a model on data/images and data/labels (class cx cy w h, normalised to 0..1).
 
-    INT8 is calibrated on the pictures of the folder `calibration` and judged beside float32 and
-    bf16, where the device has that; what was found is kept for the reports of later runs. Raises
-    InputError if there is nothing to judge on, UsageError for options that do not go together or
-    if the package that computes the precision is not installed, ModelError.
+    INT8 is calibrated on the pictures of the folder `calibration`, by default on those of every
+    run, and judged beside float32 and bf16, where the device has that; what was found is kept for
+    the reports of later runs. Raises InputError if there is nothing to judge on, UsageError for
+    options that do not go together or if a package is not installed, ModelError.
     """
     data = converted("data", data, Path)
     weights = converted("weights", weights, ModelName | Path | None)
@@ -84,8 +84,8 @@ def evaluate(
         raise UsageError(f"imgsz must be a multiple of 32, not {imgsz}")
     infer = infer or InferOptions()
     require_possible(infer, available_cores())
-    if (infer.precision == "int8") != (calibration is not None):
-        raise UsageError("--precision int8 and --calibration FOLDER go together here")
+    if calibration is not None and infer.precision != "int8":
+        raise UsageError("--calibration needs --precision int8")
     if not (data / "images").is_dir():
         raise InputError(f"{data}: has no folder images/ (with labels/ beside it)")
     pictures = list_pictures(data / "images")
@@ -94,7 +94,7 @@ def evaluate(
         raise InputError(f"{data / 'labels'}: no label for any of {len(pictures)} pictures")
     judged = _Judged(pictures, truth, find_weights(weights, on_progress), imgsz, on_progress)
     pictures_for_int8 = calibration_of_folder(calibration) if calibration else None
-    precisions = ("f32", "bf16", "int8") if pictures_for_int8 else (infer.precision,)
+    precisions = ("f32", "bf16", "int8") if infer.precision == "int8" else (infer.precision,)
     accuracy: dict[str, Accuracy] = {}
     quantization = None
     for asked in precisions:
@@ -172,7 +172,10 @@ class _Judged:
     def judge(
         self, infer: InferOptions, calibration: Calibration | None, *, but_in: Collection[str]
     ) -> _Verdict | None:
-        """None if the model would run in a precision that has been judged already."""
+        """None if the model would run in a precision that has been judged already.
+
+        calibration: for INT8; None takes the default pictures.
+        """
         found: dict[Path, Detections] = {}
         for group in self._groups.values():
             prepared = self._prepare(self._sizes_wh[group[0]], infer, calibration)
@@ -193,10 +196,11 @@ class _Judged:
     def _prepare(
         self, size_wh: tuple[int, int], infer: InferOptions, calibration: Calibration | None
     ) -> PreparedModel:
+        prepared = prepare_model(self._weights, size_wh, self._imgsz, self._on_progress)
         if infer.precision != "int8":
-            return prepare_model(self._weights, size_wh, self._imgsz, self._on_progress)
-        assert calibration is not None
-        return prepare_int8(self._weights, size_wh, self._imgsz, calibration, self._on_progress)
+            return prepared
+        calibration = calibration or default_calibration(prepared.layout.class_names)
+        return quantize(prepared, calibration, self._on_progress)
 
     @one_library_thread()
     def _detect(

@@ -96,14 +96,13 @@ def measure_model(job: ModelJob) -> ModelSpeed:
     """Load the model, warm every request, then time it. Raises UsageError, ModelError."""
     started = time.perf_counter()
     size_wh = job.source.size_wh
+    prepared = prepare_model(job.weights, size_wh, job.imgsz, no_progress)
     if job.options.precision == "int8":
-        from pipeline.frames.calibration import calibration_of_source
-        from pipeline.model.quantize import prepare_int8
+        from pipeline.frames.calibration import default_calibration
+        from pipeline.model.quantize import quantize
 
-        calibration = calibration_of_source(job.source, size_wh)
-        prepared = prepare_int8(job.weights, size_wh, job.imgsz, calibration, no_progress)
-    else:
-        prepared = prepare_model(job.weights, size_wh, job.imgsz, no_progress)
+        calibration = default_calibration(prepared.layout.class_names)
+        prepared = quantize(prepared, calibration, no_progress)
     inputs: NDArray[np.uint8] = np.load(job.inputs, mmap_mode="r")
     box = letterbox(size_wh, prepared.input_wh)
     found: dict[int, Detections] = {}

@@ -35,11 +35,15 @@ from pipeline.model.prepare import (
 from pipeline.model.preprocess import Preprocessor
 
 NUM_PICTURES = 100
-"""The number of pictures for the calibration; more made no measurable difference."""
+"""The most pictures of a folder or of clips; more made no measurable difference."""
+
+CALIBRATION_SIDE = 416
+"""The sides in pixels of the input that every model is quantised at, if it has no fixed one. One
+quantised model is used for all sizes; the time that it takes grows with this area."""
 
 _IR_NAME, _ACCURACY_NAME = "model.xml", "accuracy.json"
 
-CALIBRATION_VERSION = 1
+CALIBRATION_VERSION = 2
 """Raise it with each change of which pictures calibrate, how they are decoded and preprocessed, or
 how the graph is quantised: models in the cache are then rebuilt."""
 
@@ -49,12 +53,10 @@ class Calibration:
     """Pictures for the calibration, which measures the value ranges of the layers.
 
     key: identifies these pictures; origin: their name in the report.
-    frame_wh: the size of all of them, which is that of the clip; None if they differ.
     """
 
     key: str
     origin: str
-    frame_wh: tuple[int, int] | None
     frames: Callable[[], Iterator[Frame]]
 
 
@@ -67,20 +69,19 @@ def prepare_int8(
 ) -> PreparedModel:
     """The quantised model for frames of a size. Raises as `prepare_model` and `quantize` do."""
     prepared = prepare_model(weights, source_wh, imgsz, on_progress)
-    return quantize(prepared, imgsz, calibration, on_progress)
+    return quantize(prepared, calibration, on_progress)
 
 
 def quantize(
-    prepared: PreparedModel, imgsz: int, calibration: Calibration, on_progress: ProgressCallback
+    prepared: PreparedModel, calibration: Calibration, on_progress: ProgressCallback
 ) -> PreparedModel:
     """A prepared model in INT8, from the cache if it was quantised before.
 
-    Calibrated on pictures of different sizes, it is made for a square input, and then is the
-    same for frames of every size. Raises ModelError, InputError, UsageError.
+    It is quantised at one size of the input, and so is the same for frames of every size. Raises
+    ModelError, InputError, UsageError.
     """
-    basis = prepared
-    if calibration.frame_wh is None:
-        basis = prepare_model(prepared.weights, (imgsz, imgsz), imgsz, on_progress)
+    side = CALIBRATION_SIDE
+    basis = prepare_model(prepared.weights, (side, side), side, on_progress)
     folder = basis.compiled_cache_dir.parent / f"int8-{_key(calibration, basis)}"
     ir = folder / _IR_NAME
     model = read_cached_ir(ir)
@@ -122,8 +123,7 @@ def _quantize(
     basis: PreparedModel, calibration: Calibration, on_progress: ProgressCallback
 ) -> ov.Model:
     inputs = _model_inputs(calibration, basis.input_wh)
-    # NNCF goes through them twice: for the range of each layer, and to correct its biases.
-    total, done = 2 * len(inputs), 0
+    total, done = len(inputs), 0
 
     def report(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         nonlocal done

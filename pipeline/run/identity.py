@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.core.config import ProcessConfig, SyntheticOptions
+from pipeline.core.config import CLIP, ProcessConfig, SyntheticOptions
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import versions
 from pipeline.core.options import deciding
@@ -48,7 +48,7 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
         "place": config.remote.source_url or _local_place(config),
         "source": config.remote.source_version or source_stamp(config.source),
         "model": weights_sha256,
-        "calibration": config.calibration and _calibration_stamp(config.calibration),
+        "calibration": _calibration_stamp(config),
         "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
         "options": _deciding(config),
         "segment_seconds": config.segment_seconds,
@@ -121,5 +121,12 @@ def source_stamp(source: Source) -> Any:
     return [source.name, found.st_size, found.st_mtime_ns]
 
 
-def _calibration_stamp(folder: Path) -> list[Any]:
-    return [source_stamp(path) for path in calibration_pictures(folder)]
+def _calibration_stamp(config: ProcessConfig) -> Any:
+    """Plain values that identify what INT8 is calibrated on, besides the source; None in float."""
+    if config.infer.precision != "int8":
+        return None
+    if config.calibration is None:
+        return "default"
+    if config.calibration == CLIP:
+        return [CLIP, *(source_stamp(p) for p in config.calibration_clips if p.is_file())]
+    return [source_stamp(path) for path in calibration_pictures(Path(config.calibration))]

@@ -230,8 +230,8 @@ def _open(
         if selection.plan.infer.precision == "int8":
             from pipeline.frames.calibration import calibration_for  # A run in float needs none.
 
-            calibration = calibration_for(config, size_wh)
-            prepared = models.quantize(prepared, config.imgsz, calibration, run.on_progress)
+            calibration = calibration_for(config, prepared.layout.class_names)
+            prepared = models.quantize(prepared, calibration, run.on_progress)
         stack.pop_all()
     return OpenClip(source, prepared), selection, scan
 
