@@ -30,7 +30,7 @@ from tests.test_checkpoint import save, three_convolutions
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
-COMMANDS = ["process", "evaluate", "bench", "tune", "plan", "configs"]
+COMMANDS = ["process", "render", "evaluate", "bench", "tune", "plan", "configs"]
 CONFIGURATIONS = ["auto", *configurations(2)]
 FULL = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
@@ -196,9 +196,9 @@ def test_clips_and_options_may_be_mixed(words: list[str], names: list[str]) -> N
 @pytest.mark.parametrize(
     ("command", "name", "found"),
     [
-        (["tune", "--imgsz", "320", "A", "--crf", "20"], "video", "A"),
-        (["tune", "--imgsz", "320"], "video", "synthetic"),
-        (["tune", "--", "-x.mp4"], "video", "./-x.mp4"),
+        (["tune", "--imgsz", "320", "A", "--crf", "20"], "clip", "A"),
+        (["tune", "--imgsz", "320"], "clip", "synthetic"),
+        (["tune", "--", "-x.mp4"], "clip", "./-x.mp4"),
         (["plan", "A", "--cores", "8", "B", "--fps-per-core", "9"], "footage", ["A", "B"]),
         (["plan", "--cores", "8", "--fps-per-core", "9", "--", "A"], "footage", ["A"]),
     ],
@@ -309,7 +309,7 @@ WRONG_USE = [
     (["evaluate", "--data", ".", "--imgsz", "-32"], ["imgsz", "-32"]),
     (["evaluate"], ["--data"]),
     (["nonsense"], ["nonsense", "process", "evaluate", "configs"]),
-    ([], ["no command given", "process, evaluate"]),
+    ([], ["no command given", "process, render, evaluate"]),
     (["--debug", "process"], ["--debug", "after the command"]),
     (["proces", "clip.mp4"], ["'proces'", "`pipeline process`"]),
     (["pyproject.toml"], ["`pipeline process pyproject.toml`"]),

@@ -14,6 +14,7 @@ from pipeline.core.config import (
     AutoOptions,
     ClusterOptions,
     InferOptions,
+    LimitOptions,
     ProcessConfig,
     RemoteOptions,
     SyntheticOptions,
@@ -26,6 +27,7 @@ from pipeline.core.text import printable
 from pipeline.core.work_folder import SPOOL_NAME
 from pipeline.execution.store import is_url, scratch_output
 from pipeline.inference.configurations import AUTO, named_options
+from pipeline.run.recorded import RecordedRun
 
 
 def is_batch(arguments: argparse.Namespace) -> bool:
@@ -78,12 +80,29 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
     )
 
 
+def render_config(arguments: argparse.Namespace, recorded: RecordedRun) -> ProcessConfig:
+    """The configuration of `render`, for these detections. Raises UsageError."""
+    options = ("codec", "crf", "preset")
+    asked = {name: value for name in options if (value := getattr(arguments, name)) is not None}
+    return ProcessConfig(
+        source=Path(arguments.clip),
+        output_dir=arguments.output_dir or arguments.detections.parent,
+        overwrite=arguments.overwrite,
+        encode=recorded.encode_with(**asked),
+        limits=LimitOptions(**given(LimitOptions, arguments)),
+        num_frames=recorded.num_frames,
+        deinterlace=recorded.deinterlace,
+        segment_seconds=recorded.segment_seconds,
+        stall_seconds=arguments.stall_seconds,
+    )
+
+
 def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
     """The configuration that `tune` starts from. Raises UsageError."""
-    if arguments.video == STANDARD_INPUT:
+    if arguments.clip == STANDARD_INPUT:
         raise UsageError("standard input can be read only once: give a file")
     return ProcessConfig(
-        source=_source(arguments, arguments.video, None),
+        source=_source(arguments, arguments.clip, None),
         output_dir=Path(),
         infer=AutoOptions(precision=arguments.precision),
         **given(ProcessConfig, arguments),

@@ -16,7 +16,13 @@ from pipeline.batch.batch import Batch
 from pipeline.batch.clips import find_clips
 from pipeline.batch.report import batch_record, has_news, write_batch
 from pipeline.batch.work import ProcessClips, end_processing
-from pipeline.cli.arguments import infer_options, is_batch, process_config, tune_config
+from pipeline.cli.arguments import (
+    infer_options,
+    is_batch,
+    process_config,
+    render_config,
+    tune_config,
+)
 from pipeline.cli.parsers import OUTPUT_FOLDER, parse_arguments
 from pipeline.cli.spool import spooled
 from pipeline.cli.summary import batch_summary, failure_lines, run_summary
@@ -44,6 +50,7 @@ from pipeline.execution.journal import is_publishing
 from pipeline.execution.supervise import Worker, supervise
 from pipeline.inference.configurations import AUTO, configurations
 from pipeline.run.outputs import DETECTIONS_NAME, require_free_output
+from pipeline.run.recorded import RecordedRun, Rendered, read_recorded
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE = 0, 1, 2
 _EXIT_BY_SIGNAL = 128
@@ -116,6 +123,20 @@ def process_in_worker(
         return process_or_skip(config, on_progress, position)
     finally:
         remove_temporary_folder()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RenderInWorker:
+    """The work of the child process of `render`, which imports FFmpeg and OpenCV."""
+
+    recorded: RecordedRun
+
+    def __call__(
+        self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
+    ) -> Rendered:
+        from pipeline.run.render import render_clip
+
+        return render_clip(config, self.recorded, on_progress, position)
 
 
 def _process(arguments: argparse.Namespace) -> None:
@@ -194,6 +215,20 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         raise PipelineError(f"{len(failed)} of {len(batch.results)} clips failed")
     if unwritten is not None:
         raise unwritten
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    recorded = read_recorded(arguments.detections)
+    config = render_config(arguments, recorded)
+    with _progress_shown(arguments) as progress:
+        rendered = supervise(RenderInWorker(recorded), config, progress)
+    if not arguments.quiet:
+        seconds = rendered.wall_seconds
+        frames = counted(rendered.num_frames, "frame")
+        _show(f"{frames} in {seconds:.2f} s: {rendered.num_frames / seconds:.1f} fps")
+        _show(f"{config.output_dir}/{rendered.file}")
+    for line in rendered.notes:
+        _show(f"note: {line}", sys.stderr)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -298,6 +333,7 @@ def _concrete(options: InferOptions | AutoOptions) -> InferOptions:
 
 _COMMANDS = {
     "process": _process,
+    "render": _render,
     "evaluate": _evaluate,
     "bench": _bench,
     "tune": _tune,

@@ -122,6 +122,7 @@ def _argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
     _add_process(commands)
+    _add_render(commands)
     _add_evaluate(commands)
     _add_bench(commands)
     _add_tune(commands)
@@ -184,6 +185,34 @@ def _add_process(commands: Any) -> None:
         help="this machine or a Ray cluster",
     )
     add_options(cluster, ClusterOptions, "address", "cores_per_actor")
+
+
+def _add_render(commands: Any) -> None:
+    command = commands.add_parser(
+        "render",
+        help="draw existing detections onto their clip, without a model",
+        description="Draw the detections.jsonl of an earlier run onto its clip or picture: writes "
+        "annotated.mp4 (or .jpg, .png) as that run did or would have done. The report.json beside "
+        "the detections says which clip they belong to; another clip is refused. Rerun an "
+        "interrupted command to resume.",
+        formatter_class=_HelpFormatter,
+    )
+    command.add_argument("clip", help="the clip or picture")
+    command.add_argument(
+        "detections", type=Path, help="its detections.jsonl, with report.json beside it"
+    )
+    command.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default: that of the detections)",
+    )
+    add_options(command, ProcessConfig, "overwrite")
+    _add_debug(command)
+    _add_quiet(command)
+    encoding = command.add_argument_group("encoding", "Without these options, as that run did.")
+    add_options(encoding, EncodeOptions, default=None)
+    add_options(_add_limits(command), ProcessConfig, "stall_seconds")
 
 
 def _add_limits(command: argparse.ArgumentParser) -> Any:
@@ -257,8 +286,9 @@ def _add_tune(commands: Any) -> None:
         formatter_class=_HelpFormatter,
     )
     command.add_argument(
-        "video",
+        "clip",
         nargs="?",
+        metavar="video",
         default=SYNTHETIC,
         help="a clip, or 'synthetic' for the synthetic scene",
     )
@@ -328,15 +358,19 @@ def _add_debug(command: argparse.ArgumentParser) -> None:
     command.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def _add_weights_options(command: argparse.ArgumentParser) -> Any:
-    """The options of every command that needs a model; returns their group."""
-    _add_debug(command)
+def _add_quiet(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--quiet",
         action="store_true",
         help="show errors and warnings only, no progress and no summary"
         + (", and the result" if command.prog.endswith("evaluate") else ""),
     )
+
+
+def _add_weights_options(command: argparse.ArgumentParser) -> Any:
+    """The options of every command that needs a model; returns their group."""
+    _add_debug(command)
+    _add_quiet(command)
     model = command.add_argument_group("model")
     which = model.add_mutually_exclusive_group()
     add_options(which, ProcessConfig, "weights")

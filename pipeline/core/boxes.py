@@ -42,19 +42,30 @@ class Detections:
         number = int(np.count_nonzero(self.confidence > confidence))
         return Detections(self.xyxy[:number], self.confidence[:number], self.class_id[:number])
 
+    def rounded(self) -> Detections:
+        """The boxes with the values that a detection line of them has."""
+        xyxy, confidence = self._rounded()
+        return Detections(xyxy.astype(np.float32), confidence.astype(np.float32), self.class_id)
+
     def as_records(self, class_names: Sequence[str]) -> list[dict[str, object]]:
         """The boxes as plain values: pixels to 2 decimals, confidence to 4."""
+        xyxy, confidence = self._rounded()
         return [
             {
                 "class_id": class_id,
                 "class_name": class_names[class_id],
-                "confidence": round(confidence, 4),
-                "xyxy": [round(value, 2) for value in box],
+                "confidence": probability,
+                "xyxy": box,
             }
-            for box, confidence, class_id in zip(
-                self.xyxy.tolist(), self.confidence.tolist(), self.class_id.tolist(), strict=True
+            for box, probability, class_id in zip(
+                xyxy.tolist(), confidence.tolist(), self.class_id.tolist(), strict=True
             )
         ]
+
+    def _rounded(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        # A float32 times 100 or 10,000 is exact in float64: the result is the nearest decimal.
+        xyxy, confidence = self.xyxy.astype(np.float64), self.confidence.astype(np.float64)
+        return np.round(xyxy, 2), np.round(confidence, 4)
 
 
 def pair_boxes(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError, SourceChanged
+from pipeline.core.files import fingerprint
 from pipeline.core.picture_sequence import PictureSequence
-
-_NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 
 
 class Watched(Protocol):
-    """The input of a run, as it was when the run began."""
+    """The input of a run, as it was when the run began.
+
+    fingerprint: of the content of a file; None where there is not one file, or it cannot be read.
+    """
+
+    @property
+    def fingerprint(self) -> str | None: ...
 
     def require_unchanged(self) -> None:
         """Raise SourceChanged if it has changed or is missing."""
@@ -33,6 +37,8 @@ class WatchedPictures:
 
     Raises InputError if there are none.
     """
+
+    fingerprint: str | None = None
 
     def __init__(self, sequence: PictureSequence) -> None:
         self._sequence = sequence
@@ -57,17 +63,21 @@ def _pictures(sequence: PictureSequence) -> list[tuple[str, int, int]]:
 
 
 class WatchedFile:
-    """The current state of a file: size, modification time, and samples of its content.
+    """The current state of a file: its modification time, size, and samples of its content.
 
     path: None, or a file that cannot be read, is not watched: opening it reports the reason.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._before: tuple[int, int, bytes] | None = None
+        self._before: tuple[int, str] | None = None
         with contextlib.suppress(OSError, ValueError):
             if path is not None and path.is_file():
                 self._before = _state(path)
+
+    @property
+    def fingerprint(self) -> str | None:
+        return self._before and self._before[1]
 
     def require_unchanged(self) -> None:
         """Raise SourceChanged if the file has changed or is missing."""
@@ -86,11 +96,5 @@ class WatchedFile:
             )
 
 
-def _state(path: Path) -> tuple[int, int, bytes]:
-    found = path.stat()
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for number in range(_NUM_SAMPLES):
-            file.seek(max(0, found.st_size - _SAMPLE_BYTES) * number // (_NUM_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return found.st_size, found.st_mtime_ns, digest.digest()
+def _state(path: Path) -> tuple[int, str]:
+    return path.stat().st_mtime_ns, fingerprint(path)

@@ -32,14 +32,14 @@ class Renderer(Protocol):
 class Results:
     """Where the results of frames go.
 
-    lines: receives a detection line for each frame. class_names: by class_id.
+    lines: receives a detection line for each frame; None for none. class_names: by class_id.
     says_interpolated: whether lines say which frames were inferred.
     """
 
     render: Renderer
     encoder: FrameEncoder
     snapshots: Snapshots
-    lines: TextIO
+    lines: TextIO | None
     class_names: Sequence[str]
     says_interpolated: bool
 
@@ -73,7 +73,8 @@ def run_frames(
     started, end_seconds = time.perf_counter(), 0.0
     try:
         for detected in source:
-            frame, detections = detected.frame, detected.detections
+            # What is drawn is what is written: the lines can be drawn again.
+            frame, detections = detected.frame, detected.detections.rounded()
             end_seconds = float((frame.pts + frame.duration) * frame.time_base)
             # Frames that are not inferred are behind the one that arrived last.
             place.frame_index = first_index + frame.index
@@ -83,7 +84,8 @@ def run_frames(
             with clocks.encode:
                 results.encoder.encode(image, frame.pts, frame.duration, frame.time_base)
             with clocks.write:
-                results.lines.write(results.line(detected) + "\n")
+                if results.lines is not None:
+                    results.lines.write(results.line(detected) + "\n")
                 stats.note_frame(detections.class_id, time.perf_counter() - started)
                 on_frame()
         with clocks.encode:

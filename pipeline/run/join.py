@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 
 from pipeline.core.detection_lines import join_lines
 from pipeline.core.position import Step
@@ -21,11 +20,9 @@ def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str
 
     Raises PipelineError if they cannot be joined, or if the result fails its check.
     """
-    config, journal = run.config, run.journal
-    info, finished = source.info, run.journal.finished
-    numbers = range(len(taken.manifests))
-    parts = [SegmentFiles(journal.folder, n, info.annotated_suffix) for n in numbers]
-    notes = _join_annotated(run, source, taken, parts) if config.video else []
+    config, info, finished = run.config, source.info, run.journal.finished
+    parts = _parts(run, info, taken)
+    notes = join_annotated(run, source, taken) if config.video else []
     if not taken.was_cut:
         notes += _notes_on_length(source, taken.num_frames)
     notes += _notes_on_size(info, taken.faults())
@@ -36,10 +33,17 @@ def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str
     return notes
 
 
-def _join_annotated(
-    run: RunContext, source: FrameSource, taken: TakenSegments, parts: Sequence[SegmentFiles]
-) -> list[str]:
-    """The annotated file of all segments, read back and checked; returns notes for the report."""
+def _parts(run: RunContext, info: VideoInfo, taken: TakenSegments) -> list[SegmentFiles]:
+    numbers = range(len(taken.manifests))
+    return [SegmentFiles(run.journal.folder, n, info.annotated_suffix) for n in numbers]
+
+
+def join_annotated(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str]:
+    """Join the annotated files of all segments, read the result back and check it.
+
+    Returns notes for the report. Raises PipelineError.
+    """
+    parts = _parts(run, source.info, taken)
     config, info, beat = run.config, source.info, run.beat(Step.JOIN)
     annotated = run.journal.finished / annotated_name(info)
     if info.is_picture:

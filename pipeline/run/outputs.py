@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +50,17 @@ def annotated_name(info: VideoInfo) -> str:
     return f"annotated{info.annotated_suffix}"
 
 
-def require_free_output(config: ProcessConfig) -> None:
-    """Raise InputError if an output may not be replaced, UsageError if it is the input."""
+def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAMES) -> None:
+    """Raise InputError if an output may not be replaced, UsageError if it is the input.
+
+    names: of the outputs, the one to be named first at the end.
+    """
     if not config.overwrite and (version := _newer_version(config.output_dir)):
         raise InputError(
             f"{config.output_dir / REPORT_JSON_NAME} has format version {version}, this program "
             f"reads up to {REPORT_VERSION}: update it, or replace the result with --overwrite"
         )
-    for name in reversed(OUTPUT_NAMES):
+    for name in reversed(names):
         target = config.output_dir / name
         if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
             raise UsageError(
@@ -136,9 +139,9 @@ def require_space(
         )
 
 
-def move_into_place(finished: Path, output_dir: Path) -> None:
-    """Move the finished files to their final names, the annotated one, if any, last."""
-    for name in OUTPUT_NAMES:
+def move_into_place(finished: Path, output_dir: Path, names: Sequence[str] = OUTPUT_NAMES) -> None:
+    """Move the finished files of these names to their place, the annotated one, if any, last."""
+    for name in names:
         if (finished / name).exists():
             flush_to_disk(finished / name)
             (finished / name).replace(output_dir / name)

@@ -143,6 +143,8 @@ def _process(
         executor=executor.facts(),
         cores=executor.cores,
         encoder=_encoder_settings(config, clip.source.info, threads) if config.video else None,
+        encoder_threads=threads,
+        fingerprint=run.watched.fingerprint if config.clip else None,
         notes=notes,
         phases=Phases(
             prepare_seconds=prepared_at - started,

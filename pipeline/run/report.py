@@ -73,7 +73,8 @@ class FinishedRun:
     executor: where the segments were processed, as plain values.
     cores: cores per segment.
     encoder: how the annotated file was encoded, as plain values; it and annotated are None without
-        one.
+        one. encoder_threads: those of the encoder, or that it would have had.
+    fingerprint: of the content of the clip; None without one.
     judgement: None without ground truth.
     """
 
@@ -86,6 +87,8 @@ class FinishedRun:
     executor: dict[str, Any]
     cores: int
     encoder: dict[str, Any] | None
+    encoder_threads: int
+    fingerprint: str | None
     notes: list[str]
     phases: Phases
     judgement: Judgement | None
@@ -95,14 +98,18 @@ class FinishedRun:
 def build_report(run: FinishedRun) -> Report:
     """The report of a finished run."""
     stats, taken = run.stats, run.taken
-    encoder_threads = run.encoder["threads"] if run.encoder else None
+    encoder_threads = run.encoder_threads if run.encoder else None
     steps = step_times(stats, run.cores, encoder_threads, taken.at_once)
     return {
         "schema_version": REPORT_VERSION,
         "result_key": run.result_key,
         "command": repeat_command(run.config),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "source": {**_plain(asdict(run.clip.source.info)), "faults": asdict(taken.faults())},
+        "source": {
+            **_plain(asdict(run.clip.source.info)),
+            "fingerprint": run.fingerprint,
+            "faults": asdict(taken.faults()),
+        },
         "output": _output(run),
         "segments": {
             "number": len(taken.manifests),
@@ -165,7 +172,11 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "every": config.every,
         "adaptive": config.adaptive,
         "reuse_duplicates": config.reuse_duplicates,
+        "deinterlace": config.deinterlace,
+        "segment_seconds": config.segment_seconds,
+        "num_frames": config.num_frames,
         "detect": asdict(config.detect),
+        "encode": {**asdict(config.encode), "threads": run.encoder_threads},
     }
 
 
@@ -185,6 +196,7 @@ def _model(prepared: PreparedModel) -> dict[str, Any]:
         "sha256": prepared.weights_sha256,
         "official": prepared.weights_sha256 == OFFICIAL_SHA256,
         "num_classes": prepared.layout.num_classes,
+        "class_names": list(prepared.layout.class_names),
         "precision_note": precision_note(prepared.quantization),
         "calibrated_on": prepared.quantization and prepared.quantization.calibrated_on,
     }

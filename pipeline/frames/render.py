@@ -1,0 +1,123 @@
+"""One segment of a clip, drawn with detections that were found before: no model is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.detection_lines import DetectionLine
+from pipeline.core.errors import InputError
+from pipeline.core.position import Position, Step
+from pipeline.frames.ahead import decoded_ahead
+from pipeline.frames.annotate import Annotator
+from pipeline.frames.annotated_file import open_encoder, verify_annotated
+from pipeline.frames.loop import Results, run_frames
+from pipeline.frames.sampling import DetectedFrame
+from pipeline.frames.snapshots import Snapshots
+from pipeline.frames.stats import RunStats
+from pipeline.frames.task import Manifest, SegmentTask
+from pipeline.media.frame import Frame, FrameSource, SourceFaults
+
+_TOLERANCE_SECONDS = 1e-6
+
+
+class RecordedLines:
+    """The detection lines of a clip, in a file. Raises InputError for what is no such line.
+
+    class_names: by class_id.
+    """
+
+    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+        self.class_names = class_names
+        self._path = path
+
+    def of(self, frames: Iterable[Frame], first_index: int) -> Iterator[DetectedFrame]:
+        """Frames with their detections; a DetectionSource.
+
+        first_index: the place of the first one in the clip. Raises InputError if a line is of
+        another frame.
+        """
+        with self._path.open(encoding="utf-8") as lines:
+            rest = itertools.islice(lines, first_index, None)
+            for index, frame in enumerate(frames, first_index):
+                line = self._read(next(rest, ""), index)
+                apart_seconds = abs(line.pts_seconds - frame.pts_seconds)
+                if line.pts != frame.source_pts or not apart_seconds <= _TOLERANCE_SECONDS:
+                    raise InputError(
+                        f"{self._path}: line {index + 1} is of another frame than the clip's "
+                        f"frame {index}, at {frame.pts_seconds:.6f} s: the detections belong to "
+                        "another clip, or were changed"
+                    )
+                yield DetectedFrame(frame, line.detections, inferred=True)
+
+    def _read(self, text: str, index: int) -> DetectionLine:
+        try:
+            line = DetectionLine.from_json(text)
+            found = line.detections
+            if line.frame_index != index:
+                raise ValueError(f"frame_index is {line.frame_index}")
+            if not (np.isfinite(found.xyxy).all() and np.isfinite(found.confidence).all()):
+                raise ValueError("a number is not finite")
+            if set(found.class_id.tolist()).difference(range(len(self.class_names))):
+                raise ValueError("a class is unknown")
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise InputError(
+                f"{self._path}: line {index + 1} is missing or damaged ({error})"
+            ) from error
+        return line
+
+
+def render_segment(
+    source: FrameSource,
+    lines: RecordedLines,
+    task: SegmentTask,
+    position: Position,
+    on_frame: Callable[[], object],
+) -> Manifest:
+    """Draw a segment's detections into an annotated file that was read back and is right.
+
+    task.first_index is exact: it tells the line of the first frame. position: set to where the
+    work is. on_frame: called once per finished frame. Raises PipelineError.
+    """
+    info, stats, started = source.info, RunStats(position), time.perf_counter()
+    config, path = task.settings.config, task.files.annotated
+    encoder = open_encoder(path, info, config.encode, task.settings.encoder_threads)
+    results = Results(
+        render=Annotator(info, tuple(lines.class_names)),
+        encoder=encoder,
+        snapshots=Snapshots(()),
+        lines=None,
+        class_names=lines.class_names,
+        says_interpolated=False,
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(encoder.abandon)
+        stack.enter_context(position.failures_told())
+        frames = itertools.islice(source.frames(task.segment), task.num_frames)
+        ahead = stack.enter_context(decoded_ahead(frames, task.first_index, stats))
+        detected = lines.of(ahead, task.first_index)
+        end_seconds = run_frames(detected, results, stats, task.first_index, on_frame)
+        stats.frames_wall_seconds = time.perf_counter() - started
+        position.encoding.enter(Step.JOIN)
+        if stats.num_frames:
+            encoder.close()
+    if stats.num_frames:
+        beat = functools.partial(position.encoding.enter, Step.JOIN)
+        verify_annotated(path, info, config.encode, encoder, end_seconds, beat)
+    else:
+        path.unlink(missing_ok=True)
+    return Manifest(
+        end_seconds=end_seconds,
+        ended=task.num_frames is None or stats.num_frames < task.num_frames,
+        faults=SourceFaults(),
+        times=encoder.some_times(),
+        pictures=[],
+        stats=stats,
+        engine={},
+    )

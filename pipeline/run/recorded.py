@@ -1,0 +1,124 @@
+"""The detections of an earlier run, with what its report says of their clip.
+
+Imports nothing heavy: the parent process reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.config import EncodeOptions
+from pipeline.core.errors import InputError, UsageError
+from pipeline.run.outputs import REPORT_JSON_NAME, REPORT_VERSION
+
+if TYPE_CHECKING:
+    from pipeline.media.frame import VideoInfo  # At run time it would load FFmpeg.
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """What `render` takes of an earlier run.
+
+    detections: its lines. num_lines: how many there must be. class_names: by class_id.
+    name, size_wh, time_base, fingerprint: of the clip, see report.json. num_frames: the first
+    frames only; None for all. encode, deinterlace, segment_seconds: as in ProcessConfig, with the
+    threads that the encoder had or would have had.
+    """
+
+    detections: Path
+    num_lines: int
+    class_names: tuple[str, ...]
+    name: str
+    size_wh: tuple[int, int]
+    time_base: Fraction
+    fingerprint: str
+    num_frames: int | None
+    encode: EncodeOptions
+    deinterlace: str
+    segment_seconds: float
+
+    def encode_with(self, **asked: Any) -> EncodeOptions:
+        """The options of the encoder of that run, with those that are asked for in their place.
+
+        With another codec, none of that run's but the threads. Raises UsageError.
+        """
+        codec = asked.get("codec", self.encode.codec)
+        if codec != self.encode.codec:
+            return EncodeOptions(**asked, threads=self.encode.threads)
+        return dataclasses.replace(self.encode, **asked)
+
+    def require_clip(self, info: VideoInfo, fingerprint: str | None) -> None:
+        """Raise InputError for another clip than that of the detections."""
+        of_clip = (fingerprint, info.size_wh, info.time_base)
+        if of_clip != (self.fingerprint, self.size_wh, self.time_base):
+            raise InputError(
+                f"{self.detections}: the detections belong to another clip, {self.name} of "
+                f"{self.size_wh[0]}x{self.size_wh[1]}: give that one, or process this one first"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The outcome of drawing it.
+
+    file: the name of the annotated file. notes: what was left out or unusual.
+    """
+
+    file: str
+    num_frames: int
+    wall_seconds: float
+    notes: tuple[str, ...]
+
+
+def read_recorded(detections: Path) -> RecordedRun:
+    """What the report beside detections says. Raises InputError."""
+    path = detections.parent / REPORT_JSON_NAME
+    try:
+        with detections.open("rb") as lines:
+            num_lines = sum(1 for _ in lines)
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: {error.strerror}: detections are drawn with the "
+            f"{REPORT_JSON_NAME} that was written beside them"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error})") from error
+    try:
+        recorded = _recorded(detections, report)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
+        raise InputError(
+            f"{path}: cannot be used (format version {REPORT_VERSION} is needed, of a clip or a "
+            "picture): process the clip again with this version"
+        ) from error
+    if num_lines != recorded.num_lines:
+        raise InputError(
+            f"{detections}: holds {num_lines} lines where the report says {recorded.num_lines}: "
+            "it was changed; process the clip again"
+        )
+    return recorded
+
+
+def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
+    source, used = report["source"], report["configuration"]
+    if report["schema_version"] != REPORT_VERSION or source["fingerprint"] is None:
+        raise ValueError("another version, or no file")
+    width, height = source["size_wh"]
+    return RecordedRun(
+        detections=detections,
+        num_lines=int(report["output"]["num_frames"]),
+        class_names=tuple(map(str, report["model"]["class_names"])),
+        name=str(source["name"]),
+        size_wh=(int(width), int(height)),
+        time_base=Fraction(source["time_base"]),
+        fingerprint=str(source["fingerprint"]),
+        num_frames=used["num_frames"],
+        encode=EncodeOptions(**used["encode"]),
+        deinterlace=used["deinterlace"],
+        segment_seconds=used["segment_seconds"],
+    )

@@ -1,0 +1,138 @@
+"""Draws the detections of an earlier run onto their clip: only the annotated file is written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.core.errors import InputError, UsageError
+from pipeline.core.files import file_sha256
+from pipeline.core.machine import available_cores, versions
+from pipeline.core.notes import note
+from pipeline.core.position import Position, Step
+from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
+from pipeline.frames.encode import encoding_warnings, require_encodable
+from pipeline.frames.render import RecordedLines, render_segment
+from pipeline.frames.source import open_source
+from pipeline.frames.task import Manifest, RunSettings, SegmentTask
+from pipeline.media.cut import plan_clip
+from pipeline.media.frame import FrameSource
+from pipeline.media.scan import scan_clip
+from pipeline.media.still import require_picture_options
+from pipeline.media.streams import stream_warnings
+from pipeline.run.context import RunContext
+from pipeline.run.join import join_annotated
+from pipeline.run.journaled import require_permission_to_discard, run_journaled
+from pipeline.run.outputs import (
+    ANNOTATED_NAMES,
+    annotated_name,
+    move_into_place,
+    require_free_output,
+    require_space,
+)
+from pipeline.run.recorded import RecordedRun, Rendered
+from pipeline.run.segments import take_segments
+
+
+def render_clip(
+    config: ProcessConfig,
+    recorded: RecordedRun,
+    on_progress: ProgressCallback = no_progress,
+    position: Position | None = None,
+) -> Rendered:
+    """Draw recorded detections onto the clip of a config.
+
+    config: with the deinterlace, segment_seconds and num_frames of the recorded run. The annotated
+    file appears in its output folder when it is complete and checked. Raises PipelineError,
+    Interrupted for a KeyboardInterrupt; the finished segments are then kept, and the same call
+    resumes from them.
+
+    position: receives the current step and frame, for a supervising process.
+    """
+    started = time.perf_counter()
+
+    def work(run: RunContext, notes: list[str]) -> Rendered:
+        file, num_frames = _render(run, recorded, notes)
+        return Rendered(file, num_frames, time.perf_counter() - started, tuple(notes))
+
+    require_free = functools.partial(require_free_output, config, ANNOTATED_NAMES)
+    with CallersErrors(on_progress) as progress:
+        return run_journaled(config, progress, position or Position(), require_free, work)
+
+
+def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[str, int]:
+    """Returns the name of the file and the number of its frames."""
+    config, journal, beat = run.config, run.journal, run.beat(Step.PREPARE)
+    if config.clip is None:
+        raise UsageError("detections are drawn onto a clip or a picture")
+    scan = scan_clip(config.clip, config.limits, config.num_frames, beat)
+    source = open_source(config, available_cores(), scan.timeline)
+    with contextlib.closing(source), run.position.failures_told():
+        info = source.info
+        recorded.require_clip(info, run.watched.fingerprint)
+        _note_what_is_left_out(config, source)
+        segments = plan_clip(scan, config.segment_seconds, config.num_frames)
+        key = _key(config, recorded, len(segments))
+        require_permission_to_discard(config, journal, key)
+        require_space(config, info, journal.num_bytes if journal.matches(key) else 0)
+        threads = journal.begin(key, len(segments), config.encode.threads or 1)
+        settings = RunSettings(config, InferOptions(), threads, None, source.timeline)
+        process = functools.partial(_rendered, source, recorded, run.position)
+        taken = take_segments(run, info, process, settings, segments)
+        if taken.num_frames != recorded.num_lines:
+            raise InputError(
+                f"{recorded.detections}: has {recorded.num_lines} lines, but {taken.num_frames} "
+                "frames of the clip can be decoded: process the clip again"
+            )
+        notes += join_annotated(run, source, taken)
+    run.watched.require_unchanged()
+    move_into_place(journal.finished, config.output_dir, [annotated_name(info)])
+    journal.clear()
+    return annotated_name(info), taken.num_frames
+
+
+def _rendered(
+    source: FrameSource,
+    recorded: RecordedRun,
+    position: Position,
+    tasks: Iterable[SegmentTask],
+    on_frames: Callable[[int], object],
+) -> Iterator[tuple[SegmentTask, Manifest]]:
+    lines = RecordedLines(recorded.detections, recorded.class_names)
+    for task in tasks:
+        position.encoding.enter(Step.PREPARE)
+        yield task, render_segment(source, lines, task, position, lambda: on_frames(1))
+
+
+def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
+    """Note what the annotated file does not keep. Raises EncodeError, UsageError."""
+    info, timeline = source.info, source.timeline
+    require_encodable(info, config.encode)
+    if info.is_picture:
+        require_picture_options(config)
+        return
+    assert config.clip is not None
+    left_out, strange = (timeline.left_out, timeline.notes) if timeline else ({}, ())
+    lost = stream_warnings(config.clip, config.limits, left_out)
+    for warning in (*info.warnings, *strange, *lost, *encoding_warnings(info, config.encode)):
+        note(warning)
+
+
+def _key(config: ProcessConfig, recorded: RecordedRun, num_segments: int) -> str:
+    """A hash of everything that the annotated file depends on."""
+    known = {
+        "rendered": file_sha256(recorded.detections),
+        "classes": recorded.class_names,
+        "source": recorded.fingerprint,
+        "segments": num_segments,
+        "encode": dataclasses.asdict(config.encode),
+        "frames": [config.num_frames, config.deinterlace, config.segment_seconds],
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
