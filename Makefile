@@ -39,7 +39,7 @@ $(error $(UNKNOWN) is not for `make $(TARGETS)`. $(shell $(PYTHON) -c '$(CLOSEST
 	takes $(strip $(TAKEN))$(if $(filter ARGS,$(TAKEN)),; options of the command go into ARGS="..."))
 endif
 
-.PHONY: help process tune bench bench-e2e evaluate samples test torture conformance lint clean
+.PHONY: help process tune bench bench-e2e evaluate samples test coverage torture conformance lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,7 +72,10 @@ bench-e2e: $(CONVERT) ## how close VIDEO=clip.mp4 comes to what the cores allow;
 samples: $(LIGHT) ## make the sample clip, its detections and the README's picture anew
 	@$(BIN)/python scripts/make_samples.py
 
-test: $(VENV)/.installed-dev ## run all tests, with coverage, on all cores
+test: $(VENV)/.installed-dev ## run all tests, on all cores
+	$(BIN)/python -m pytest -n logical -m "not torture and not conformance" $(ARGS)
+
+coverage: $(VENV)/.installed-dev ## run all tests, and show which lines they do not reach; takes twice as long
 	$(BIN)/python -m pytest -n logical -m "not torture and not conformance" --cov --cov-report=term $(ARGS)
 
 torture: $(VENV)/.installed-dev ## make faults on purpose, by the hundred; writes docs/reliability.md

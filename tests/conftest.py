@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -279,6 +282,35 @@ PROGRESS = re.compile(r"^(.*: )?\w+: \d+( of \d+(, .* s left)?)?\n", re.MULTILIN
 def without_progress(said: str) -> str:
     """What a command says on stderr beside how far it is, which it tells if it takes seconds."""
     return PROGRESS.sub("", said)
+
+
+@contextlib.contextmanager
+def _turn(*, alone: bool) -> Iterator[None]:
+    """Wait for a moment to run a test: those that are alone wait for all others, and block them.
+
+    A test passes the gate before it enters the room, so that one that waits for an empty room gets
+    it.
+    """
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    with _lock_file("gate") as gate, _lock_file("room") as room:
+        fcntl.flock(gate, kind)
+        fcntl.flock(room, kind)
+        if not alone:
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
+
+
+def _lock_file(name: str) -> IO[str]:
+    return Path(tempfile.gettempdir(), f"pipeline-tests-{os.getuid()}-{name}").open("w")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run what measures time while no other worker of xdist runs a test."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with _turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.test_checkpoint import DetectionModel, save, small_yolov5, three_convolutions
+from tests.checkpoints import DetectionModel, save, small_yolov5, three_convolutions
 
 Payload = Callable[[Path], bytes]
 Attack = Callable[[Path, Path], None]

@@ -24,9 +24,8 @@ from pipeline.cli.commands import main
 from pipeline.core.config import ClusterOptions, ProcessConfig
 from pipeline.core.errors import InputError, Interrupted, WorkerDied
 from pipeline.core.progress import Progress, ProgressCallback
+from tests.commands import HEAVY, faulty, last_words, worker_pid
 from tests.conftest import with_light, write_clip
-from tests.test_public_api import HEAVY
-from tests.test_supervise import faulty, last_words, worker_pid
 
 NUM_CLIPS = 10
 FRAMES = 8
@@ -521,7 +520,7 @@ def test_a_step_that_hangs_costs_its_clip_only(footage: list[Path], usual: list[
 def test_a_signal_ends_all_clips_and_the_same_command_goes_on(
     stop: signal.Signals, code: int, footage: list[Path], usual: list[str]
 ) -> None:
-    many = [with_light((i % 16, 3)) for i in range(3000)]
+    many = [with_light((i % 16, 3)) for i in range(1000)]
     write_clip(footage[2], many, options={"preset": "ultrafast"})
     arguments = ["process", str(Path("footage").resolve()), *usual[:2]]
     out = ["--output-dir", str(Path("out").resolve())]

@@ -26,8 +26,6 @@ from pipeline.measure.chart import table_lines, write_bench
 from pipeline.measure.own_process import in_own_process
 from tests.conftest import TINY_INPUT_WH
 
-pytestmark = pytest.mark.xdist_group("benchmark")  # What all of them look at is made once.
-
 SOURCE = SyntheticOptions(num_frames=6, size_wh=TINY_INPUT_WH)
 
 

@@ -17,9 +17,8 @@ from pipeline.core.cache import is_whole
 from pipeline.core.notes import collected_notes
 from pipeline.core.progress import no_progress
 from pipeline.model.prepare import prepare_model
+from tests.checkpoints import CONVERT_IN_A_FRESH_PROCESS, IMGSZ, WIDE, heads_of, save, small_yolov5
 from tests.conftest import gray, process, read_detections, write_clip
-from tests.test_checkpoint import save, small_yolov5
-from tests.test_model import CONVERT_IN_A_FRESH_PROCESS, IMGSZ, WIDE, heads_of
 
 Damage = Callable[[Path, random.Random], object]
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pipeline.core.config import EncodeOptions
-from tests.test_sound import ffmpeg, probed, pytestmark, result_of
+from tests.programs import ffmpeg, needs_ffmpeg, probed, result_of
 
-__all__ = ["pytestmark"]
+pytestmark = needs_ffmpeg
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc=s=128x96:r=25:d=1")
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")

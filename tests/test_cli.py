@@ -25,8 +25,8 @@ from pipeline.core.errors import ModelError
 from pipeline.core.machine import available_cores
 from pipeline.core.progress import Progress
 from pipeline.inference.configurations import BATCH_SIZES, configurations, named_options
+from tests.checkpoints import save, three_convolutions
 from tests.conftest import TINY_INPUT_WH, with_light, without_progress, write_clip
-from tests.test_checkpoint import save, three_convolutions
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]

@@ -15,8 +15,8 @@ from pipeline import process_video
 from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.progress import Progress
 from pipeline.run.report import Report
+from tests.checkpoints import save, small_yolov5
 from tests.conftest import process
-from tests.test_checkpoint import save, small_yolov5
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
 
@@ -31,6 +31,7 @@ def threads_cpu_ms(report: Report) -> dict[str, float]:
     return {thread["thread"]: thread["cpu_ms"] for thread in report["cpu_threads"]}
 
 
+@pytest.mark.alone
 def test_the_rows_of_the_report_add_up_to_the_cpu_time_of_the_process(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -95,6 +96,6 @@ def test_threads_of_every_encoder_are_its_own(
 def test_what_pytorch_takes_is_inference(tmp_path: Path) -> None:
     weights = save(tmp_path / "small.pt", small_yolov5(2))
     infer = InferOptions(engine="pytorch", hint="NONE")
-    scene = SyntheticOptions(num_frames=40, size_wh=(320, 240))
+    scene = SyntheticOptions(num_frames=12, size_wh=(320, 240))
     report: dict[str, Any] = process(scene, tmp_path / "out", weights, infer=infer)
     assert cpu_ms(report)["infer"] > 10 * cpu_ms(report)["other threads"]

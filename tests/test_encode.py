@@ -16,7 +16,7 @@ from pipeline.core.option_groups import CODECS, MOST_CRF, PRESETS, EncodeOptions
 from pipeline.frames.encode import VideoEncoder, encoder_settings, require_decodable
 from pipeline.media.mux import SourceStreams, mux, verify
 from tests.conftest import gray, info_of, process, write_clip
-from tests.test_media import damage_packets
+from tests.recordings import damage_packets
 
 TIME_BASE = Fraction(1, 25)
 

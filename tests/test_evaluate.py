@@ -24,6 +24,7 @@ from pipeline.measure.evaluate import Accuracy, Evaluation, evaluate
 from pipeline.media.pictures import read_picture
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.quantize import prepare_int8
+from tests.checkpoints import save, three_convolutions
 from tests.conftest import (
     CHECKPOINT,
     SHARED,
@@ -32,7 +33,6 @@ from tests.conftest import (
     with_light,
     write_clip,
 )
-from tests.test_checkpoint import save, three_convolutions
 
 IMGSZ = 128
 Label = Callable[[int, int], str]

@@ -14,34 +14,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from pipeline.core.config import DetectOptions, EncodeOptions
 from pipeline.core.errors import InputError
 from pipeline.media.geometry import Display, geometry_of, side_data_of
 from pipeline.media.headers import Crop, lacks_mp4_index, read_track_headers
 from tests.conftest import SHARED, process, read_detections, write_clip
+from tests.recordings import Image, four_corners, jpeg_with_orientation
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 needs_cases = pytest.mark.skipif(
     not (SHARED / "cases").is_dir(), reason="needs the clips in ../shared/cases"
 )
 
-Image = NDArray[np.uint8]
 
 NOTHING = DetectOptions(classes=("shade",))
 """A class that is never found: no box changes a pixel."""
-
-
-def four_corners(size_wh: tuple[int, int] = (96, 64)) -> Image:
-    """A picture whose corners are of different brightness, clockwise from the top left."""
-    width, height = size_wh
-    image = np.zeros((height, width, 3), np.uint8)
-    image[: height // 2, : width // 2] = 40
-    image[: height // 2, width // 2 :] = 100
-    image[height // 2 :, width // 2 :] = 160
-    image[height // 2 :, : width // 2] = 220
-    return image
 
 
 def corners_of(image: av.VideoFrame) -> list[int]:
@@ -152,17 +140,6 @@ def test_a_size_beyond_all_files_is_no_error(tmp_path: Path) -> None:
 
 
 # --- upright ------------------------------------------------------------------------------------
-
-
-def jpeg_with_orientation(path: Path, orientation: int) -> Path:
-    """A JPEG whose EXIF data says how it was held (TIFF 6.0, tag 274)."""
-    encoded, content = cv2.imencode(".jpg", four_corners())
-    assert encoded
-    entry = struct.pack("<HHII", 0x112, 3, 1, orientation)
-    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
-    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
-    path.write_bytes(content.tobytes()[:2] + segment + content.tobytes()[2:])
-    return path
 
 
 TURNED = {

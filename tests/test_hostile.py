@@ -42,47 +42,18 @@ from tests.conftest import (
     write_clip,
 )
 from tests.hostile import (
-    CONTAINERS,
     MEMORY_MB,
     Outcome,
     mutated_files,
     outcomes,
     truncated_files,
 )
-from tests.test_media import Track, record_with_tracks
+from tests.recordings import (
+    NUM_FRAMES,
+    mutation_clips,
+    small_clip,
+)
 from tests.traps import CANARY, NUM_OWN_FRAMES, OWN_FRAMES, playlists, write_canary
-
-NUM_FRAMES = 12
-_CODECS = {"avi": "mpeg4", "webm": "libvpx-vp9", "flv": "flv1", "mpg": "mpeg2video"}
-_FAST = {
-    "libx264": {"g": "6", "preset": "ultrafast"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
-}
-
-
-def small_clip(path: Path, *, detail: int = 0, **container_options: str) -> Path:
-    """A clip of a few kilobytes, more with detail (noise up to this level)."""
-    codec = _CODECS.get(path.suffix[1:], "libx264")
-    random = np.random.default_rng(2)
-    images = [with_light((index, 3)) for index in range(NUM_FRAMES)]
-    for image in images:
-        image += random.integers(0, detail + 1, image.shape, np.uint8) * (image < 200)
-    return write_clip(
-        path,
-        images,
-        codec=codec,
-        options=_FAST.get(codec, {}),
-        container_options=container_options,
-    )
-
-
-def mutation_clips(folder: Path) -> dict[str, Path]:
-    """A whole clip in each container, with sound where its packets are checked on the way."""
-    clips = {name: small_clip(folder / f"whole.{name}") for name in CONTAINERS}
-    for name in ("mp4", "ts"):
-        record_with_tracks(clips[name], [Track("aac")], [], num_frames=NUM_FRAMES)
-    return clips
-
 
 # Playlists, addresses and files that are none
 

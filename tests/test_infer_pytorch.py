@@ -19,10 +19,8 @@ from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.inference.openvino import load_engine
 from pipeline.inference.pytorch import PyTorchEngine, PyTorchPool
 from pipeline.model.prepare import PreparedModel, prepare_model
+from tests.checkpoints import save, small_yolov5
 from tests.conftest import prepared_light_detector, whole_heads
-from tests.test_checkpoint import save, small_yolov5
-
-pytestmark = pytest.mark.xdist_group("infer_pytorch")  # What all of them look at is made once.
 
 PYTORCH = InferOptions(engine="pytorch")
 WIDE, IMGSZ = (96, 54), 96

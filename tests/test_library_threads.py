@@ -19,8 +19,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.machine import available_cores
 from pipeline.core.progress import Progress
+from tests.checkpoints import save, small_yolov5
 from tests.conftest import process
-from tests.test_checkpoint import save, small_yolov5
 
 SCENE = SyntheticOptions(num_frames=12, size_wh=(128, 96))
 

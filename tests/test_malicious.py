@@ -16,10 +16,8 @@ import pytest
 
 from pipeline.core.errors import ModelError
 from pipeline.model.layers import build_graph
+from tests.checkpoints import save, small_yolov5
 from tests.malicious import ATTACKS, BOMBS, LIVE, WRAPPINGS, line
-from tests.test_checkpoint import save, small_yolov5
-
-pytestmark = pytest.mark.xdist_group("malicious")  # What all of them look at is made once.
 
 MOST_MEGABYTES, MOST_SECONDS = 600, 15.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -15,75 +15,30 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from av.codec.context import Flags
-from numpy.typing import NDArray
 
 from pipeline.core.config import EncodeOptions
 from pipeline.core.errors import InputError
 from pipeline.frames.decode import VideoReader
-from pipeline.frames.encode import ordinary_priority
 from pipeline.media.frame import plane_rows
-from tests.conftest import gray, process, read_detections, video_times, with_light
+from tests.conftest import gray, process, read_detections, video_times
+from tests.recordings import (
+    FULL,
+    LIMITED,
+    UNTAGGED,
+    Image,
+    Track,
+    _track_packets,
+    damage_packets,
+    frames_of,
+    moving_lights,
+    record,
+    record_with_tracks,
+    since_first,
+    times_of,
+    tracks_of,
+)
 
-Image = NDArray[np.uint8]
-Configure = Callable[[Any], None]
-
-LOSSLESS = {
-    "libx264": {"qp": "0", "preset": "ultrafast"},
-    "libx264rgb": {"qp": "0", "preset": "ultrafast"},
-    "libx265": {"preset": "ultrafast", "x265-params": "log-level=error:lossless=1"},
-    "libvpx-vp9": {"lossless": "1", "deadline": "realtime", "cpu-used": "8"},
-    "libsvtav1": {"crf": "5", "preset": "12"},
-    "mpeg4": {"qmin": "1", "qmax": "2"},
-}
-LIMITED, FULL = 1, 2
 BT709 = (LIMITED, 1, 1, 1)
-UNTAGGED = (0, 2, 2, 2)
-
-
-def record(
-    path: Path,
-    images: list[Image],
-    *,
-    codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
-    rate: Fraction = Fraction(25),
-    time_base: Fraction | None = None,
-    pts: list[int] | None = None,
-    last_duration: int = 1,
-    options: dict[str, str] | None = None,
-    container_format: str | None = None,
-    tags: tuple[int, int, int, int] = UNTAGGED,
-    configure: Configure = lambda stream: None,
-) -> Path:
-    """Encode RGB pictures, losslessly where the codec can; pts are in ticks of time_base."""
-    time_base = time_base or 1 / rate
-    pts = pts or list(range(len(images)))
-    ends = [*pts[1:], pts[-1] + last_duration]
-    full = FULL if tags[0] == FULL else LIMITED
-    with ordinary_priority(), av.open(str(path), "w", format=container_format) as container:
-        settings = {**LOSSLESS.get(codec, {}), **(options or {})}
-        stream: Any = container.add_stream(codec, rate=rate, options=settings)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt = pix_fmt
-        context = stream.codec_context
-        context.time_base = time_base
-        context.flags |= Flags.frame_duration
-        context.color_range, context.color_primaries = tags[:2]
-        context.color_trc, context.colorspace = tags[2:]
-        configure(stream)
-        for image, start, end in zip(images, pts, ends, strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame = frame.reformat(format=pix_fmt, dst_color_range=full)
-            frame.pts, frame.duration, frame.time_base = start, end - start, time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def moving_lights(count: int) -> list[Image]:
-    """A light that is elsewhere in every picture."""
-    return [with_light((index % 16, index // 16 % 12)) for index in range(count)]
 
 
 def noise(count: int, size_wh: tuple[int, int] = (128, 96)) -> list[Image]:
@@ -92,27 +47,8 @@ def noise(count: int, size_wh: tuple[int, int] = (128, 96)) -> list[Image]:
     return [random.integers(0, 100, (size_wh[1], size_wh[0], 3), np.uint8) for _ in range(count)]
 
 
-def frames_of(path: Path) -> list[av.VideoFrame]:
-    with av.open(str(path)) as container:
-        return list(container.decode(video=0))
-
-
 def luma(frame: av.VideoFrame) -> Image:
     return plane_rows(frame.planes[0])[:, : frame.width]
-
-
-def times_of(path: Path) -> list[Fraction]:
-    """When each frame is shown, by FFmpeg's own account, in exact seconds."""
-    return [
-        frame.pts * frame.time_base
-        for frame in frames_of(path)
-        if frame.pts is not None and frame.time_base is not None
-    ]
-
-
-def since_first(times: list[Fraction]) -> list[Fraction]:
-    """As a player shows them, which begins with the first."""
-    return [time - times[0] for time in times]
 
 
 def tags_of(frame: av.VideoFrame) -> tuple[int, int, int, int]:
@@ -126,87 +62,9 @@ def faults_of(report: Any) -> int:
     return int(faults["broken_packets"] + faults["corrupt_frames"])
 
 
-@dataclass(frozen=True)
-class Track:
-    """A sound or subtitle track to be recorded with a clip."""
-
-    codec: str
-    language: str = "eng"
-
-
-def record_with_tracks(
-    path: Path, before: list[Track], after: list[Track], *, num_frames: int = 20
-) -> Path:
-    """A clip with other tracks before and after its video track."""
-    with av.open(str(path), "w") as container:
-        muxed: list[Any] = []
-        for track in before:
-            muxed += _track_packets(container, track)
-        video: Any = container.add_stream("libx264", rate=25, options=LOSSLESS["libx264"])
-        video.width, video.height, video.pix_fmt = 128, 96, "yuv420p"
-        for image in moving_lights(num_frames):
-            muxed += video.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
-        muxed += video.encode(None)
-        for track in after:
-            muxed += _track_packets(container, track)
-        for packet in sorted(muxed, key=lambda packet: float(packet.dts * packet.time_base)):
-            container.mux(packet)
-    return path
-
-
-def _track_packets(container: Any, track: Track) -> list[Any]:
-    if track.codec in ("mov_text", "subrip"):
-        stream = container.add_mux_stream(track.codec)
-        stream.metadata["language"] = track.language
-        return list(_subtitle_packets(stream, track.codec))
-    stream = container.add_stream(track.codec, rate=48000)
-    stream.bit_rate = 96000
-    stream.metadata["language"] = track.language
-    seed = sum(track.language.encode())
-    samples = np.random.default_rng(seed).normal(0, 0.1, (1, 38400)).astype(np.float32)
-    sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-    sound.sample_rate, sound.pts, sound.time_base = 48000, 0, Fraction(1, 48000)
-    return [*stream.encode(sound), *stream.encode(None)]
-
-
-def _subtitle_packets(stream: Any, codec: str) -> Iterator[Any]:
-    for index, text in enumerate((b"first", b"second")):
-        length = len(text).to_bytes(2, "big") if codec == "mov_text" else b""
-        packet: Any = av.Packet(length + text)
-        packet.stream, packet.time_base = stream, Fraction(1, 1000)
-        packet.pts = packet.dts = 400 * index
-        packet.duration = 300
-        yield packet
-
-
-def tracks_of(path: Path, kind: str) -> list[list[tuple[Fraction, bytes]]]:
-    """Of each track of a kind: its packets, as time in exact seconds and content."""
-    with av.open(str(path)) as container:
-        wanted = [stream for stream in container.streams if stream.type == kind]
-        tracks: dict[int, list[tuple[Fraction, bytes]]] = {stream.index: [] for stream in wanted}
-        for packet in container.demux(wanted) if wanted else ():
-            if packet.size and packet.pts is not None:
-                content = (packet.pts * packet.time_base, bytes(packet))
-                tracks[packet.stream.index].append(content)
-        return list(tracks.values())
-
-
 def languages_of(path: Path, kind: str) -> list[str | None]:
     with av.open(str(path)) as container:
         return [stream.language for stream in container.streams if stream.type == kind]
-
-
-def damage_packets(path: Path, indices: list[int]) -> Path:
-    """Replace what some video packets hold by noise; the container around them stays whole."""
-    with av.open(str(path)) as container:
-        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
-    content = path.read_bytes()
-    random = np.random.default_rng(1)
-    for index in indices:
-        assert content.count(packets[index]) == 1
-        content = content.replace(packets[index], random.bytes(len(packets[index])))
-    path.write_bytes(content)
-    return path
 
 
 def remux_with_times(clip: Path, path: Path, pts: list[int]) -> Path:

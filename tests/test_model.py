@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import onnx
 import openvino as ov
 import pytest
 import torch
-from numpy.typing import NDArray
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
@@ -29,43 +27,33 @@ from pipeline.model.graph import reshaped, with_batch
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel, prepare_model
+from tests.checkpoints import (
+    ANCHORS_PX,
+    CONVERT_IN_A_FRESH_PROCESS,
+    IMGSZ,
+    WIDE,
+    Conv,
+    Decoded,
+    Detect,
+    DetectionModel,
+    class_names,
+    heads_of,
+    picture,
+    randomized,
+    save,
+    small_yolov5,
+    three_convolutions,
+    write_onnx,
+)
 from tests.conftest import (
     CHECKPOINT,
     TINY_INPUT_WH,
     TINY_LAYOUT,
     light_detector,
     needs_checkpoint,
-    whole_heads,
-)
-from tests.test_checkpoint import (
-    ANCHORS_PX,
-    Conv,
-    Detect,
-    DetectionModel,
-    class_names,
-    randomized,
-    save,
-    small_yolov5,
-    three_convolutions,
 )
 
-WIDE, UPRIGHT = (768, 432), (432, 768)
-IMGSZ = 160
-
-CONVERT_IN_A_FRESH_PROCESS = """
-import sys
-from pathlib import Path
-from pipeline.inference.openvino import compile_model
-from pipeline.core.config import DetectOptions, InferOptions
-from pipeline.model.prepare import prepare_model
-stages = []
-prepared = prepare_model(
-    Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3])), 160, lambda p: stages.append(p.stage)
-)
-compile_model(prepared.model, InferOptions(), prepared.compiled_cache_dir)
-print("imported:", *sorted({"torch", "onnx", "ultralytics"} & set(sys.modules)))
-print("stages:", *sorted(set(stages)))
-"""
+UPRIGHT = (432, 768)
 
 
 @pytest.fixture
@@ -77,32 +65,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return save(tmp_path / "model.pt", three_convolutions(3))
-
-
-class Decoded(nn.Module):
-    """YOLOv5's Detect.forward in its inference form, as export.py writes it."""
-
-    def __init__(self, raw: DetectionModel, sizes_by: str = "yolov5") -> None:
-        super().__init__()
-        self.raw = raw
-        self.sizes_by = sizes_by
-
-    def forward(self, image: Tensor) -> Tensor:
-        boxes = []
-        for head, stride, anchors in zip(self.raw(image), (8, 16, 32), ANCHORS_PX, strict=True):
-            batch, channels, ny, nx = head.shape
-            values = channels // 3
-            x = head.view(batch, 3, values, ny, nx).permute(0, 1, 3, 4, 2).contiguous()
-            rows = torch.arange(ny, dtype=torch.float32).view(1, 1, ny, 1).expand(1, 3, ny, nx)
-            columns = torch.arange(nx, dtype=torch.float32).view(1, 1, 1, nx).expand(1, 3, ny, nx)
-            grid = torch.stack((columns, rows), 4) - 0.5
-            anchor_wh = torch.tensor(anchors).view(1, 3, 1, 1, 2)
-            xy, wh, confidence = x.sigmoid().split((2, 2, values - 4), 4)
-            xy = (xy * 2 + grid) * stride
-            wh = (wh * 2) ** 2 * anchor_wh if self.sizes_by == "yolov5" else wh.exp() * anchor_wh
-            y = torch.cat((xy, wh, confidence), 4)
-            boxes.append(y.view(batch, 3 * nx * ny, values))
-        return torch.cat(boxes, 1)
 
 
 class Convolution(nn.Module):
@@ -138,45 +100,6 @@ class WithMasks(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         return self.boxes(image), self.masks(image)
-
-
-def write_onnx(
-    path: Path,
-    module: nn.Module,
-    *,
-    side: int = 320,
-    dynamic: bool = False,
-    names: dict[int, str] | None = None,
-) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module.eval(),
-            (torch.zeros(1, 3, side, side),),
-            str(path),
-            input_names=["images"],
-            dynamic_axes={"images": {0: "batch", 2: "height", 3: "width"}} if dynamic else None,
-            opset_version=17,
-            dynamo=False,
-        )
-    if names is not None:
-        model = onnx.load(path)
-        for key, value in (("stride", "32"), ("names", str(names))):
-            entry = model.metadata_props.add()
-            entry.key, entry.value = key, value
-        onnx.save(model, path)
-    return path
-
-
-def picture(size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    return np.random.default_rng(3).integers(0, 256, (1, size_wh[1], size_wh[0], 3), np.uint8)
-
-
-def heads_of(prepared: PreparedModel) -> list[NDArray[np.float32]]:
-    options = InferOptions(precision="f32")
-    with compile_model(prepared.model, options, prepared.compiled_cache_dir) as compiled:
-        outputs = [head[0] for head in compiled.infer(picture(prepared.input_wh))]
-    return whole_heads(prepared, outputs)
 
 
 def detections_of(prepared: PreparedModel) -> Detections:

@@ -12,8 +12,6 @@ import pytest
 
 from tests.conftest import DEMO, gray, needs_demo, with_light, write_clip
 
-pytestmark = pytest.mark.xdist_group("offline")  # What all of them look at is made once.
-
 # Found by every Python that is started: what looks for another machine is written down, and fails.
 GUARD = """
 import os, sys, traceback

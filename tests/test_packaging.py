@@ -12,8 +12,6 @@ import pytest
 
 from tests.conftest import needs_demo
 
-pytestmark = pytest.mark.xdist_group("packaging")  # What all of them look at is made once.
-
 ROOT = Path(__file__).resolve().parents[1]
 WHERE = """
 from pipeline.model.weights import find_weights

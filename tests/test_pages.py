@@ -12,12 +12,10 @@ from urllib.parse import unquote
 import pytest
 
 from pipeline.cli.commands import main
+from pipeline.core.config import SyntheticOptions
 from pipeline.measure.benchmark import BenchOptions, benchmark
 from pipeline.measure.chart import write_bench
-from tests.conftest import with_light, write_clip
-from tests.test_benchmark import SOURCE
-
-pytestmark = pytest.mark.xdist_group("pages")  # What all of them look at is made once.
+from tests.conftest import TINY_INPUT_WH, with_light, write_clip
 
 CHROMIUM = shutil.which("chromium")
 NAME = "camera <i>&amp; with a long name 2026-11-25T20-00-00.mp4"
@@ -45,7 +43,11 @@ def pages(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     options = ["--weights", str(tiny_weights), "--output-dir", str(out), "--quiet"]
     assert main(["process", str(footage), *options]) == 1
     bench = BenchOptions(
-        source=SOURCE, num_frames=8, num_rounds=1, weights=tiny_weights, names=("openvino", "gpu")
+        source=SyntheticOptions(num_frames=6, size_wh=TINY_INPUT_WH),
+        num_frames=8,
+        num_rounds=1,
+        weights=tiny_weights,
+        names=("openvino", "gpu"),
     )
     write_bench(benchmark(bench, devices=["CPU"]), folder / "bench")
     (report,) = out.rglob("report.html")

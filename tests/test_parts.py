@@ -22,9 +22,8 @@ from openvino import opset13 as ops
 from pipeline.core.errors import ModelError
 from pipeline.core.progress import no_progress
 from pipeline.model.prepare import prepare_model
+from tests.checkpoints import WIDE, Decoded, class_names, three_convolutions, write_onnx
 from tests.conftest import gray, light_detector, process, write_clip
-from tests.test_checkpoint import class_names, three_convolutions
-from tests.test_model import WIDE, Decoded, write_onnx
 
 READ_ALL = """
 import json, sys

@@ -19,8 +19,7 @@ from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.progress import Progress
 from pipeline.run.process import process_video
 from tests.conftest import gray, process, read_detections, video_times, with_light
-from tests.test_geometry import jpeg_with_orientation
-from tests.test_run import assert_numbered, numbered
+from tests.recordings import assert_numbered, jpeg_with_orientation, numbered
 
 RATE = Fraction(24000, 1001)
 F32 = InferOptions(precision="f32")

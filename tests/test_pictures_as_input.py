@@ -30,8 +30,8 @@ from tests.conftest import (
     with_light,
     write_clip,
 )
-from tests.test_geometry import jpeg_with_orientation
-from tests.test_reference import assert_same_boxes, found_in, reference, referred
+from tests.recordings import jpeg_with_orientation
+from tests.reference import assert_same_boxes, found_in, reference, referred
 
 SIZE_WH = (131, 97)
 

@@ -20,9 +20,8 @@ from pipeline.measure.benchmark import benchmark
 from pipeline.measure.evaluate import evaluate
 from pipeline.measure.tuner import tune
 from pipeline.run.process import process_video
+from tests.commands import HEAVY
 from tests.conftest import with_light, write_clip
-
-HEAVY = ("openvino", "av", "cv2", "torch", "onnx", "ultralytics", "numpy", "tqdm")
 
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type)]
 

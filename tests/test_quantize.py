@@ -26,9 +26,9 @@ from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.model.quantize import NUM_PICTURES, Calibration, prepare_int8, record_accuracy
 from pipeline.run.identity import result_key
 from pipeline.synthetic.source import SyntheticSource
+from tests.checkpoints import save, small_yolov5, three_convolutions
 from tests.conftest import gray, whole_heads, write_clip
-from tests.test_checkpoint import save, small_yolov5, three_convolutions
-from tests.test_media import record
+from tests.recordings import record
 
 WIDE, UPRIGHT, IMGSZ = (96, 54), (54, 96), 96
 SYNTHETIC = SyntheticOptions(num_frames=6, size_wh=WIDE)

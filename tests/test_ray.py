@@ -44,11 +44,10 @@ from pipeline.core.work_folder import WORK_NAME
 from pipeline.execution.segment_worker import SegmentWorker
 from pipeline.run.process import process_video
 from pipeline.run.report import Report
+from tests.buckets import a_bucket, settings_of
 from tests.conftest import process, read_detections, video_times, write_clip
+from tests.recordings import Track, numbered, record_with_tracks, tracks_of
 from tests.schemas import schema_errors
-from tests.test_media import Track, record_with_tracks, tracks_of
-from tests.test_run import numbered
-from tests.test_storage import a_bucket, settings_of
 from tests.toy_actor import Toy
 
 pytest.importorskip("ray", reason="needs Ray: pip install ray")
@@ -60,7 +59,6 @@ from pipeline.execution.actors import ActorPool, node_name, nodes_alive
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray"),
-    pytest.mark.xdist_group("ray"),
 ]
 
 NUM_FRAMES = 240

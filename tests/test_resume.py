@@ -23,8 +23,6 @@ from pipeline.cli.spool import spooled
 from pipeline.core.config import (
     DetectOptions,
     EncodeOptions,
-    InferOptions,
-    ProcessConfig,
     SyntheticOptions,
 )
 from pipeline.core.errors import EncodeError, FolderInUse, InputError, Interrupted, PipelineError
@@ -39,18 +37,28 @@ from pipeline.media.cut import plan_clip
 from pipeline.media.frame import Frame
 from pipeline.media.scan import scan_clip
 from pipeline.run.process import process_video
-from pipeline.run.report import Report
-from tests.conftest import process, read_detections, video_times, write_clip
-from tests.test_media import Track, damage_packets, record, record_with_tracks, tracks_of
-from tests.test_run import assert_numbered, numbered
-
-pytestmark = pytest.mark.xdist_group("resume")  # What all of them look at is made once.
+from tests.conftest import read_detections, video_times, write_clip
+from tests.recordings import (
+    Track,
+    assert_numbered,
+    damage_packets,
+    numbered,
+    record,
+    record_with_tracks,
+    tracks_of,
+)
+from tests.resuming import (
+    KEYS,
+    SEGMENT_SECONDS,
+    config_of,
+    interrupt,
+    interrupted_at,
+    results,
+    run,
+)
 
 NUM_FRAMES = 120
 PER_SEGMENT = 20
-SEGMENT_SECONDS = 0.8
-KEYS = {"g": "10", "sc_threshold": "0"}
-F32 = InferOptions(precision="f32")
 
 
 @pytest.fixture(scope="module")
@@ -58,41 +66,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 numbered frames with a key frame at every tenth: six segments."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     return write_clip(path, [numbered(i) for i in range(NUM_FRAMES)], options=KEYS)
-
-
-def run(source: Path | SyntheticOptions, out: Path, weights: Path, **options: Any) -> Report:
-    options = {"segment_seconds": SEGMENT_SECONDS, "infer": F32, **options}
-    return process(source, out, weights, **options)
-
-
-def interrupted_at(frame: int, error: BaseException) -> Callable[[Progress], None]:
-    def tell(progress: Progress) -> None:
-        if progress.stage == "frames" and progress.done == frame:
-            raise error
-
-    return tell
-
-
-def config_of(source: Path | SyntheticOptions, out: Path, weights: Path) -> ProcessConfig:
-    return ProcessConfig(
-        source=source,
-        output_dir=out,
-        weights=weights,
-        infer=F32,
-        segment_seconds=SEGMENT_SECONDS,
-    )
-
-
-def interrupt(source: Path | SyntheticOptions, out: Path, weights: Path, at: int) -> str:
-    """Interrupt a run when so many frames are done; returns its message."""
-    with pytest.raises(Interrupted) as caught:
-        process_video(config_of(source, out, weights), interrupted_at(at, KeyboardInterrupt()))
-    return str(caught.value)
-
-
-def results(out: Path) -> tuple[bytes, bytes]:
-    """The annotated clip and the detections, to the byte."""
-    return (out / "annotated.mp4").read_bytes(), (out / "detections.jsonl").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ from pipeline.model.postprocess import select_candidates
 from pipeline.model.preprocess import Preprocessor
 from pipeline.run.process import process_video
 from pipeline.run.report import Report
+from tests.checkpoints import save, three_convolutions
 from tests.conftest import (
     CHECKPOINT,
     SHARED,
@@ -60,32 +61,14 @@ from tests.conftest import (
     with_light,
     write_clip,
 )
-from tests.test_checkpoint import save, three_convolutions
+from tests.recordings import (
+    assert_numbered,
+    light_cell,
+    number_read_from,
+    numbered,
+)
 
 LOSSLESS = {"qp": "0"}
-NUM_BITS = 10
-BIT_PX = 8
-
-
-def numbered(index: int) -> NDArray[np.uint8]:
-    """A frame that says its number twice: a light to be detected, and a bar code below it.
-
-    The bars are too dark for the light detector, so no box is drawn over them.
-    """
-    image = with_light(light_cell(index))
-    for bit in range(NUM_BITS):
-        if index >> bit & 1:
-            image[-2 * BIT_PX :, bit * BIT_PX : (bit + 1) * BIT_PX] = 100
-    return image
-
-
-def light_cell(index: int) -> tuple[int, int]:
-    return index % 16, 3 + index // 16 % 6
-
-
-def number_read_from(image: NDArray[np.uint8]) -> int:
-    bars = image[-BIT_PX:, : NUM_BITS * BIT_PX].reshape(BIT_PX, NUM_BITS, BIT_PX, 3)
-    return sum(1 << bit for bit, level in enumerate(bars.mean(axis=(0, 2, 3))) if level > 60)
 
 
 def test_every_frame_comes_out_in_order_though_requests_finish_out_of_order(
@@ -145,19 +128,6 @@ def results_of(source: Path, out: Path, weights: Path, **options: Any) -> tuple[
     """The report of a run, and detections.jsonl to the byte."""
     report = process(source, out, weights, overwrite=True, **options)
     return report, (out / "detections.jsonl").read_bytes()
-
-
-def assert_numbered(out: Path, num_frames: int) -> None:
-    """Every frame of a numbered clip is there once, in order, and has its own detection."""
-    with av.open(str(out / "annotated.mp4")) as container:
-        images = [image.to_ndarray(format="rgb24") for image in container.decode(video=0)]
-    assert [number_read_from(image) for image in images] == list(range(num_frames))
-    lines = read_detections(out)
-    assert [line["frame_index"] for line in lines] == list(range(num_frames))
-    assert [
-        [[round(value / 8) for value in box["xyxy"][:2]] for box in line["detections"]]
-        for line in lines
-    ] == [[list(light_cell(i))] for i in range(num_frames)]
 
 
 @pytest.mark.parametrize("batch", [2, 4, 8])
@@ -706,6 +676,7 @@ def timed(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
         return report, time.perf_counter() - started
 
 
+@pytest.mark.alone
 def test_the_times_in_the_report_add_up_to_the_wall_time(timed: tuple[Report, float]) -> None:
     report, elapsed = timed
     assert sum(report["phases"].values()) == pytest.approx(report["speed"]["wall_seconds"])
@@ -718,6 +689,7 @@ def test_the_times_in_the_report_add_up_to_the_wall_time(timed: tuple[Report, fl
     assert cores_used <= report["configuration"]["cores"] * 1.05
 
 
+@pytest.mark.alone
 def test_the_speed_over_the_run_counts_every_frame_once(timed: tuple[Report, float]) -> None:
     report, _ = timed
     points = report["speed"]["over_time"]
@@ -729,6 +701,7 @@ def test_the_speed_over_the_run_counts_every_frame_once(timed: tuple[Report, flo
     assert frames == pytest.approx(400, rel=0.01)
 
 
+@pytest.mark.alone
 def test_the_report_names_the_slowest_step(tmp_path: Path, tiny_weights: Path) -> None:
     report = process_video(
         ProcessConfig(
@@ -837,6 +810,7 @@ def output_of(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @needs_checkpoint
 @needs_shared_media

@@ -287,6 +287,7 @@ def model_cpu_seconds(num_frames: int = 20) -> float:
     return (time.process_time() - started) / num_frames
 
 
+@pytest.mark.alone
 @needs_demo
 @pytest.mark.slow
 def test_a_frame_is_made_far_faster_than_the_model_takes_it() -> None:

@@ -6,9 +6,6 @@ one that the pipeline brings along.
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.conftest import process
+from tests.programs import ffmpeg, needs_ffmpeg, probed, result_of
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("ffmpeg") is None, reason="needs the programs ffmpeg and ffprobe"
-)
+pytestmark = needs_ffmpeg
 
 Samples = NDArray[np.float32]
 
@@ -31,15 +26,6 @@ SOURCES = {
     "clicks": "aevalsrc='if(lt(mod(t+0.25,0.5),0.002),0.9,0)':d={seconds}:s={rate}",
     "noise": "anoisesrc=d={seconds}:r={rate}:a=0.3:seed=3",
 }
-
-
-def ffmpeg(*arguments: object) -> bytes:
-    command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if b"Unknown encoder" in done.stderr:
-        pytest.skip(f"this ffmpeg lacks an encoder: {done.stderr.decode().strip()}")
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
 
 
 def clip_with_sound(
@@ -64,13 +50,6 @@ def clip_with_sound(
     return path
 
 
-def result_of(clip: Path, weights: Path, **options: Any) -> tuple[Path, list[str]]:
-    """The annotated clip, and the notes of its report."""
-    out = clip.parent / "out"
-    report = process(clip, out, weights, **options)
-    return out / "annotated.mp4", report["output"]["notes"]
-
-
 def heard(path: Path, track: int = 0, sample_format: str = "f32le") -> NDArray[Any]:
     """What a player that starts at 0 plays of a track: (samples, channels)."""
     [stream] = probed(path, f"a:{track}")
@@ -80,12 +59,6 @@ def heard(path: Path, track: int = 0, sample_format: str = "f32le") -> NDArray[A
     )
     dtype = {"f32le": "<f4", "s32le": "<i4"}[sample_format]
     return np.frombuffer(content, dtype).reshape(-1, stream["channels"])
-
-
-def probed(path: Path, streams: str) -> list[dict[str, Any]]:
-    command = ["ffprobe", "-v", "error", "-select_streams", streams, "-show_streams"]
-    done = subprocess.run([*command, "-of", "json", path], capture_output=True, check=True)
-    return list(json.loads(done.stdout)["streams"])
 
 
 def click_seconds(samples: Samples, rate: int) -> list[float]:

@@ -19,34 +19,13 @@ pytest.importorskip("s3fs", reason="needs s3fs: pip install s3fs")
 
 import s3fs
 
-SECRET = "do-not-print-this"
+from tests.buckets import SECRET, a_bucket, settings_of
 
 
 @pytest.fixture(autouse=True)
 def _cache_of_one_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results for an address are made in the cache, and other tests have the same addresses."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def settings_of(server: str) -> dict[str, str]:
-    """What tells the packages of the store where it is, and who asks."""
-    return {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-
-
-@contextlib.contextmanager
-def a_bucket() -> Iterator[Any]:
-    """A bucket named footage, for as long as the context lasts."""
-    s3fs.S3FileSystem.clear_instance_cache()
-    filesystem = s3fs.S3FileSystem()
-    filesystem.mkdir("footage")
-    yield filesystem
-    filesystem.rm("footage", recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -23,8 +22,8 @@ from pipeline.core.errors import EncodeError, InputError, Interrupted, PipelineE
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import SPOOL_NAME, WORK_NAME
 from pipeline.execution.supervise import Worker, supervise
-from tests.conftest import with_light, without_progress, write_clip
-from tests.test_public_api import HEAVY
+from tests.commands import HEAVY, PROJECT, faulty, last_words, worker_pid
+from tests.conftest import with_light, write_clip
 from tests.toy_work import (
     Counting,
     ask_for_death,
@@ -35,7 +34,6 @@ from tests.toy_work import (
     need_the_impossible,
 )
 
-PROJECT = Path(__file__).resolve().parents[1]
 NUM_FRAMES = 60
 OTHERS = ["preprocess", "callback", "postprocess", "annotate", "write"]
 """Steps besides decode and encode."""
@@ -57,56 +55,6 @@ def options(tiny_weights: Path, tmp_path: Path) -> list[str]:
 
 
 ENDLESS = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
-
-
-@contextlib.contextmanager
-def faulty(
-    fault: str,
-    step: str,
-    frame: int,
-    *arguments: str,
-    stdin: IO[bytes] | None = None,
-    before: Callable[[], object] = lambda: None,
-) -> Iterator[subprocess.Popen[str]]:
-    """The command with a fault, in a session of its own; nothing of it is left afterwards.
-
-    before: called in its process before it begins.
-    """
-
-    def begin() -> None:
-        # A shell that runs the tests in the background makes its children deaf to SIGINT.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        before()
-
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.faulty", fault, step, str(frame), *arguments],
-        cwd=PROJECT,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=begin,
-    ) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-def worker_pid(running: subprocess.Popen[str]) -> int:
-    """Wait until the worker has come to its fault."""
-    assert running.stdout is not None
-    line = running.stdout.readline()
-    assert line.startswith("reached "), running.stderr and running.stderr.read()
-    return int(line.split()[1])
-
-
-def last_words(running: subprocess.Popen[str]) -> str:
-    """All of stderr but progress; it ends only when the parent and the worker are both gone."""
-    assert running.stderr is not None
-    return without_progress(running.stderr.read())
 
 
 FINAL = ["annotated.mp4", "detections.jsonl", "report.html", "report.json"]

@@ -22,7 +22,7 @@ from pipeline.media.cut import plan_clip
 from pipeline.media.mux import verify
 from pipeline.media.scan import scan_clip
 from tests.conftest import info_of, process, read_detections
-from tests.test_media import (
+from tests.recordings import (
     Track,
     moving_lights,
     record,

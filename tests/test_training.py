@@ -21,8 +21,8 @@ from pipeline.model.heads import STRIDES
 from pipeline.model.pytorch import read_pytorch
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES
+from tests.checkpoints import ANCHORS_PX
 from tests.conftest import CHECKPOINT, needs_checkpoint
-from tests.test_checkpoint import ANCHORS_PX
 
 ANCHORS_CELLS = torch.tensor(ANCHORS_PX) / torch.tensor(STRIDES).view(-1, 1, 1)
 

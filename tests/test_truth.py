@@ -23,7 +23,7 @@ from pipeline.measure.evaluate import evaluate
 from pipeline.synthetic.scene import Scene, Truth
 from pipeline.synthetic.sprites import CLASS_NAMES
 from tests.conftest import DEMO, needs_demo, process, read_detections, video_times
-from tests.test_media import frames_of, record
+from tests.recordings import frames_of, record
 
 pytestmark = needs_demo
 

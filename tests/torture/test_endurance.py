@@ -24,7 +24,7 @@ from pipeline.core.progress import Progress
 from pipeline.measure.own_process import in_own_process
 from pipeline.run.process import process_video
 from tests.conftest import DEMO, needs_demo, with_light, write_clip
-from tests.test_run import numbered
+from tests.recordings import numbered
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]
 

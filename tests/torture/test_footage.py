@@ -19,7 +19,7 @@ from pipeline.core.machine import available_cores
 from pipeline.model.layers import build_graph
 from tests.hostile import MEMORY_MB, Outcome, mutated_files, outcomes, truncated_files
 from tests.malicious import ATTACKS
-from tests.test_hostile import mutation_clips, small_clip
+from tests.recordings import mutation_clips, small_clip
 from tests.traps import CANARY, OWN_FRAMES, playlists, write_canary
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]

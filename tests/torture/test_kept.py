@@ -18,8 +18,8 @@ from pipeline.core.progress import Progress
 from pipeline.core.work_folder import WORK_NAME
 from pipeline.run.process import process_video
 from tests.conftest import write_clip
-from tests.test_resume import KEYS, config_of, interrupt, results, run
-from tests.test_run import numbered
+from tests.recordings import numbered
+from tests.resuming import KEYS, config_of, interrupt, results, run
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 

@@ -26,8 +26,8 @@ from pipeline.execution.journal import Journal
 from pipeline.inference.engine import Pool
 from pipeline.inference.openvino import load_engine
 from tests.conftest import prepared_light_detector, write_clip
-from tests.test_resume import KEYS, SEGMENT_SECONDS, results
-from tests.test_run import numbered
+from tests.recordings import numbered
+from tests.resuming import KEYS, SEGMENT_SECONDS, results
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(900)]
 
