@@ -214,9 +214,6 @@ def assert_numbered(out: Path, num_frames: int) -> None:
     ] == [[list(light_cell(i))] for i in range(num_frames)]
 
 
-Image = NDArray[np.uint8]
-
-
 def four_corners(size_wh: tuple[int, int] = (96, 64)) -> Image:
     """A picture whose corners are of different brightness, clockwise from the top left."""
     width, height = size_wh

@@ -21,10 +21,9 @@ from pipeline.run.outputs import finished_report
 from pipeline.run.process import process_video
 from pipeline.run.remote import process_or_skip
 from tests.conftest import process, read_detections, with_light, write_clip
+from tests.recordings import Track, numbered, record_with_tracks
+from tests.resuming import KEYS, config_of, interrupted_at, run
 from tests.schemas import schema_errors
-from tests.test_media import Track, record_with_tracks
-from tests.test_resume import KEYS, config_of, interrupted_at, run
-from tests.test_run import numbered
 
 NUM_FRAMES = 60
 

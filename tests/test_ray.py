@@ -57,9 +57,7 @@ from ray.cluster_utils import Cluster
 
 from pipeline.execution.actors import ActorPool, node_name, nodes_alive
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray")
 
 NUM_FRAMES = 240
 NUM_SEGMENTS = 12

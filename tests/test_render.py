@@ -24,9 +24,8 @@ from pipeline.core.errors import Interrupted
 from pipeline.run.recorded import read_recorded
 from pipeline.run.render import render_clip
 from tests.conftest import gray, process, with_light, write_clip
-from tests.test_media import Track, record_with_tracks
-from tests.test_resume import KEYS, interrupted_at, run
-from tests.test_run import numbered
+from tests.recordings import Track, numbered, record_with_tracks
+from tests.resuming import KEYS, interrupted_at, run
 
 NUM_FRAMES = 60
 
