@@ -9,6 +9,7 @@ The frames between the two ends are bounded, so memory does not depend on the cl
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -339,7 +340,9 @@ class ModelDetections:
         limit_seconds, pool = self._settings.stall_seconds, self._pool
         most_cpu_seconds = limit_seconds * pool.num_requests * pool.batch
         blocked_seconds = spent_seconds = 0.0
-        before = pool.cpu_seconds()
+        with contextlib.suppress(Empty):
+            return self._arrived.get(timeout=_POLL_SECONDS)
+        before = pool.cpu_seconds()  # A system call per thread: not for every frame.
         while True:
             try:
                 return self._arrived.get(timeout=_POLL_SECONDS)
