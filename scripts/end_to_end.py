@@ -87,7 +87,7 @@ class EndToEnd:
         for precision, options in self._infer.items():
             chosen = prepared
             if precision == "int8":
-                calibration = default_calibration(prepared.layout.class_names)
+                calibration = default_calibration(prepared.head.class_names)
                 chosen = quantize(prepared, calibration, no_progress)
             self._engines[precision] = load_engine(chosen, options)
             one_thread = dataclasses.replace(

@@ -19,8 +19,9 @@ from pipeline.frames.decode import VideoReader
 from pipeline.frames.encode import VideoEncoder
 from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.media.frame import Frame, VideoInfo
+from pipeline.model.heads import Candidates
 from pipeline.model.letterbox import letterbox
-from pipeline.model.postprocess import Candidates, detections_from
+from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.preprocess import Preprocessor
 
@@ -97,6 +98,7 @@ class StepsAlone:
     def _postprocess(self, frames: list[Frame]) -> tuple[list[Detections], float]:
         def finish(frame: Frame) -> Detections:
             return detections_from(
+                self._prepared.head,
                 self._candidates[frame.index],
                 self._box,
                 DETECT,
@@ -104,16 +106,14 @@ class StepsAlone:
 
         threshold = DETECT.confidence_threshold
         _, select_seconds = cpu_seconds(
-            lambda: [
-                self._prepared.select_candidates(heads, threshold) for heads in self._head_samples
-            ]
+            lambda: [self._prepared.head.select(heads, threshold) for heads in self._head_samples]
         )
         detections, seconds = cpu_seconds(lambda: [finish(frame) for frame in frames])
         select_ms = 1000 * select_seconds / len(self._head_samples)
         return detections, select_ms + 1000 * seconds / len(frames)
 
     def _annotate(self, frames: list[Frame], detections: list[Detections]) -> float:
-        annotator = Annotator(self._info, self._prepared.layout.class_names)
+        annotator = Annotator(self._info, self._prepared.head.class_names)
         _, seconds = cpu_seconds(
             lambda: [
                 annotator(frame.image, found)
@@ -124,7 +124,7 @@ class StepsAlone:
 
     def _encode(self, frames: list[Frame], path: Path) -> float:
         encoder = VideoEncoder(path, self._info, self._options)
-        annotator = Annotator(self._info, self._prepared.layout.class_names)
+        annotator = Annotator(self._info, self._prepared.head.class_names)
         images = [annotator(frame.image, Detections.empty()) for frame in frames]
 
         def encode_all() -> None:
@@ -141,7 +141,7 @@ class StepsAlone:
         errors: list[BaseException] = []
 
         def keep(frame: Frame, heads: Heads, _: float) -> None:
-            self._candidates[frame.index] = self._prepared.select_candidates(
+            self._candidates[frame.index] = self._prepared.head.select(
                 heads, DETECT.confidence_threshold
             )
             if frame.index % (len(frames) // _NUM_HEAD_SAMPLES + 1) == 0:

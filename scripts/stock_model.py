@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.model.heads import HeadLayout
 from pipeline.model.pytorch import YOLOv5, read_pytorch
+from pipeline.model.yolov5 import HeadLayout
 
 
 class DecodedYOLOv5(nn.Module):

@@ -31,9 +31,8 @@ from detection_loss import LossWeights, detection_loss
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from training_scenes import FIRST_TRAINING_SEED, Batch, TrainingScenes
-from yolov5n import in_channels_last, new_yolov5n, save_checkpoint
+from yolov5n import STRIDES, in_channels_last, new_yolov5n, save_checkpoint
 
-from pipeline.model.heads import STRIDES
 from pipeline.model.pytorch import YOLOv5
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES

@@ -84,7 +84,7 @@ def _fps_of_worker(worker: _Worker) -> float:
     reader.close()
     prepared = prepare_model(work.weights, size_wh, _IMGSZ, no_progress)
     if work.precision == "int8":
-        calibration = default_calibration(prepared.layout.class_names)
+        calibration = default_calibration(prepared.head.class_names)
         prepared = quantize(prepared, calibration, no_progress)
     options = InferOptions(
         hint="LATENCY",
@@ -112,7 +112,7 @@ def _annotate(
     """Frames per second from the first frame, for which it waits, to the last one encoded."""
     reader = VideoReader(work.clip)
     box = letterbox(reader.info.size_wh, prepared.input_wh)
-    preprocess, annotator = Preprocessor(box), Annotator(reader.info, prepared.layout.class_names)
+    preprocess, annotator = Preprocessor(box), Annotator(reader.info, prepared.head.class_names)
     encoder = VideoEncoder(output, reader.info, work.encode)
     model_input = np.full((1, *prepared.input_wh[::-1], 3), PADDING_VALUE, np.uint8)
     wait()
@@ -121,7 +121,8 @@ def _annotate(
         preprocess(frame, model_input[0])
         heads = [head[0] for head in compiled.infer(model_input)]
         detections = detections_from(
-            prepared.select_candidates(heads, _DETECT.confidence_threshold),
+            prepared.head,
+            prepared.head.select(heads, _DETECT.confidence_threshold),
             box,
             _DETECT,
         )

@@ -18,7 +18,9 @@ import torch  # isort: skip
 from torch import nn  # isort: skip
 from ultralytics.nn.modules import C3, SPPF, Bottleneck, Concat, Conv  # isort: skip
 
-from pipeline.model.heads import STRIDES
+
+STRIDES = (8, 16, 32)
+"""Of YOLOv5n's three heads."""
 
 AnchorsPx = Sequence[Sequence[tuple[float, float]]]
 

@@ -242,14 +242,21 @@ print("stages:", *sorted(set(stages)))
 class Decoded(nn.Module):
     """YOLOv5's Detect.forward in its inference form, as export.py writes it."""
 
-    def __init__(self, raw: DetectionModel, sizes_by: str = "yolov5") -> None:
+    def __init__(
+        self,
+        raw: DetectionModel,
+        sizes_by: str = "yolov5",
+        strides: tuple[int, ...] = (8, 16, 32),
+    ) -> None:
         super().__init__()
         self.raw = raw
+        self.strides = strides
         self.sizes_by = sizes_by
 
     def forward(self, image: Tensor) -> Tensor:
         boxes = []
-        for head, stride, anchors in zip(self.raw(image), (8, 16, 32), ANCHORS_PX, strict=True):
+        for i, (head, stride) in enumerate(zip(self.raw(image), self.strides, strict=True)):
+            anchors = ANCHORS_PX[min(i, 2)]
             batch, channels, ny, nx = head.shape
             values = channels // 3
             x = head.view(batch, 3, values, ny, nx).permute(0, 1, 3, 4, 2).contiguous()

@@ -28,8 +28,8 @@ from pipeline.core.progress import ProgressCallback
 from pipeline.execution.supervise import Work
 from pipeline.frames.encode import ordinary_priority
 from pipeline.media.frame import ColorTags, VideoInfo
-from pipeline.model.heads import HeadLayout
 from pipeline.model.prepare import PreparedModel
+from pipeline.model.yolov5 import HeadLayout, YOLOv5Head
 from pipeline.run.process import process_video
 from pipeline.run.report import Report
 
@@ -56,6 +56,7 @@ TINY_INPUT_WH = (128, 96)
 TINY_LAYOUT = HeadLayout(
     class_names=("light", "shade"),
     anchors_px=(((8.0, 8.0),) * 3, ((16.0, 16.0),) * 3, ((32.0, 32.0),) * 3),
+    strides=(8, 16, 32),
 )
 
 
@@ -93,7 +94,7 @@ def prepared_light_detector(folder: Path) -> PreparedModel:
     """The light detector as `prepare_model` gives it."""
     return PreparedModel(
         model=light_detector(),
-        layout=TINY_LAYOUT,
+        head=YOLOv5Head(TINY_LAYOUT),
         source_wh=TINY_INPUT_WH,
         input_wh=TINY_INPUT_WH,
         weights=folder / "light.xml",
@@ -194,15 +195,21 @@ def write_clip(
     return path
 
 
+def yolov5_head(prepared: PreparedModel) -> YOLOv5Head:
+    assert isinstance(prepared.head, YOLOv5Head)
+    return prepared.head
+
+
 def whole_heads(
     prepared: PreparedModel, outputs: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float32]]:
     """(rows, columns, anchors * values) per stride, from what a model gives for one picture."""
-    if not prepared.convolutions:
+    convolutions = yolov5_head(prepared).convolutions
+    if not convolutions:
         return list(outputs)
     heads = []
     for convolution, objectness, features in zip(
-        prepared.convolutions, outputs[::2], outputs[1::2], strict=True
+        convolutions, outputs[::2], outputs[1::2], strict=True
     ):
         head = np.einsum("rcf,avf->rcav", features, convolution.weight) + convolution.bias
         np.testing.assert_allclose(objectness, head[..., 4], rtol=1e-2, atol=0.1)

@@ -120,8 +120,8 @@ def break_step(fault: str, step: str, frame: int) -> None:
     from pipeline.frames.decode import VideoReader
     from pipeline.frames.detect import ModelDetections
     from pipeline.frames.encode import VideoEncoder
-    from pipeline.model import prepare
     from pipeline.model.preprocess import Preprocessor
+    from pipeline.model.yolov5 import YOLOv5Head
     from pipeline.run import join
     from pipeline.run import process as run
     from pipeline.synthetic.source import SyntheticSource
@@ -152,7 +152,7 @@ def break_step(fault: str, step: str, frame: int) -> None:
     owner, name = {
         "prepare": (run, "find_weights"),
         "preprocess": (Preprocessor, "__call__"),
-        "callback": (prepare, "select_candidates"),
+        "callback": (YOLOv5Head, "select"),
         "annotate": (Annotator, "__call__"),
         "encode": (VideoEncoder, "encode"),
         "write": (Detections, "as_records"),

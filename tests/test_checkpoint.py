@@ -270,7 +270,9 @@ def test_a_layer_that_takes_its_input_from_nowhere_is_one_clear_error(tmp_path: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("strides", [(8, 16), (8, 16, 32, 64), (4, 8, 16)], ids=str)
+@pytest.mark.parametrize(
+    "strides", [(8, 16), (8, 16, 32, 64, 128), (4, 8, 16), (16, 32, 64, 128)], ids=str
+)
 def test_other_heads_than_those_of_yolov5_are_refused(
     tmp_path: Path, strides: tuple[int, ...]
 ) -> None:

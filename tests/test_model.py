@@ -27,6 +27,7 @@ from pipeline.model.graph import reshaped, with_batch
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel, prepare_model
+from pipeline.model.yolov5 import HeadLayout
 from tests.checkpoints import (
     ANCHORS_PX,
     CONVERT_IN_A_FRESH_PROCESS,
@@ -51,6 +52,7 @@ from tests.conftest import (
     TINY_LAYOUT,
     light_detector,
     needs_checkpoint,
+    yolov5_head,
 )
 
 UPRIGHT = (432, 768)
@@ -102,9 +104,14 @@ class WithMasks(nn.Module):
         return self.boxes(image), self.masks(image)
 
 
+def layout_of(prepared: PreparedModel) -> HeadLayout:
+    return yolov5_head(prepared).layout
+
+
 def detections_of(prepared: PreparedModel) -> Detections:
     return detections_from(
-        prepared.select_candidates(heads_of(prepared), 0.3),
+        prepared.head,
+        prepared.head.select(heads_of(prepared), 0.3),
         letterbox(WIDE, prepared.input_wh),
         DetectOptions(confidence_threshold=0.3, iou_threshold=0.45, max_detections=40),
     )
@@ -134,7 +141,7 @@ def test_the_graph_takes_bytes_and_gives_the_heads_of_the_checkpoint(
     assert prepared.input_wh == (160, 96)
     assert list(prepared.model.input().shape) == [1, 96, 160, 3]
     assert prepared.model.input().element_type == ov.Type.u8
-    assert prepared.layout.class_names == tuple(class_names(3).values())
+    assert prepared.head.class_names == tuple(class_names(3).values())
     image = torch.from_numpy(picture((160, 96))).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         expected = [head[0].permute(1, 2, 0) for head in three_convolutions(3)(image)]
@@ -240,7 +247,7 @@ def test_a_conversion_is_done_once_and_tells_how_far_it_is(cache: Path, checkpoi
     assert [step.done for step in seen] == [0, 1, 2, 3]
     assert stages(checkpoint) == []
     second = prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
-    assert second.layout == first.layout
+    assert layout_of(second) == layout_of(first)
     assert second.input_wh == first.input_wh
     assert second.weights_sha256 == first.weights_sha256
     for a, b in zip(heads_of(first), heads_of(second), strict=True):
@@ -268,7 +275,9 @@ def test_another_checkpoint_under_the_same_name_is_converted_anew(
 ) -> None:
     prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
     save(checkpoint, three_convolutions(7))
-    assert prepare_model(checkpoint, WIDE, IMGSZ, no_progress).layout.num_classes == 7
+    assert prepare_model(checkpoint, WIDE, IMGSZ, no_progress).head.class_names == tuple(
+        class_names(7).values()
+    )
 
 
 def truncate(path: Path) -> None:
@@ -327,8 +336,8 @@ def test_an_onnx_of_yolov5s_export_gives_the_same_detections_as_its_checkpoint(
     from_onnx = prepare_model(exported, WIDE, IMGSZ, no_progress)
     from_checkpoint = prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
     assert from_onnx.input_wh == (160, 96)
-    assert from_onnx.layout.class_names == from_checkpoint.layout.class_names
-    np.testing.assert_allclose(from_onnx.layout.anchors_px, ANCHORS_PX, rtol=1e-3)
+    assert from_onnx.head.class_names == from_checkpoint.head.class_names
+    np.testing.assert_allclose(layout_of(from_onnx).anchors_px, ANCHORS_PX, rtol=1e-3)
     found, expected = detections_of(from_onnx), detections_of(from_checkpoint)
     assert len(expected) > 5
     np.testing.assert_array_equal(found.class_id, expected.class_id)
@@ -356,7 +365,7 @@ def test_an_onnx_of_fixed_input_size_keeps_it(cache: Path, tmp_path: Path) -> No
 
 def test_an_onnx_without_class_names_counts_its_classes(cache: Path, tmp_path: Path) -> None:
     exported = write_onnx(tmp_path / "yolo.onnx", Decoded(three_convolutions(3)))
-    assert prepare_model(exported, WIDE, 640, no_progress).layout.class_names == ("0", "1", "2")
+    assert prepare_model(exported, WIDE, 640, no_progress).head.class_names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("names", ["not a dict", "{0: 'a'", "['a', 'b', 'c']", "{0: 'a', 1: 'b'}"])
@@ -367,14 +376,14 @@ def test_class_names_that_cannot_be_read_are_replaced_by_numbers(
     model = onnx.load(exported)
     model.metadata_props[1].value = names
     onnx.save(model, exported)
-    layout = prepare_model(exported, WIDE, 640, no_progress).layout
-    assert layout.class_names in (("0", "1", "2"), ("a", "b", "c"))
+    prepared = prepare_model(exported, WIDE, 640, no_progress)
+    assert prepared.head.class_names in (("0", "1", "2"), ("a", "b", "c"))
 
 
 def test_an_ir_made_here_is_taken_as_it_is(cache: Path, tiny_weights: Path) -> None:
     prepared = prepare_model(tiny_weights, WIDE, 640, no_progress)
     assert prepared.input_wh == TINY_INPUT_WH
-    assert prepared.layout == TINY_LAYOUT
+    assert layout_of(prepared) == TINY_LAYOUT
 
 
 def save_ir(path: Path, model: ov.Model) -> None:
@@ -495,7 +504,7 @@ def test_of_the_heads_only_what_every_cell_needs_stays_in_the_graph(
     assert [list(output.shape) for output in prepared.model.outputs] == [
         [1, 96 // stride, 160 // stride, channels] for stride in (8, 16, 32) for channels in (3, 16)
     ]
-    assert [entry.weight.shape for entry in prepared.convolutions] == [(3, 7, 16)] * 3
+    assert [entry.weight.shape for entry in yolov5_head(prepared).convolutions] == [(3, 7, 16)] * 3
 
 
 @pytest.mark.parametrize("fault", ["gone", "cut off", "garbage"])

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
 from pipeline.core.config import DetectOptions
-from pipeline.model.heads import HeadConvolution, HeadLayout
 from pipeline.model.letterbox import Letterbox, letterbox
-from pipeline.model.postprocess import class_aware_nms, detections_from, select_candidates
+from pipeline.model.postprocess import class_aware_nms, detections_from
+from pipeline.model.yolov5 import HeadConvolution, HeadLayout, YOLOv5Head
 
 Heads = list[NDArray[np.float32]]
 
@@ -27,7 +27,9 @@ LAYOUT = HeadLayout(
         ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
         ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
     ),
+    strides=(8, 16, 32),
 )
+HEAD = YOLOv5Head(LAYOUT)
 BOX = letterbox((150, 90), (96, 64))
 
 
@@ -62,8 +64,8 @@ def detect(
 ) -> Detections:
     usual = {"confidence_threshold": 0.25, "iou_threshold": 0.45, "max_detections": 300}
     options = DetectOptions(**{**usual, **asked})
-    candidates = select_candidates(heads, LAYOUT, options.confidence_threshold)
-    return detections_from(candidates, box, options, class_ids, multi_label=multi_label)
+    candidates = HEAD.select(heads, options.confidence_threshold)
+    return detections_from(HEAD, candidates, box, options, class_ids, multi_label=multi_label)
 
 
 def sigmoid(x: float) -> float:
@@ -171,8 +173,8 @@ def test_a_threshold_on_logits_is_a_threshold_on_probabilities(
     probability = [sigmoid(float(np.float32(logit))) for logit in objectness]
     if any(abs(value - threshold) < 1e-6 for value in probability):
         return
-    candidates = select_candidates(heads, LAYOUT, threshold)
-    passed = [] if candidates is None else candidates.logits[:, 4].tolist()
+    candidates = HEAD.select(heads, threshold)
+    passed = [] if candidates is None else candidates.values[:, 4].tolist()
     expected = [x for x, p in zip(objectness, probability, strict=True) if p > threshold]
     assert passed == expected
 
@@ -280,12 +282,12 @@ def test_objectness_alone_is_not_enough() -> None:
     heads = no_heads()
     put(heads, 0, 0, 0, 0, [0, 0, 0, 0, 0.5, -0.5, -1, -1])
     assert len(detect(heads, confidence_threshold=0.2)) == 1
-    assert select_candidates(heads, LAYOUT, 0.25) is None
+    assert HEAD.select(heads, 0.25) is None
     assert len(detect(heads)) == 0
 
 
 def test_nothing_seen_is_an_empty_result() -> None:
-    assert select_candidates(no_heads(), LAYOUT, 0.25) is None
+    assert HEAD.select(no_heads(), 0.25) is None
     found = detect(no_heads())
     assert len(found) == 0
     assert found.xyxy.shape == (0, 4)
@@ -294,10 +296,11 @@ def test_nothing_seen_is_an_empty_result() -> None:
 def test_what_was_selected_does_not_change_with_the_heads_it_came_from() -> None:
     heads = random_heads(5)
     expected = reference(heads)
-    candidates = select_candidates(heads, LAYOUT, 0.25)
+    candidates = HEAD.select(heads, 0.25)
     for head in heads:
         head.fill(50.0)
     found = detections_from(
+        HEAD,
         candidates,
         BOX,
         DetectOptions(confidence_threshold=0.25, iou_threshold=0.45, max_detections=300),
@@ -324,9 +327,9 @@ def test_extreme_logits_give_finite_boxes_without_a_warning(extreme: float) -> N
 
 def test_heads_of_another_number_are_refused() -> None:
     with pytest.raises(ValueError, match="expected 3 heads"):
-        select_candidates(random_heads(0)[:2], LAYOUT, 0.25)
+        HEAD.select(random_heads(0)[:2], 0.25)
     with pytest.raises(ValueError, match="6 arrays and 0 convolutions"):
-        select_candidates(random_heads(0) * 2, LAYOUT, 0.25)
+        HEAD.select(random_heads(0) * 2, 0.25)
 
 
 @given(st.integers(0, 2**32), st.floats(0.001, 0.9), st.integers(1, 40))
@@ -343,11 +346,11 @@ def test_heads_in_two_parts_give_the_predictions_of_whole_ones(
         whole.append(predictions.reshape(head.shape).astype(np.float32))
         parts += [np.ascontiguousarray(predictions[..., 4]), features]
         convolutions.append(HeadConvolution(weight, bias))
-    expected = select_candidates(whole, LAYOUT, threshold)
-    found = select_candidates(parts, LAYOUT, threshold, convolutions)
+    expected = HEAD.select(whole, threshold)
+    found = YOLOv5Head(LAYOUT, tuple(convolutions)).select(parts, threshold)
     assert (found is None) == (expected is None)
     if found is not None and expected is not None:
-        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
+        np.testing.assert_allclose(found.values, expected.values, atol=1e-4)
         np.testing.assert_array_equal(found.place, expected.place)
 
 

@@ -73,7 +73,8 @@ def detect(pictures: list[Path]) -> dict[str, list[Box]]:
 
     def done(frame: Frame, heads: Heads, _: float) -> None:
         found[pictures[frame.index].name] = detections_from(
-            prepared.select_candidates(heads, 0.25),
+            prepared.head,
+            prepared.head.select(heads, 0.25),
             boxes[frame.index],
             DetectOptions(confidence_threshold=0.25, iou_threshold=0.45, max_detections=1000),
         )

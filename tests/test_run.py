@@ -43,8 +43,8 @@ from pipeline.frames.encode import VideoEncoder
 from pipeline.inference.configurations import BASELINE, configurations
 from pipeline.measure.own_process import in_own_process
 from pipeline.media.frame import Frame, Segment
-from pipeline.model.postprocess import select_candidates
 from pipeline.model.preprocess import Preprocessor
+from pipeline.model.yolov5 import YOLOv5Head
 from pipeline.run.process import process_video
 from pipeline.run.report import Report
 from tests.checkpoints import save, three_convolutions
@@ -75,13 +75,13 @@ def test_every_frame_comes_out_in_order_though_requests_finish_out_of_order(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(1000)])
-    slowness = random.Random(0)
+    slowness, select = random.Random(0), YOLOv5Head.select
 
     def slow_at_random(*arguments: Any) -> Any:
         time.sleep(slowness.choice((0, 0, 0.001, 0.004)))
-        return select_candidates(*arguments)
+        return select(*arguments)
 
-    monkeypatch.setattr("pipeline.model.prepare.select_candidates", slow_at_random)
+    monkeypatch.setattr(YOLOv5Head, "select", slow_at_random)
     infer = InferOptions(num_streams=min(4, available_cores()), num_requests=4)
     report = process(clip, tmp_path / "out", tiny_weights, infer=infer)
 
@@ -456,7 +456,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
         Preprocessor, "__call__", failing_at(at, Preprocessor.__call__)
     ),
     "callback": lambda patch, at: patch.setattr(
-        "pipeline.model.prepare.select_candidates", failing_at(at, select_candidates)
+        YOLOv5Head, "select", failing_at(at, YOLOv5Head.select)
     ),
     "postprocess": lambda patch, at: patch.setattr(
         ModelDetections, "detections_of", failing_on_frame(at, ModelDetections.detections_of)
@@ -507,9 +507,7 @@ def test_a_request_that_never_answers_ends_the_run(
     infer = InferOptions(num_requests=num_requests)
     clip = write_clip(tmp_path / "clip.mp4", [gray(20)] * 50)
     released = threading.Event()
-    monkeypatch.setattr(
-        "pipeline.model.prepare.select_candidates", lambda *_: released.wait(60) and None
-    )
+    monkeypatch.setattr(YOLOv5Head, "select", lambda *_: released.wait(60) and None)
 
     def host() -> None:
         while not released.wait(0.01):
@@ -542,7 +540,7 @@ def test_a_request_that_works_longer_than_the_limit_is_no_stall(
         while time.thread_time() < end:
             pass
 
-    monkeypatch.setattr("pipeline.model.prepare.select_candidates", work)
+    monkeypatch.setattr(YOLOv5Head, "select", work)
     infer = InferOptions(num_requests=8)
     process(clip, tmp_path / "out", tiny_weights, infer=infer, stall_seconds=1.0)
     assert (tmp_path / "out" / "annotated.mp4").is_file()
@@ -551,15 +549,15 @@ def test_a_request_that_works_longer_than_the_limit_is_no_stall(
 HELD_UP = """
 import sys, time
 from pathlib import Path
-import pipeline.model.prepare as prepare
+from pipeline.model.yolov5 import YOLOv5Head
 from pipeline import ProcessConfig, process_video
-whole = prepare.select_candidates
+whole = YOLOv5Head.select
 def slow(*arguments):
     end = time.thread_time() + 0.1  # Work, which is not done while the process is stopped.
     while time.thread_time() < end:
         pass
     return whole(*arguments)
-prepare.select_candidates = slow
+YOLOv5Head.select = slow
 def tell(progress):
     if progress.stage == "frames" and progress.done == 3:
         print("under way", flush=True)

@@ -14,10 +14,9 @@ from synthetic_data import write_pictures
 from torch import Tensor
 from train_demo_model import batches, choose_anchors, learning_rate
 from training_scenes import FIRST_TRAINING_SEED, TrainingScenes
-from yolov5n import new_yolov5n, save_checkpoint
+from yolov5n import STRIDES, new_yolov5n, save_checkpoint
 
 from pipeline.measure.evaluate import evaluate
-from pipeline.model.heads import STRIDES
 from pipeline.model.pytorch import read_pytorch
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES

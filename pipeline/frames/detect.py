@@ -31,8 +31,9 @@ from pipeline.frames.sampling import Choice, DetectedFrame, FoundFrame, Sampler
 from pipeline.frames.stats import RunStats
 from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.media.frame import Frame
+from pipeline.model.heads import Candidates
 from pipeline.model.letterbox import letterbox
-from pipeline.model.postprocess import Candidates, detections_from
+from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.preprocess import Preprocessor
 
@@ -266,7 +267,7 @@ class ModelDetections:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         threshold = self._options.confidence_threshold
         try:
-            candidates = self._prepared.select_candidates(heads, threshold)
+            candidates = self._prepared.head.select(heads, threshold)
         except Exception as error:
             self._failed(located(error, Step.CALLBACK.label, self._first_index + frame.index))
             return
@@ -328,7 +329,8 @@ class ModelDetections:
 
     def detections_of(self, frame: Frame, candidates: Candidates | None) -> Detections:
         """The boxes of a frame of those candidates, in its pixels."""
-        return detections_from(candidates, self._box, self._options, self._settings.class_ids)
+        head, class_ids = self._prepared.head, self._settings.class_ids
+        return detections_from(head, candidates, self._box, self._options, class_ids)
 
     def _next_arrival(self) -> _Inferred | _NotInferred | _End | _Failure:
         """Wait for what comes next. Raises InferenceError if the model has hung.

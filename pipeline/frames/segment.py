@@ -121,7 +121,7 @@ def _open_results(
     clip: OpenClip, task: SegmentTask, encoder: FrameEncoder, snapshots: Snapshots
 ) -> Iterator[Results]:
     config, files, source = task.settings.config, task.files, clip.source
-    class_names = clip.prepared.layout.class_names
+    class_names = clip.prepared.head.class_names
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(files.detections.open("w", encoding="utf-8"))
         if config.scene:

@@ -199,7 +199,7 @@ class _Judged:
         prepared = prepare_model(self._weights, size_wh, self._imgsz, self._on_progress)
         if infer.precision != "int8":
             return prepared
-        calibration = calibration or default_calibration(prepared.layout.class_names)
+        calibration = calibration or default_calibration(prepared.head.class_names)
         return quantize(prepared, calibration, self._on_progress)
 
     @one_library_thread()
@@ -212,7 +212,8 @@ class _Judged:
 
         def done(path: Path, heads: Heads, _: float) -> None:
             found[path] = detections_from(
-                prepared.select_candidates(heads, _DETECT.confidence_threshold),
+                prepared.head,
+                prepared.head.select(heads, _DETECT.confidence_threshold),
                 boxes[path],
                 _DETECT,
                 multi_label=True,

@@ -101,7 +101,7 @@ def measure_model(job: ModelJob) -> ModelSpeed:
         from pipeline.frames.calibration import default_calibration
         from pipeline.model.quantize import quantize
 
-        calibration = default_calibration(prepared.layout.class_names)
+        calibration = default_calibration(prepared.head.class_names)
         prepared = quantize(prepared, calibration, no_progress)
     inputs: NDArray[np.uint8] = np.load(job.inputs, mmap_mode="r")
     box = letterbox(size_wh, prepared.input_wh)
@@ -112,7 +112,8 @@ def measure_model(job: ModelJob) -> ModelSpeed:
         if index in found:
             return
         found[index] = detections_from(
-            prepared.select_candidates(heads, _DETECT.confidence_threshold),
+            prepared.head,
+            prepared.head.select(heads, _DETECT.confidence_threshold),
             box,
             _DETECT,
         )

@@ -12,8 +12,8 @@ import numpy as np
 
 from pipeline.core.errors import ModelError
 from pipeline.model.archive import Layer, Refused, read_archive
-from pipeline.model.heads import STRIDES, HeadLayout
 from pipeline.model.weights import require_size
+from pipeline.model.yolov5 import STRIDES, HeadLayout
 
 MODELS = frozenset({"models.yolo.Model", "models.yolo.DetectionModel"})
 DETECT = "models.yolo.Detect"
@@ -56,7 +56,7 @@ def read_checkpoint(path: Path) -> tuple[Layer, HeadLayout]:
     """The model of a YOLOv5 v6/v7 .pt file as its layers, in float32, and its head layout.
 
     Raises ModelError for a file that is not a checkpoint, needs an unknown class, or whose last
-    layer does not have the three heads of YOLOv5.
+    layer does not have the three or four heads of YOLOv5.
     """
     require_size(path)
     try:
@@ -101,15 +101,16 @@ def _head_layout(path: Path, model: Layer) -> HeadLayout:
             anchors_px=tuple(tuple((w, h) for w, h in head) for head in anchors_px.tolist()),
             strides=strides,
         )
-        expected = [layout.num_anchors * layout.num_values] * len(STRIDES)
+        expected = layout.num_anchors * layout.num_values
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(
             f"{path}: its detection layer is incomplete ({one_line(error)})"
         ) from error
-    if strides != STRIDES or channels != expected:
+    if strides != STRIDES.get(len(heads)) or set(channels) != {expected}:
         raise ModelError(
-            f"{path}: expected heads at strides {STRIDES} with {expected} channels for "
-            f"{layout.num_classes} classes, found strides {strides} with {channels}"
+            f"{path}: expected heads at strides {' or '.join(map(str, STRIDES.values()))} with "
+            f"{expected} channels for {layout.num_classes} classes, found strides {strides} with "
+            f"{channels}"
         )
     return layout
 

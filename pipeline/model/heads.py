@@ -1,10 +1,11 @@
-"""What the numbers of YOLOv5's raw heads stand for."""
+"""What a model's outputs stand for: the seam between an engine and the detections of a frame."""
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,79 +13,72 @@ from numpy.typing import NDArray
 from pipeline.core.config import DetectOptions
 from pipeline.core.errors import UsageError
 
-STRIDES = (8, 16, 32)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HeadConvolution:
-    """The 1x1 convolution of one head, taken out of the graph to be done for candidates alone.
-
-    weight: float32 (anchors, values, channels); bias: float32 (anchors, values).
-    """
-
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
-class HeadLayout:
-    """The layout of the three raw heads.
+class Candidates:
+    """The predictions of one frame whose best class may pass the threshold.
 
-    Head i has a cell for each strides[i] pixels and, in every cell, one prediction per anchor:
-    x, y, w, h, objectness and one score per class, all before the sigmoid.
-
-    anchors_px: (width, height) in pixels of the model input, three per head.
+    values: float32 (N, values), the outputs of each prediction, copied; their meaning, and that of
+        `place`, is that of the head.
+    place: float32 (N, k), where each prediction comes from.
+    class_id: int64 (N,), the best class; confidence: float32 (N,), of that class.
     """
 
-    class_names: tuple[str, ...]
-    anchors_px: tuple[tuple[tuple[float, float], ...], ...]
-    strides: tuple[int, ...] = STRIDES
+    values: NDArray[np.float32]
+    place: NDArray[np.float32]
+    class_id: NDArray[np.int64]
+    confidence: NDArray[np.float32]
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
-    def num_anchors(self) -> int:
-        return len(self.anchors_px[0])
-
-    @property
-    def num_values(self) -> int:
-        """Values per prediction: box, objectness, classes."""
-        return 5 + self.num_classes
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "class_names": self.class_names,
-                "anchors_px": self.anchors_px,
-                "strides": self.strides,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> HeadLayout:
-        """Raises ValueError, KeyError or TypeError for what to_json did not write."""
-        values = json.loads(text)
-        return cls(
-            class_names=tuple(str(name) for name in values["class_names"]),
-            anchors_px=tuple(
-                tuple((float(w), float(h)) for w, h in head) for head in values["anchors_px"]
-            ),
-            strides=tuple(int(stride) for stride in values["strides"]),
+    def __getitem__(self, rows: NDArray[np.intp]) -> Candidates:
+        return Candidates(
+            self.values[rows], self.place[rows], self.class_id[rows], self.confidence[rows]
         )
 
 
-def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int] | None:
+class Head(Protocol):
+    """The detection head of one model.
+
+    class_names: by class id. strides: pixels of the model input per cell of each level; the sides
+    of the input are multiples of the largest. needs_nms: whether boxes of one object can overlap.
+
+    The outputs of a model are only lent, so `select` copies the few predictions that can pass the
+    threshold out of them, on a thread of the engine; everything else is done later.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+
+    @property
+    def needs_nms(self) -> bool: ...
+
+    def select(
+        self, outputs: Sequence[NDArray[np.float32]], confidence_threshold: float
+    ) -> Candidates | None:
+        """The predictions of one frame that can reach the threshold; None if there are none."""
+
+    def class_scores(self, candidates: Candidates) -> NDArray[np.float32]:
+        """The confidence of every class, (N, classes)."""
+
+    def decode(self, candidates: Candidates) -> NDArray[np.float32]:
+        """The boxes, float32 (N, 4), xyxy in pixels of the model input."""
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """What is stored beside the graph, by name; empty if the graph has everything."""
+
+
+def select_class_ids(detect: DetectOptions, class_names: Sequence[str]) -> frozenset[int] | None:
     """The numbers of the classes to keep. Raises UsageError for one the model does not know."""
     if detect.classes is None:
         return None
-    numbers = {name: number for number, name in enumerate(layout.class_names)}
+    numbers = {name: number for number, name in enumerate(class_names)}
     wanted, unknown = set(), []
     for entry in detect.classes:
         if entry in numbers:
             wanted.add(numbers[entry])
-        elif entry.isdecimal() and int(entry) < layout.num_classes:
+        elif entry.isdecimal() and int(entry) < len(class_names):
             wanted.add(int(entry))
         else:
             unknown.append(entry)
@@ -95,6 +89,6 @@ def select_class_ids(detect: DetectOptions, layout: HeadLayout) -> frozenset[int
         )
     if unknown:
         raise UsageError(
-            f"class {unknown[0]!r} is unknown; this model has: {', '.join(layout.class_names)}"
+            f"class {unknown[0]!r} is unknown; this model has: {', '.join(class_names)}"
         )
     return frozenset(wanted)

@@ -14,7 +14,7 @@ from openvino import opset13 as ops
 from pipeline.core.errors import ModelError, reason_of
 from pipeline.model.archive import Array, Layer, Refused
 from pipeline.model.checkpoint import MOST_CHANNELS, layers_in_order, one_line, read_checkpoint
-from pipeline.model.heads import HeadLayout
+from pipeline.model.yolov5 import HeadLayout
 
 _PROBE_SIDE = 64
 _MOST_STEPS = 20_000

@@ -44,8 +44,13 @@ def _way_back(
 
 def input_size_wh(source_wh: tuple[int, int], imgsz: int, stride: int = 32) -> tuple[int, int]:
     """The smallest rectangle with sides divisible by stride that holds the scaled frame."""
-    width, height = _scaled_to_fit(source_wh, (imgsz, imgsz))
-    return -(-width // stride) * stride, -(-height // stride) * stride
+    return rounded_up(_scaled_to_fit(source_wh, (imgsz, imgsz)), stride)
+
+
+def rounded_up(size_wh: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The smallest size with sides divisible by a number that is not smaller than another."""
+    width, height = size_wh
+    return -(-width // multiple) * multiple, -(-height // multiple) * multiple
 
 
 def letterbox(source_wh: tuple[int, int], input_wh: tuple[int, int]) -> Letterbox:

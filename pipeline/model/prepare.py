@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 from openvino.frontend import FrontEndManager
 
 from pipeline.core.cache import (
@@ -28,16 +26,16 @@ from pipeline.core.cache import (
 from pipeline.core.errors import ModelError, reason_of
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
-from pipeline.model import graph
+from pipeline.model import graph, yolov5_graph
 from pipeline.model.compiled import core
-from pipeline.model.heads import HeadConvolution, HeadLayout
+from pipeline.model.heads import Head
 from pipeline.model.layers import build_graph
-from pipeline.model.letterbox import input_size_wh
+from pipeline.model.letterbox import input_size_wh, rounded_up
 from pipeline.model.parts import parts_sha256, require_plain_graph, require_sizes
-from pipeline.model.postprocess import Candidates, select_candidates
+from pipeline.model.yolov5 import YOLOv5Head
 
 _SUFFIXES = (".pt", ".onnx", ".xml")
-_CONVOLUTIONS_SUFFIX = ".npz"
+_ARRAYS_SUFFIX = ".npz"
 _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
 
 CONVERSION_VERSION = 1
@@ -61,27 +59,20 @@ class PreparedModel:
     """A graph of fixed input shape that ends at its heads, with its properties.
 
     source_wh: the size of the frames it was prepared for; input_wh: of the graph's input.
-    convolutions: what makes predictions of the heads where they come out in parts.
+    head: what its outputs stand for.
     weights_sha256: of the file; for an IR of its parts, see `parts_sha256`.
     compiled_cache_dir: where OpenVINO may keep what it compiled from the graph.
     quantization: None for a graph in float.
     """
 
     model: ov.Model
-    layout: HeadLayout
+    head: Head
     source_wh: tuple[int, int]
     input_wh: tuple[int, int]
     weights: Path
     weights_sha256: str
     compiled_cache_dir: Path
-    convolutions: tuple[HeadConvolution, ...] = ()
     quantization: Quantization | None = None
-
-    def select_candidates(
-        self, heads: Sequence[NDArray[np.float32]], confidence_threshold: float
-    ) -> Candidates | None:
-        """The predictions of one frame that can reach the threshold; see `postprocess`."""
-        return select_candidates(heads, self.layout, confidence_threshold, self.convolutions)
 
 
 def prepare_model(
@@ -118,29 +109,31 @@ def _prepare(
     input_wh = input_size_wh(source_wh, imgsz)
     ir = folder / f"{input_wh[0]}x{input_wh[1]}.xml"
     model = read_cached_ir(ir)
-    convolutions = _read_convolutions(ir) if model else None
-    if model is None or convolutions is None:
-        model, convolutions = _convert(weights, input_wh, on_progress)
-        publish(ir, lambda path: _save(model, convolutions, path))
+    head = _stored_head(model, ir) if model else None
+    if model is None or head is None:
+        model, head = _convert(weights, input_wh, on_progress)
+        publish(ir, lambda path: _save(model, head, path))
         # What OpenVINO compiles and keeps is for the graph as it was read.
         model = read_cached_ir(ir) or model
         on_progress(Progress("convert", 3, 3, unit="step"))
     return PreparedModel(
         model=model,
-        layout=graph.stored_layout(model, weights),
+        head=head,
         source_wh=source_wh,
         input_wh=graph.fixed_input_wh(model) or input_wh,
         weights=weights,
         weights_sha256=sha256,
         compiled_cache_dir=folder / "compiled",
-        convolutions=convolutions,
     )
 
 
 def _convert(
-    weights: Path, input_wh: tuple[int, int], on_progress: ProgressCallback
-) -> tuple[ov.Model, tuple[HeadConvolution, ...]]:
-    """The finished graph; of its own input size if that is fixed, else of input_wh."""
+    weights: Path, least_wh: tuple[int, int], on_progress: ProgressCallback
+) -> tuple[ov.Model, Head]:
+    """The finished graph; of its own input size if that is fixed, else of least_wh or little more.
+
+    Its sides are then multiples of the largest stride.
+    """
     if weights.suffix == ".pt":
         on_progress(Progress("convert", 0, 3, unit="step"))
         model, layout = build_graph(weights)
@@ -151,33 +144,34 @@ def _convert(
     on_progress(Progress("convert", 2, 3, unit="step"))
     try:
         graph.require_sane_shapes(model, weights)
-        if layout is None and graph.has_stored_layout(model):
+        if layout is None and yolov5_graph.has_stored_layout(model):
             return _finished_before(model, weights)
         if layout is None:
-            model, layout = graph.cut_at_heads(model, weights)
-        finished = graph.finish(model, layout, graph.fixed_input_wh(model) or input_wh)
+            model, layout = yolov5_graph.cut_at_heads(model, weights)
+        input_wh = graph.fixed_input_wh(model) or rounded_up(least_wh, max(layout.strides))
+        finished = yolov5_graph.finish(model, layout, input_wh)
         graph.require_sane_shapes(finished[0], weights)
         return finished
     except ModelError:
         raise
     except Exception as error:  # Unusual graphs can raise any exception.
         reason = reason_of(error)
-        raise ModelError(f"{weights}: cannot be reshaped to {input_wh} ({reason})") from error
+        raise ModelError(f"{weights}: cannot be reshaped to {least_wh} ({reason})") from error
 
 
-def _finished_before(
-    model: ov.Model, weights: Path
-) -> tuple[ov.Model, tuple[HeadConvolution, ...]]:
-    """A graph that an earlier run finished, with what belongs to it."""
-    layout, fixed_wh = graph.stored_layout(model, weights), graph.fixed_input_wh(model)
+def _finished_before(model: ov.Model, weights: Path) -> tuple[ov.Model, Head]:
+    """A graph that an earlier run finished, with its head."""
+    layout, fixed_wh = yolov5_graph.stored_layout(model, weights), graph.fixed_input_wh(model)
     if fixed_wh is None:
         raise ModelError(f"{weights}: its input has no fixed size")
-    graph.check_heads(model, layout, fixed_wh)
-    convolutions = _read_convolutions(weights) if graph.has_split_heads(model) else ()
-    if convolutions is None:
-        missing = weights.with_suffix(_CONVOLUTIONS_SUFFIX).name
+    yolov5_graph.check_heads(model, layout, fixed_wh)
+    if not yolov5_graph.has_split_heads(model, layout):
+        return model, YOLOv5Head(layout)
+    head = _stored_head(model, weights)
+    if head is None:
+        missing = weights.with_suffix(_ARRAYS_SUFFIX).name
         raise ModelError(f"{weights}: {missing}, which belongs to it, cannot be read")
-    return model, convolutions
+    return model, head
 
 
 def _read(path: Path) -> ov.Model:
@@ -199,7 +193,7 @@ def read_cached_ir(ir: Path) -> ov.Model | None:
         return None
     try:
         model = core().read_model(ir)
-        graph.stored_layout(model, ir)
+        yolov5_graph.stored_layout(model, ir)
         return model
     except (RuntimeError, ModelError):
         note_damage(ir)
@@ -211,30 +205,25 @@ def save_prepared(prepared: PreparedModel, ir: Path) -> None:
 
     Raises OSError if it cannot be written.
     """
-    _save(prepared.model, prepared.convolutions, ir)
+    _save(prepared.model, prepared.head, ir)
 
 
-def _save(model: ov.Model, convolutions: tuple[HeadConvolution, ...], ir: Path) -> None:
+def _save(model: ov.Model, head: Head, ir: Path) -> None:
     save_ir(model, ir)
-    arrays, beside = {}, ir.with_suffix(_CONVOLUTIONS_SUFFIX)
-    for i, convolution in enumerate(convolutions):
-        arrays[f"weight_{i}"], arrays[f"bias_{i}"] = convolution.weight, convolution.bias
+    beside = ir.with_suffix(_ARRAYS_SUFFIX)
     with beside.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **head.arrays())  # type: ignore[arg-type]
     seal(ir, ir.with_suffix(".bin"), beside)
 
 
-def _read_convolutions(ir: Path) -> tuple[HeadConvolution, ...] | None:
-    """What `_save` wrote beside an IR; None if it is missing or damaged."""
+def _stored_head(model: ov.Model, ir: Path) -> Head | None:
+    """The head that `_save` wrote in and beside an IR; None if it is missing or damaged."""
     try:
         with (
-            ir.with_suffix(_CONVOLUTIONS_SUFFIX).open("rb") as file,
+            ir.with_suffix(_ARRAYS_SUFFIX).open("rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
-            return tuple(
-                HeadConvolution(arrays[f"weight_{i}"], arrays[f"bias_{i}"])
-                for i in range(len(arrays) // 2)
-            )
+            return YOLOv5Head.from_stored(yolov5_graph.stored_layout(model, ir), arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

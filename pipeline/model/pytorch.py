@@ -11,8 +11,8 @@ from pipeline.core.cache import cache_dir
 from pipeline.core.errors import ModelError
 from pipeline.model.archive import Layer
 from pipeline.model.checkpoint import one_line, read_checkpoint
-from pipeline.model.heads import HeadLayout
 from pipeline.model.layers import build_graph
+from pipeline.model.yolov5 import HeadLayout
 
 # Otherwise ultralytics writes settings into the home folder, prints, and uses the network.
 os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_dir()))
@@ -42,7 +42,7 @@ class Detect(nn.Module):
 class YOLOv5(nn.Module):
     """The layers of a YOLOv5 checkpoint, each taking what its `f` names from those before.
 
-    forward: float32 (N, 3, height, width), RGB in 0..1 -> three raw heads,
+    forward: float32 (N, 3, height, width), RGB in 0..1 -> raw heads, one per stride,
     float32 (N, anchors * (5 + classes), height / stride, width / stride).
     """
 

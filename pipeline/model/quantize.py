@@ -24,7 +24,7 @@ from pipeline.core.errors import InputError, ModelError, UsageError, reason_of
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.media.frame import Frame
-from pipeline.model.graph import OBJECTNESS, reshaped
+from pipeline.model.graph import reshaped
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
 from pipeline.model.prepare import (
     PreparedModel,
@@ -33,6 +33,7 @@ from pipeline.model.prepare import (
     read_cached_ir,
 )
 from pipeline.model.preprocess import Preprocessor
+from pipeline.model.yolov5_graph import OBJECTNESS
 
 NUM_PICTURES = 100
 """The most pictures of a folder or of clips; more made no measurable difference."""

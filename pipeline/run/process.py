@@ -111,7 +111,7 @@ def _process(
     config, journal = run.config, run.journal
     clip, selection, scan = _open(run, executor, models)
     with contextlib.closing(clip.source), run.position.failures_told():
-        class_ids = select_class_ids(config.detect, clip.prepared.layout)
+        class_ids = select_class_ids(config.detect, clip.prepared.head.class_names)
         segments = _cut(config, scan)
         del scan  # Its packets.
         infer, asked = selection.plan.infer, result_key(config, clip.prepared.weights_sha256)
@@ -232,7 +232,7 @@ def _open(
         if selection.plan.infer.precision == "int8":
             from pipeline.frames.calibration import calibration_for  # A run in float needs none.
 
-            calibration = calibration_for(config, prepared.layout.class_names)
+            calibration = calibration_for(config, prepared.head.class_names)
             prepared = models.quantize(prepared, calibration, run.on_progress)
         stack.pop_all()
     return OpenClip(source, prepared), selection, scan
@@ -260,6 +260,6 @@ def _judged(
     finished: Path,
 ) -> Judgement | None:
     """The accuracy; None without ground truth, or if the model has other classes."""
-    if config.scene is None or prepared.layout.class_names != CLASS_NAMES:
+    if config.scene is None or prepared.head.class_names != CLASS_NAMES:
         return None
     return judge(finished / DETECTIONS_NAME, finished / TRUTH_NAME, class_ids)
