@@ -15,7 +15,7 @@ import openvino as ov
 import pytest
 
 from pipeline.cli.commands import main
-from pipeline.core.config import InferOptions
+from pipeline.core.config import AutoOptions, InferOptions
 from pipeline.core.errors import InputError, PipelineError, UsageError
 from pipeline.core.notes import collected_notes
 from pipeline.core.progress import Progress
@@ -23,13 +23,14 @@ from pipeline.inference.openvino import OpenVinoEngine, resolved_precision
 from pipeline.measure.evaluate import Accuracy, Evaluation, evaluate
 from pipeline.media.pictures import read_picture
 from pipeline.model.prepare import PreparedModel
-from pipeline.model.quantize import prepare_int8
+from pipeline.model.quantize import quantize
 from tests.checkpoints import save, three_convolutions
 from tests.conftest import (
     CHECKPOINT,
     SHARED,
     TINY_INPUT_WH,
     needs_checkpoint,
+    process,
     with_light,
     write_clip,
 )
@@ -279,10 +280,10 @@ def test_int8_is_prepared_once_for_pictures_of_one_shape(
     prepared: list[PreparedModel] = []
 
     def watched(*arguments: Any) -> PreparedModel:
-        prepared.append(prepare_int8(*arguments))
+        prepared.append(quantize(*arguments))
         return prepared[-1]
 
-    monkeypatch.setattr("pipeline.measure.evaluate.prepare_int8", watched)
+    monkeypatch.setattr("pipeline.measure.evaluate.quantize", watched)
     data, pictures = make_data(tmp_path / "data"), make_data(tmp_path / "calibration")
     found = evaluate(data, weights=tiny_weights, imgsz=IMGSZ, infer=INT8, calibration=pictures)
     [only_one] = prepared
@@ -356,17 +357,27 @@ def test_what_was_found_of_int8_stands_in_the_reports_of_later_runs(
     assert report["model"]["precision_note"] == expected
     assert expected in printed
     assert report["model"]["calibrated_on"] == "10 pictures of calibration"
-    # Calibrated on the clip itself, it is another model, which nobody has judged.
+    # Calibrated on other pictures, it is another model, which was not evaluated.
     report, printed = process_in_another_process(clip, checkpoint, out)
     assert report["model"]["precision_note"] == "INT8, accuracy not evaluated"
     assert "INT8, accuracy not evaluated" in printed
 
 
-def test_int8_and_a_calibration_go_together(tmp_path: Path, tiny_weights: Path) -> None:
+def test_a_calibration_is_for_int8(tmp_path: Path, tiny_weights: Path) -> None:
     data = make_data(tmp_path / "data")
-    for infer, calibration in ((INT8, None), (InferOptions(), data)):
-        with pytest.raises(UsageError, match="--precision int8 and --calibration FOLDER"):
-            evaluate(data, weights=tiny_weights, infer=infer, calibration=calibration)
+    with pytest.raises(UsageError, match="--calibration needs --precision int8"):
+        evaluate(data, weights=tiny_weights, infer=InferOptions(), calibration=data)
+
+
+def test_without_a_calibration_int8_is_judged_as_runs_have_it(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    data = make_data(tmp_path / "data")
+    evaluate(data, weights=tiny_weights, imgsz=IMGSZ, infer=INT8)
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((3, 3))] * 3)
+    infer = AutoOptions(precision="int8")
+    report = process(clip, tmp_path / "out", tiny_weights, imgsz=IMGSZ, infer=infer)
+    assert report["model"]["precision_note"].endswith("on 10 pictures of data")
 
 
 def test_an_error_while_looking_at_pictures_comes_out(tmp_path: Path, tiny_weights: Path) -> None:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from pipeline.core.config import AutoOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.errors import InputError, ModelError, UsageError
-from pipeline.core.progress import Progress, no_progress
+from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.frames.calibration import calibration_of_folder, calibration_of_source
 from pipeline.frames.decode import VideoReader
 from pipeline.inference.openvino import compile_model
 from pipeline.media.frame import Frame
-from pipeline.model import quantize
+from pipeline.model import quantize as quantizing
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.model.quantize import NUM_PICTURES, Calibration, prepare_int8, record_accuracy
+from pipeline.model.quantize import NUM_PICTURES, Calibration, quantize, record_accuracy
 from pipeline.run.identity import result_key
 from pipeline.synthetic.source import SyntheticSource
 from tests.checkpoints import save, small_yolov5, three_convolutions
@@ -74,6 +74,17 @@ def folder(tmp_path: Path) -> Path:
 
 def of_the_synthetic_clip() -> Calibration:
     return calibration_of_source(SYNTHETIC)
+
+
+def prepare_int8(
+    weights: Path,
+    source_wh: tuple[int, int],
+    imgsz: int,
+    calibration: Calibration,
+    on_progress: ProgressCallback,
+) -> PreparedModel:
+    prepared = prepare_model(weights, source_wh, imgsz, on_progress)
+    return quantize(prepared, calibration, on_progress)
 
 
 def stages(
@@ -157,8 +168,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("damage", [truncate, Path.unlink])
-@pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+@pytest.mark.parametrize(("name", "damage"), [("model.xml", truncate), ("model.bin", Path.unlink)])
 def test_a_damaged_quantised_model_is_made_again(
     checkpoint: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
@@ -309,14 +319,14 @@ def test_what_was_evaluated_is_kept_beside_the_model(checkpoint: Path) -> None:
     assert elsewhere.quantization.accuracy is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "null", "7", "[1]"])
-def test_an_accuracy_that_cannot_be_read_is_none(checkpoint: Path, content: str) -> None:
+def test_an_accuracy_that_cannot_be_read_is_none(checkpoint: Path) -> None:
     prepared = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     assert prepared.quantization is not None
-    (prepared.quantization.folder / "accuracy.json").write_text(content)
-    again = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
-    assert again.quantization is not None
-    assert again.quantization.accuracy is None
+    for content in ("", "{", "null", "7", "[1]"):
+        (prepared.quantization.folder / "accuracy.json").write_text(content)
+        again = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
+        assert again.quantization is not None
+        assert again.quantization.accuracy is None
 
 
 def test_without_the_package_the_error_says_how_to_get_it(
@@ -337,7 +347,7 @@ def test_a_graph_that_cannot_be_quantised_is_a_clear_error(
         def quantize(self, *_: Any, **__: Any) -> None:
             raise IndexError("first line\nno such layer")
 
-    monkeypatch.setattr(quantize, "_import_nncf", Failing)
+    monkeypatch.setattr(quantizing, "_import_nncf", Failing)
     with pytest.raises(ModelError, match=r"model\.pt: cannot be quantised \(no such layer\)"):
         prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     assert list(cache.rglob("int8-*/model.xml")) == []
@@ -349,13 +359,12 @@ def test_quantising_prints_nothing(yolov5: Path, capfd: pytest.CaptureFixture[st
     assert (printed.out, printed.err) == ("", "")
 
 
-@pytest.mark.parametrize("few", [3000, 50], ids=["read", "sought"])
+@pytest.mark.parametrize("apart", ["5", "200"], ids=["sought", "read"])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "h264"])
 def test_frames_to_calibrate_on_are_spread_over_clips_of_every_container(
-    tmp_path: Path, suffix: str, few: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, apart: str
 ) -> None:
-    monkeypatch.setattr("pipeline.frames.decode._FEW_FRAMES", few)
-    options = {"g": "5", "sc_threshold": "0"}
+    options = {"g": apart, "sc_threshold": "0"}
     clip = record(tmp_path / f"clip.{suffix}", [gray(i) for i in range(200)], options=options)
     reader = VideoReader(clip)
     try:

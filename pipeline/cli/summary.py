@@ -59,23 +59,30 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
             f"truth: {truth['recall']:.1%} of {truth['num_things']} things found, "
             f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
         )
-    if report["audit"]:
-        lines.append(_audit_line(report["audit"]))
+    if audit := report["audit"]:
+        frames = counted(audit["num_frames"], "interpolated frame")
+        lines.append(_audit_line(audit, f"audit of {frames}", "inferred ones"))
+    if audit := report["precision_audit"]:
+        frames = counted(audit["num_frames"], "frame")
+        lines.append(_audit_line(audit, f"INT8 on {frames}", "those in float"))
     result = report["output"]["file"] or f"{DETECTIONS_NAME} (no annotated file)"
     return [*lines, f"{folder}/{result}, report in {folder}/{REPORT_PAGE_NAME}"]
 
 
-def _audit_line(audit: dict[str, Any]) -> str:
-    """What the audit of interpolated frames found."""
-    frames = f"audit of {counted(audit['num_frames'], 'interpolated frame')}"
-    if not audit["by_iou"][0]["interpolated"]["num_boxes"]:
-        return f"{frames}: too few boxes to compare"
+def _audit_line(audit: dict[str, Any], subject: str, reference: str) -> str:
+    """What an audit found.
+
+    subject: the frames and the boxes that were judged. reference: those that they should be as.
+    """
+    first = audit["by_iou"][0]
+    if not any(side["num_boxes"] for side in first.values() if isinstance(side, dict)):
+        return f"{subject}: too few boxes to compare"
     shares = ", ".join(
         f"{found['share']:.1%} (95% interval {found['interval_95'][0]:.1%} to "
         f"{found['interval_95'][1]:.1%}) at IoU {found['iou']:g}"
         for found in audit["by_iou"]
     )
-    line = f"{frames}: boxes agree with inferred ones in {shares}"
+    line = f"{subject}: boxes agree with {reference} in {shares}"
     if audit["verdict"] == "undecided":
         line += f"; too short to decide whether {audit['least_agreement']:g} is reached"
     return line

@@ -27,9 +27,6 @@ from pipeline.media.side_data import has_captions, side_data_warnings
 from pipeline.media.still import is_picture
 from pipeline.media.timeline import LEAP_SECONDS, FrameTimes, Timeline, in_order
 
-_FEW_FRAMES = 3000
-"""So many are read one after the other where only some of them are needed."""
-
 
 class VideoReader:
     """The frames of a clip's best video stream; a FrameSource.
@@ -202,12 +199,13 @@ class VideoReader:
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip; instead of iterating over all.
 
-        In a long clip these are key frames, which can be had without those between them.
+        They are key frames, which can be had without those between them, if there are enough.
         """
         timeline, seconds = self.timeline, self.info.duration_seconds
-        if not timeline.has_times or not seconds or timeline.num_frames <= _FEW_FRAMES:
+        if not seconds or 2 * timeline.num_key_frames < count or timeline.num_frames <= count:
             step = max(1, -(-timeline.num_frames // count))
-            yield from itertools.islice((f for f in self if f.index % step == 0), count)
+            wanted = -(-timeline.num_frames // step)
+            yield from itertools.islice((f for f in self if f.index % step == 0), wanted)
             return
         seen = set()
         for part in range(count):

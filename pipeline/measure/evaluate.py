@@ -17,21 +17,18 @@ from pipeline.core.boxes import Detections
 from pipeline.core.cache import NotKept
 from pipeline.core.config import DetectOptions, InferOptions, ModelName
 from pipeline.core.errors import InputError, UsageError
-from pipeline.core.library_threads import one_library_thread
 from pipeline.core.machine import available_cores
 from pipeline.core.notes import note
 from pipeline.core.picture_paths import list_pictures
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.core.typed import converted
 from pipeline.frames.calibration import calibration_of_folder, default_calibration
-from pipeline.inference.engine import Engine, Heads, Pool
+from pipeline.inference.detect_each import detect_each
 from pipeline.inference.openvino import load_engine
 from pipeline.inference.possible import require_possible
 from pipeline.media.pictures import read_picture
-from pipeline.model.letterbox import PADDING_VALUE, input_size_wh, letterbox
-from pipeline.model.postprocess import detections_from
+from pipeline.model.letterbox import input_size_wh
 from pipeline.model.prepare import PreparedModel, Quantization, prepare_model
-from pipeline.model.preprocess import Preprocessor
 from pipeline.model.quantize import Calibration, quantize, record_accuracy
 from pipeline.model.weights import find_weights
 
@@ -183,7 +180,9 @@ class _Judged:
                 precision = engine.facts()["precision"]
                 if precision in but_in:
                     return None
-                found.update(self._detect(group, prepared, engine))
+                pictures = map(read_picture, group)
+                boxes = detect_each(pictures, prepared, engine, _DETECT, multi_label=True)
+                found.update(zip(group, boxes, strict=True))
             self._on_progress(
                 Progress(f"evaluate {infer.precision}", len(found), len(self._truth), unit="image")
             )
@@ -201,35 +200,6 @@ class _Judged:
             return prepared
         calibration = calibration or default_calibration(prepared.head.class_names)
         return quantize(prepared, calibration, self._on_progress)
-
-    @one_library_thread()
-    def _detect(
-        self, group: list[Path], prepared: PreparedModel, engine: Engine
-    ) -> dict[Path, Detections]:
-        boxes = {path: letterbox(self._sizes_wh[path], prepared.input_wh) for path in group}
-        found: dict[Path, Detections] = {}
-        errors: list[BaseException] = []
-
-        def done(path: Path, heads: Heads, _: float) -> None:
-            found[path] = detections_from(
-                prepared.head,
-                prepared.head.select(heads, _DETECT.confidence_threshold),
-                boxes[path],
-                _DETECT,
-                multi_label=True,
-            )
-
-        pool: Pool[Path]
-        with engine.open_pool(done, errors.append) as pool:
-            for path in group:
-                model_input = pool.next_input()
-                model_input.fill(PADDING_VALUE)  # The picture before was perhaps of another shape.
-                Preprocessor(boxes[path])(read_picture(path), model_input)
-                pool.submit(path)
-            pool.drain()
-        if errors:
-            raise errors[0]
-        return found
 
 
 def _average_precision(

@@ -190,6 +190,9 @@ class FrameSource(Protocol):
     def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
         """Its frames, counted from 0. Segments are taken one at a time, each to its end."""
 
+    def sample(self, count: int) -> Iterator[Frame]:
+        """At most `count` frames, spread over all; instead of taking segments."""
+
     def close(self) -> None: ...
 
 

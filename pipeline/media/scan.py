@@ -217,6 +217,7 @@ def _scan(video: VideoStream, read: _Read) -> ClipScan:
         frame_rate=rate,
         num_frames=len(packets),
         num_hidden=len(stored) - len(packets),
+        num_key_frames=sum(packet.is_keyframe for packet in packets),
         is_complete=read.is_complete,
         others=sounds.clocks,
         hidden_before=hidden_before,

@@ -325,7 +325,8 @@ class Timeline:
     video, others: the clocks of the picture and, by index, of the streams to be carried.
     time_base: of the result's picture, seconds per tick. frame_rate: what the times of the frames
         support; None where there is none.
-    num_frames: how many are to be shown, by the packets read. num_hidden: packets of which none is.
+    num_frames: how many are to be shown, by the packets read. num_key_frames: of them. num_hidden:
+        packets of which none is shown.
     has_times: whether the file says when frames are shown; else they follow at the frame rate.
     hidden_before: frames before these ticks of the file are not shown.
     reorder_depth: by so many frames a time may come too late; 0 where times only grow.
@@ -341,6 +342,7 @@ class Timeline:
     frame_rate: Fraction | None
     num_frames: int
     num_hidden: int = 0
+    num_key_frames: int = 0
     is_complete: bool = False
     others: dict[int, Clock] = field(default_factory=dict)
     has_times: bool = True

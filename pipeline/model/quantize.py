@@ -61,18 +61,6 @@ class Calibration:
     frames: Callable[[], Iterator[Frame]]
 
 
-def prepare_int8(
-    weights: Path,
-    source_wh: tuple[int, int],
-    imgsz: int,
-    calibration: Calibration,
-    on_progress: ProgressCallback,
-) -> PreparedModel:
-    """The quantised model for frames of a size. Raises as `prepare_model` and `quantize` do."""
-    prepared = prepare_model(weights, source_wh, imgsz, on_progress)
-    return quantize(prepared, calibration, on_progress)
-
-
 def quantize(
     prepared: PreparedModel, calibration: Calibration, on_progress: ProgressCallback
 ) -> PreparedModel:

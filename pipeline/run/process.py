@@ -43,6 +43,7 @@ from pipeline.run.outputs import (
     require_free_output,
     require_space,
 )
+from pipeline.run.precision_audit import audit_int8, int8_warning
 from pipeline.run.report import (
     FinishedRun,
     Phases,
@@ -133,6 +134,9 @@ def _process(
         note(other_threads)
     if config.adaptive and (warning := audit_warning(stats, config.least_agreement)):
         note(warning)
+    int8_audit = audit_int8(run, models, clip, settings, stats.num_frames)
+    if int8_audit and (warning := int8_warning(int8_audit, config)):
+        note(warning)
     finished = FinishedRun(
         config=config,
         result_key=asked,
@@ -140,6 +144,7 @@ def _process(
         selection=selection,
         taken=taken,
         stats=stats,
+        int8_audit=int8_audit,
         executor=executor.facts(),
         cores=executor.cores,
         encoder=_encoder_settings(config, clip.source.info, threads) if config.video else None,

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.machine import peak_memory_mb, processor_name, versions
+from pipeline.frames.audit import Audit
 from pipeline.frames.cpu_account import (
     DECODER,
     DECODING_THREAD,
@@ -47,6 +48,9 @@ _LEAST_OTHER_SECONDS = 0.25
 _NUM_SPEED_POINTS = 120
 _LEAST_SLICE_SECONDS = 0.5
 
+_INTERPOLATED, _INT8 = ("interpolated", "inferred"), ("int8", "float")
+"""The sides of an audit."""
+
 Report = dict[str, Any]
 """Plain values, as in report.json."""
 
@@ -70,6 +74,7 @@ class FinishedRun:
 
     result_key: identifies the request.
     stats: measured on all segments together.
+    int8_audit: None for a model in float.
     executor: where the segments were processed, as plain values.
     cores: cores per segment.
     encoder: how the annotated file was encoded, as plain values; it and annotated are None without
@@ -84,6 +89,7 @@ class FinishedRun:
     selection: Selection
     taken: TakenSegments
     stats: RunStats
+    int8_audit: Audit | None
     executor: dict[str, Any]
     cores: int
     encoder: dict[str, Any] | None
@@ -138,7 +144,10 @@ def build_report(run: FinishedRun) -> Report:
             "inferred_waiting": _occupancy(stats.completed),
             "reorder_buffer": _occupancy(stats.reorder),
         },
-        "audit": _audit(run) if run.config.adaptive else None,
+        "audit": _audit(run.stats.audit, run.config, _INTERPOLATED)
+        if run.config.adaptive
+        else None,
+        "precision_audit": run.int8_audit and _audit(run.int8_audit, run.config, _INT8),
         "detections": _detections(stats, run.clip.prepared.head.class_names),
         "truth": run.judgement and _truth(run.judgement),
         "peak_memory_mb": peak_memory_mb(),
@@ -237,18 +246,17 @@ def _detections(stats: RunStats, class_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _audit(run: FinishedRun) -> dict[str, Any]:
-    """How many boxes of interpolated frames are as the model finds them there."""
-    audit, least = run.stats.audit, run.config.least_agreement
+def _audit(audit: Audit, config: ProcessConfig, sides: tuple[str, str]) -> dict[str, Any]:
+    """How many boxes of either side of an audit have partners."""
     return {
         "num_frames": audit.num_frames,
-        "least_agreement": least,
-        "verdict": audit.verdict(least),
+        "least_agreement": config.least_agreement,
+        "verdict": audit.verdict(config.least_agreement),
         "by_iou": [
             {
                 "iou": iou,
-                "interpolated": asdict(found.ours),
-                "inferred": asdict(found.theirs),
+                sides[0]: asdict(found.ours),
+                sides[1]: asdict(found.theirs),
                 "share": found.share,
                 "interval_95": list(found.worse.interval),
             }
