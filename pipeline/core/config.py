@@ -24,6 +24,7 @@ from pipeline.core.option_groups import (
 )
 from pipeline.core.options import Option, require, validate
 from pipeline.core.picture_sequence import PictureSequence
+from pipeline.core.source import ClipFile, Source
 
 __all__ = [
     "CLIP",
@@ -210,8 +211,13 @@ class ProcessConfig:
     @property
     def source_name(self) -> str:
         """The source in messages."""
-        local = self.source_file or (self.pictures and self.pictures.folder) or "synthetic"
+        local = self.origin.file or (self.pictures and self.pictures.folder) or "synthetic"
         return self.remote.source_url or str(local)
+
+    @property
+    def origin(self) -> Source:
+        """The source, with what is asked of every kind of it."""
+        return ClipFile(self.source) if isinstance(self.source, Path) else self.source
 
     @property
     def clip(self) -> Path | None:
@@ -233,13 +239,6 @@ class ProcessConfig:
         """The source if it is the synthetic scene, which has ground truth; else None."""
         synthetic = self.synthetic
         return synthetic if synthetic and synthetic.image is None else None
-
-    @property
-    def source_file(self) -> Path | None:
-        """The file that frames come from; None for many, and for the synthetic scene."""
-        if isinstance(self.source, SyntheticOptions):
-            return self.source.image
-        return self.source if isinstance(self.source, Path) else None
 
     @property
     def default_model(self) -> ModelName:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _CHUNK_BYTES = 1 << 20
 _NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
@@ -34,6 +35,23 @@ def fingerprint(path: Path) -> str:
             file.seek(max(0, size - _SAMPLE_BYTES) * number // (_NUM_SAMPLES - 1))
             digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def file_stamp(path: Path) -> list[Any]:
+    """What identifies a file without reading it: name, size, ns of the last change. Raises OSError.
+
+    A clip with the same stamp and the same path counts as the same clip from run to run.
+    """
+    found = path.stat()
+    return [path.name, found.st_size, found.st_mtime_ns]
+
+
+def file_state(path: Path) -> tuple[str, int]:
+    """Fingerprint, and ns of the last change: the same as long as nothing wrote to the file.
+
+    Raises OSError.
+    """
+    return fingerprint(path), path.stat().st_mtime_ns
 
 
 def flush_to_disk(path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from pipeline.core.files import file_sha256
 from pipeline.core.options import Option, require, validate
 from pipeline.core.typed import is_integer
 
@@ -244,6 +246,24 @@ class SyntheticOptions:
 
     def __post_init__(self) -> None:
         validate(self)
+
+    # The members of `Source`.
+
+    @property
+    def file(self) -> Path | None:
+        return self.image
+
+    def stamp(self) -> Any:
+        return [asdict(self), file_sha256(self.image) if self.image else None]
+
+    def content(self, beat: Callable[[], object]) -> Any:
+        return self.stamp()
+
+    def num_bytes(self) -> int | None:
+        return None
+
+    def absolute(self) -> SyntheticOptions:
+        return replace(self, image=self.image.absolute()) if self.image else self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

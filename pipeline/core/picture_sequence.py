@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.errors import InputError, UsageError
+from pipeline.core.files import file_sha256, file_stamp
 from pipeline.core.picture_paths import PICTURE_SUFFIXES
 from pipeline.core.typed import convert_fields
 
@@ -45,15 +48,27 @@ class PictureSequence:
             )
         return sorted(pictures, key=_natural)
 
-    def stamp(self) -> list[tuple[str, int, int]]:
-        """Name, bytes, and ns of the last change of each picture. Raises OSError, InputError."""
-        found = [(path.name, path.stat()) for path in self.paths]
-        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
+    def stamps(self) -> list[list[Any]]:
+        """Those of the files of all pictures. Raises OSError, InputError."""
+        return [file_stamp(path) for path in self.paths]
+
+    # The members of `Source`. All but `file` and `absolute` raise InputError, too.
 
     @property
-    def num_bytes(self) -> int:
-        """Of all pictures. Raises OSError, InputError."""
-        return sum(size for _, size, _ in self.stamp())
+    def file(self) -> Path | None:
+        return None
+
+    def stamp(self) -> Any:
+        return [str(self.frame_rate), self.stamps()]
+
+    def content(self, beat: Callable[[], object]) -> Any:
+        return [str(self.frame_rate), [(p.name, file_sha256(p, beat)) for p in self.paths]]
+
+    def num_bytes(self) -> int | None:
+        return sum(int(size) for _, size, _ in self.stamps())
+
+    def absolute(self) -> PictureSequence:
+        return replace(self, folder=self.folder.absolute())
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:

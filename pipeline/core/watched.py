@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError, SourceChanged
-from pipeline.core.files import fingerprint
+from pipeline.core.files import file_state
 from pipeline.core.picture_sequence import PictureSequence
 
 
@@ -27,9 +27,7 @@ class Watched(Protocol):
 
 def watched_source(config: ProcessConfig) -> Watched:
     """The input of a run, in its current state."""
-    if isinstance(config.source, PictureSequence):
-        return WatchedPictures(config.source)
-    return WatchedFile(config.source_file)
+    return WatchedPictures(config.pictures) if config.pictures else WatchedFile(config.origin.file)
 
 
 class WatchedPictures:
@@ -55,9 +53,9 @@ class WatchedPictures:
             )
 
 
-def _pictures(sequence: PictureSequence) -> list[tuple[str, int, int]]:
+def _pictures(sequence: PictureSequence) -> list[tuple[Any, ...]]:
     try:
-        return sequence.stamp()
+        return [tuple(stamp) for stamp in sequence.stamps()]
     except (OSError, InputError) as error:
         raise SourceChanged(f"{error}; no output was written") from error
 
@@ -70,21 +68,21 @@ class WatchedFile:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._before: tuple[int, str] | None = None
+        self._before: tuple[str, int] | None = None
         with contextlib.suppress(OSError, ValueError):
             if path is not None and path.is_file():
-                self._before = _state(path)
+                self._before = file_state(path)
 
     @property
     def fingerprint(self) -> str | None:
-        return self._before and self._before[1]
+        return self._before and self._before[0]
 
     def require_unchanged(self) -> None:
         """Raise SourceChanged if the file has changed or is missing."""
         if self._path is None or self._before is None:
             return
         try:
-            now = _state(self._path)
+            now = file_state(self._path)
         except OSError as error:
             raise SourceChanged(
                 f"{self._path}: can no longer be read ({error.strerror}); no output was written"
@@ -94,7 +92,3 @@ class WatchedFile:
                 f"{self._path}: changed while it was processed; no output was written: run the "
                 "command again when it is no longer written to"
             )
-
-
-def _state(path: Path) -> tuple[int, str]:
-    return path.stat().st_mtime_ns, fingerprint(path)

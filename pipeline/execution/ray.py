@@ -25,7 +25,6 @@ from pipeline.core.config import ClusterOptions, InferOptions
 from pipeline.core.errors import UsageError, reason_of
 from pipeline.core.machine import available_cores, versions
 from pipeline.core.notes import note
-from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.text import counted
 from pipeline.core.work_folder import WORK_NAME
@@ -37,7 +36,6 @@ from pipeline.execution.segment_worker import (
     Job,
     SegmentWorker,
     SharedModel,
-    num_source_bytes,
 )
 from pipeline.execution.store import download, joined, remove, upload
 from pipeline.frames.segment import OpenClip
@@ -158,7 +156,7 @@ def _jobs(
         exchange_url = joined(config.remote.output_url, name)
         upload(model.ir.parent, joined(exchange_url, model.ir.parent.name), beat)
     settings = _elsewhere(settings, making, cores)
-    source_bytes = num_source_bytes(config)
+    source_bytes = config.origin.num_bytes()
     return [
         (task, Job(_moved(task, settings, making), model, witness, source_bytes, exchange_url))
         for task in tasks
@@ -239,14 +237,9 @@ def _elsewhere(settings: RunSettings, making: Path, cores: int) -> RunSettings:
         pinning=False,
     )
     config = settings.config
-    source = config.source
-    if isinstance(source, Path):
-        source = source.absolute()
-    elif isinstance(source, PictureSequence):
-        source = dataclasses.replace(source, folder=source.folder.absolute())
-    elif source.image is not None:
-        source = dataclasses.replace(source, image=source.image.absolute())
-    config = dataclasses.replace(config, source=source, output_dir=making.parent.parent)
+    config = dataclasses.replace(
+        config, source=config.origin.absolute(), output_dir=making.parent.parent
+    )
     return dataclasses.replace(settings, config=config, infer=infer)
 
 

@@ -24,7 +24,6 @@ from pipeline.core.errors import (
 )
 from pipeline.core.machine import thread_ids, versions
 from pipeline.core.notes import collected_notes
-from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import no_progress
 from pipeline.execution.store import download, joined, local_copy, upload
@@ -184,7 +183,7 @@ class SegmentWorker:
         """Raise InputError where this node does not see the clip, or sees another one."""
         source = config.source_name
         try:
-            found = num_source_bytes(config)
+            found = config.origin.num_bytes()
         except OSError as error:
             raise InputError(
                 f"{self._node} cannot read {source} ({error.strerror}): it must be on storage that "
@@ -212,16 +211,6 @@ class SegmentWorker:
             prepared = dataclasses.replace(prepared, quantization=model.quantization)
             self._prepared = model.key, prepared
         return self._prepared[1]
-
-
-def num_source_bytes(config: ProcessConfig) -> int | None:
-    """The size of what frames are read from; None for the synthetic source. Raises OSError."""
-    if isinstance(config.source, PictureSequence):
-        return config.source.num_bytes
-    if isinstance(config.source, Path):
-        with config.source.open("rb"):
-            return config.source.stat().st_size
-    return None
 
 
 def _beat(position: Position) -> Beat:

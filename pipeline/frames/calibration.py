@@ -18,6 +18,7 @@ from pipeline.core.config import (
     SyntheticOptions,
 )
 from pipeline.core.errors import InputError
+from pipeline.core.files import file_state
 from pipeline.core.notes import note
 from pipeline.core.picture_paths import calibration_pictures
 from pipeline.core.picture_sequence import PictureSequence
@@ -30,12 +31,9 @@ from pipeline.model.quantize import NUM_PICTURES, Calibration
 from pipeline.synthetic.source import SyntheticSource
 from pipeline.synthetic.sprites import CLASS_NAMES
 
-_SAMPLE_BYTES = 1 << 16
 _SCENE = SyntheticOptions(num_frames=1200, size_wh=(640, 480), seed=1_000_003)
 """The frames that a model of the scene's classes is calibrated on, of a seed of their own."""
 _NUM_SCENE_FRAMES = 60
-
-_ClipState = tuple[str, int]
 
 
 def calibration_for(config: ProcessConfig, class_names: Sequence[str]) -> Calibration:
@@ -98,11 +96,11 @@ def calibration_of_source(
         )
     if isinstance(source, PictureSequence):
         return Calibration(
-            key=hashlib.sha256(repr((source.frame_rate, source.stamp())).encode()).hexdigest(),
+            key=hashlib.sha256(repr(source.stamp()).encode()).hexdigest(),
             origin=f"pictures of {source.folder.name}",
             frames=lambda: PictureSequenceSource(source, limits).sample(NUM_PICTURES),
         )
-    state = _clip_state(source)
+    state = file_state(source)
     return Calibration(
         key=state[0],
         origin=f"frames of {source.name}",
@@ -113,7 +111,7 @@ def calibration_of_source(
 def calibration_of_clips(clips: Sequence[Path], limits: LimitOptions) -> Calibration:
     """Frames spread over many clips; those that cannot be read are left out, with a note."""
     chosen = [clips[i] for i in _spread(len(clips), NUM_PICTURES)]
-    states = {path: _clip_state(path) for path in chosen if path.is_file()}
+    states = {path: file_state(path) for path in chosen if path.is_file()}
     each = -(-NUM_PICTURES // max(1, len(states)))
     return Calibration(
         key=f"{each} of {[state[0] for state in states.values()]}",
@@ -125,7 +123,7 @@ def calibration_of_clips(clips: Sequence[Path], limits: LimitOptions) -> Calibra
 
 
 def _frames_if_readable(
-    path: Path, limits: LimitOptions, state: _ClipState, count: int
+    path: Path, limits: LimitOptions, state: tuple[str, int], count: int
 ) -> Iterator[Frame]:
     try:
         yield from _clip_frames(path, limits, state, count)
@@ -136,14 +134,14 @@ def _frames_if_readable(
 
 
 def _clip_frames(
-    path: Path, limits: LimitOptions, state: _ClipState, count: int
+    path: Path, limits: LimitOptions, state: tuple[str, int], count: int
 ) -> Iterator[Frame]:
     reader = VideoReader(path, limits)
     try:
         yield from reader.sample(count)
     finally:
         reader.close()
-    if _clip_state(path) != state:
+    if file_state(path) != state:
         raise _changed(path)
 
 
@@ -153,22 +151,6 @@ class _ChangedError(InputError):
 
 def _changed(path: Path) -> InputError:
     return _ChangedError(f"{path}: changed while the model was calibrated on it; run it again")
-
-
-def _clip_state(path: Path) -> _ClipState:
-    """A clip's key, and when it was written to last, in ns."""
-    return _clip_key(path), path.stat().st_mtime_ns
-
-
-def _clip_key(path: Path) -> str:
-    """A hash of the length, the beginning and the end: hours of footage are not read in full."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_SAMPLE_BYTES))
-        file.seek(max(0, size - _SAMPLE_BYTES))
-        digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
 
 
 def _spread(available: int, wanted: int) -> list[int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.core.config import ProcessConfig, SyntheticOptions
-from pipeline.core.picture_sequence import PictureSequence
+from pipeline.core.config import ProcessConfig
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.picture_sequence import PictureSequenceSource
 from pipeline.media.frame import FrameSource
@@ -16,12 +15,13 @@ def open_source(config: ProcessConfig, cores: int, timeline: Timeline | None = N
 
     timeline: of a clip, where it is known.
     """
-    if isinstance(config.source, SyntheticOptions):
-        return SyntheticSource(config.source)
-    if isinstance(config.source, PictureSequence):
-        return PictureSequenceSource(config.source, config.limits)
+    if config.synthetic:
+        return SyntheticSource(config.synthetic)
+    if config.pictures:
+        return PictureSequenceSource(config.pictures, config.limits)
+    assert config.clip is not None
     return VideoReader(
-        config.source,
+        config.clip,
         config.limits,
         num_threads=max(1, cores // 2),
         timeline=timeline,

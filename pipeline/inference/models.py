@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import openvino as ov
 
 from pipeline.core.config import InferOptions
+from pipeline.core.files import file_stamp
 from pipeline.core.progress import ProgressCallback
 from pipeline.inference.engine import Engine
 from pipeline.inference.openvino import load_engine
@@ -95,8 +96,7 @@ class Models:
         self, weights: Path, source_wh: tuple[int, int], imgsz: int, on_progress: ProgressCallback
     ) -> PreparedModel:
         """As `prepare_model`; a file that was written to since is another one."""
-        found = weights.stat() if weights.is_file() else None
-        stamp = found and (found.st_size, found.st_mtime_ns)
+        stamp = tuple(file_stamp(weights)) if weights.is_file() else None
         key = (weights, stamp, input_size_wh(source_wh, imgsz))
         with self._lock:
             prepared = self._prepared.get(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.cache import NotKept
-from pipeline.core.config import ProcessConfig, SyntheticOptions
+from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InferenceError, InputError, ModelError, PipelineError, UsageError
 from pipeline.core.machine import available_cores, bf16_instructions
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
@@ -250,8 +250,8 @@ def int8_gain_of(plan: Plan, run: Run, end_seconds: float) -> float | None:
 
 def _job(config: ProcessConfig, plan: Plan, num_frames: int) -> ProcessConfig:
     source = config.source
-    if isinstance(source, SyntheticOptions):
-        source = dataclasses.replace(source, num_frames=num_frames)
+    if config.synthetic:
+        source = dataclasses.replace(config.synthetic, num_frames=num_frames)
     return dataclasses.replace(
         config,
         source=source,

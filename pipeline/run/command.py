@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import (
@@ -18,7 +17,6 @@ from pipeline.core.config import (
 )
 from pipeline.core.machine import available_cores
 from pipeline.core.options import Option, as_text, changed
-from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.work_folder import SPOOL_NAME
 from pipeline.inference.configurations import configurations
 
@@ -71,13 +69,13 @@ def _infer_words(infer: InferOptions | AutoOptions) -> list[str] | None:
 
 
 def _source_words(config: ProcessConfig) -> Iterator[str]:
-    source, counts = config.source, [config.num_frames]
-    if isinstance(source, SyntheticOptions):
-        yield from _words(changed(source))
-        if source.num_frames != SyntheticOptions().num_frames:
-            counts.append(source.num_frames)
-    elif isinstance(source, PictureSequence):
-        yield from ("--frame-rate", str(source.frame_rate))
+    counts = [config.num_frames]
+    if config.synthetic:
+        yield from _words(changed(config.synthetic))
+        if config.synthetic.num_frames != SyntheticOptions().num_frames:
+            counts.append(config.synthetic.num_frames)
+    elif config.pictures:
+        yield from ("--frame-rate", str(config.pictures.frame_rate))
     if found := [count for count in counts if count is not None]:
         yield from ("--frames", str(min(found)))
 
@@ -89,9 +87,9 @@ def _cluster_words(config: ProcessConfig) -> Iterator[str]:
 
 
 def _source_name(config: ProcessConfig) -> str:
-    if isinstance(config.source, SyntheticOptions):
+    if config.synthetic:
         return SYNTHETIC
-    if isinstance(config.source, Path) and config.source.name == SPOOL_NAME:
+    if config.clip and config.clip.name == SPOOL_NAME:
         return STANDARD_INPUT  # Of which the file was a copy.
     name = config.remote.source_url or config.source_name
     return f"./{name}" if name in (SYNTHETIC, STANDARD_INPUT) else name

@@ -10,14 +10,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from pipeline.core.config import CLIP, ProcessConfig, SyntheticOptions
-from pipeline.core.files import file_sha256
+from pipeline.core.config import CLIP, ProcessConfig
+from pipeline.core.files import file_stamp
 from pipeline.core.machine import versions
 from pipeline.core.options import deciding
 from pipeline.core.picture_paths import calibration_pictures
-from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Beat
 from pipeline.core.progress import ProgressCallback
 from pipeline.model.parts import parts_sha256, require_sizes
@@ -25,9 +24,6 @@ from pipeline.model.weights import find_weights
 
 if TYPE_CHECKING:
     from pipeline.media.frame import Segment  # At run time it would load FFmpeg.
-
-
-Source: TypeAlias = "Path | PictureSequence | SyntheticOptions"
 
 
 def model_sha256(config: ProcessConfig, on_progress: ProgressCallback) -> str:
@@ -46,7 +42,7 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     """
     asked: dict[str, Any] = {
         "place": config.remote.source_url or _local_place(config),
-        "source": config.remote.source_version or source_stamp(config.source),
+        "source": config.remote.source_version or config.origin.stamp(),
         "model": weights_sha256,
         "calibration": _calibration_stamp(config),
         "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
@@ -82,8 +78,10 @@ def run_key(
 
     Raises OSError if the input is missing.
     """
+    origin = config.origin
     known: dict[str, Any] = {
-        "source": _source_content(config, beat, whole=len(segments) > 1),
+        # With one segment hardly anything can be resumed: its content is not read for that.
+        "source": origin.content(beat) if len(segments) > 1 else origin.stamp(),
         "segments": [dataclasses.astuple(segment) for segment in segments],
         "model": dataclasses.astuple(model),
         "options": _deciding(config),
@@ -100,27 +98,6 @@ def _deciding(config: ProcessConfig) -> dict[str, Any]:
     return options
 
 
-def _source_content(config: ProcessConfig, beat: Beat, *, whole: bool) -> Any:
-    """Values that identify a source: with a hash of its content only if `whole`."""
-    if whole and config.pictures:
-        hashes = [(path.name, file_sha256(path, beat)) for path in config.pictures.paths]
-        return [str(config.pictures.frame_rate), hashes]
-    if whole and config.clip:
-        return [config.clip.name, config.clip.stat().st_size, file_sha256(config.clip, beat)]
-    return source_stamp(config.source)
-
-
-def source_stamp(source: Source) -> Any:
-    """Plain values that identify a source: for a clip its name, size and modification time."""
-    if isinstance(source, SyntheticOptions):
-        picture = file_sha256(source.image) if source.image else None
-        return [dataclasses.asdict(source), picture]
-    if isinstance(source, PictureSequence):
-        return [str(source.frame_rate), source.stamp()]
-    found = source.stat()
-    return [source.name, found.st_size, found.st_mtime_ns]
-
-
 def _calibration_stamp(config: ProcessConfig) -> Any:
     """Plain values that identify what INT8 is calibrated on, besides the source; None in float."""
     if config.infer.precision != "int8":
@@ -128,5 +105,5 @@ def _calibration_stamp(config: ProcessConfig) -> Any:
     if config.calibration is None:
         return "default"
     if config.calibration == CLIP:
-        return [CLIP, *(source_stamp(p) for p in config.calibration_clips if p.is_file())]
-    return [source_stamp(path) for path in calibration_pictures(Path(config.calibration))]
+        return [CLIP, *(file_stamp(p) for p in config.calibration_clips if p.is_file())]
+    return [file_stamp(path) for path in calibration_pictures(Path(config.calibration))]

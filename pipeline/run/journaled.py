@@ -92,7 +92,7 @@ def _disk_full(config: ProcessConfig, journal: Journal, frames: Progress | None)
         whole = (kept + num_bytes_in([journal.making])) / frames.done
         whole *= max(frames.done, frames.total or 0)
     else:
-        source = config.source_file
+        source = config.origin.file
         whole = source.stat().st_size if source is not None and source.exists() else passing
     return disk_full(config.output_dir, max(2 * whole - kept, passing), passing)
 

@@ -62,9 +62,9 @@ def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAM
         )
     for name in reversed(names):
         target = config.output_dir / name
-        if isinstance(config.source, Path) and config.source.resolve() == target.resolve():
+        if config.clip is not None and config.clip.resolve() == target.resolve():
             raise UsageError(
-                f"{config.source} is both input and output: choose another output folder"
+                f"{config.clip} is both input and output: choose another output folder"
             )
         if target.exists() and not config.overwrite:
             raise InputError(f"{target} exists already: --overwrite replaces it")
