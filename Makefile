@@ -67,10 +67,10 @@ evaluate: $(VENV)/.installed-dev ## accuracy on DATA=folder with images/ and lab
 	@$(BIN)/pipeline evaluate --data "$(DATA)" $(MODEL_OPTIONS) $(ARGS)
 
 bench-e2e: $(CONVERT) ## how close VIDEO=clip.mp4 comes to what the cores allow; ROUNDS= ARGS=
-	@$(BIN)/python scripts/bench_e2e.py $(if $(VIDEO),"$(VIDEO)") $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+	@$(BIN)/python scripts/benchmarks/bench_e2e.py $(if $(VIDEO),"$(VIDEO)") $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 samples: $(LIGHT) ## make the sample clip, its detections and the README's picture anew
-	@$(BIN)/python scripts/make_samples.py
+	@$(BIN)/python scripts/samples/make_samples.py
 
 test: $(VENV)/.installed-dev ## run all tests, on all cores
 	$(BIN)/python -m pytest -n logical -m "not torture and not conformance" $(ARGS)
@@ -111,7 +111,7 @@ $(VENV)/.installed-convert: $(VENV)/.installed-light
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Adding PyTorch and all else to $(VENV), this once: 0.5 GB where a CPU build of PyTorch is to be had, else 2.4 GB with CUDA"
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python-headless
-	$(INSTALL) $(shell $(PYTHON) scripts/cpu_index.py "$(TORCH_INDEX)") --editable '.[int8,bench]'
+	$(INSTALL) $(shell $(PYTHON) scripts/installation/cpu_index.py "$(TORCH_INDEX)") --editable '.[int8,bench]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed

@@ -1,6 +1,6 @@
 """What a Ray cluster on this machine makes of a clip, against the same cores without one.
 
-    python scripts/executor_overhead.py clip.mp4 --repeat 4 --segment-seconds 10 --rounds 5
+    python scripts/benchmarks/executor_overhead.py clip.mp4 --repeat 4 --segment-seconds 10
 
 The clip is repeated, so that there are segments enough, and goes through both executors in turn,
 from file to file. The cluster is one actor with all cores, started before anything is measured.

@@ -1,6 +1,6 @@
 """Simulates jobs on 10, 100 and 1,000 nodes from costs that were measured on one.
 
-    python scripts/simulate_cluster.py docs/costs.json
+    python scripts/benchmarks/simulate_cluster.py docs/costs.json
 
 Prints Markdown tables: how long a job takes, how busy actors and drivers are, and where it stops
 scaling. The footage is made up; what segments take is drawn from those that were measured, each

@@ -1,7 +1,7 @@
 """Writes what the synthetic world shows: a clip's truth, or labelled pictures to judge on.
 
-    python scripts/synthetic_data.py clip folder --seed 7 --frames 300
-    python scripts/synthetic_data.py pictures folder --first-seed 1000000 --scenes 20
+    python scripts/training/synthetic_data.py clip folder --seed 7 --frames 300
+    python scripts/training/synthetic_data.py pictures folder --first-seed 1000000 --scenes 20
 
 `clip` writes truth.jsonl (like detections.jsonl, with track ids) and coco.json for what
 `pipeline process synthetic` makes with the same options. `pictures` writes images/ and labels/

@@ -1,6 +1,6 @@
 """The obvious program, one step after the other on one frame after the other, to compare with.
 
-    python scripts/serial_program.py CLIP OUTPUT CHECKPOINT INPUT PRECISION
+    python scripts/benchmarks/serial_program.py CLIP OUTPUT CHECKPOINT INPUT PRECISION
 
 OpenCV reads and writes, numpy prepares, the stock model runs synchronously. INPUT is "square"
 for 640x640, the shape that YOLOv5's exporter gives by default, or "fitting" for the smallest

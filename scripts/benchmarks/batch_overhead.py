@@ -1,6 +1,6 @@
 """What a clip costs beyond its frames: many short clips against one long one of the same frames.
 
-    python scripts/batch_overhead.py clip.mp4 --clips 40 --seconds 2 --rounds 3
+    python scripts/benchmarks/batch_overhead.py clip.mp4 --clips 40 --seconds 2 --rounds 3
 
 The short clips are copies of the beginning of the clip, the long one repeats its packets. Both are
 processed by the command, in turn, everything included: starting, loading the model, looking at the

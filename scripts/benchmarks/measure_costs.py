@@ -1,6 +1,6 @@
 """Measures what a job on many machines costs beside its frames, for `simulate_cluster.py`.
 
-    python scripts/measure_costs.py clip.mp4 [clip.mp4 ...] --output docs/costs.json
+    python scripts/benchmarks/measure_costs.py clip.mp4 [clip.mp4 ...] --output docs/costs.json
 
 Segments are worked on as an actor works on them, one after the other, each opening its clip anew.
 What the driver does is measured with clips made by copying packets: one of many small packets and

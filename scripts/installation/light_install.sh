@@ -2,7 +2,7 @@
 # The main job in a light install without constraints, in a new environment, with each Python given;
 # without any, with every one from 3.10 on that is on the PATH or in pyenv's folder.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 pythons=("$@")
 if [ $# -eq 0 ]; then
     for minor in $(seq 10 30); do
@@ -27,6 +27,6 @@ for python in "${pythons[@]}"; do
     "${pip[@]}" "$folder/sources"
     "$python" --version
     cp -r scripts samples "$folder"
-    XDG_CACHE_HOME="$folder/cache" "$folder/venv/bin/python" "$folder/scripts/light_job.py" "$folder"
+    XDG_CACHE_HOME="$folder/cache" "$folder/venv/bin/python" "$folder/scripts/installation/light_job.py" "$folder"
     rm -rf "$folder"
 done

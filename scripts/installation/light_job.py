@@ -3,7 +3,7 @@
 Annotates the sample clip with the demo model twice and holds what was found against what comes with
 the project. Ends with an error if a package was imported that a light install does not have.
 
-    python scripts/light_job.py FOLDER
+    python scripts/installation/light_job.py FOLDER
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline import ProcessConfig, process_video
 from pipeline.core.progress import no_progress
 from pipeline.model.prepare import prepare_model, save_prepared
 
-SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 HEAVY = {"torch", "onnx", "ultralytics", "nncf", "matplotlib"}
 _LEAST_SHARE = 0.98
 

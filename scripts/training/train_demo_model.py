@@ -1,7 +1,7 @@
 """Trains YOLOv5n from nothing but the synthetic world, on a CPU, into samples/demo.pt.
 
-    python scripts/train_demo_model.py --state demo.state
-    python scripts/train_demo_model.py --state demo.state --resume
+    python scripts/training/train_demo_model.py --state demo.state
+    python scripts/training/train_demo_model.py --state demo.state --resume
 
 Every picture is new: crops of frames at first, whole frames at the end. The checkpoint holds
 averaged weights and is written every few minutes, so that it can be judged at any time. The

@@ -1,6 +1,6 @@
 """Makes the sample clip, what is to be found in it, and the README's picture.
 
-    python scripts/make_samples.py
+    python scripts/samples/make_samples.py
 
 All of it comes from the synthetic scene and the demo model. The clip is the same to the byte with
 the same FFmpeg; the boxes, with the same model, to within what processors round differently.

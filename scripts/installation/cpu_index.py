@@ -3,7 +3,7 @@
 Elsewhere PyTorch comes with gigabytes of CUDA. An index that does not answer must not hold pip up,
 which asks each one again and again.
 
-    python scripts/cpu_index.py https://download.pytorch.org/whl/cpu
+    python scripts/installation/cpu_index.py https://download.pytorch.org/whl/cpu
 """
 
 from __future__ import annotations
