@@ -17,9 +17,10 @@ from pipeline.core.config import InferOptions, LimitOptions
 from pipeline.core.errors import UsageError
 from pipeline.frames.adaptive import Adaptive, gap_for
 from pipeline.frames.audit import Audit
-from pipeline.frames.sampling import Choice
+from pipeline.frames.glance import appearance, glance
+from pipeline.frames.sampling import Choice, FoundFrame
 from pipeline.media.frame import Frame
-from tests.conftest import process, read_detections, with_light, write_clip
+from tests.conftest import gray, process, read_detections, with_light, write_clip
 
 GAP = 8
 IMAGE = av.VideoFrame(16, 16, "yuv420p")
@@ -171,6 +172,55 @@ def test_an_audit_decides_only_what_its_interval_supports(
     assert audit.verdict(0.97) == verdict
 
 
+def test_a_fast_thing_that_leaves_its_own_box_is_followed_on_a_straight_line() -> None:
+    def thing(index: int) -> Detections:
+        return boxes((30 * index, 10, 30 * index + 20, 30))
+
+    sampler = Adaptive(GAP)
+    frames = [frame_at(index) for index in range(25)]
+    chosen = {frame.index: c for frame, c in sampler.choose(iter(frames), thing)}
+    assert len(inferred(chosen)) < 15
+    found = [
+        FoundFrame(frame, thing(frame.index) if chosen[frame.index] is Choice.INFER else None)
+        for frame in frames
+    ]
+    for detected in sampler.fill_in(found):
+        np.testing.assert_allclose(detected.detections.xyxy, thing(detected.frame.index).xyxy)
+
+
+@pytest.mark.parametrize(
+    "pix_fmt", ["yuv420p", "yuv420p10le", "gray", "rgb24", "yuyv422", "p010le"]
+)
+@pytest.mark.parametrize("size_wh", [(640, 360), (322, 182), (96, 64)])
+def test_a_look_at_pixels_finds_what_is_in_the_middle_frame_only(
+    pix_fmt: str, size_wh: tuple[int, int]
+) -> None:
+    width, height = size_wh
+    looks = []
+    for is_there in (False, False, True, False):
+        picture = np.full((height, width, 3), 60, np.uint8)
+        if is_there:
+            picture[height // 4 : height // 2, width // 4 : width // 2] = 200
+        looks.append(glance(av.VideoFrame.from_ndarray(picture).reformat(format=pix_fmt)))
+    assert appearance(looks[0], looks[1:3], looks[3]) == 1
+    assert appearance(looks[0], looks[:2], looks[3]) is None
+    assert appearance(looks[0], [], looks[3]) is None
+
+
+@pytest.mark.parametrize("size_wh", [(16, 16), (2, 300), (300, 2)])
+def test_a_look_at_the_smallest_pictures_finds_nothing(size_wh: tuple[int, int]) -> None:
+    look = glance(av.VideoFrame(*size_wh, "yuv420p"))
+    assert appearance(look, [look], look) is None
+
+
+def test_a_change_of_the_whole_picture_is_no_appearance() -> None:
+    dark, bright = (
+        glance(av.VideoFrame.from_ndarray(np.full((360, 640, 3), level, np.uint8)))
+        for level in (60, 200)
+    )
+    assert appearance(dark, [bright], dark) is None
+
+
 NUM_FRAMES, CHANGE = 100, 43
 
 
@@ -200,6 +250,18 @@ def test_a_real_run_infers_around_the_change_and_reports_its_audit(
         for lines in (lines, read_detections(tmp_path / "full"))
     ]
     assert boxes_of[0] == boxes_of[1]
+
+
+def test_what_shows_for_a_few_frames_between_two_empty_ones_is_found(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    shown = set(range(18, 23))
+    images = [with_light((6, 4)) if i in shown else gray(20) for i in range(60)]
+    clip = write_clip(tmp_path / "clip.mp4", images)
+    report = process(clip, tmp_path / "out", tiny_weights, adaptive=True)
+    lines = read_detections(tmp_path / "out")
+    assert {line["frame_index"] for line in lines if line["detections"]} == shown
+    assert report["detections"]["interpolated_frames"] > 40
 
 
 @pytest.mark.parametrize(("batch", "num_requests"), [(1, 1), (3, 2)])

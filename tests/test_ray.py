@@ -265,6 +265,17 @@ def test_a_cluster_gives_what_one_machine_gives(
     assert names == {"annotated.mp4", "detections.jsonl", "report.json", "report.html"}
 
 
+def test_what_is_inferred_adaptively_is_the_same_on_a_cluster(
+    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    here = process(clip, tmp_path / "here", tiny_weights, adaptive=True, **OPTIONS)
+    there = run(cluster, clip, tmp_path / "there", tiny_weights, adaptive=True)
+    assert_same(tmp_path / "there", tmp_path / "here")
+    assert [here[key] for key in ("audit", "detections")] == [
+        there[key] for key in ("audit", "detections")
+    ]
+
+
 def test_the_first_frames_of_a_clip_are_one_segment(
     cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:

@@ -679,6 +679,25 @@ def test_frames_at_the_end_of_a_clip_are_interpolated_however_it_is_cut(
     assert inferred[-4:] == [80, 87, 94, 98]
 
 
+def test_what_is_inferred_adaptively_is_the_same_after_an_interruption(
+    clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    whole = run(clip, one, tiny_weights, adaptive=True)
+    config = dataclasses.replace(config_of(clip, two, tiny_weights), adaptive=True)
+    with pytest.raises(Interrupted):
+        process_video(config, interrupted_at(75, KeyboardInterrupt()))
+    resumed = process_video(config)
+    assert resumed["segments"]["done_before"] == 3
+    assert results(one) == results(two)
+    assert [whole[key] for key in ("audit", "detections")] == [
+        resumed[key] for key in ("audit", "detections")
+    ]
+    inferred = [line["frame_index"] for line in read_detections(one) if not line["interpolated"]]
+    for start in range(0, NUM_FRAMES, PER_SEGMENT):
+        assert {start, start + 8, start + 16, start + PER_SEGMENT - 1} <= set(inferred)
+
+
 # The clip changes meanwhile
 
 

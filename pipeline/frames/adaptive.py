@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipeline.core.boxes import Detections
-from pipeline.frames.expected_error import (
-    InferredFrame,
-    Link,
-    Surroundings,
-    expected_wrong_share,
-)
+from pipeline.frames.expected_error import LEAST_CONFIDENCE, Outlook, Surroundings, outlook
+from pipeline.frames.glance import appearance, glance
+from pipeline.frames.interpolate import Pairs
+from pipeline.frames.links import InferredFrame, Link
 from pipeline.frames.sampling import Choice, DetectedFrame, FoundFrame, fill_in
 from pipeline.media.frame import Frame
 
 AUDITED = 50
 """One of so many frames that are not inferred is inferred to be compared."""
 
-_MOST_WRONG = 0.06
+_LEAST_GAIN = 0.12
+"""A frame is inferred if that sets right so many boxes, as a share of the boxes of a frame."""
+
 _LONGEST_GAP = 8
 _GAPS_AT_ONCE = 6
 
@@ -30,43 +30,65 @@ Found = Callable[[int], Detections]
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """The frames between two that are inferred."""
+    """The frames between two that are inferred.
+
+    was_looked_at: whether something that was seen in its pixels was inferred already.
+    """
 
     across: Link
     around: Surroundings
     inner: list[Frame]
+    was_looked_at: bool = False
 
 
 class Adaptive:
     """Infers frames 0, N, 2N, ... and the last one, and what lies between where boxes change.
 
-    Where the boxes of two inferred frames do not let expect that those between them can be
-    interpolated, the one in the middle is inferred, and so on. What is inferred follows from the
-    frames and their boxes alone. Of the others, a fixed share is inferred to be compared.
+    Where boxes between two inferred frames are expected to be wrong, the one in the middle is
+    inferred, and so on. What is inferred follows from the frames and their boxes alone. Of the
+    others, a fixed share is inferred to be compared.
 
-    gap: N.
+    gap: N. confidence_threshold: of the boxes that are asked for.
     """
 
     weakest_confidence = 0.1
     """A box that has become weak has not vanished."""
 
-    def __init__(self, gap: int) -> None:
-        self._gap = gap
+    def __init__(self, gap: int, confidence_threshold: float = 0.25) -> None:
+        self.gap, self._confidence_threshold = gap, confidence_threshold
+        self._pairs: dict[int, Pairs] = {}
 
     @property
     def window(self) -> int:
-        return (_GAPS_AT_ONCE + 1) * self._gap
+        return (_GAPS_AT_ONCE + 1) * self.gap
 
     def choose(self, frames: Iterator[Frame], found: Found) -> Iterator[tuple[Frame, Choice]]:
         first = next(frames, None)
         if first is None:
             return
         yield first, Choice.INFER
-        begin = InferredFrame(first.index, first.pts, found)
-        yield from _Bisection(frames, found, begin, self._gap).choices()
+        begin = InferredFrame(first, found)
+        yield from _Bisection(frames, found, begin, self).choices()
 
     def fill_in(self, frames: Iterable[FoundFrame]) -> Iterator[DetectedFrame]:
-        return fill_in(frames)
+        return fill_in(frames, lambda index: self._pairs.pop(index, None))
+
+    def outlook(self, gap: _Gap) -> Outlook:
+        """What is expected of the frames of a gap."""
+        threshold = self._confidence_threshold
+        return outlook(gap.across, gap.around, len(gap.inner), threshold)
+
+    def appearance(self, gap: _Gap) -> int | None:
+        """The place of a frame in which something appears between two without boxes; else None."""
+        first, last = gap.across.first, gap.across.last
+        least = max(LEAST_CONFIDENCE, self._confidence_threshold)
+        if any(len(end.detections.above(least)) for end in (first, last)):
+            return None
+        return appearance(first.glance, [glance(frame.image) for frame in gap.inner], last.glance)
+
+    def keep_pairs(self, gap: _Gap, pairs: Pairs) -> None:
+        """Keep the pairs of the boxes at both ends of a gap, for `fill_in`."""
+        self._pairs[gap.across.first.index] = pairs
 
 
 def gap_for(frame_bytes: int, max_memory_mb: int) -> int:
@@ -85,9 +107,10 @@ class _Bisection:
     """
 
     def __init__(
-        self, frames: Iterator[Frame], found: Found, begin: InferredFrame, gap: int
+        self, frames: Iterator[Frame], found: Found, begin: InferredFrame, sampler: Adaptive
     ) -> None:
-        self._frames, self._found, self._gap = frames, found, gap
+        self._frames, self._found, self._sampler = frames, found, sampler
+        self._gap = sampler.gap
         self._end = begin
         self._is_over = False
         self._gaps: deque[_Gap] = deque()
@@ -114,7 +137,7 @@ class _Bisection:
         before, link = self._newest, None
         if frames:
             yield frames[-1], Choice.INFER
-            link = Link(self._end, InferredFrame(frames[-1].index, frames[-1].pts, self._found))
+            link = Link(self._end, InferredFrame(frames[-1], self._found))
             self._end = link.last
         if before is not None:
             around = Surroundings(before.around.before, link)
@@ -131,18 +154,26 @@ class _Bisection:
     def _decide(self, gap: _Gap) -> Iterator[tuple[Frame, Choice]]:
         if not gap.inner:
             return
-        if expected_wrong_share(gap.across, gap.around) <= _MOST_WRONG:
-            for frame in gap.inner:
-                yield frame, Choice.AUDIT if _is_audited(frame.index) else Choice.LEAVE
+        expected = self._sampler.outlook(gap)
+        if expected.gain >= _LEAST_GAIN:
+            yield from self._split(gap, len(gap.inner) // 2)
             return
-        place = len(gap.inner) // 2
-        middle = gap.inner[place]
-        yield middle, Choice.INFER
-        inferred = InferredFrame(middle.index, middle.pts, self._found)
-        one, other = Link(gap.across.first, inferred), Link(inferred, gap.across.last)
-        around = gap.around
-        self._gaps.append(_Gap(one, Surroundings(around.before, other), gap.inner[:place]))
-        self._gaps.append(_Gap(other, Surroundings(one, around.behind), gap.inner[place + 1 :]))
+        place = None if gap.was_looked_at else self._sampler.appearance(gap)
+        if place is not None:
+            yield from self._split(replace(gap, was_looked_at=True), place)
+            return
+        self._sampler.keep_pairs(gap, expected.pairs)
+        for frame in gap.inner:
+            yield frame, Choice.AUDIT if _is_audited(frame.index) else Choice.LEAVE
+
+    def _split(self, gap: _Gap, place: int) -> Iterator[tuple[Frame, Choice]]:
+        """Infer the frame at a place of the gap, and decide on both sides later."""
+        inner, around, seen = gap.inner, gap.around, gap.was_looked_at
+        yield inner[place], Choice.INFER
+        middle = InferredFrame(inner[place], self._found)
+        one, other = Link(gap.across.first, middle), Link(middle, gap.across.last)
+        self._gaps.append(_Gap(one, Surroundings(around.before, other), inner[:place], seen))
+        self._gaps.append(_Gap(other, Surroundings(one, around.behind), inner[place + 1 :], seen))
 
 
 def _is_audited(index: int) -> bool:

@@ -15,6 +15,11 @@ _MARGIN = 0.1
 Verdict = Literal["agrees", "undecided", "below"]
 
 
+def sure_confidence(threshold: float) -> float:
+    """The least confidence of boxes that do not come and go at a threshold."""
+    return max(SURE_CONFIDENCE, threshold + _MARGIN)
+
+
 @dataclass(slots=True)
 class Audit:
     """The frames that were compared; `ours` are the interpolated boxes, `theirs` the inferred.
@@ -43,7 +48,7 @@ class Audit:
         threshold: the least confidence of the boxes. Only those of 0.1 more count: nearer to it,
             boxes come and go.
         """
-        sure = max(SURE_CONFIDENCE, threshold + _MARGIN)
+        sure = sure_confidence(threshold)
         self.num_frames += 1
         for iou in AUDIT_IOUS:
             self.by_iou[iou] += agreement([interpolated], [inferred], iou, sure)

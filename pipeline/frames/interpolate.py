@@ -10,17 +10,22 @@ from pipeline.core.boxes import Detections, pair_boxes
 LEAST_IOU = 0.1
 """Two boxes of a class that overlap less are two things."""
 
+Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""The indices of boxes in one frame, and those of their partners in another."""
+
 
 class Interpolation:
     """The boxes between two frames; they are paired once, for all frames between.
 
     Boxes of the same class are paired, those that overlap most first; a pair moves in a straight
     line. A box without a partner stays where it is, in the half of the time that is nearer to it.
+
+    pairs: instead, if they are known.
     """
 
-    def __init__(self, before: Detections, after: Detections) -> None:
+    def __init__(self, before: Detections, after: Detections, pairs: Pairs | None = None) -> None:
         self._before, self._after = before, after
-        rows, columns = pair_boxes(before, after, LEAST_IOU)
+        rows, columns = pair_boxes(before, after, LEAST_IOU) if pairs is None else pairs
         self._rows, self._columns = rows, columns
         self._alone_before = np.setdiff1d(np.arange(len(before)), rows)
         self._alone_after = np.setdiff1d(np.arange(len(after)), columns)

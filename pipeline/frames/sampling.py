@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from pipeline.core.boxes import Detections
-from pipeline.frames.interpolate import Interpolation
+from pipeline.frames.interpolate import Interpolation, Pairs
 from pipeline.media.frame import Frame
 
 
@@ -112,11 +112,16 @@ class EveryNth:
         return fill_in(frames)
 
 
-def fill_in(frames: Iterable[FoundFrame]) -> Iterator[DetectedFrame]:
+def fill_in(
+    frames: Iterable[FoundFrame], pairs_behind: Callable[[int], Pairs | None] = lambda _: None
+) -> Iterator[DetectedFrame]:
     """Give the frames that were not inferred the boxes between their neighbours'.
 
     Frames come in order, the first one inferred. Those behind the last inferred one keep its
     boxes. Holds back no more frames than lie between two inferred ones.
+
+    pairs_behind: gives the pairs of the inferred frame of an index and the next one, if they are
+        known.
     """
     before: tuple[Frame, Detections] | None = None
     waiting: list[FoundFrame] = []
@@ -126,7 +131,10 @@ def fill_in(frames: Iterable[FoundFrame]) -> Iterator[DetectedFrame]:
             waiting.append(found)
             continue
         if before is not None and waiting:
-            first, between = before[0].pts, Interpolation(before[1], detections)
+            first, between = (
+                before[0].pts,
+                Interpolation(before[1], detections, pairs_behind(before[0].index)),
+            )
             for one in waiting:
                 carried = between.at((one.frame.pts - first) / (frame.pts - first))
                 yield DetectedFrame(one.frame, carried, inferred=False, audit=one.detections)

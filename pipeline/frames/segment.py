@@ -142,7 +142,8 @@ def _detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
     config = settings.config
     sampler: Sampler = EveryNth(config.every)
     if config.adaptive:
-        sampler = Adaptive(gap_for(info.frame_bytes, config.limits.max_memory_mb))
+        gap = gap_for(info.frame_bytes, config.limits.max_memory_mb)
+        sampler = Adaptive(gap, config.detect.confidence_threshold)
     return DetectSettings(
         options=config.detect,
         class_ids=settings.class_ids,

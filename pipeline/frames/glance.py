@@ -1,0 +1,65 @@
+"""A cheap look at pixels: whether something is in a frame that is in neither of two others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.media.frame import plane_rows
+
+_COLUMNS, _SAMPLES = 48, 4
+"""Blocks in a row of a picture, and samples in a row of a block."""
+
+_SMALLEST = 4
+"""Something covers at least so many blocks."""
+
+_LEAST_LEVELS, _NOISE_SHARE = 20.0, 3.0
+"""By how many levels of 256 these differ from both others, beside so many times the usual."""
+
+_CHANGED_LEVELS, _MOST_CHANGED = 8.0, 0.3
+"""Where more blocks differ, by so many levels, the camera moves or the light changes."""
+
+Glance = NDArray[np.float32]
+"""The mean luma of the blocks of a picture, (rows, columns), 0 to 255."""
+
+
+def glance(image: av.VideoFrame) -> Glance:
+    """Of the first plane: luma, or what stands for it in formats without."""
+    component, plane = image.format.components[0], plane_rows(image.planes[0])
+    samples: NDArray[np.uint8] | NDArray[np.uint16] = plane
+    scale = 1.0
+    if component.bits > 8:
+        samples = plane[:, : plane.shape[1] // 2 * 2].view(np.uint16)
+        # Formats like p010 have their bits at the upper end.
+        scale = 256.0 if image.format.name.startswith("p") else 2.0 ** (component.bits - 8)
+    per_pixel = max(1, samples.shape[1] // image.width) if len(image.planes) == 1 else 1
+    samples = samples[:, : image.width * per_pixel : per_pixel]
+    step = max(1, image.width // (_COLUMNS * _SAMPLES))
+    samples = samples[::step, ::step]
+    rows, columns = (max(1, side // _SAMPLES) for side in samples.shape)
+    samples = samples[: rows * _SAMPLES, : columns * _SAMPLES]
+    blocks = samples.reshape(rows, -1, columns, samples.shape[1] // columns)
+    mean: Glance = blocks.mean(axis=(1, 3), dtype=np.float32) / np.float32(scale)
+    return mean
+
+
+def appearance(first: Glance, between: Sequence[Glance], last: Glance) -> int | None:
+    """The place of the frame between two others in which most is that is in neither of them.
+
+    None if nothing appears between them.
+    """
+    scores = [_appeared(np.minimum(abs(one - first), abs(one - last))) for one in between]
+    best = max(range(len(scores)), key=scores.__getitem__, default=None)
+    return best if best is not None and scores[best] > _LEAST_LEVELS else None
+
+
+def _appeared(difference: Glance) -> float:
+    """By how many levels the blocks of something new differ; 0 where all of the picture does."""
+    if (difference > _CHANGED_LEVELS).mean() > _MOST_CHANGED:
+        return 0.0
+    smallest = min(_SMALLEST, difference.size)
+    strong = np.partition(difference, -smallest, axis=None)[-smallest]
+    return float(strong - _NOISE_SHARE * np.median(difference))
