@@ -200,3 +200,53 @@ def test_rgb_made_in_one_pass_has_the_values_of_bgr(
     for matrix in (1, 2, 4, 5, 6, 7, 9):
         image.colorspace = matrix
         np.testing.assert_array_equal(to_rgb(image), to_bgr(image)[:, :, ::-1])
+
+
+LARGE = [
+    (pix_fmt, size_wh)
+    for size_wh in ((1920, 1080), (1501, 1003), (2160, 3840))
+    for pix_fmt in ("yuv420p", "yuv420p10le", "yuv422p10le", "yuv444p12le", "yuvj420p")
+]
+
+
+@pytest.mark.parametrize(("pix_fmt", "size_wh"), LARGE, ids=str)
+def test_large_frames_come_close_to_opencv_without_being_converted_whole(
+    pix_fmt: str, size_wh: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = av.VideoFrame.from_ndarray(photo(size_wh), format="rgb24").reformat(format=pix_fmt)
+    image.color_range = FULL if pix_fmt.startswith("yuvj") else LIMITED
+    whole = ToBgr()(image)[:, :, ::-1]
+    for converter in ("ToBgr", "ToRgb"):
+        monkeypatch.setattr(f"pipeline.model.preprocess.{converter}", lambda: None)
+    difference = np.abs(model_input(image).astype(int) - opencv_input(whole))
+    assert difference.mean() < 1.6
+    assert np.percentile(difference, 99) <= 10
+
+
+@pytest.mark.parametrize("matrix", [1, 2, 4, 5, 6, 7, 9])
+@pytest.mark.parametrize("color_range", [0, LIMITED, FULL])
+@pytest.mark.parametrize("pix_fmt", ["yuv444p", "yuv444p10le", "yuvj444p"])
+def test_colours_of_large_frames_are_those_of_swscale(
+    pix_fmt: str, color_range: int, matrix: int
+) -> None:
+    random = np.random.default_rng(3)
+    # Squares of 3x3 pixels of one colour, so that nothing is mixed.
+    image = av.VideoFrame(384, 288, pix_fmt)
+    deep = image.format.components[0].bits > 8
+    for plane in image.planes:
+        rows = plane_rows(plane).view(np.uint16 if deep else np.uint8)
+        # Without colours so far beyond RGB that the sums of swscale overflow.
+        levels = random.integers(70, 180, (96, rows.shape[1] // 3 + 1)) * (4 if deep else 1)
+        rows[:] = levels.repeat(3, axis=0).repeat(3, axis=1)[:, : rows.shape[1]]
+    image.color_range, image.colorspace = color_range, matrix
+    target = np.zeros((96, 128, 3), np.uint8)
+    Preprocessor(letterbox((384, 288), (128, 96)))(frame_of(image), target)
+    expected = ToBgr()(image)[1::3, 1::3, ::-1]
+    assert np.abs(target.astype(int) - expected).max() <= 2
+
+
+def test_frames_twice_as_large_as_the_input_are_those_of_opencv_to_the_last_level() -> None:
+    image = av.VideoFrame.from_ndarray(photo((1280, 720)), format="rgb24").reformat(
+        format="yuv420p10le"
+    )
+    np.testing.assert_array_equal(model_input(image), opencv_input(ToBgr()(image)[:, :, ::-1]))

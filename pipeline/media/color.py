@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
@@ -17,6 +19,9 @@ _LAST_MATRIX, _LAST_PRIMARIES, _EBU3213, _LAST_TRC = 14, 12, 22, 18
 
 _CONVERTIBLE = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
 """The matrix tags that swscale takes; it refuses frames with any other."""
+
+_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+_BT601_WEIGHTS = (0.299, 0.114)
 
 _RGB_IS_BGR = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p"))
 
@@ -91,6 +96,32 @@ def color_warnings(image: av.VideoFrame, *, needs_dolby_vision: bool = False) ->
                 "as BT.601; convert the clip to BT.709 first if boxes are missing"
             )
     return tuple(warnings)
+
+
+def luma_weights(matrix: int) -> tuple[float, float]:
+    """The shares of red and blue in luma, by the tag of a matrix; BT.601's if swscale has none."""
+    return _LUMA_WEIGHTS.get(matrix, _BT601_WEIGHTS)
+
+
+def rgb_from_planes(image: av.VideoFrame) -> NDArray[np.float64]:
+    """The matrix (3, 4) by which (Y, Cb, Cr, 1) of an image's own depth become 8-bit R, G, B."""
+    full = int(image.color_range) == _FULL or image.format.name.startswith("yuvj")
+    return _rgb_from_planes(int(image.colorspace), image.format.components[0].bits, full)
+
+
+@lru_cache(maxsize=16)
+def _rgb_from_planes(space: int, bits: int, full: bool) -> NDArray[np.float64]:
+    kr, kb = luma_weights(space)
+    if full:
+        black, luma, chroma = 0.0, 255 / (2**bits - 1), 255 / (2**bits - 1)
+    else:
+        unit = 2 ** (bits - 8)
+        black, luma, chroma = 16.0 * unit, 255 / (219 * unit), 255 / (224 * unit)
+    red, blue = 2 * (1 - kr) * chroma, 2 * (1 - kb) * chroma
+    green = np.array((-blue * kb, -red * kr)) / (1 - kr - kb)
+    matrix = np.array([(luma, 0, red), (luma, *green), (luma, blue, 0)])
+    middle = np.array((black, 2 ** (bits - 1), 2 ** (bits - 1)))
+    return np.column_stack([matrix, -matrix @ middle])
 
 
 def make_convertible(image: av.VideoFrame) -> None:

@@ -13,13 +13,12 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.core.cache import NotKept, cache_dir, is_whole, publish, seal
-from pipeline.media.color import is_gray, is_rgb
+from pipeline.media.color import is_gray, is_rgb, luma_weights
 
 _WIDE = frozenset((8, 9, 10, 11, 12, 22))
 """The primaries that OpenCV's reader maps: all but those of BT.709, BT.601 and their like."""
 _BT709, _FULL_RANGE, _HDR = 1, 2, (16, 18)
-_LUMA = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
-_BT601, _BT601_LUMA = 6, (0.299, 0.114)
+_BT601, _MATRICES = 6, (1, 4, 7, 9)
 _ROWS, _PARTS = 4096, 16
 
 Table = NDArray[np.uint32]
@@ -36,7 +35,7 @@ def bt709_table(image: av.VideoFrame) -> Table | None:
     if primaries not in _WIDE or is_gray(image.format):
         return None
     matrix = _BT601 if is_rgb(image.format) else int(image.colorspace)
-    return _table(primaries, int(image.color_trc), matrix if matrix in _LUMA else _BT601)
+    return _table(primaries, int(image.color_trc), matrix if matrix in _MATRICES else _BT601)
 
 
 def to_bt709(bgr: NDArray[np.uint8], table: Table) -> NDArray[np.uint8]:
@@ -70,7 +69,7 @@ def _table(primaries: int, trc: int, matrix: int) -> Table | None:
 
 def _made(primaries: int, trc: int, matrix: int) -> Table:
     """All 2^24 colours through swscale, as planes of this matrix: it makes a difference there."""
-    kr, kb = _LUMA.get(matrix, _BT601_LUMA)
+    kr, kb = luma_weights(matrix)
     luma = np.array((kr, 1 - kr - kb, kb), np.float32)
     blue, red = np.array((0, 0, 1), np.float32), np.array((1, 0, 0), np.float32)
     weights = (luma, (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr)))

@@ -1,4 +1,7 @@
-"""A decoded frame -> the model's input: converted by swscale, letterboxed by OpenCV."""
+"""A decoded frame -> the model's input: converted by swscale, letterboxed by OpenCV.
+
+Of large frames, the planes are resized first.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pipeline.media.color import ToBgr, ToRgb, rgb_is_bgr
 from pipeline.media.frame import Frame
 from pipeline.media.gamut import bt709_table, to_bt709
 from pipeline.model.letterbox import Letterbox
+from pipeline.model.plane_resize import PlaneResizer, resizes_planes
 
 
 class Preprocessor:
@@ -18,6 +22,7 @@ class Preprocessor:
     def __init__(self, letterbox: Letterbox) -> None:
         self._letterbox = letterbox
         self._to_bgr, self._to_rgb = ToBgr(), ToRgb()
+        self._resize_planes = PlaneResizer()
 
     def __call__(self, frame: Frame, model_input: NDArray[np.uint8]) -> None:
         """Write the frame, as RGB, into its place in a padded uint8 (height, width, 3).
@@ -25,14 +30,20 @@ class Preprocessor:
         The padding is not touched, so that a reused buffer keeps it. Pixels are those that
         YOLOv5's own preprocessing gives: swscale could scale as well, and faster, but each of
         its filters moves or blurs edges enough for some boxes to differ from the original's.
+        Those of large frames come close to them: see `plane_resize`.
         """
         (x, y), (width, height) = self._letterbox.offset_xy, self._letterbox.content_wh
         content = model_input[y : y + height, x : x + width]
         table = bt709_table(frame.image)
-        if table is None and rgb_is_bgr(frame.image):
+        if resizes_planes(frame.image, (width, height)):
+            self._resize_planes(frame.image, content, bgr=table is not None)
+            if table is None:
+                return
+        elif table is None and rgb_is_bgr(frame.image):
             _resized(self._to_rgb(frame.image), content)
             return
-        _resized(self._to_bgr(frame.image), content)
+        else:
+            _resized(self._to_bgr(frame.image), content)
         bgr = content if table is None else to_bt709(content, table)
         cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=content)
 
