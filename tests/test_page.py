@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import jinja2
 import pytest
 
 from pipeline.core.cache import cache_dir
-from pipeline.run.page import render_page
+from pipeline.run.page import render_page, templates
 
 
 @pytest.fixture
@@ -28,14 +29,20 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def package(monkeypatch: pytest.MonkeyPatch) -> None:
+def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One small template in place of the package's own."""
+    templates.cache_clear()
     loader = jinja2.DictLoader({"hello.jinja": "<p>{{ name }}</p>"})
     monkeypatch.setattr(jinja2, "PackageLoader", lambda *_: loader)
+    yield
+    templates.cache_clear()
 
 
 def test_a_template_is_compiled_once(compiled: list[str]) -> None:
-    pages = [render_page("hello.jinja", name=name) for name in ("<b>", "you")]
+    pages = []
+    for name in ("<b>", "you"):
+        templates.cache_clear()  # As in a new process.
+        pages.append(render_page("hello.jinja", name=name))
     assert pages == ["<p>&lt;b&gt;</p>", "<p>you</p>"]
     assert compiled == ["hello.jinja"]
 
@@ -51,6 +58,7 @@ def test_a_damaged_compiled_template_is_not_run(compiled: list[str], kept_bytes:
     (file,) = (cache_dir() / "pages").iterdir()
     file.write_bytes(file.read_bytes()[:kept_bytes])
     for _ in range(2):
+        templates.cache_clear()  # As in a new process.
         assert render_page("hello.jinja", name="you") == "<p>you</p>"
     assert len(compiled) == 2
 
@@ -59,5 +67,6 @@ def test_a_cache_folder_that_cannot_be_written_costs_only_time(compiled: list[st
     cache_dir().parent.mkdir()
     cache_dir().write_text("not a folder")
     for _ in range(2):
+        templates.cache_clear()  # As in a new process.
         assert render_page("hello.jinja", name="you") == "<p>you</p>"
     assert len(compiled) == 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import cv2
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _users = 0
@@ -22,23 +22,23 @@ def one_library_thread() -> Iterator[None]:
     them at a higher priority than inference. BLAS and OpenCV have one setting per process; the
     last of several concurrent blocks restores it. OpenMP has one per thread, here the caller's.
     """
-    _enter()
+    libraries = ThreadpoolController()  # On each call, because more may have been loaded.
+    _enter(libraries)
     try:
-        with threadpool_limits(1, user_api="openmp"):
+        with libraries.limit(limits=1, user_api="openmp"):
             yield
     finally:
         _leave()
 
 
-def _enter() -> None:
+def _enter(libraries: ThreadpoolController) -> None:
     global _users
     with _lock:
         _users += 1
         if _users == 1:
             _restore.callback(cv2.setNumThreads, cv2.getNumThreads())
             cv2.setNumThreads(1)
-        # On each call, because more libraries may have been loaded.
-        _restore.enter_context(threadpool_limits(1, user_api="blas"))
+        _restore.enter_context(libraries.limit(limits=1, user_api="blas"))
 
 
 def _leave() -> None:

@@ -106,12 +106,13 @@ def process_cpu_seconds() -> float:
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on: Python, this package, its libraries."""
-    found = {name: _version(name) for name in _REPORTED_PACKAGES}
-    return {"python": platform.python_version(), "pipeline": _version("pipeline"), **found}
+    found = {name: package_version(name) for name in _REPORTED_PACKAGES}
+    return {"python": platform.python_version(), "pipeline": package_version("pipeline"), **found}
 
 
 @functools.cache
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version that is installed. Raises PackageNotFoundError."""
     try:
         return version(package)  # Cached: reads all metadata of the package.
     except PackageNotFoundError:

@@ -22,10 +22,7 @@ class LocalExecutor:
     def __init__(self, models: Models, position: Position) -> None:
         self._models = models
         self._position = position
-
-    @property
-    def cores(self) -> int:
-        return available_cores()
+        self.cores = available_cores()
 
     def facts(self) -> dict[str, Any]:
         return {"executor": "local"}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
+import cv2
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
@@ -37,12 +38,15 @@ _BLOBS = "*.blob"
 def load_engine(prepared: PreparedModel, options: InferOptions) -> Engine:
     """Load the model with the given options. Raises UsageError, ModelError."""
     if options.engine == "pytorch":
+        library_threads = cv2.getNumThreads()
         try:
             from pipeline.inference.pytorch import PyTorchEngine
         except ModuleNotFoundError as error:
             raise UsageError(
                 f"the PyTorch engine needs {error.name}: pip install torch ultralytics"
             ) from error
+        finally:
+            cv2.setNumThreads(library_threads)  # Importing ultralytics sets it to one.
 
         return PyTorchEngine(prepared)
     return OpenVinoEngine(prepared, options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pipeline.core.cache import (
     temporary_folder,
 )
 from pipeline.core.errors import ModelError, reason_of
+from pipeline.core.machine import package_version
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.model import graph, yolov5_graph
@@ -230,5 +230,5 @@ def _stored_head(model: ov.Model, ir: Path) -> Head | None:
 
 def _conversion_key(weights: Path, sha256: str) -> str:
     """Everything that shapes the converted graph: the file, our code, and OpenVINO."""
-    known = f"{weights.suffix} {sha256} {CONVERSION_VERSION} openvino {version('openvino')}"
+    known = f"{weights.suffix} {sha256} {CONVERSION_VERSION} openvino {package_version('openvino')}"
     return hashlib.sha256(known.encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.cache import NotKept, publish, save_ir, seal
 from pipeline.core.errors import InputError, ModelError, UsageError, reason_of
+from pipeline.core.machine import package_version
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.media.frame import Frame
@@ -139,7 +140,7 @@ def _quantize(
 
 def _nncf_version() -> str:
     try:
-        return version("nncf")
+        return package_version("nncf")
     except PackageNotFoundError as error:
         raise UsageError("INT8 needs the extra int8: pip install nncf") from error
 

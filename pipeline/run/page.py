@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jinja2.bccache import Bucket
 
 from pipeline.core.cache import cache_dir, publish
 from pipeline.core.errors import ModelError
+from pipeline.core.machine import package_version
 from pipeline.core.text import counted, duration, printable
 
 _SETTINGS_VERSION = 1
@@ -21,6 +22,12 @@ _SETTINGS_VERSION = 1
 
 def render_page(template: str, **values: Any) -> str:
     """Render a template, given by its path inside the package."""
+    return templates().get_template(template).render(**values)
+
+
+@functools.cache
+def templates() -> jinja2.Environment:
+    """The templates of this package; compiled once in a process."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline", "."),
         autoescape=True,
@@ -31,7 +38,7 @@ def render_page(template: str, **values: Any) -> str:
         bytecode_cache=_CompiledTemplates(),
     )
     environment.filters |= {"counted": counted, "duration": duration}
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def _shown(value: object) -> object:
@@ -64,5 +71,5 @@ def _file(bucket: Bucket) -> Path:
 
 
 def _digest(code: bytes) -> bytes:
-    settings = f"{_SETTINGS_VERSION} {version('jinja2')}".encode()
+    settings = f"{_SETTINGS_VERSION} {package_version('jinja2')}".encode()
     return hashlib.sha256(settings + code).digest()
