@@ -50,10 +50,10 @@ from pipeline.run.report import (
     Report,
     audit_warning,
     build_report,
-    other_threads_warning,
     write_report,
 )
 from pipeline.run.segments import take_segments
+from pipeline.run.step_figures import other_threads_warning
 from pipeline.synthetic.judge import Judgement, judge
 from pipeline.synthetic.sprites import CLASS_NAMES
 

@@ -10,21 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.core.config import ProcessConfig
 from pipeline.core.machine import peak_memory_mb, processor_name, versions
 from pipeline.frames.audit import Audit
-from pipeline.frames.cpu_account import (
-    DECODER,
-    DECODING_THREAD,
-    ENCODER,
-    ENCODING_THREAD,
-    INFERENCE,
-    KNOWN,
-)
 from pipeline.frames.segment import OpenClip
-from pipeline.frames.stats import Occupancy, RunStats, StepClock
+from pipeline.frames.stats import Occupancy, RunStats
 from pipeline.inference.selection import Selection
 from pipeline.media.frame import VideoInfo
 from pipeline.model.prepare import PreparedModel, Quantization
@@ -37,16 +27,15 @@ from pipeline.run.outputs import (
     REPORT_VERSION,
 )
 from pipeline.run.segments import TakenSegments
+from pipeline.run.step_figures import (
+    OTHER_THREADS,
+    bottleneck,
+    cpu_threads,
+    speed_over_time,
+    step_times,
+    thread_times,
+)
 from pipeline.synthetic.judge import LEAST_IOU, Judgement
-
-BETWEEN_STEPS, OTHER_THREADS = "between steps", "other threads"
-MOST_OTHER_THREADS = 0.05
-"""The share of the CPU time above which a warning is shown."""
-_LEAST_OTHER_SECONDS = 0.25
-"""Below this, the share is not meaningful: start-up dominates runs of a few frames."""
-
-_NUM_SPEED_POINTS = 120
-_LEAST_SLICE_SECONDS = 0.5
 
 _INTERPOLATED, _INT8 = ("interpolated", "inferred"), ("int8", "float")
 """The sides of an audit."""
@@ -129,16 +118,8 @@ def build_report(run: FinishedRun) -> Report:
         "phases": asdict(run.phases),
         "threads": thread_times(stats),
         "steps": steps,
-        "cpu_threads": [
-            {
-                "thread": name,
-                "cpu_ms": 1000 * seconds / stats.num_frames,
-                "on_frames": name in KNOWN,
-            }
-            for name, seconds in _most_first(stats.thread_cpu_seconds)
-            if seconds > 0
-        ],
-        "bottleneck": _bottleneck(steps),
+        "cpu_threads": cpu_threads(stats),
+        "bottleneck": bottleneck(steps),
         "queues": {
             "requests_running": _occupancy(stats.requests_running),
             "inferred_waiting": _occupancy(stats.completed),
@@ -227,7 +208,7 @@ def _speed(run: FinishedRun, steps: list[dict[str, Any]]) -> dict[str, Any]:
         "cores_allow_fps": 1000 * all_cores / steps_ms if steps_ms else None,
         "cores_busy": cpu_ms * frames_fps / (1000 * all_cores),
         "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_frames,
-        "over_time": _speed_over_time(stats),
+        "over_time": speed_over_time(stats),
     }
 
 
@@ -310,161 +291,6 @@ def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
 
     page = render_page("run/report.html.jinja", r=report, pictures=pictures)
     (folder / REPORT_PAGE_NAME).write_text(page, encoding="utf-8")
-
-
-def step_times(
-    stats: RunStats, cores: int, encoder_threads: int | None, workers: int
-) -> list[dict[str, Any]]:
-    """The cost of each step, in the order of the flow, in milliseconds per frame.
-
-    alone_fps: the throughput of the step if it had the machine to itself: one core for a step on
-    one thread, all cores for the model, times the segments at once. The rows add up to the CPU
-    time of the process; the last two are the time of the two threads of the loop between the
-    steps, and that of all threads that do not belong to this program.
-
-    encoder_threads: None for a run without an annotated file, which has no such steps.
-    """
-    producer, consumer, frames = stats.producer, stats.consumer, stats.num_frames
-    threads_cpu = {name: stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN}
-    decode_cpu = producer.decode.cpu_ns / 1e9 + threads_cpu[DECODER]
-    encode_cpu = consumer.encode.cpu_ns / 1e9 + threads_cpu[ENCODER]
-    postprocess_cpu = (consumer.postprocess.cpu_ns + stats.callback_cpu_ns) / 1e9
-    others_cpu = [
-        clock.cpu_ns / 1e9
-        for clock in (producer.preprocess, producer.submit, consumer.annotate, consumer.write)
-    ]
-    preprocess_cpu, submit_cpu, annotate_cpu, write_cpu = others_cpu
-    infer_cpu = max(0.0, threads_cpu[INFERENCE] - stats.callback_cpu_ns / 1e9) + submit_cpu
-    own_cpu = threads_cpu[DECODING_THREAD] + threads_cpu[ENCODING_THREAD]
-    steps = [producer.decode, producer.preprocess, producer.submit]
-    steps += [consumer.postprocess, consumer.write]
-    if encoder_threads is not None:
-        steps += [consumer.annotate, consumer.encode]
-    steps_cpu = sum(clock.cpu_ns / 1e9 for clock in steps)
-    rows = (
-        ("decode", producer.decode.wall_ns, decode_cpu, 0, max(1, cores // 2)),
-        (
-            "preprocess",
-            producer.preprocess.wall_ns,
-            preprocess_cpu,
-            producer.wait_in_flight.wall_ns + producer.wait_request.wall_ns,
-            1,
-        ),
-        ("infer", stats.latency_seconds_sum * 1e9, infer_cpu, 0, cores),
-        (
-            "postprocess",
-            consumer.postprocess.wall_ns + stats.callback_wall_ns,
-            postprocess_cpu,
-            consumer.wait_inference.wall_ns,
-            1,
-        ),
-        ("annotate", consumer.annotate.wall_ns, annotate_cpu, 0, 1),
-        ("encode", consumer.encode.wall_ns, encode_cpu, 0, encoder_threads),
-        ("write", consumer.write.wall_ns, write_cpu, 0, 1),
-        (BETWEEN_STEPS, 0, max(0.0, own_cpu - steps_cpu), 0, None),
-        (OTHER_THREADS, 0, other_threads_cpu_seconds(stats), 0, None),
-    )
-    return [
-        {
-            "step": name,
-            "busy_wall_ms": wall_ns / 1e6 / frames,
-            "cpu_ms": 1000 * cpu_seconds / frames,
-            "waited_ms": waited_ns / 1e6 / frames,
-            "alone_fps": workers * threads * frames / cpu_seconds
-            if threads and cpu_seconds
-            else None,
-        }
-        for name, wall_ns, cpu_seconds, waited_ns, threads in rows
-        if encoder_threads is not None or name not in ("annotate", "encode")
-    ]
-
-
-def _most_first(seconds: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(seconds.items(), key=lambda entry: -entry[1])
-
-
-def other_threads_cpu_seconds(stats: RunStats) -> float:
-    """CPU time of threads that do not work on frames: of a host program or a library."""
-    return sum(stats.thread_cpu_seconds.values()) - sum(
-        stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN
-    )
-
-
-def other_threads_warning(stats: RunStats) -> str | None:
-    """A warning if threads that do not work on frames used much CPU time; else None."""
-    seconds = other_threads_cpu_seconds(stats)
-    share = seconds / (stats.frames_cpu_seconds or 1.0)
-    if share <= MOST_OTHER_THREADS or seconds < _LEAST_OTHER_SECONDS:
-        return None
-    others = [name for name, _ in _most_first(stats.thread_cpu_seconds) if name not in KNOWN]
-    return (
-        f"{100 * share:.0f}% of the CPU time was used by threads of this process that do not work "
-        f"on frames ({', '.join(others[:3])}): see cpu_threads in {REPORT_JSON_NAME}"
-    )
-
-
-def thread_times(stats: RunStats) -> dict[str, dict[str, float]]:
-    """The wall time of the two threads of the loop by step and wait, in seconds.
-
-    The parts of each add up to the time of the frames.
-    """
-    producer, consumer = stats.producer, stats.consumer
-    named: dict[str, dict[str, StepClock]] = {
-        "decoding": {
-            "decode": producer.decode,
-            "preprocess": producer.preprocess,
-            "submit": producer.submit,
-            "waited for a request": producer.wait_request,
-            "waited for the encoding thread": producer.wait_in_flight,
-        },
-        "encoding": {
-            "postprocess": consumer.postprocess,
-            "annotate": consumer.annotate,
-            "encode": consumer.encode,
-            "write": consumer.write,
-            "waited for inference": consumer.wait_inference,
-        },
-    }
-    return {
-        thread: {part: clock.wall_ns / 1e9 for part, clock in parts.items()}
-        for thread, parts in named.items()
-    }
-
-
-def _bottleneck(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """The step that would be the slowest if each had the machine to itself."""
-    ranked = sorted(
-        (step for step in steps if step["alone_fps"] is not None),
-        key=lambda step: float(step["alone_fps"]),
-    )
-    first, second = ranked[0], ranked[1]
-    return {
-        "step": first["step"],
-        "alone_fps": first["alone_fps"],
-        "next_step": second["step"],
-        "next_alone_fps": second["alone_fps"],
-        "margin": second["alone_fps"] / first["alone_fps"],
-        "share_of_cpu": first["cpu_ms"] / sum(step["cpu_ms"] for step in steps),
-    }
-
-
-def _speed_over_time(stats: RunStats) -> list[dict[str, float]]:
-    """Frames per second and detections per frame, in equal time slices."""
-    finished, detections = np.asarray(stats.finished_seconds), stats.detections_per_frame
-    end = float(finished.max())
-    num_points = min(_NUM_SPEED_POINTS, max(1, int(end / _LEAST_SLICE_SECONDS)))
-    frames, edges = np.histogram(finished, num_points, (0.0, end))
-    boxes, _ = np.histogram(finished, num_points, (0.0, end), weights=detections)
-    return [
-        {
-            "seconds": round(edge, 3),
-            "fps": round(number * num_points / end, 2),
-            "detections_per_frame": round(found / number, 3) if number else 0.0,
-        }
-        for edge, number, found in zip(
-            edges[1:].tolist(), frames.tolist(), boxes.tolist(), strict=True
-        )
-    ]
 
 
 def _occupancy(queue: Occupancy) -> dict[str, float | int | None]:
