@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import io
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -39,7 +41,7 @@ from pipeline.model.yolov5_graph import OBJECTNESS
 NUM_PICTURES = 100
 """The most pictures of a folder or of clips; more made no measurable difference."""
 
-CALIBRATION_SIDE = 416
+CALIBRATION_SIDE = 320
 """The sides in pixels of the input that every model is quantised at, if it has no fixed one. One
 quantised model is used for all sizes; the time that it takes grows with this area."""
 
@@ -122,20 +124,54 @@ def _quantize(
         return pixels
 
     on_progress(Progress("quantize", 0, total, unit="image"))
-    nncf = _import_nncf()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # It draws progress bars of its own.
-            model: ov.Model = nncf.quantize(
-                basis.model,
-                nncf.Dataset(inputs, report),
-                preset=nncf.QuantizationPreset.MIXED,
-                subset_size=len(inputs),
-                ignored_scope=nncf.IgnoredScope(patterns=[f"{OBJECTNESS}_.*"], validate=False),
-            )
-    except Exception as error:  # NNCF raises any exception for graphs it does not support.
-        raise ModelError(f"{basis.weights}: cannot be quantised ({reason_of(error)})") from error
+    with _without_torch(), _without_garbage_collection():
+        nncf = _import_nncf()
+        try:
+            model = _quantized_by(nncf, basis.model, nncf.Dataset(inputs, report), total)
+        except Exception as error:  # NNCF raises any exception for graphs it does not support.
+            reason = reason_of(error)
+            raise ModelError(f"{basis.weights}: cannot be quantised ({reason})") from error
     on_progress(Progress("quantize", total, total, unit="image"))
     return model
+
+
+def _quantized_by(nncf: Any, model: ov.Model, dataset: Any, num_pictures: int) -> ov.Model:
+    with contextlib.redirect_stdout(io.StringIO()):  # It draws progress bars of its own.
+        return nncf.quantize(
+            model,
+            dataset,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=num_pictures,
+            ignored_scope=nncf.IgnoredScope(patterns=[f"{OBJECTNESS}_.*"], validate=False),
+        )
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """PyTorch counts as not installed, unless it is loaded already.
+
+    NNCF imports it for models of its kind: that takes as long as half of a quantisation.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """NNCF makes millions of objects that stay: the collector would look at them repeatedly."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _nncf_version() -> str:
