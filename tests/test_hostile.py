@@ -180,7 +180,7 @@ def test_a_header_that_claims_a_huge_frame_is_refused_before_memory_is_taken(
 ) -> None:
     clip = lying_clip(tmp_path / f"clip.{suffix}", 0)
     before = peak_mb()
-    with pytest.raises(InputError, match="16000x16000, larger than --max-size 8192x4320"):
+    with pytest.raises(InputError, match="16000x16000, larger than --max-input-size 8192x4320"):
         VideoReader(clip)
     assert peak_mb() - before < 200
 
@@ -201,7 +201,7 @@ def test_a_tampered_gif_is_refused(tmp_path: Path) -> None:
     content = bytearray(clip.read_bytes())
     content[6:10] = (20000).to_bytes(2, "little") * 2
     clip.write_bytes(content)
-    with pytest.raises(InputError, match="larger than --max-size"):
+    with pytest.raises(InputError, match="--max-input-size"):
         VideoReader(clip)
 
 
@@ -293,7 +293,7 @@ def test_limits_are_options_of_the_command_line(
 ) -> None:
     clip = str(small_clip(tmp_path / "clip.mp4"))
     usual = ["--weights", str(tiny_weights), "--output-dir", str(tmp_path / "out")]
-    for option in (["--max-size", "64x64"], ["--max-frame-rate", "24"]):
+    for option in (["--max-input-size", "64x64"], ["--max-frame-rate", "24"]):
         assert main(["process", clip, *usual, *option]) == 1
         assert option[0] in capsys.readouterr().err
 

@@ -29,7 +29,8 @@ OTHER_VALUES = {
     "--codec": "hevc",
     "--crf": "20",
     "--preset": "fast",
-    "--max-size": "640x480",
+    "--output-size": "320x240",
+    "--max-input-size": "640x480",
     "--max-streams": "3",
     "--max-frame-rate": "60",
     "--max-memory": "100",
@@ -46,7 +47,7 @@ OTHER_VALUES = {
 """A value that is not the default of each option of a clip that is not about the model's run."""
 
 WITHOUT_EFFECT = {
-    *("--overwrite", "--stall-seconds", "--max-size", "--max-streams", "--max-frame-rate"),
+    *("--overwrite", "--stall-seconds", "--max-input-size", "--max-streams", "--max-frame-rate"),
     *("--max-memory", "--least-agreement"),
 }
 """Options that do not decide the result. The model is in the key by its content."""

@@ -82,7 +82,7 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
 
 def render_config(arguments: argparse.Namespace, recorded: RecordedRun) -> ProcessConfig:
     """The configuration of `render`, for these detections. Raises UsageError."""
-    options = ("codec", "crf", "preset")
+    options = ("codec", "crf", "preset", "output_size")
     asked = {name: value for name in options if (value := getattr(arguments, name)) is not None}
     return ProcessConfig(
         source=Path(arguments.clip),

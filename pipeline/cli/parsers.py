@@ -29,6 +29,9 @@ from pipeline.inference.configurations import AUTO
 OUTPUT_FOLDER = "output"
 
 
+_RENAMED = {"--max-size": "--max-input-size"}
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Names the default of each option that has one."""
 
@@ -57,6 +60,8 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             known = [option for option in self._option_string_actions if option.startswith("--")]
             word = unknown[0].partition("=")[0]
+            if word in _RENAMED:
+                self.error(f"{word} is now {_RENAMED[word]}")
             alike = difflib.get_close_matches(word, known, 1, 0.7) if word.startswith("--") else []
             meant = f"; did you mean {alike[0]}?" if alike else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
@@ -293,7 +298,7 @@ def _add_tune(commands: Any) -> None:
         help="a clip, or 'synthetic' for the synthetic scene",
     )
     _add_precision(_add_weights_options(command))
-    add_options(command.add_argument_group("encoding"), EncodeOptions)
+    add_options(command.add_argument_group("encoding"), EncodeOptions, "codec", "crf", "preset")
     _add_limits(command)
     _add_synthetic(command)
 

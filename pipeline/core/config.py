@@ -269,5 +269,6 @@ class ProcessConfig:
         )
         require(
             self.video or self.encode == EncodeOptions(),
-            "--codec, --crf and --preset are for the annotated file, which --no-video leaves out",
+            "--codec, --crf, --preset and --output-size are for the annotated file, which "
+            "--no-video leaves out",
         )

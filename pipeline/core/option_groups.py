@@ -154,10 +154,20 @@ class DetectOptions:
         require("" not in (self.classes or ()), "classes: a name is empty")
 
 
+def _read_output_size(text: str) -> tuple[int, int] | int:
+    width, x, height = text.partition("x")
+    try:
+        return (int(width), int(height)) if x else int(width)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither WIDTHxHEIGHT nor a height") from None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodeOptions:
     """How the annotated clip is encoded; None selects the default of the codec.
 
+    output_size: width and height, or the height alone, to which larger frames are scaled down, in
+        their proportions; None keeps the size of the source. Boxes stay in pixels of the source.
     threads: threads of the encoder; None selects them for the machine.
     """
 
@@ -178,6 +188,18 @@ class EncodeOptions:
             "speed of the encoder: ultrafast to placebo for h264 and hevc, 0 to 13 for av1, 0 to "
             "8 for vp9 (default: depends on the codec)",
             metavar="NAME",
+        ),
+    ] = None
+    output_size: Annotated[
+        tuple[int, int] | int | None,
+        Option(
+            "--output-size",
+            "scale the annotated clip down to fit into this size, or to this height; boxes in "
+            "detections.jsonl stay in pixels of the source",
+            metavar="WxH",
+            parse=_read_output_size,
+            lowest=16,
+            highest=_LONGEST_SIDE_PX,
         ),
     ] = None
     threads: Annotated[
@@ -278,7 +300,7 @@ class LimitOptions:
 
     max_size_wh: Annotated[
         tuple[int, int],
-        Option("--max-size", "frame size", metavar="WxH", lowest=1, highest=_LONGEST_SIDE_PX),
+        Option("--max-input-size", "frame size", metavar="WxH", lowest=1, highest=_LONGEST_SIDE_PX),
     ] = (8192, 4320)
     max_streams: Annotated[
         int, Option("--max-streams", "streams in a file", metavar="N", lowest=1)

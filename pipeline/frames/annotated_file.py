@@ -12,6 +12,7 @@ from pipeline.core.boxes import Detections
 from pipeline.core.config import EncodeOptions
 from pipeline.core.position import Beat
 from pipeline.frames.encode import VideoEncoder, require_decodable
+from pipeline.frames.scaled import annotated_info
 from pipeline.media.frame import VideoInfo
 from pipeline.media.mux import verify
 from pipeline.media.still import PictureEncoder, verify_picture
@@ -79,6 +80,7 @@ def open_encoder(
     path: Path, info: VideoInfo, options: EncodeOptions, num_threads: int
 ) -> FrameEncoder:
     """The encoder of the annotated file of a source. Raises EncodeError."""
+    info = annotated_info(info, options)
     if info.is_picture:
         return PictureEncoder(path, info)
     return VideoEncoder(path, info, options, num_threads=num_threads)
@@ -97,7 +99,7 @@ def verify_annotated(
     end_seconds: where its last frame ends. Raises EncodeError.
     """
     if info.is_picture:
-        verify_picture(path, info)
+        verify_picture(path, annotated_info(info, options))
         return
     times = {index: pts * info.time_base for index, pts in encoder.some_times()}
     verify(path, encoder.num_frames, end_seconds, times, beat)

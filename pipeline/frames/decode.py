@@ -63,7 +63,7 @@ class VideoReader:
                 reason = self.faults.first_error or "no frame in its video stream"
                 if reason == os.strerror(errno.EINVAL):
                     # All that FFmpeg says of a frame that is too large for max_pixels.
-                    reason += "; frames larger than --max-size are not decoded"
+                    reason += "; frames larger than --max-input-size are not decoded"
                 raise InputError(f"{path}: cannot decode any frame ({reason})")
             first = self._ahead.image
             self._decoded_wh = self._size_to_show(first)

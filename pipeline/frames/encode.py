@@ -302,6 +302,8 @@ def require_encodable(info: VideoInfo, options: EncodeOptions) -> None:
 
 def encoding_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
     """What of the pictures the codec has no place for, a line each."""
+    if info.has_captions and options.output_size is not None:
+        return ("closed captions in the video are not carried with --output-size",)
     if not info.has_captions or _CODECS[options.codec].captions:
         return ()
     keeping = " or ".join(name for name, codec in _CODECS.items() if codec.captions)

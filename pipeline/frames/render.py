@@ -15,10 +15,10 @@ from pipeline.core.detection_lines import DetectionLine
 from pipeline.core.errors import InputError
 from pipeline.core.position import Position, Step
 from pipeline.frames.ahead import decoded_ahead
-from pipeline.frames.annotate import Annotator
 from pipeline.frames.annotated_file import open_encoder, verify_annotated
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.sampling import DetectedFrame
+from pipeline.frames.scaled import annotator
 from pipeline.frames.snapshots import Snapshots
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, SegmentTask
@@ -89,7 +89,7 @@ def render_segment(
     config, path = task.settings.config, task.files.annotated
     encoder = open_encoder(path, info, config.encode, task.settings.encoder_threads)
     results = Results(
-        render=Annotator(info, tuple(lines.class_names)),
+        render=annotator(info, config.encode, lines.class_names),
         encoder=encoder,
         snapshots=Snapshots(()),
         lines=None,

@@ -17,7 +17,6 @@ from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.position import Position, Step
 from pipeline.frames.adaptive import Adaptive, gap_for
-from pipeline.frames.annotate import Annotator
 from pipeline.frames.annotated_file import (
     FrameEncoder,
     NoEncoder,
@@ -29,6 +28,7 @@ from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
 from pipeline.frames.detect import DetectSettings, ModelDetections
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.sampling import EveryNth, Sampler
+from pipeline.frames.scaled import annotator
 from pipeline.frames.snapshots import Snapshots, places_seconds
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
@@ -129,7 +129,7 @@ def _open_results(
             truth = stack.enter_context(files.truth.open("w", encoding="utf-8"))
             source.on_truth = functools.partial(_write_truth, truth, config.scene.frame_rate)
         yield Results(
-            render=Annotator(source.info, class_names) if config.video else undrawn,
+            render=annotator(source.info, config.encode, class_names) if config.video else undrawn,
             encoder=encoder,
             snapshots=snapshots,
             lines=lines,

@@ -116,7 +116,7 @@ def check_size(path: Path, size_wh: tuple[int, int], limits: LimitOptions) -> No
     max_width, max_height = limits.max_size_wh
     if max(size_wh) > max(limits.max_size_wh) or width * height > max_width * max_height:
         raise InputError(
-            f"{path}: its frames are {width}x{height}, larger than --max-size "
+            f"{path}: its frames are {width}x{height}, larger than --max-input-size "
             f"{max_width}x{max_height}"
         )
 

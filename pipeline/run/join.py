@@ -6,6 +6,7 @@ import shutil
 
 from pipeline.core.detection_lines import join_lines
 from pipeline.core.position import Step
+from pipeline.frames.scaled import annotated_info
 from pipeline.frames.task import SegmentFiles
 from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
 from pipeline.media.mux import SourceStreams, mux, verify
@@ -48,7 +49,7 @@ def join_annotated(run: RunContext, source: FrameSource, taken: TakenSegments) -
     annotated = run.journal.finished / annotated_name(info)
     if info.is_picture:
         shutil.copyfile(parts[0].annotated, annotated)
-        verify_picture(annotated, info)
+        verify_picture(annotated, annotated_info(info, config.encode))
         return []
     others = None
     if config.clip is not None:

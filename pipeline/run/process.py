@@ -17,6 +17,7 @@ from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal
 from pipeline.execution.launch import open_executor
 from pipeline.frames.encode import encoder_settings, encoding_warnings, require_encodable
+from pipeline.frames.scaled import annotated_info
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.source import open_source
 from pipeline.frames.task import RunSettings
@@ -178,9 +179,14 @@ def _require_room(run: RunContext, info: VideoInfo, key: str, num_segments: int)
         require_free_output(config)
     require_permission_to_discard(config, journal, key)
     if journal.matches(key):
-        require_space(config, info, journal.num_bytes, journal.num_done / num_segments)
+        require_space(
+            config,
+            annotated_info(info, config.encode),
+            journal.num_bytes,
+            journal.num_done / num_segments,
+        )
     else:
-        require_space(config, info)
+        require_space(config, annotated_info(info, config.encode))
 
 
 def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
@@ -229,7 +235,7 @@ def _open(
         for warning in source.info.warnings:
             note(warning)
         if config.video:
-            require_encodable(source.info, config.encode)
+            require_encodable(annotated_info(source.info, config.encode), config.encode)
         weights = find_weights(config.weights, run.on_progress, config.default_model)
         size_wh = source.info.size_wh
         prepared = models.prepare(weights, size_wh, config.imgsz, run.on_progress)

@@ -45,11 +45,12 @@ class RecordedRun:
     def encode_with(self, **asked: Any) -> EncodeOptions:
         """The options of the encoder of that run, with those that are asked for in their place.
 
-        With another codec, none of that run's but the threads. Raises UsageError.
+        With another codec, none of that run's but size and threads. Raises UsageError.
         """
         codec = asked.get("codec", self.encode.codec)
         if codec != self.encode.codec:
-            return EncodeOptions(**asked, threads=self.encode.threads)
+            kept = {"output_size": self.encode.output_size, "threads": self.encode.threads}
+            return EncodeOptions(**{**kept, **asked})
         return dataclasses.replace(self.encode, **asked)
 
     def require_clip(self, info: VideoInfo, fingerprint: str | None) -> None:

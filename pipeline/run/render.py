@@ -19,6 +19,7 @@ from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
 from pipeline.frames.encode import encoding_warnings, require_encodable
 from pipeline.frames.render import RecordedLines, render_segment
+from pipeline.frames.scaled import annotated_info
 from pipeline.frames.source import open_source
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.media.cut import plan_clip
@@ -80,7 +81,8 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
         segments = plan_clip(scan, config.segment_seconds, config.num_frames)
         key = _key(config, recorded, len(segments))
         require_permission_to_discard(config, journal, key)
-        require_space(config, info, journal.num_bytes if journal.matches(key) else 0)
+        kept_bytes = journal.num_bytes if journal.matches(key) else 0
+        require_space(config, annotated_info(info, config.encode), kept_bytes)
         threads = journal.begin(key, len(segments), config.encode.threads or 1)
         settings = RunSettings(config, InferOptions(), threads, None, source.timeline)
         process = functools.partial(_rendered, source, recorded, run.position)
@@ -113,7 +115,7 @@ def _rendered(
 def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
     """Note what the annotated file does not keep. Raises EncodeError, UsageError."""
     info, timeline = source.info, source.timeline
-    require_encodable(info, config.encode)
+    require_encodable(annotated_info(info, config.encode), config.encode)
     if info.is_picture:
         require_picture_options(config)
         return
