@@ -25,7 +25,7 @@ from pipeline.core.config import ProcessConfig, SyntheticOptions
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
-from pipeline.execution.supervise import Work
+from pipeline.execution.child import Work
 from pipeline.frames.encode import ordinary_priority
 from pipeline.media.frame import ColorTags, VideoInfo
 from pipeline.model.prepare import PreparedModel

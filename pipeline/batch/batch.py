@@ -27,8 +27,8 @@ from pipeline.core.errors import (
     WorkerDied,
 )
 from pipeline.core.progress import Progress, ProgressCallback
+from pipeline.execution.child import Work
 from pipeline.execution.journal import tidy
-from pipeline.execution.supervise import Work
 from pipeline.run.identity import model_sha256, result_key
 from pipeline.run.outputs import finished_report
 

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -21,55 +17,28 @@ from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import (
     InputError,
     Interrupted,
-    PipelineError,
     WorkerDied,
-    as_pipeline_error,
 )
 from pipeline.core.position import Position
 from pipeline.core.progress import Progress, ProgressCallback
+from pipeline.execution.child import STOPPING_SIGNALS, Done, Failed, Result, Work, run_child
 from pipeline.execution.endings import death, interruption
 from pipeline.execution.journal import tidy
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
 
-Result = TypeVar("Result")
-Work = Callable[[ProcessConfig, ProgressCallback, Position], Result]
-
 _STOP_SECONDS = 3.5
 _EXIT_SECONDS = 2.0
 _CLEAN_UP_SECONDS = 5.0
-_PROGRESS_SECONDS = 0.1
-_STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True)
-class _Done(Generic[Result]):
-    result: Result
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """cleaned_up: whether the worker has, before it said so; otherwise its parent will."""
-
-    error: PipelineError
-    cause: _WorkerTraceback | None
-    cleaned_up: bool = True
 
 
 def _do_nothing() -> None:
     """For a child that keeps nothing."""
-
-
-class _WorkerTraceback(Exception):
-    """Where an error came from in the worker; as a cause it is shown in the parent's traceback."""
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
 
 
 def supervise(work: Work[Result], config: ProcessConfig, on_progress: ProgressCallback) -> Result:
@@ -106,7 +75,7 @@ class Worker(Generic[Result]):
 
     def __enter__(self) -> Worker[Result]:
         with _stopping_signals_blocked():
-            for number in _STOPPING_SIGNALS:
+            for number in STOPPING_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     before = signal.signal(number, self._stop)
                     self._handlers.callback(signal.signal, number, before)
@@ -133,20 +102,20 @@ class Worker(Generic[Result]):
         self.require_not_stopped()
         creates = not config.output_dir.exists()
         child = self._living_child()
-        answer: _Done[Result] | _Failed | None = None
+        answer: Done[Result] | Failed | None = None
         kept = ""
         try:
             answer = _answer(child, config, on_progress, self._stop)
         except WorkerDied as error:
-            answer = _Failed(error, None, cleaned_up=False)
+            answer = Failed(error, None, cleaned_up=False)
         finally:
-            if answer is None or (isinstance(answer, _Failed) and not answer.cleaned_up):
+            if answer is None or (isinstance(answer, Failed) and not answer.cleaned_up):
                 self._let_go(kill=True)
             elif not _is_sound(answer):
                 self._let_go(kill=False)
-            if not isinstance(answer, _Done):
+            if not isinstance(answer, Done):
                 kept = tidy(config.output_dir, created=creates)
-        if isinstance(answer, _Done):
+        if isinstance(answer, Done):
             return answer.result
         if self._stop.signal_number is not None:
             raise interruption(answer.error, self._stop.signal_number, kept)
@@ -189,7 +158,7 @@ def _start(work: Work[Any], at_end: Callable[[], object], stop: _Stop) -> _Child
     position = Position.shared(context)
     pipe, worker_end = context.Pipe()
     process = context.Process(
-        target=_run_worker, args=(work, at_end, position, worker_end), name="worker"
+        target=run_child, args=(work, at_end, position, worker_end), name="worker"
     )
     # Held back, so that neither process is without its own handlers for a moment.
     with _stopping_signals_blocked():
@@ -199,9 +168,9 @@ def _start(work: Work[Any], at_end: Callable[[], object], stop: _Stop) -> _Child
     return _Child(process, pipe, position)
 
 
-def _is_sound(answer: _Done[Any] | _Failed) -> bool:
+def _is_sound(answer: Done[Any] | Failed) -> bool:
     """Whether the child can be trusted with another run: nothing of this one hangs in it."""
-    return isinstance(answer, _Done) or isinstance(answer.error, InputError)
+    return isinstance(answer, Done) or isinstance(answer.error, InputError)
 
 
 class _Stop:
@@ -224,61 +193,76 @@ class _Stop:
 
 def _answer(
     child: _Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
-) -> _Done[Any] | _Failed:
+) -> Done[Any] | Failed:
     """Have a run done. Raises WorkerDied."""
     try:
         child.pipe.send(config)
     except OSError:
         raise death(_exit_code(child.process), child.position, config) from None
-    return _watch(child.process, child.pipe, child.position, config, on_progress, stop)
+    return _Watch(child, config, on_progress, stop).answer()
 
 
-def _watch(
-    process: BaseProcess,
-    messages: Connection[Any, Any],
-    position: Position,
-    config: ProcessConfig,
-    on_progress: ProgressCallback,
-    stop: _Stop,
-) -> _Done[Any] | _Failed:
-    """Pass progress on until the worker answers, or has failed and does not finish cleaning up.
+class _Watch:
+    """The wait for the answer of a child to one run."""
 
-    Raises WorkerDied.
-    """
-    assert process.pid is not None
-    watchdog = Watchdog(process.pid, position, config)
-    stop_at: float | None = None
-    failed: _Failed | None = None
-    failed_at = 0.0
-    while True:
-        ready = wait([messages, process.sentinel], POLL_SECONDS)
-        message = None
-        if messages in ready:
-            with contextlib.suppress(EOFError, OSError):
-                message = messages.recv()
-        if ready and message is None:
-            if failed is not None:
-                return failed
-            raise death(_exit_code(process), position, config)
-        if isinstance(message, _Done) or (isinstance(message, _Failed) and message.cleaned_up):
-            return message
-        if isinstance(message, _Failed):
-            if failed is None:
-                failed, failed_at = message, time.monotonic()
-                if failed.error.step is not None:
-                    failed.error.file = config.source_name
-        elif message is not None:
-            on_progress(message)
-            watchdog.progressed()
-        if stop.signal_number is not None:
-            stop_at = stop_at or time.monotonic() + _STOP_SECONDS
-            if time.monotonic() >= stop_at:
+    def __init__(
+        self, child: _Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
+    ) -> None:
+        assert child.process.pid is not None
+        self._child = child
+        self._config = config
+        self._on_progress = on_progress
+        self._stop = stop
+        self._watchdog = Watchdog(child.process.pid, child.position, config)
+        self._stop_at: float | None = None
+        self._failed: Failed | None = None
+        self._failed_at = 0.0
+
+    def answer(self) -> Done[Any] | Failed:
+        """Pass progress on until the child answers, or has failed and does not finish cleaning up.
+
+        Raises WorkerDied.
+        """
+        pipe, process = self._child.pipe, self._child.process
+        while True:
+            ready = wait([pipe, process.sentinel], POLL_SECONDS)
+            message = None
+            if pipe in ready:
+                with contextlib.suppress(EOFError, OSError):
+                    message = pipe.recv()
+            if ready and message is None:
+                if self._failed is not None:
+                    return self._failed
+                raise death(_exit_code(process), self._child.position, self._config)
+            if isinstance(message, Done) or (isinstance(message, Failed) and message.cleaned_up):
+                return message
+            if message is not None:
+                self._note(message)
+            if self._is_over(quiet=not ready):
+                assert self._failed is not None
+                return self._failed
+
+    def _note(self, message: Failed | Progress) -> None:
+        """Progress, or a failure that the child is still cleaning up."""
+        if not isinstance(message, Failed):
+            self._on_progress(message)
+            self._watchdog.progressed()
+        elif self._failed is None:
+            self._failed, self._failed_at = message, time.monotonic()
+            if message.error.step is not None:
+                message.error.file = self._config.source_name
+
+    def _is_over(self, *, quiet: bool) -> bool:
+        """Whether a child that failed has had its time to clean up. Raises WorkerDied."""
+        if self._stop.signal_number is not None:
+            self._stop_at = self._stop_at or time.monotonic() + _STOP_SECONDS
+            if time.monotonic() >= self._stop_at:
                 raise WorkerDied("the worker did not stop in time and was killed")
-        elif failed is not None:
-            if time.monotonic() - failed_at >= _CLEAN_UP_SECONDS:
-                return failed
-        elif not ready:
-            watchdog.look()
+        elif self._failed is not None:
+            return time.monotonic() - self._failed_at >= _CLEAN_UP_SECONDS
+        elif quiet:
+            self._watchdog.look()
+        return False
 
 
 def _exit_code(process: BaseProcess) -> int | None:
@@ -306,111 +290,8 @@ def _context() -> ForkContext | SpawnContext:
 
 @contextlib.contextmanager
 def _stopping_signals_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _run_worker(
-    work: Work[Any], at_end: Callable[[], object], position: Position, pipe: Connection[Any, Any]
-) -> None:
-    """The child's whole life: every config that comes is answered by a _Done or a _Failed."""
-    # Ctrl-C, and the end of a terminal, reach the whole process group; the parent alone decides
-    # what they mean.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    interruption = _Interruption()
-    signal.signal(signal.SIGTERM, interruption)
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING_SIGNALS)
-    answer: _Done[Any] | _Failed
-    while True:
-        try:
-            with interruption.raised():
-                config = pipe.recv()
-                if config is None:
-                    break
-                answer = _work_on(work, config, pipe, position)
-        except KeyboardInterrupt:
-            answer = _Failed(Interrupted("interrupted"), None)
-        with contextlib.suppress(OSError):  # Nobody listens any more.
-            pipe.send(answer)
-        if interruption.came:
-            break
-    with contextlib.suppress(Exception):
-        at_end()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # It is where the shell has closed it.
-            stream.flush()
-    # Not the long way, on which threads that hang would be waited for.
-    os._exit(0)
-
-
-def _failed(error: BaseException, *, cleaned_up: bool = True) -> _Failed:
-    """To be called where the error is being handled."""
-    known = error if isinstance(error, PipelineError) else as_pipeline_error(error)
-    return _Failed(known, _WorkerTraceback(traceback.format_exc()), cleaned_up)
-
-
-def _work_on(
-    work: Work[Any], config: ProcessConfig, pipe: Connection[Any, Any], position: Position
-) -> _Done[Any] | _Failed:
-    position.reset()
-    position.on_failure = lambda error: pipe.send(_failed(error, cleaned_up=False))
-    try:
-        return _Done(work(config, _sender(pipe), position))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        return _failed(error)
-
-
-class _Interruption:
-    """The child's handler of SIGTERM: one KeyboardInterrupt, where it is wanted."""
-
-    def __init__(self) -> None:
-        self.came = False
-        self._raises = False
-
-    def __call__(self, *_: object) -> None:
-        first, self.came = not self.came, True
-        if first and self._raises:
-            raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def raised(self) -> Iterator[None]:
-        """Where the work may be cut; elsewhere it is only remembered that the signal came."""
-        self._raises = True
-        try:
-            if self.came:
-                raise KeyboardInterrupt
-            yield
-        finally:
-            self._raises = False
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _sender(messages: Connection[Any, Any]) -> ProgressCallback:
-    """Sends what is worth showing: every stage, its end, and a few reports a second."""
-    last_sent, last_stage = 0.0, ""
-
-    def send(progress: Progress) -> None:
-        nonlocal last_sent, last_stage
-        now = time.monotonic()
-        if (
-            progress.stage != last_stage
-            or progress.done == progress.total
-            or now - last_sent >= _PROGRESS_SECONDS
-        ):
-            last_sent, last_stage = now, progress.stage
-            messages.send(progress)
-
-    return send
