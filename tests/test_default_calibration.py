@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.cli.commands import main
 from pipeline.core.config import CLIP, AutoOptions, ProcessConfig
 from pipeline.core.errors import UsageError
 from pipeline.frames import photographs
@@ -15,6 +17,7 @@ from pipeline.frames.calibration import calibration_for, default_calibration
 from pipeline.frames.photographs import NUM_CROPS, calibration_of_photographs, crops
 from pipeline.run.identity import result_key
 from pipeline.synthetic.sprites import CLASS_NAMES
+from tests.checkpoints import save, three_convolutions
 from tests.conftest import gray, write_clip
 
 COCO = ("person", "bicycle", "car")
@@ -95,3 +98,24 @@ def test_frames_for_a_batch_are_spread_over_its_clips(tmp_path: Path) -> None:
     counts = [levels.count(level) for level in (20, 120, 220)]
     assert min(counts) >= 15
     assert sum(counts) == len(levels) <= 100
+
+
+@pytest.mark.parametrize("calibration", [[], ["--calibration", "clip"]], ids=["default", "clip"])
+def test_a_batch_has_one_quantised_model_whatever_its_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibration: list[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    weights = save(tmp_path / "model.pt", three_convolutions(2))
+    for name, size_wh in (("a", (96, 64)), ("b", (64, 96)), ("c", (96, 96))):
+        write_clip(tmp_path / f"{name}.mp4", [gray(50, size_wh)] * 9)
+    words = ["process", "a.mp4", "b.mp4", "c.mp4", "--weights", str(weights), "--imgsz", "96"]
+    words += ["--precision", "int8", "--output-dir", "out", *calibration]
+    assert main(words) == 0
+    assert len(list((tmp_path / "cache").rglob("int8-*/model.xml"))) == 1
+    reports = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("report.json")]
+    assert len({report["model"]["calibrated_on"] for report in reports}) == 1
+    assert main(words) == 0  # All are skipped.
+    assert json.loads((tmp_path / "out" / "batch.json").read_text())["total"]["done"] == 3
+    if calibration:
+        assert reports[0]["model"]["calibrated_on"] == "frames of 3 clips"

@@ -111,7 +111,7 @@ class Batch:
 
     def __init__(self, config: ProcessConfig, clips: Sequence[Clip]) -> None:
         self.wall_seconds = 0.0
-        if config.calibration == CLIP:
+        if config.calibration == CLIP and len(clips) > 1:
             paths = tuple(clip.path for clip in clips)
             config = dataclasses.replace(config, calibration_clips=paths)
         self._config = config

@@ -28,6 +28,7 @@ from pipeline.cli.spool import spooled
 from pipeline.cli.summary import batch_summary, failure_lines, run_summary
 from pipeline.cli.terminal import ProgressPrinter, discard
 from pipeline.core.config import (
+    CLIP,
     STANDARD_INPUT,
     AutoOptions,
     InferOptions,
@@ -234,6 +235,8 @@ def _render(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from pipeline.measure.evaluate import evaluate
 
+    if arguments.calibration == CLIP:
+        raise UsageError("evaluate has no clip: give --calibration a folder (./clip if so named)")
     with _progress_shown(arguments) as progress:
         result = evaluate(
             arguments.data,

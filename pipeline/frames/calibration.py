@@ -45,7 +45,7 @@ def calibration_for(config: ProcessConfig, class_names: Sequence[str]) -> Calibr
         return default_calibration(class_names)
     if config.calibration != CLIP:
         return calibration_of_folder(Path(config.calibration))
-    if len(config.calibration_clips) > 1:
+    if config.calibration_clips:
         return calibration_of_clips(config.calibration_clips, config.limits)
     return calibration_of_source(config.source, config.limits)
 
