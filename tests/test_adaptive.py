@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.core.boxes import Detections
 from pipeline.core.config import InferOptions, LimitOptions
 from pipeline.core.errors import UsageError
-from pipeline.frames.adaptive import Adaptive, gap_for
+from pipeline.frames.adaptive import Adaptive, frames_in_half
 from pipeline.frames.audit import Audit
 from pipeline.frames.glance import appearance, glance
 from pipeline.frames.sampling import Choice, FoundFrame
@@ -39,7 +39,7 @@ def frame_at(index: int) -> Frame:
 
 
 def choices(
-    num_frames: int, shown: Callable[[int], Detections], gap: int = GAP
+    num_frames: int, shown: Callable[[int], Detections], gap: int = GAP, num_requests: int = 4
 ) -> dict[int, Choice]:
     """What happens to each frame of a clip that shows such boxes."""
     chosen: dict[int, Choice] = {}
@@ -49,15 +49,17 @@ def choices(
         nonlocal read
         for index in range(num_frames):
             read += 1
-            assert read - len(chosen) <= sampler.window
+            assert read - len(chosen) <= window
             yield frame_at(index)
 
     def found(index: int) -> Detections:
         assert chosen[index] is Choice.INFER
         return shown(index)
 
-    sampler = Adaptive(gap)
-    for frame, choice in sampler.choose(frames(), found):
+    sampler = Adaptive(7 * gap, 0.25)
+    assert sampler.gap == gap
+    window = sampler.window(num_requests)
+    for frame, choice in sampler.choose(frames(), found, window):
         assert frame.index not in chosen
         chosen[frame.index] = choice
     assert sorted(chosen) == list(range(num_frames))
@@ -134,12 +136,43 @@ def test_one_of_fifty_interpolated_frames_is_audited() -> None:
     assert audited / interpolated == pytest.approx(1 / 50, rel=0.15)
 
 
-def test_frames_that_need_much_memory_are_inferred_closer_together() -> None:
-    gaps = [gap_for(12_000_000, memory_mb) for memory_mb in (4096, 800, 400, 100)]
-    assert gaps[0] == GAP
-    assert gaps == sorted(gaps, reverse=True)
-    for memory_mb, gap in zip((4096, 800, 400), gaps, strict=False):
-        assert Adaptive(gap).window * 12 <= memory_mb
+@pytest.mark.parametrize("max_memory_mb", [4096, 2000, 800, 400, 170])
+@pytest.mark.parametrize("num_requests", [1, 4, 256])
+def test_frames_in_work_take_half_of_the_memory_at_most(
+    max_memory_mb: int, num_requests: int
+) -> None:
+    frame_bytes = 12_000_000
+    sampler = Adaptive(frames_in_half(max_memory_mb, frame_bytes), 0.25)
+    assert sampler.window(num_requests) * frame_bytes <= max_memory_mb * 1_000_000 // 2
+
+
+def test_the_gap_is_shorter_for_large_frames_and_longer_than_needed_for_none() -> None:
+    assert [Adaptive(most, 0.25).gap for most in (1000, 56, 55, 28, 14, 13, 0)] == [
+        *(8, 8, 4, 4, 2, 1, 1)
+    ]
+
+
+@given(some_clip(), st.integers(1, 64))
+def test_the_number_of_requests_does_not_decide_what_is_inferred(
+    clip: list[Detections], num_requests: int
+) -> None:
+    few = choices(len(clip), clip.__getitem__, num_requests=1)
+    assert choices(len(clip), clip.__getitem__, num_requests=num_requests) == few
+
+
+def test_many_requests_have_as_many_gaps_to_work_on() -> None:
+    sampler, shown = Adaptive(10_000, 0.25), boxes()
+    ahead = 0
+
+    def found(index: int) -> Detections:
+        nonlocal ahead
+        ahead = max(ahead, latest - index)
+        return shown
+
+    frames = (frame_at(index) for index in range(1000))
+    for frame, _ in sampler.choose(frames, found, sampler.window(64)):
+        latest = frame.index
+    assert ahead >= 60 * GAP
 
 
 def test_an_audit_counts_sure_boxes_of_both_sides_that_have_a_partner() -> None:
@@ -176,9 +209,9 @@ def test_a_fast_thing_that_leaves_its_own_box_is_followed_on_a_straight_line() -
     def thing(index: int) -> Detections:
         return boxes((30 * index, 10, 30 * index + 20, 30))
 
-    sampler = Adaptive(GAP)
+    sampler = Adaptive(1000, 0.25)
     frames = [frame_at(index) for index in range(25)]
-    chosen = {frame.index: c for frame, c in sampler.choose(iter(frames), thing)}
+    chosen = {frame.index: c for frame, c in sampler.choose(iter(frames), thing, 56)}
     assert len(inferred(chosen)) < 15
     found = [
         FoundFrame(frame, thing(frame.index) if chosen[frame.index] is Choice.INFER else None)

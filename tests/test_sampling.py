@@ -24,14 +24,16 @@ CHANGE = 19
 class Bisecting:
     """Infers every eighth frame and the last; between two that differ, the middle, and so on."""
 
-    window = 2 * STEP
     weakest_confidence = 1.0
 
     def __init__(self, every: int) -> None:
         assert every == 2  # Only so that the lines say which frames were inferred.
 
+    def window(self, num_requests: int) -> int:
+        return 2 * STEP
+
     def choose(
-        self, frames: Iterator[Frame], found: Callable[[int], Detections]
+        self, frames: Iterator[Frame], found: Callable[[int], Detections], window: int
     ) -> Iterator[tuple[Frame, Choice]]:
         held: list[Frame] = []
         for frame in frames:

@@ -267,6 +267,8 @@ def test_what_is_tuned_on_a_clip_is_what_later_runs_of_such_clips_take(
     assert report["selection"]["reason"] == tuned.selection.reason
     assert {entry["name"] for entry in report["selection"]["alternatives"]} == few.keys()
     assert tuned.int8_gain is not None
+    assert tuned.adaptive is not None
+    assert 0.0 < tuned.adaptive.inferred_share <= 1.0
     other = process(clip, tmp_path / "other", tiny_weights, infer=config.infer)
     assert other["selection"]["by"] == "rule"
 

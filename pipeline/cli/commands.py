@@ -294,6 +294,8 @@ def _tune(arguments: argparse.Namespace) -> None:
             f"INT8 would be {tuned.int8_gain:.2f} times as fast: --precision int8; "
             "`pipeline evaluate` measures its accuracy"
         )
+    if tuned.adaptive is not None:
+        _show(str(tuned.adaptive))
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -23,7 +23,8 @@ _LEAST_GAIN = 0.12
 """A frame is inferred if that sets right so many boxes, as a share of the boxes of a frame."""
 
 _LONGEST_GAP = 8
-_GAPS_AT_ONCE = 6
+_LEAST_GAPS = 6
+"""In work at the same time; more if more frames can be inferred at the same time."""
 
 Found = Callable[[int], Detections]
 
@@ -48,27 +49,38 @@ class Adaptive:
     inferred, and so on. What is inferred follows from the frames and their boxes alone. Of the
     others, a fixed share is inferred to be compared.
 
-    gap: N. confidence_threshold: of the boxes that are asked for.
+    most_frames: how many may be held at the same time; if they are few, N is less than eight.
+    confidence_threshold: of the boxes that are asked for.
     """
 
     weakest_confidence = 0.1
     """A box that has become weak has not vanished."""
 
-    def __init__(self, gap: int, confidence_threshold: float = 0.25) -> None:
-        self.gap, self._confidence_threshold = gap, confidence_threshold
+    def __init__(self, most_frames: int, confidence_threshold: float) -> None:
+        self._most_frames, self._confidence_threshold = most_frames, confidence_threshold
         self._pairs: dict[int, Pairs] = {}
 
     @property
-    def window(self) -> int:
-        return (_GAPS_AT_ONCE + 1) * self.gap
+    def gap(self) -> int:
+        """N."""
+        gap = _LONGEST_GAP
+        while gap > 1 and (_LEAST_GAPS + 1) * gap > self._most_frames:
+            gap //= 2
+        return gap
 
-    def choose(self, frames: Iterator[Frame], found: Found) -> Iterator[tuple[Frame, Choice]]:
+    def window(self, num_requests: int) -> int:
+        gaps = min(num_requests + 2, self._most_frames // self.gap - 1)
+        return (max(gaps, _LEAST_GAPS) + 1) * self.gap
+
+    def choose(
+        self, frames: Iterator[Frame], found: Found, window: int
+    ) -> Iterator[tuple[Frame, Choice]]:
         first = next(frames, None)
         if first is None:
             return
         yield first, Choice.INFER
         begin = InferredFrame(first, found)
-        yield from _Bisection(frames, found, begin, self).choices()
+        yield from _Bisection(frames, found, begin, self).choices(window - self.gap)
 
     def fill_in(self, frames: Iterable[FoundFrame]) -> Iterator[DetectedFrame]:
         return fill_in(frames, lambda index: self._pairs.pop(index, None))
@@ -91,12 +103,9 @@ class Adaptive:
         self._pairs[gap.across.first.index] = pairs
 
 
-def gap_for(frame_bytes: int, max_memory_mb: int) -> int:
-    """How far apart frames may be inferred, that those in work take half of the memory at most."""
-    gap = _LONGEST_GAP
-    while gap > 1 and Adaptive(gap).window * frame_bytes > max_memory_mb * 1_000_000 // 2:
-        gap //= 2
-    return gap
+def frames_in_half(max_memory_mb: int, frame_bytes: int) -> int:
+    """How many frames take half of the memory for decoded frames."""
+    return max_memory_mb * 1_000_000 // 2 // frame_bytes
 
 
 class _Bisection:
@@ -116,19 +125,20 @@ class _Bisection:
         self._gaps: deque[_Gap] = deque()
         self._newest: _Gap | None = None
 
-    def choices(self) -> Iterator[tuple[Frame, Choice]]:
+    def choices(self, most_ahead: int) -> Iterator[tuple[Frame, Choice]]:
+        """most_ahead: how many frames may be read behind the oldest without a choice."""
         while True:
-            while self._may_read():
+            while self._may_read(most_ahead):
                 yield from self._read()
             if not self._gaps:
                 return
             yield from self._decide(self._gaps.popleft())
 
-    def _may_read(self) -> bool:
+    def _may_read(self, most_ahead: int) -> bool:
         if self._is_over or not self._gaps:
             return not self._is_over
         oldest = min(gap.across.first.index for gap in self._gaps)
-        return self._end.index - oldest + self._gap <= _GAPS_AT_ONCE * self._gap
+        return self._end.index - oldest + self._gap <= most_ahead
 
     def _read(self) -> Iterator[tuple[Frame, Choice]]:
         """Read the frames of the next gap; the one before it can then be decided."""

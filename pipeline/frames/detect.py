@@ -130,9 +130,10 @@ class ModelDetections:
         self._audited: set[int] = set()
         self._stop = threading.Event()
         self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
-        window = settings.sampler.window
+        num_requests = self._pool.num_requests * self._pool.batch
+        self._window = settings.sampler.window(num_requests)
         # More than there are requests: a failed request is found when its turn comes again.
-        max_in_flight = self._pool.num_requests * self._pool.batch + _EXTRA_IN_FLIGHT + window
+        max_in_flight = num_requests + _EXTRA_IN_FLIGHT + self._window
         self._in_flight = threading.Semaphore(max_in_flight)
         self._found = _Latest(2 * max_in_flight)
         self._decoding = threading.Thread(target=self._decode, name="decode", daemon=True)
@@ -196,7 +197,8 @@ class ModelDetections:
         clocks, place = self._stats.producer, self._stats.position.decoding
         preprocess = Preprocessor(self._box)
         last: tuple[int, NDArray[np.uint8]] | None = None
-        for frame, choice in self._settings.sampler.choose(self._decoded(), self._wait_for):
+        choose = self._settings.sampler.choose
+        for frame, choice in choose(self._decoded(), self._wait_for, self._window):
             self._require_running()
             place.frame_index = self._first_index + frame.index
             if choice is Choice.LEAVE:

@@ -47,19 +47,25 @@ def glance(image: av.VideoFrame) -> Glance:
 
 
 def appearance(first: Glance, between: Sequence[Glance], last: Glance) -> int | None:
-    """The place of the frame between two others in which most is that is in neither of them.
+    """The place of the frame between two others that shows most of what is in neither of them.
 
     None if nothing appears between them.
     """
-    scores = [_appeared(np.minimum(abs(one - first), abs(one - last))) for one in between]
-    best = max(range(len(scores)), key=scores.__getitem__, default=None)
-    return best if best is not None and scores[best] > _LEAST_LEVELS else None
+    news = [np.minimum(abs(one - first), abs(one - last)) for one in between]
+    amounts = [_amount(new) if _is_appearance(new) else 0.0 for new in news]
+    most = max(range(len(amounts)), key=amounts.__getitem__, default=None)
+    return most if most is not None and amounts[most] else None
 
 
-def _appeared(difference: Glance) -> float:
-    """By how many levels the blocks of something new differ; 0 where all of the picture does."""
+def _is_appearance(difference: Glance) -> bool:
+    """Whether there is something new, in a part of the picture."""
     if (difference > _CHANGED_LEVELS).mean() > _MOST_CHANGED:
-        return 0.0
+        return False
     smallest = min(_SMALLEST, difference.size)
     strong = np.partition(difference, -smallest, axis=None)[-smallest]
-    return float(strong - _NOISE_SHARE * np.median(difference))
+    return bool(strong - _NOISE_SHARE * np.median(difference) > _LEAST_LEVELS)
+
+
+def _amount(difference: Glance) -> float:
+    """How much there is of it: its size times its contrast."""
+    return float(np.maximum(difference - _CHANGED_LEVELS, 0.0).sum())

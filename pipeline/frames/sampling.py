@@ -54,21 +54,25 @@ class DetectionSource(Protocol):
 class Sampler(Protocol):
     """Decides which frames are inferred.
 
-    window: how many frames `choose` and `fill_in` hold back together at the most.
-    weakest_confidence: of the boxes that they need, even if weaker ones than asked for.
+    weakest_confidence: of the boxes that it needs, even if weaker ones than asked for.
     """
 
     @property
     def weakest_confidence(self) -> float: ...
 
-    @property
-    def window(self) -> int: ...
+    def window(self, num_requests: int) -> int:
+        """How many frames `choose` and `fill_in` hold back together at the most.
+
+        num_requests: frames that can be inferred at the same time.
+        """
+        ...
 
     def choose(
-        self, frames: Iterator[Frame], found: Callable[[int], Detections]
+        self, frames: Iterator[Frame], found: Callable[[int], Detections], window: int
     ) -> Iterator[tuple[Frame, Choice]]:
         """Each frame once, in any order, with what happens to it. Runs on the decoding thread.
 
+        window: as `window` gave it.
         found: waits for the detections of the inferred frame of an index, so that they can decide
             what is inferred next. It keeps those of the latest frames only: ask within `window`
             frames, and only for a frame that was given before.
@@ -91,12 +95,11 @@ class EveryNth:
     def __init__(self, every: int) -> None:
         self._every = every
 
-    @property
-    def window(self) -> int:
+    def window(self, num_requests: int) -> int:
         return 2 * (self._every - 1)
 
     def choose(
-        self, frames: Iterator[Frame], found: Callable[[int], Detections]
+        self, frames: Iterator[Frame], found: Callable[[int], Detections], window: int
     ) -> Iterator[tuple[Frame, Choice]]:
         if self._every == 1:
             yield from ((frame, Choice.INFER) for frame in frames)

@@ -16,7 +16,7 @@ from pipeline.core.config import LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.position import Position, Step
-from pipeline.frames.adaptive import Adaptive, gap_for
+from pipeline.frames.adaptive import Adaptive, frames_in_half
 from pipeline.frames.annotated_file import (
     FrameEncoder,
     NoEncoder,
@@ -142,8 +142,8 @@ def _detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
     config = settings.config
     sampler: Sampler = EveryNth(config.every)
     if config.adaptive:
-        gap = gap_for(info.frame_bytes, config.limits.max_memory_mb)
-        sampler = Adaptive(gap, config.detect.confidence_threshold)
+        most_frames = frames_in_half(config.limits.max_memory_mb, info.frame_bytes)
+        sampler = Adaptive(most_frames, config.detect.confidence_threshold)
     return DetectSettings(
         options=config.detect,
         class_ids=settings.class_ids,

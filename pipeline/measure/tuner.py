@@ -22,6 +22,7 @@ from pipeline.frames.source import open_source
 from pipeline.inference.openvino import resolved_precision
 from pipeline.inference.possible import require_possible
 from pipeline.inference.selection import Measured, Plan, Selection, rule, tuning_of
+from pipeline.measure.adaptive_gain import AdaptiveGain, adaptive_gain
 from pipeline.measure.own_process import in_own_process
 from pipeline.model.compiled import core
 from pipeline.model.prepare import prepare_model
@@ -33,6 +34,9 @@ MOST_SECONDS = 100.0
 
 _INT8_SECONDS = 30.0
 """What of it is left for INT8."""
+
+_ADAPTIVE_SECONDS = 12.0
+"""What of it is left for --adaptive, last of all."""
 
 _HALVING = (1, 2, 3)
 """Rounds for all candidates, then for the better half of them, then for the half of those."""
@@ -56,11 +60,13 @@ class Tuned:
     """What was found, and where it is kept; None where nothing can be written.
 
     int8_gain: over the winner in float, if measured.
+    adaptive: what --adaptive gains and costs with the winner, if measured.
     """
 
     selection: Selection
     path: Path | None
     int8_gain: float | None
+    adaptive: AdaptiveGain | None
 
 
 def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> Tuned:
@@ -106,18 +112,19 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
             fps, _ = in_own_process(_frames_fps, job, most_seconds)
             return fps
 
-        int8_gain = None
+        int8_gain, int8_end_seconds = None, end_seconds - _ADAPTIVE_SECONDS
         if precision == "int8":
-            selection = halve(plans, in_time(run, end_seconds), on_progress)
+            selection = halve(plans, in_time(run, int8_end_seconds), on_progress)
         else:
-            selection = halve(plans, in_time(run, end_seconds - _INT8_SECONDS), on_progress)
-            int8_gain = int8_gain_of(selection.plan, run, end_seconds)
+            selection = halve(plans, in_time(run, int8_end_seconds - _INT8_SECONDS), on_progress)
+            int8_gain = int8_gain_of(selection.plan, run, int8_end_seconds)
+        adaptive = adaptive_gain_of(_job(config, selection.plan, num_frames), end_seconds)
     kept = tuning_of(prepared, config.encode, precision, devices=devices)
     try:
         kept.store(selection)
     except NotKept:
-        return Tuned(selection, None, int8_gain)
-    return Tuned(selection, kept.path, int8_gain)
+        return Tuned(selection, None, int8_gain, adaptive)
+    return Tuned(selection, kept.path, int8_gain, adaptive)
 
 
 def candidates(
@@ -246,6 +253,13 @@ def int8_gain_of(plan: Plan, run: Run, end_seconds: float) -> float | None:
         for _ in range(_INT8_ROUNDS):
             ratios.append(measure(quantized) / measure(plan))
     return statistics.median(ratios) if ratios else None
+
+
+def adaptive_gain_of(job: ProcessConfig, end_seconds: float) -> AdaptiveGain | None:
+    """What --adaptive gains and costs; None where that cannot be had, or not by then."""
+    with contextlib.suppress(PipelineError, TimeoutError):
+        return adaptive_gain(job, 1, end_seconds - time.perf_counter())
+    return None
 
 
 def _job(config: ProcessConfig, plan: Plan, num_frames: int) -> ProcessConfig:
