@@ -10,24 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.media.jumps import GAP_SECONDS, LEAP_SECONDS, Shift, Track, shifts_of
 from pipeline.media.timeline import (
-    GAP_SECONDS,
-    LEAP_SECONDS,
     MOST_LEAD_SECONDS,
     MOST_TICKS,
     Clock,
     FrameTimes,
     PacketClock,
-    Shift,
     Span,
     Timeline,
-    Track,
     has_other_clock,
     in_order,
     lasts_as_long,
     origin_of,
     result_time_base,
-    shifts_of,
     supported_rate,
 )
 

@@ -21,11 +21,12 @@ from pipeline.media.color import color_warnings, make_convertible, tags_of_plane
 from pipeline.media.container import check_frame_rate, check_size, exact, max_pixels, open_input
 from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.media.geometry import Display, geometry_of
+from pipeline.media.jumps import LEAP_SECONDS
 from pipeline.media.picture_track import largest_key_frame_wh, picture_track
 from pipeline.media.scan import kept_pts, scan_clip
 from pipeline.media.side_data import has_captions, side_data_warnings
 from pipeline.media.still import is_picture
-from pipeline.media.timeline import LEAP_SECONDS, FrameTimes, Timeline, in_order
+from pipeline.media.timeline import FrameTimes, Timeline, in_order
 
 
 class VideoReader:

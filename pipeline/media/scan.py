@@ -19,21 +19,17 @@ from av.video.stream import VideoStream
 from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.position import Beat, no_beat
 from pipeline.media.container import exact, open_input
+from pipeline.media.jumps import GAP_SECONDS, LEAP_SECONDS, Shift, Track, shifts_of
 from pipeline.media.picture_track import picture_track
 from pipeline.media.timeline import (
-    GAP_SECONDS,
-    LEAP_SECONDS,
     Clock,
     Packet,
-    Shift,
     Span,
     Timeline,
-    Track,
     has_other_clock,
     lasts_as_long,
     origin_of,
     result_time_base,
-    shifts_of,
     supported_rate,
 )
 

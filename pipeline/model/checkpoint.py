@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import ModelError
-from pipeline.model.archive import Layer, Refused, read_archive
+from pipeline.model.archive import read_archive
+from pipeline.model.pickle_machine import Layer
+from pipeline.model.stored_tensors import Refused
 from pipeline.model.weights import require_size
 from pipeline.model.yolov5 import STRIDES, HeadLayout
 

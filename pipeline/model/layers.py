@@ -12,8 +12,9 @@ from openvino import Output, PartialShape, Type
 from openvino import opset13 as ops
 
 from pipeline.core.errors import ModelError, reason_of
-from pipeline.model.archive import Array, Layer, Refused
 from pipeline.model.checkpoint import MOST_CHANNELS, layers_in_order, one_line, read_checkpoint
+from pipeline.model.pickle_machine import Layer
+from pipeline.model.stored_tensors import Array, Refused
 from pipeline.model.yolov5 import HeadLayout
 
 _PROBE_SIDE = 64

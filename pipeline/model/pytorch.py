@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from pipeline.core.cache import cache_dir
 from pipeline.core.errors import ModelError
-from pipeline.model.archive import Layer
 from pipeline.model.checkpoint import one_line, read_checkpoint
 from pipeline.model.layers import build_graph
+from pipeline.model.pickle_machine import Layer
 from pipeline.model.yolov5 import HeadLayout
 
 # Otherwise ultralytics writes settings into the home folder, prints, and uses the network.

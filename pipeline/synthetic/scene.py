@@ -7,7 +7,6 @@ other, blur with their motion, grow and shrink, spin and flap, enter and leave.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.synthetic.cast import CAST, NUM_ANGLES, Stage, Track
+from pipeline.synthetic.compositing import intersection, motion_blurred, overlap, scaled_and_turned
 from pipeline.synthetic.scenery import Scenery
-from pipeline.synthetic.sprites import CLASS_NAMES, NUM_POSES, Sprite, bounding_box, draw_thing
+from pipeline.synthetic.sprites import CLASS_NAMES, Sprite, bounding_box, draw_thing
 
 MIN_VISIBLE_SHARE = 0.25
 """A thing counts when at least this share of its silhouette is in view and not covered."""
@@ -25,31 +26,9 @@ MIN_VISIBLE_SHARE = 0.25
 MIN_BOX_PX = 8
 """A thing counts when both sides of its box have at least this many pixels."""
 
-_SMALLEST_PX = 16
-_NUM_ANGLES = 72
 _MAX_KEPT_SPRITES = 128
 _MAX_KEPT_TRACKS = 128
 _LARGEST_MASTER_PX = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A place in the cast, played by one thing after the other.
-
-    frames: how long each stays at most, in frames, from .. to; the slot draws its own number.
-    """
-
-    frames: tuple[int, int]
-    classes: tuple[str, ...]
-    is_fast: bool = False
-
-
-_FLYING = ("ball", "balloon", "bird", "rocket", "star")
-_STANDING = ("flower", "house", "mushroom", "tree")
-_FAST = _Slot((12, 24), ("ball", "bird", "car", "rocket", "star"), is_fast=True)
-_LIVELY = _Slot((70, 180), (*_FLYING, "balloon", "bird", "car"))
-_STEADY = _Slot((250, 600), (*_STANDING, *_STANDING, "balloon"))
-_CAST = (_FAST,) * 3 + (_LIVELY,) * 5 + (_STEADY,) * 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,43 +69,6 @@ class Placed:
         return self.sprite.solid[xyxy[1] - y : xyxy[3] - y, xyxy[0] - x : xyxy[2] - x]
 
 
-@dataclass(frozen=True, slots=True)
-class _Track:
-    """A thing's whole life: where it is and how it looks, as functions of its age in frames."""
-
-    track_id: int
-    class_id: int
-    seed: tuple[int, int, int]
-    start_xy: tuple[float, float]
-    velocity_xy: tuple[float, float]
-    size_px: float
-    growth: float
-    depth: float
-    sway_px: float
-    sway_frames: float
-    bounce_px: float
-    turn: float
-    spin: float
-    flap_frames: int
-    looks_left: bool
-    stands: bool
-    shutter: float
-    life_frames: int
-
-    def place_xy(self, age: int) -> tuple[float, float]:
-        """Its centre, or the middle of its lower edge if it stands."""
-        x = self.start_xy[0] + self.velocity_xy[0] * age
-        y = self.start_xy[1] + self.velocity_xy[1] * age
-        swing = math.sin(2 * math.pi * age / self.sway_frames)
-        return x, y + self.sway_px * swing - self.bounce_px * abs(swing)
-
-    def look(self, age: int) -> tuple[int, int, int]:
-        """(size in pixels, angle in steps, pose) at this age."""
-        size = self.size_px * (1 + self.growth * age / self.life_frames)
-        angle = round((self.turn + self.spin * age) / 360 * _NUM_ANGLES) % _NUM_ANGLES
-        return max(4, round(size)), angle, age // self.flap_frames % NUM_POSES
-
-
 class Scene:
     """The world of one seed, at one size.
 
@@ -137,12 +79,12 @@ class Scene:
 
     def __init__(self, size_wh: tuple[int, int], seed: int) -> None:
         self.size_wh = size_wh
-        self._seed = seed
         random = np.random.default_rng([seed, 0])
         self._scenery = Scenery(size_wh, random)
-        self._life_frames = [int(random.integers(*slot.frames)) for slot in _CAST]
+        self._stage = Stage(size_wh, seed, self._scenery)
+        self._life_frames = [int(random.integers(*slot.frames)) for slot in CAST]
         self._head_start = [int(random.integers(frames)) for frames in self._life_frames]
-        self._tracks: OrderedDict[tuple[int, int], _Track] = OrderedDict()
+        self._tracks: OrderedDict[tuple[int, int], Track] = OrderedDict()
         self._masters: OrderedDict[tuple[int, int], list[NDArray[np.uint8]]] = OrderedDict()
         self._sprites: OrderedDict[tuple[int, int, int, int], Sprite] = OrderedDict()
 
@@ -203,7 +145,7 @@ class Scene:
         present.sort(key=lambda entry: entry[:2])
         return [thing for _, _, thing in present]
 
-    def _place(self, track: _Track, age: int) -> Placed | None:
+    def _place(self, track: Track, age: int) -> Placed | None:
         x, y = track.place_xy(age)
         reach = track.size_px * (1 + abs(track.growth)) * 2
         if not (-reach < x < self.size_wh[0] + reach and -reach < y < self.size_wh[1] + reach):
@@ -222,99 +164,30 @@ class Scene:
             return None
         return Placed(track.track_id, track.class_id, corner_xy, sprite)
 
-    def _track(self, slot: int, number: int) -> _Track:
+    def _track(self, slot: int, number: int) -> Track:
         key = (slot, number)
         track = self._tracks.get(key)
         if track is None:
-            random = np.random.default_rng([self._seed, 1 + slot, number])
-            track = self._new_track(slot, number, random)
+            track = self._stage.new_track(slot, number, self._life_frames[slot])
             _keep(self._tracks, key, track, _MAX_KEPT_TRACKS)
         return track
 
-    def _new_track(self, slot: int, number: int, random: np.random.Generator) -> _Track:
-        width, height = self.size_wh
-        role, life_frames = _CAST[slot], self._life_frames[slot]
-        name = str(random.choice(role.classes))
-        largest = max(8.0, min(width, height) / 2)
-        smallest = min(float(_SMALLEST_PX), largest)
-        size = smallest * (largest / smallest) ** float(random.random() ** 0.7)
-        growth = 0.0 if role.is_fast else float(random.uniform(-0.3, 0.3))
-        size /= max(1.0, 1 + growth)
-        size = max(size, smallest / min(1.0, 1 + growth))
-
-        stands = name in (*_STANDING, "car")
-        horizon = self._scenery.horizon_px
-        if stands:
-            # Near things are large and low, as seen by a viewer who stands on the ground.
-            near = math.log(size / smallest + 1e-9) / math.log(largest / smallest + 1e-9)
-            near = min(1.0, max(0.0, near + float(random.uniform(-0.2, 0.2))))
-            middle = (width / 2, horizon + (height - horizon) * (0.06 + 0.94 * near))
-        else:
-            middle = (
-                width * float(random.uniform(0.3, 0.7)),
-                height * float(random.uniform(0.1, 0.85)),
-            )
-        if name in _STANDING:
-            direction = math.pi if self._scenery.ground_speed_px > 0 else 0.0
-        elif name == "car":
-            direction = math.pi * int(random.integers(2))
-        elif name == "balloon":
-            direction = float(random.uniform(-0.8, -0.2)) * math.pi
-        else:
-            steepest = 1.2 if name in ("rocket", "star") else 0.35
-            direction = float(random.uniform(-steepest, steepest))
-            direction += math.pi * int(random.integers(2))
-
-        # Long enough to come in from outside and to leave again, whatever the direction.
-        span = width if stands else math.hypot(width, height)
-        path = span + 3 * size
-        speed = path / (life_frames * float(random.uniform(0.65, 1.0)))
-        if role.is_fast:
-            size = max(min(size, speed / float(random.uniform(0.65, 1.3))), smallest)
-        velocity = (speed * math.cos(direction), speed * math.sin(direction))
-        life_used = path / speed
-        start = (
-            middle[0] - velocity[0] * life_used / 2,
-            middle[1] - velocity[1] * life_used / 2,
-        )
-        is_ball, is_flyer = name == "ball", name in ("balloon", "bird", "star")
-        return _Track(
-            track_id=1 + slot + number * len(_CAST),
-            class_id=CLASS_NAMES.index(name),
-            seed=(self._seed, 1 + slot, number),
-            start_xy=start,
-            velocity_xy=velocity,
-            size_px=size,
-            growth=growth,
-            depth=size * float(random.uniform(0.5, 2.0)),
-            sway_px=height * float(random.uniform(0, 0.05)) if is_flyer else 0.0,
-            sway_frames=float(random.uniform(40, 120)),
-            bounce_px=height * float(random.uniform(0, 0.3)) if is_ball else 0.0,
-            turn=math.degrees(direction) if name == "rocket" else 0.0,
-            spin=float(random.uniform(-6, 6)) if name in ("ball", "star") else 0.0,
-            flap_frames=int(random.integers(2, 6)),
-            looks_left=math.cos(direction) < 0 and name != "rocket",
-            stands=stands,
-            shutter=float(random.uniform(0.1, 0.3)),
-            life_frames=life_frames,
-        )
-
-    def _sprite(self, track: _Track, size_px: int, angle: int, pose: int) -> Sprite:
+    def _sprite(self, track: Track, size_px: int, angle: int, pose: int) -> Sprite:
         if CLASS_NAMES[track.class_id] != "bird":
             pose = 0
         key = (track.track_id, size_px, angle, pose)
         sprite = self._sprites.get(key)
         if sprite is None:
-            bgra = _scaled_and_turned(self._master(track, pose), size_px, 360 / _NUM_ANGLES * angle)
+            bgra = scaled_and_turned(self._master(track, pose), size_px, 360 / NUM_ANGLES * angle)
             if track.looks_left:
                 bgra = bgra[:, ::-1]
             vx, vy = track.velocity_xy
-            bgra = _motion_blurred(bgra, (vx * track.shutter, vy * track.shutter))
+            bgra = motion_blurred(bgra, (vx * track.shutter, vy * track.shutter))
             sprite = Sprite.from_bgra(bgra)
             _keep(self._sprites, key, sprite, _MAX_KEPT_SPRITES)
         return sprite
 
-    def _master(self, track: _Track, pose: int) -> list[NDArray[np.uint8]]:
+    def _master(self, track: Track, pose: int) -> list[NDArray[np.uint8]]:
         """The thing in large, and at a half, a quarter, ... of that."""
         key = (track.track_id, pose)
         levels = self._masters.get(key)
@@ -337,11 +210,11 @@ def _visible_box(
     thing: Placed, nearer: Sequence[Placed], window: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int] | None:
     """The box of what is to be seen of a thing behind others; None if that does not count."""
-    part = _intersection(thing.solid_xyxy, window)
+    part = intersection(thing.solid_xyxy, window)
     if part is None:
         return None
     box = part
-    hiding = [(o, shared) for o in nearer if (shared := _intersection(o.solid_xyxy, part))]
+    hiding = [(o, shared) for o in nearer if (shared := intersection(o.solid_xyxy, part))]
     if hiding or part != thing.solid_xyxy:
         left, top = part[:2]
         visible = thing.solid_within(part).copy()
@@ -355,13 +228,6 @@ def _visible_box(
     return box if min(box[2] - box[0], box[3] - box[1]) >= MIN_BOX_PX else None
 
 
-def _intersection(
-    a: tuple[int, int, int, int], b: tuple[int, int, int, int]
-) -> tuple[int, int, int, int] | None:
-    x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
-    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
-
-
 def _keep(kept: OrderedDict, key: object, value: object, limit: int) -> None:  # type: ignore[type-arg]
     """Remember a value and forget the oldest beyond the limit."""
     kept[key] = value
@@ -369,56 +235,8 @@ def _keep(kept: OrderedDict, key: object, value: object, limit: int) -> None:  #
         kept.popitem(last=False)
 
 
-def _scaled_and_turned(
-    levels: list[NDArray[np.uint8]], size_px: int, degrees: float
-) -> NDArray[np.uint8]:
-    """A square picture brought to size_px and turned clockwise, on a canvas that holds it."""
-    master = next((m for m in reversed(levels) if m.shape[0] >= size_px), levels[0])
-    scale = size_px / master.shape[0]
-    if not degrees:
-        small = cv2.resize(master, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
-        return small.astype(np.uint8, copy=False)
-    side = math.ceil(size_px * 1.42) + 2
-    middle = (master.shape[0] - 1) / 2
-    turn = cv2.getRotationMatrix2D((middle, middle), -degrees, scale)
-    turn[:, 2] += (side - 1) / 2 - middle
-    turned = cv2.warpAffine(master, turn, (side, side), flags=cv2.INTER_LINEAR)
-    return turned.astype(np.uint8, copy=False)
-
-
-def _motion_blurred(bgra: NDArray[np.uint8], way_xy: tuple[float, float]) -> NDArray[np.uint8]:
-    """What a camera sees that keeps its shutter open while the thing moves this way."""
-    if math.hypot(*way_xy) < 1.5:
-        return bgra
-    pad_x, pad_y = (math.ceil(abs(way)) + 1 for way in way_xy)
-    blurred = np.pad(bgra, ((pad_y, pad_y), (pad_x, pad_x), (0, 0)))
-    height, width = blurred.shape[:2]
-    # Each halved step doubles the number of instants that are averaged.
-    for step in range(1, math.ceil(math.log2(math.hypot(*way_xy))) + 1):
-        x, y = (round(way / 2**step) for way in way_xy)
-        view, part = _overlap((height, width), (x, y), (height, width))
-        moved = np.zeros_like(blurred)
-        moved[view] = blurred[part]
-        cv2.addWeighted(blurred, 0.5, moved, 0.5, 0, dst=blurred)
-    return blurred
-
-
-def _overlap(
-    shape_hw: tuple[int, ...], corner_xy: tuple[int, int], part_hw: tuple[int, ...]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a picture at corner_xy meets the canvas: (in the canvas, in the picture)."""
-    x, y = corner_xy
-    left, top = max(0, x), max(0, y)
-    right = max(left, min(shape_hw[1], x + part_hw[1]))
-    bottom = max(top, min(shape_hw[0], y + part_hw[0]))
-    return (
-        (slice(top, bottom), slice(left, right)),
-        (slice(top - y, bottom - y), slice(left - x, right - x)),
-    )
-
-
 def _lay_over(canvas: NDArray[np.uint8], thing: Placed) -> None:
-    view, part = _overlap(canvas.shape, thing.corner_xy, thing.sprite.solid.shape)
+    view, part = overlap(canvas.shape, thing.corner_xy, thing.sprite.solid.shape)
     under = canvas[view]
     if under.size:
         cv2.multiply(under, thing.sprite.transparency[part], dst=under, scale=1 / 255)
