@@ -73,8 +73,8 @@ def test_waits_are_not_work_and_name_the_frame_they_are_for() -> None:
 def test_the_clocks_of_the_steps_tell_the_place() -> None:
     stats = RunStats()
     with stats.producer.decode, stats.consumer.write:
-        assert stats.position.decoding.step == Step.DECODE
-        assert stats.position.encoding.step == Step.WRITE
+        assert stats.producer.place.step == Step.DECODE
+        assert stats.consumer.place.step == Step.WRITE
 
 
 def test_telling_the_place_costs_a_frame_next_to_nothing() -> None:

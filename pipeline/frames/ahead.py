@@ -28,7 +28,8 @@ def decoded_ahead(
     """
     waiting: SimpleQueue[Frame | Exception | None] = SimpleQueue()
     room, stopped = threading.Semaphore(_MOST_AHEAD), threading.Event()
-    place, clocks = stats.position.decoding, stats.producer
+    clocks = stats.producer
+    place = clocks.place
 
     def decode() -> None:
         for index in itertools.count(first_index):
@@ -48,7 +49,7 @@ def decoded_ahead(
 
     def taken() -> Iterator[Frame]:
         while True:
-            stats.position.encoding.enter(Step.DECODE)
+            stats.consumer.place.enter(Step.DECODE)
             found = waiting.get()
             if isinstance(found, Exception):
                 raise found

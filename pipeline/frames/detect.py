@@ -174,7 +174,7 @@ class ModelDetections:
     # The decoding thread
 
     def _decode(self) -> None:
-        place, num_frames = self._stats.position.decoding, 0
+        place, num_frames = self._stats.producer.place, 0
         try:
             for _ in self._submitted():
                 num_frames += 1
@@ -194,7 +194,8 @@ class ModelDetections:
 
     def _submitted(self) -> Iterator[Frame]:
         """Every frame, once it is on its way."""
-        clocks, place = self._stats.producer, self._stats.position.decoding
+        clocks = self._stats.producer
+        place = clocks.place
         preprocess = Preprocessor(self._box)
         last: tuple[int, NDArray[np.uint8]] | None = None
         choose = self._settings.sampler.choose
@@ -225,7 +226,8 @@ class ModelDetections:
 
     def _decoded(self) -> Iterator[Frame]:
         """The frames, each as soon as there is room for it."""
-        clocks, place = self._stats.producer, self._stats.position.decoding
+        clocks = self._stats.producer
+        place = clocks.place
         for index in itertools.count(self._first_index):
             with clocks.wait_in_flight:
                 self._wait_for_room()
@@ -290,7 +292,7 @@ class ModelDetections:
 
     def _in_order(self) -> Iterator[FoundFrame]:
         """Every frame in order, with its detections if it was inferred or repeats such a one."""
-        stats, place = self._stats, self._stats.position.encoding
+        stats, place = self._stats, self._stats.consumer.place
         reorder: ReorderBuffer[tuple[Frame, int | None]] = ReorderBuffer()
         num_frames: int | None = None
         while num_frames is None or reorder.next_index < num_frames:
@@ -324,7 +326,7 @@ class ModelDetections:
         stats.callback_cpu_ns += arrived.callback_cpu_ns
         stats.latency_seconds_sum += arrived.latency_seconds
         stats.inferred_frames += index not in self._audited
-        stats.position.encoding.frame_index = self._first_index + index
+        stats.consumer.place.frame_index = self._first_index + index
         with stats.consumer.postprocess:
             self._found.put(index, self.detections_of(arrived.frame, arrived.candidates))
         return index

@@ -69,7 +69,8 @@ def run_frames(
     Returns when the last frame ends, in seconds on the clip's timeline; 0 without frames. Raises a
     PipelineError that names the step and the frame.
     """
-    place, clocks = stats.position.encoding, stats.consumer
+    clocks = stats.consumer
+    place = clocks.place
     started, end_seconds = time.perf_counter(), 0.0
     try:
         for detected in source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -66,10 +66,21 @@ class Occupancy:
         return self.sum / self.count if self.count else 0.0
 
 
-class ProducerClocks:
-    """The steps and waits of the thread that decodes."""
+class _Clocks:
+    """The steps and waits of one thread. place: where the thread is, for the watchdog."""
 
     def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def by_name(self) -> dict[str, StepClock]:
+        return {name: clock for name, clock in vars(self).items() if name != "place"}
+
+
+class ProducerClocks(_Clocks):
+    """Those of the thread that decodes."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
         self.decode = StepClock(Step.DECODE, place)
         self.preprocess = StepClock(Step.PREPROCESS, place)
         self.submit = StepClock(Step.INFER, place)
@@ -77,10 +88,11 @@ class ProducerClocks:
         self.wait_request = StepClock(Step.WAIT_REQUEST, place)
 
 
-class ConsumerClocks:
-    """The steps and waits of the thread that encodes."""
+class ConsumerClocks(_Clocks):
+    """Those of the thread that encodes."""
 
     def __init__(self, place: Place) -> None:
+        super().__init__(place)
         self.wait_inference = StepClock(Step.WAIT_INFERENCE, place)
         self.postprocess = StepClock(Step.POSTPROCESS, place)
         self.annotate = StepClock(Step.ANNOTATE, place)
@@ -92,14 +104,14 @@ class ConsumerClocks:
 class RunStats:
     """Everything measured while the frames went through; memory use grows 6 bytes a frame.
 
-    position: where the two threads are, for the watchdog.
+    position: where the two threads are, which their clocks set; None for what is only added up.
     reused_frames: how many repeat the frame that was inferred before them, to the byte.
     audit: interpolated boxes compared with inferred ones.
     callback_cpu_ns: spent on inference threads picking candidates out of the heads.
     thread_cpu_seconds: of every thread, by its name; see `cpu_account`.
     """
 
-    position: Position = field(default_factory=Position)
+    position: InitVar[Position | None] = None
     producer: ProducerClocks = field(init=False)
     consumer: ConsumerClocks = field(init=False)
     inferred_frames: int = 0
@@ -120,9 +132,10 @@ class RunStats:
     detections_per_class: Counter[int] = field(default_factory=Counter)
     audit: Audit = field(default_factory=Audit)
 
-    def __post_init__(self) -> None:
-        self.producer = ProducerClocks(self.position.decoding)
-        self.consumer = ConsumerClocks(self.position.encoding)
+    def __post_init__(self, position: Position | None) -> None:
+        position = position or Position()
+        self.producer = ProducerClocks(position.decoding)
+        self.consumer = ConsumerClocks(position.encoding)
 
     @property
     def num_frames(self) -> int:
@@ -134,7 +147,7 @@ class RunStats:
             "numbers": {name: getattr(self, name) for name in _NUMBERS},
             "clocks": {
                 thread: {
-                    name: [clock.wall_ns, clock.cpu_ns] for name, clock in vars(clocks).items()
+                    name: [clock.wall_ns, clock.cpu_ns] for name, clock in clocks.by_name().items()
                 }
                 for thread, clocks in (("producer", self.producer), ("consumer", self.consumer))
             },
@@ -152,7 +165,7 @@ class RunStats:
         stats = cls(**{name: record["numbers"][name] for name in _NUMBERS})
         for thread, clocks in (("producer", stats.producer), ("consumer", stats.consumer)):
             for name, (wall_ns, cpu_ns) in record["clocks"][thread].items():
-                clock: StepClock = vars(clocks)[name]
+                clock = clocks.by_name()[name]
                 clock.wall_ns, clock.cpu_ns = wall_ns, cpu_ns
         for name in _QUEUES:
             setattr(stats, name, Occupancy(**record["queues"][name]))
@@ -174,9 +187,9 @@ class RunStats:
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for ours, theirs in ((self.producer, other.producer), (self.consumer, other.consumer)):
-            for name, clock in vars(ours).items():
-                clock.wall_ns += vars(theirs)[name].wall_ns
-                clock.cpu_ns += vars(theirs)[name].cpu_ns
+            for name, clock in ours.by_name().items():
+                clock.wall_ns += theirs.by_name()[name].wall_ns
+                clock.cpu_ns += theirs.by_name()[name].cpu_ns
         for name in _QUEUES:
             ours, theirs = getattr(self, name), getattr(other, name)
             ours.limit = theirs.limit
