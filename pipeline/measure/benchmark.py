@@ -19,7 +19,7 @@ import numpy as np
 import openvino as ov
 
 from pipeline.core.agreement import agreement
-from pipeline.core.config import ModelName, SyntheticOptions
+from pipeline.core.config import InferOptions, ModelName, SyntheticOptions
 from pipeline.core.errors import InferenceError, PipelineError, UsageError, reason_of
 from pipeline.core.machine import available_cores, processor_name, versions
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
@@ -115,49 +115,66 @@ def benchmark(
     with the reason. Raises PipelineError for a model or a picture that cannot be used.
     """
     options = converted("options", options, BenchOptions)
-    cores = available_cores()
     devices = list(devices if devices is not None else core().available_devices)
-    names = options.names or tuple(configurations(cores))
-    rows = [
-        Row(
-            chosen,
-            variant,
-            ABSENT if chosen.why_unavailable(devices) else MEASURED,
-            chosen.why_unavailable(devices) or "",
-        )
-        for chosen in (configuration(name, cores) for name in dict.fromkeys(names))
-        for variant in chosen.variants
-    ]
+    rows = _rows(options.names, devices)
     weights = find_weights(options.weights, on_progress)
     prepared = prepare_model(weights, options.source.size_wh, options.imgsz, on_progress)
-    app_fps: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npy"
         num_inputs = _write_inputs(options.source, prepared.input_wh, inputs)
         ir = Path(scratch) / "model.xml"
         ov.save_model(prepared.model, ir, compress_to_fp16=False)
-        measured = [row for row in rows if row.status == MEASURED]
-        total, done = options.num_rounds * len(measured), 0
-        for number in range(options.num_rounds):
-            frames = _share(options.num_frames, options.num_rounds, number)
-            for row in sorted(measured, key=lambda row: row.variant.options.precision == "int8"):
-                on_progress(Progress("bench", done, total, unit="measurement"))
-                done += 1
-                if row.status != MEASURED:
-                    continue
-                if row.variant.options.precision == "int8" and number == 0:
-                    row.variant = _int8_under_the_best(row, rows)
-                job = ModelJob(
-                    weights, options.source, options.imgsz, row.variant.options, inputs, frames
-                )
-                try:
-                    row.rounds.append(in_own_process(measure_model, job))
-                    if row.configuration.name == BENCHMARK_APP_CONFIGURATION:
-                        app_fps.append(_benchmark_app_beside(ir, row))
-                except (PipelineError, RuntimeError) as error:
-                    row.status, row.reason = FAILED, reason_of(error)
-        on_progress(Progress("bench", total, total, unit="measurement"))
-    return _result(options, rows, prepared, num_inputs, list(devices), app_fps)
+        jobs = [
+            ModelJob(weights, options.source, options.imgsz, InferOptions(), inputs, frames)
+            for frames in _shares(options.num_frames, options.num_rounds)
+        ]
+        app_fps = _measure(rows, jobs, ir, on_progress)
+    return _result(options, rows, prepared, num_inputs, devices, app_fps)
+
+
+def _rows(names: Sequence[str] | None, devices: Sequence[str]) -> list[Row]:
+    """One of each variant of these configurations, or of all."""
+    cores = available_cores()
+    chosen = [configuration(name, cores) for name in dict.fromkeys(names or configurations(cores))]
+    return [
+        Row(
+            entry,
+            variant,
+            ABSENT if entry.why_unavailable(devices) else MEASURED,
+            entry.why_unavailable(devices) or "",
+        )
+        for entry in chosen
+        for variant in entry.variants
+    ]
+
+
+def _measure(
+    rows: list[Row], jobs: Sequence[ModelJob], ir: Path, on_progress: ProgressCallback
+) -> list[float]:
+    """Measure the rows in rounds, in which they take turns; returns those of benchmark_app.
+
+    jobs: one for each round, whose options are those of the row.
+    """
+    app_fps: list[float] = []
+    measured = [row for row in rows if row.status == MEASURED]
+    total, done = len(jobs) * len(measured), 0
+    for number, job in enumerate(jobs):
+        for row in sorted(measured, key=lambda row: row.variant.options.precision == "int8"):
+            on_progress(Progress("bench", done, total, unit="measurement"))
+            done += 1
+            if row.status != MEASURED:
+                continue
+            if row.variant.options.precision == "int8" and number == 0:
+                row.variant = _int8_under_the_best(row, rows)
+            asked = dataclasses.replace(job, options=row.variant.options)
+            try:
+                row.rounds.append(in_own_process(measure_model, asked))
+                if row.configuration.name == BENCHMARK_APP_CONFIGURATION:
+                    app_fps.append(_benchmark_app_beside(ir, row))
+            except (PipelineError, RuntimeError) as error:
+                row.status, row.reason = FAILED, reason_of(error)
+    on_progress(Progress("bench", total, total, unit="measurement"))
+    return app_fps
 
 
 def benchmark_app_fps(
@@ -190,9 +207,9 @@ def _benchmark_app_beside(ir: Path, row: Row) -> float:
     return benchmark_app_fps(ir, options.device, options.hint, asked, seconds)
 
 
-def _share(total: int, parts: int, number: int) -> int:
-    """How many of the frames fall into one round."""
-    return total // parts + (number < total % parts)
+def _shares(total: int, parts: int) -> list[int]:
+    """How many of the frames fall into each round."""
+    return [total // parts + (number < total % parts) for number in range(parts)]
 
 
 def _write_inputs(source: SyntheticOptions, input_wh: tuple[int, int], path: Path) -> int:

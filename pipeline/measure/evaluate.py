@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pipeline.core.boxes import Detections
 from pipeline.core.cache import NotKept
@@ -26,6 +21,7 @@ from pipeline.frames.calibration import calibration_of_folder, default_calibrati
 from pipeline.inference.detect_each import detect_each
 from pipeline.inference.openvino import load_engine
 from pipeline.inference.possible import require_possible
+from pipeline.measure.coco import MOST_DETECTIONS, Label, average_precision
 from pipeline.media.pictures import read_picture
 from pipeline.model.letterbox import input_size_wh
 from pipeline.model.prepare import PreparedModel, Quantization, prepare_model
@@ -33,10 +29,9 @@ from pipeline.model.quantize import Calibration, quantize, record_accuracy
 from pipeline.model.weights import find_weights
 
 # The settings of YOLOv5's val.py.
-_DETECT = DetectOptions(confidence_threshold=0.001, iou_threshold=0.6, max_detections=300)
-
-Label = tuple[int, float, float, float, float]
-"""Class, then centre, width and height as parts of the picture's."""
+_DETECT = DetectOptions(
+    confidence_threshold=0.001, iou_threshold=0.6, max_detections=MOST_DETECTIONS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +156,7 @@ class _Judged:
         self._sizes_wh: dict[Path, tuple[int, int]] = {}
         # Those that take the same model input go together, so that each is compiled once.
         self._groups: dict[tuple[int, int], list[Path]] = defaultdict(list)
+        # Decoded once more for each precision: all of them in memory would not fit everywhere.
         for path in pictures:
             image = read_picture(path).image
             self._sizes_wh[path] = (image.width, image.height)
@@ -189,7 +185,7 @@ class _Judged:
         return _Verdict(
             precision=precision,
             quantization=prepared.quantization,
-            accuracy=Accuracy(*_average_precision(self._truth, found, self._sizes_wh)),
+            accuracy=Accuracy(*average_precision(self._truth, found, self._sizes_wh)),
         )
 
     def _prepare(
@@ -200,67 +196,3 @@ class _Judged:
             return prepared
         calibration = calibration or default_calibration(prepared.head.class_names)
         return quantize(prepared, calibration, self._on_progress)
-
-
-def _average_precision(
-    truth: dict[Path, list[Label]],
-    found: dict[Path, Detections],
-    sizes_wh: dict[Path, tuple[int, int]],
-) -> tuple[float, float]:
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        raise UsageError(
-            "evaluate needs the extra evaluate: pip install faster-coco-eval"
-        ) from error
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    for image_id, path in enumerate(sorted(truth), start=1):
-        width, height = sizes_wh[path]
-        for class_id, cx, cy, w, h in truth[path]:
-            box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": class_id,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                }
-            )
-        detections = found[path]
-        for (x0, y0, x1, y1), confidence, class_id in zip(
-            detections.xyxy.tolist(),
-            detections.confidence.tolist(),
-            detections.class_id.tolist(),
-            strict=True,
-        ):
-            results.append(
-                {
-                    "image_id": image_id,
-                    "category_id": class_id,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "score": confidence,
-                }
-            )
-    if not results:
-        return 0.0, 0.0
-    classes = sorted({annotation["category_id"] for annotation in annotations})
-    with contextlib.redirect_stdout(io.StringIO()):
-        labelled = COCO(
-            {
-                "images": [{"id": i} for i in range(1, len(truth) + 1)],
-                "categories": [{"id": class_id, "name": str(class_id)} for class_id in classes],
-                "annotations": annotations,
-            }
-        )
-        judged = COCOeval_faster(labelled, labelled.loadRes(results), "bbox")
-        judged.params.maxDets = [1, 10, _DETECT.max_detections]
-        judged.params.catIds = classes
-        judged.evaluate()
-        judged.accumulate()
-    # precision: (IoU thresholds, recalls, classes, areas, maxDets); -1 where a class is absent.
-    precision = judged.eval["precision"][:, :, :, 0, -1]
-    precision = np.where(precision < 0, np.nan, precision)
-    return float(np.nanmean(precision[0])), float(np.nanmean(precision))
