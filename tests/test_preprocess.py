@@ -219,7 +219,7 @@ def test_large_frames_come_close_to_opencv_without_being_converted_whole(
     for converter in ("ToBgr", "ToRgb"):
         monkeypatch.setattr(f"pipeline.model.preprocess.{converter}", lambda: None)
     difference = np.abs(model_input(image).astype(int) - opencv_input(whole))
-    assert difference.mean() < 1.6
+    assert difference.mean() < 1.0
     assert np.percentile(difference, 99) <= 10
 
 

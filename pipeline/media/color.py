@@ -22,6 +22,7 @@ _CONVERTIBLE = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
 
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 _BT601_WEIGHTS = (0.299, 0.114)
+_SQUARE_PX, _NUM_SQUARES = 8, 16
 
 _RGB_IS_BGR = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p"))
 
@@ -103,27 +104,6 @@ def luma_weights(matrix: int) -> tuple[float, float]:
     return _LUMA_WEIGHTS.get(matrix, _BT601_WEIGHTS)
 
 
-def rgb_from_planes(image: av.VideoFrame) -> NDArray[np.float64]:
-    """The matrix (3, 4) by which (Y, Cb, Cr, 1) of an image's own depth become 8-bit R, G, B."""
-    full = int(image.color_range) == _FULL or image.format.name.startswith("yuvj")
-    return _rgb_from_planes(int(image.colorspace), image.format.components[0].bits, full)
-
-
-@lru_cache(maxsize=16)
-def _rgb_from_planes(space: int, bits: int, full: bool) -> NDArray[np.float64]:
-    kr, kb = luma_weights(space)
-    if full:
-        black, luma, chroma = 0.0, 255 / (2**bits - 1), 255 / (2**bits - 1)
-    else:
-        unit = 2 ** (bits - 8)
-        black, luma, chroma = 16.0 * unit, 255 / (219 * unit), 255 / (224 * unit)
-    red, blue = 2 * (1 - kr) * chroma, 2 * (1 - kb) * chroma
-    green = np.array((-blue * kb, -red * kr)) / (1 - kr - kb)
-    matrix = np.array([(luma, 0, red), (luma, *green), (luma, blue, 0)])
-    middle = np.array((black, 2 ** (bits - 1), 2 ** (bits - 1)))
-    return np.column_stack([matrix, -matrix @ middle])
-
-
 def make_convertible(image: av.VideoFrame) -> None:
     """Change a matrix tag that swscale refuses to the nearest that it takes."""
     matrix = int(image.colorspace)
@@ -175,6 +155,63 @@ class ToRgb(_ToPacked):
 
     def __init__(self) -> None:
         super().__init__("rgb24")
+
+
+def rgb_from_planes(image: av.VideoFrame) -> NDArray[np.float64]:
+    """The matrix (3, 4) by which (Y, Cb, Cr, 1) of an image's own depth become 8-bit R, G, B.
+
+    On average they are as swscale makes them, whose sums lose up to a level.
+    """
+    odd_wh = (image.width % 2, image.height % 2)  # For which swscale takes other ways.
+    return _rgb_from_planes(
+        image.format.name, int(image.colorspace), int(image.color_range), odd_wh
+    )
+
+
+@lru_cache(maxsize=16)
+def _rgb_from_planes(
+    name: str, space: int, color_range: int, odd_wh: tuple[int, int]
+) -> NDArray[np.float64]:
+    bits = av.VideoFormat(name).components[0].bits
+    kr, kb = luma_weights(space)
+    if color_range == _FULL or name.startswith("yuvj"):
+        black, luma, chroma = 0.0, 255 / (2**bits - 1), 255 / (2**bits - 1)
+    else:
+        unit = 2 ** (bits - 8)
+        black, luma, chroma = 16.0 * unit, 255 / (219 * unit), 255 / (224 * unit)
+    red, blue = 2 * (1 - kr) * chroma, 2 * (1 - kb) * chroma
+    green = np.array((-blue * kb, -red * kr)) / (1 - kr - kb)
+    matrix = np.array([(luma, 0, red), (luma, *green), (luma, blue, 0)])
+    middle = np.array((black, 2 ** (bits - 1), 2 ** (bits - 1)))
+    matrix = np.column_stack([matrix, -matrix @ middle])
+    image, colors = _squares(name, odd_wh)
+    image.colorspace, image.color_range = space, color_range
+    middles = slice(_SQUARE_PX // 2, _NUM_SQUARES * _SQUARE_PX, _SQUARE_PX)
+    shown = ToBgr()(image)[middles, middles, ::-1]
+    matrix[:, 3] += (shown.reshape(-1, 3) - colors @ matrix.T).mean(axis=0)
+    return matrix
+
+
+def _squares(name: str, odd_wh: tuple[int, int]) -> tuple[av.VideoFrame, NDArray[np.float64]]:
+    """An image of squares of a colour each, and their (Y, Cb, Cr, 1); none is beyond RGB.
+
+    odd_wh: pixels that its width and height have besides.
+    """
+    width, height = (_NUM_SQUARES * _SQUARE_PX + odd for odd in odd_wh)
+    image, random = av.VideoFrame(width, height, name), np.random.default_rng(0)
+    unit = 2 ** (image.format.components[0].bits - 8)
+    colors = np.ones((_NUM_SQUARES**2, 4))
+    for number, (low, high) in enumerate(((70, 180), (100, 156), (100, 156))):
+        levels = random.integers(low * unit, high * unit, (_NUM_SQUARES, _NUM_SQUARES))
+        colors[:, number] = levels.ravel()
+        plane = image.planes[number]
+        rows, columns = (
+            np.minimum(np.arange(size) // (size // _NUM_SQUARES), _NUM_SQUARES - 1)
+            for size in (plane.height, plane.width)
+        )
+        samples = plane_rows(plane).view(np.uint8 if unit == 1 else np.uint16)
+        samples[:, : plane.width] = levels[np.ix_(rows, columns)]
+    return image, colors
 
 
 class ToYuv420p:
