@@ -246,12 +246,13 @@ def test_a_look_at_the_smallest_pictures_finds_nothing(size_wh: tuple[int, int])
     assert appearance(look, [look], look) is None
 
 
-def test_a_change_of_the_whole_picture_is_no_appearance() -> None:
-    dark, bright = (
-        glance(av.VideoFrame.from_ndarray(np.full((360, 640, 3), level, np.uint8)))
-        for level in (60, 200)
-    )
-    assert appearance(dark, [bright], dark) is None
+def test_another_picture_for_a_while_is_an_appearance_and_a_moving_camera_is_none() -> None:
+    random = np.random.default_rng(0)
+    wall = random.integers(0, 255, (360, 1000, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    views = [np.ascontiguousarray(wall[:360, x : x + 640]) for x in range(0, 640, 80)]
+    looks = [glance(av.VideoFrame.from_ndarray(view)) for view in views]
+    assert appearance(looks[0], looks[1:-1], looks[-1]) is None
+    assert appearance(looks[0], [looks[0], looks[3]], looks[0]) == 1
 
 
 NUM_FRAMES, CHANGE = 100, 43

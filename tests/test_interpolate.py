@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.boxes import Detections
-from pipeline.frames.interpolate import Interpolation
+from pipeline.core.boxes import Detections, iou_matrix, pair_boxes
+from pipeline.frames.interpolate import Interpolation, Pairs
 from pipeline.frames.sampling import FoundFrame, fill_in
 from pipeline.media.frame import Frame
 
@@ -196,3 +196,33 @@ def test_no_more_frames_are_held_back_than_lie_between_two_inferred_ones(every: 
 
     for given_back, _ in enumerate(fill_in(source())):
         assert taken - given_back <= every
+
+
+def test_the_boxes_of_two_frames_are_paired_once_for_all_frames_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[float] = []
+
+    def counted(before: Detections, after: Detections, least_iou: float) -> Pairs:
+        calls.append(least_iou)
+        return pair_boxes(before, after, least_iou)
+
+    monkeypatch.setattr("pipeline.frames.interpolate.pair_boxes", counted)
+    box = detections((0, 0.5, (0, 0, 40, 40)))
+    list(fill_in(FoundFrame(frame_at(i), box if i % 10 == 0 else None) for i in range(31)))
+    assert len(calls) == 3
+
+
+@given(some_boxes(), some_boxes(), st.sampled_from([0.1, 0.5, 0.75]))
+def test_pairs_are_those_of_the_largest_iou_that_is_left(
+    one: Detections, other: Detections, least_iou: float
+) -> None:
+    overlap = iou_matrix(one.xyxy, other.xyxy)
+    overlap[one.class_id[:, None] != other.class_id[None, :]] = 0.0
+    expected = []
+    while overlap.size and overlap.max() >= least_iou:
+        row, column = np.unravel_index(int(overlap.argmax()), overlap.shape)
+        expected.append((int(row), int(column)))
+        overlap[row, :] = overlap[:, column] = 0.0
+    rows, columns = pair_boxes(one, other, least_iou)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == expected

@@ -19,7 +19,7 @@ from pipeline.media.frame import Frame
 AUDITED = 50
 """One of so many frames that are not inferred is inferred to be compared."""
 
-_LEAST_GAIN = 0.12
+_LEAST_GAIN = 0.1
 """A frame is inferred if that sets right so many boxes, as a share of the boxes of a frame."""
 
 _LONGEST_GAP = 8

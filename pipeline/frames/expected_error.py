@@ -35,6 +35,9 @@ _KNOWN_BEND = 0.3
 _WRONG_WEAK, _WEAK_BELOW = 0.05, 0.3
 """Of the boxes at the threshold, which come and go; fewer up to so far above it."""
 
+_FEWEST = 1.5
+"""Frames with fewer boxes count as if they had so many: else one weak box would decide too much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -49,8 +52,8 @@ class Outlook:
     """What is expected of the frames between two inferred ones.
 
     pairs: the boxes that are one thing in both.
-    gain: boxes in all of these frames that would be right if the middle was inferred, divided by
-        the number of boxes of a frame.
+    gain: boxes in all of these frames that inferring the middle would set right, divided by the
+        number of boxes of a frame.
     """
 
     pairs: Pairs
@@ -87,7 +90,7 @@ def outlook(
     )
     right = alone * (num_between + 1) / 2 + moving.sum() * num_between + weak.sum()
     number = sum(np.count_nonzero(b.confidence >= least + _SURE_ABOVE) for b in (first, last)) / 2
-    return Outlook((rows, columns), float(right) / max(1.0, number))
+    return Outlook((rows, columns), float(right) / max(_FEWEST, number))
 
 
 def _off_the_line(across: Link, around: Surroundings) -> NDArray[np.float64]:

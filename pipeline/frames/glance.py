@@ -20,7 +20,7 @@ _LEAST_LEVELS, _NOISE_SHARE = 20.0, 3.0
 """By how many levels of 256 these differ from both others, beside so many times the usual."""
 
 _CHANGED_LEVELS, _MOST_CHANGED = 8.0, 0.3
-"""Where more blocks differ, by so many levels, the camera moves or the light changes."""
+"""Where more blocks differ, by so many levels, the whole picture is another one."""
 
 Glance = NDArray[np.float32]
 """The mean luma of the blocks of a picture, (rows, columns), 0 to 255."""
@@ -52,15 +52,19 @@ def appearance(first: Glance, between: Sequence[Glance], last: Glance) -> int | 
     None if nothing appears between them.
     """
     news = [np.minimum(abs(one - first), abs(one - last)) for one in between]
-    amounts = [_amount(new) if _is_appearance(new) else 0.0 for new in news]
+    change = float(abs(last - first).mean())
+    amounts = [_amount(new) if _is_appearance(new, change) else 0.0 for new in news]
     most = max(range(len(amounts)), key=amounts.__getitem__, default=None)
     return most if most is not None and amounts[most] else None
 
 
-def _is_appearance(difference: Glance) -> bool:
-    """Whether there is something new, in a part of the picture."""
+def _is_appearance(difference: Glance, change: float) -> bool:
+    """Whether there is something new in a part of the picture, or another picture for a while.
+
+    change: the mean difference of the two other frames. Where the camera moves, these differ too.
+    """
     if (difference > _CHANGED_LEVELS).mean() > _MOST_CHANGED:
-        return False
+        return bool(difference.mean() > _CHANGED_LEVELS + _NOISE_SHARE * change)
     smallest = min(_SMALLEST, difference.size)
     strong = np.partition(difference, -smallest, axis=None)[-smallest]
     return bool(strong - _NOISE_SHARE * np.median(difference) > _LEAST_LEVELS)
