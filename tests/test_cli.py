@@ -298,7 +298,10 @@ WRONG_USE = [
     (["process", "--model", "nano"], ["nano", "official", "demo"]),
     (["process", "--model", "demo", "--config", "auto"], ["--model", "--weights"]),
     (["process", "--calibration", "."], ["calibration", "--precision int8"]),
-    (["evaluate", "--data", ".", "--precision", "int8"], ["--calibration FOLDER"]),
+    (
+        ["evaluate", "--data", ".", "--precision", "int8", "--calibration", "clip"],
+        ["--calibration a folder"],
+    ),
     (["evaluate", "--data", ".", "--calibration", "."], ["--precision int8"]),
     (["process", "--frames", "0"], ["frames", "0"]),
     (["process", "--size", "8x8"], ["size", "16x16"]),

@@ -369,14 +369,6 @@ def test_a_calibration_is_for_int8(tmp_path: Path, tiny_weights: Path) -> None:
         evaluate(data, weights=tiny_weights, infer=InferOptions(), calibration=data)
 
 
-def test_the_command_has_no_clip_to_calibrate_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--data", str(tmp_path), "--precision", "int8", "--calibration", "clip"]
-    assert main(["evaluate", *words]) == 2
-    assert "--calibration a folder" in capsys.readouterr().err
-
-
 def test_without_a_calibration_int8_is_judged_as_runs_have_it(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
