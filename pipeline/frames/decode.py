@@ -5,28 +5,25 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import InputError
-from pipeline.core.machine import thread_ids
+from pipeline.frames.decoder import ClipDecoder
 from pipeline.media.color import color_warnings, make_convertible, tags_of_planes
-from pipeline.media.container import check_frame_rate, check_size, exact, max_pixels, open_input
+from pipeline.media.container import check_frame_rate, check_size, exact
 from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.media.geometry import Display, geometry_of
-from pipeline.media.jumps import LEAP_SECONDS
-from pipeline.media.picture_track import largest_key_frame_wh, picture_track
-from pipeline.media.scan import kept_pts, scan_clip
+from pipeline.media.picture_track import largest_key_frame_wh
+from pipeline.media.scan import scan_clip
 from pipeline.media.side_data import has_captions, side_data_warnings
 from pipeline.media.still import is_picture
-from pipeline.media.timeline import FrameTimes, Timeline, in_order
+from pipeline.media.timeline import FrameTimes, Timeline
 
 
 class VideoReader:
@@ -47,17 +44,11 @@ class VideoReader:
         deinterlace: bool = False,
     ) -> None:
         self.timeline = timeline or scan_clip(path, limits).timeline
-        self.faults = SourceFaults()
-        self._path = path
-        self._limits = limits
-        self._num_threads = num_threads
+        self._decoder = ClipDecoder(path, limits, num_threads, self.timeline)
         self._ahead: _Placed | None = None
+        self._begin()
         self._reached_pts: int | None = None
-        self._num_cut = 0
         self._at_beginning = True
-        self._decoding = threading.Lock()
-        self.worker_threads: frozenset[int] = frozenset()
-        self._open()
         try:
             self._ahead = self._next_placed()
             if self._ahead is None:
@@ -67,16 +58,25 @@ class VideoReader:
                     reason += "; frames larger than --max-input-size are not decoded"
                 raise InputError(f"{path}: cannot decode any frame ({reason})")
             first = self._ahead.image
-            self._decoded_wh = self._size_to_show(first)
+            self._decoded_wh = self._size_to_show(path, limits, first)
             self.geometry = geometry_of(
-                first, self._decoded_wh, self._header.crop, deinterlace=deinterlace
+                first, self._decoded_wh, self._decoder.header.crop, deinterlace=deinterlace
             )
             self.info = self._describe(path, first)
             check_size(path, self.info.size_wh, limits)
             check_frame_rate(path, self.info.frame_rate, limits)
         except BaseException:
-            self._container.close()
+            self.close()
             raise
+
+    @property
+    def faults(self) -> SourceFaults:
+        return self._decoder.faults
+
+    @property
+    def worker_threads(self) -> frozenset[int]:
+        """Ids of the decoder's threads."""
+        return self._decoder.worker_threads
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()
@@ -122,11 +122,13 @@ class VideoReader:
             image = placed.image
             make_convertible(image)
             if image.is_corrupt:
-                self._count_corrupt()
+                self._decoder.count_corrupt()
             if (image.width, image.height) != self._decoded_wh:
                 self.faults.resized_frames += 1
                 image = resize.reformat(image, *self._decoded_wh, threads=1)
-            yield _Place(placed.pts, duration, self._source_pts(placed.closed_pts)), image
+            closed_pts = placed.closed_pts
+            source_pts = None if closed_pts is None else self.timeline.source_pts(closed_pts)
+            yield _Place(placed.pts, duration, source_pts), image
             placed = following
 
     def _duration(self, placed: _Placed, following: _Placed | None, before: int) -> int:
@@ -144,7 +146,7 @@ class VideoReader:
     def _search(self, start_pts: int, seek_pts: int | None) -> None:
         """Read up to the first frame that is not before start_pts; what is read is let go."""
         if seek_pts is not None:
-            self._container.seek(seek_pts, stream=self._stream)
+            self._decoder.seek(seek_pts)
             self._begin()
             self._ahead = self._next_placed()
         if seek_pts is None or self._ahead is None or self._ahead.pts > start_pts:
@@ -159,8 +161,7 @@ class VideoReader:
         if self._ahead is not None:
             placed, self._ahead = self._ahead, None
             return placed
-        with self._decoding:
-            timed = next(self._images, None)
+        timed = self._decoder.next_image()
         if timed is None:
             return None
         pts, image = timed
@@ -168,34 +169,19 @@ class VideoReader:
         self.faults.repaired_timestamps += mended
         return _Placed(place, pts, image)
 
-    def _source_pts(self, closed_pts: int | None) -> int | None:
-        return None if closed_pts is None else self.timeline.source_pts(closed_pts)
-
-    def _open(self) -> None:
-        self._container = open_input(self._path, self._limits)
-        try:
-            self._stream, self._header = picture_track(self._path, self._container)
-            # Slices only: a decoder of whole frames in parallel, when it is drained, silently
-            # drops every frame behind the first broken one.
-            self._stream.thread_type = "SLICE"
-            self._stream.codec_context.thread_count = self._num_threads
-            self._stream.codec_context.options = {"max_pixels": str(max_pixels(self._limits))}
-        except BaseException:
-            self._container.close()
-            raise
+    def _reopen(self) -> None:
+        self._decoder.reopen()
         self._at_beginning, self._reached_pts = True, None
         self._begin()
 
-    def _reopen(self) -> None:
-        """Begin with the clip once more: not every file can be sought to where it begins."""
-        self._container.close()
-        self._open()
-
     def _begin(self) -> None:
-        """Decode from where the container is."""
-        self._images = in_order(self._decode(), self.timeline.reorder_depth)
+        """Place images anew, from where the decoder is."""
         self._times = FrameTimes(self.timeline)
         self._ahead = None
+
+    def close(self) -> None:
+        """Let go of the file; not while another thread is inside the decoder and hangs there."""
+        self._decoder.close()
 
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip; instead of iterating over all.
@@ -212,100 +198,17 @@ class VideoReader:
         for part in range(count):
             place = timeline.start + int((part + 0.5) / count * seconds / timeline.time_base)
             target = timeline.source_pts(timeline.closed(place))
-            self._container.seek(target, stream=self._stream)
+            self._decoder.seek(target)
             self._begin()
-            pts, image = next(self._images, (None, None))
+            pts, image = self._decoder.next_image() or (None, None)
             if image is not None and pts is not None and pts not in seen:
                 seen.add(pts)
                 make_convertible(image)
                 for _, shown in Display(self.geometry)([(None, image)]):
                     yield Frame(len(seen) - 1, pts, 1, timeline.video.time_base, shown)
 
-    def close(self) -> None:
-        """Let go of the file; not while another thread is inside the decoder and hangs there."""
-        if self._decoding.acquire(blocking=False):
-            self._container.close()
-            self._decoding.release()
-
-    def _decode(self) -> Iterator[tuple[int | None, av.VideoFrame]]:
-        """Images in presentation order, each with its pts; broken packets are counted and left out.
-
-        Images that an edit list hides are not among them.
-        """
-        context, timeline = self._stream.codec_context, self.timeline
-        discarded: set[int] = set()
-        num_packets = num_images = num_broken = 0
-        for packet in self._packets():
-            if packet is not None and packet.is_discard:
-                discarded.add(packet.pts or 0)
-            num_packets += packet is not None and not packet.is_discard
-            cut = packet is not None and packet.is_corrupt
-            num_broken += cut
-            try:
-                for image in self._decoded(packet):
-                    pts = image.pts if image.pts is not None else image.dts
-                    if pts in discarded or timeline.is_hidden(pts):
-                        continue
-                    num_images += 1
-                    yield pts if timeline.has_times else None, image
-            except av.FFmpegError as error:
-                self._note_broken(error.strerror or str(error), counted=cut)
-                num_broken += not cut
-        if context.name == "libdav1d":
-            # It says nothing of packets that it cannot decode, and makes one image of each other.
-            self.faults.broken_packets += max(0, num_packets - num_images - num_broken)
-
-    def _decoded(self, packet: av.Packet[VideoStream] | None) -> list[av.VideoFrame]:
-        """What the decoder makes of a packet; with the first one it starts its threads."""
-        context = self._stream.codec_context
-        if context.is_open:
-            return context.decode(packet)
-        threads_before = thread_ids()
-        try:
-            return context.decode(packet)
-        finally:
-            self.worker_threads = thread_ids() - threads_before
-
-    def _note_broken(self, reason: str, *, counted: bool) -> None:
-        """Count a packet that cannot be decoded; counted: the container said so before."""
-        if counted:
-            self._num_cut = max(0, self._num_cut - 1)  # No image will come of it.
-            self.faults.first_error = self.faults.first_error or reason
-        else:
-            self.faults.note_broken_packet(reason)
-
-    def _count_corrupt(self) -> None:
-        """Count a corrupt image, unless it is that of a packet which was counted before."""
-        if self._num_cut:
-            self._num_cut -= 1
-        else:
-            self.faults.corrupt_frames += 1
-
-    def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
-        """The stream's packets, joins closed, then None: the decoder gives up what it holds."""
-        cut, clock, last_shift = False, self.timeline.video, 0
-        ordinals = itertools.count()
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size:
-                    cut = packet.is_corrupt
-                    self.faults.broken_packets += cut
-                    self._num_cut += cut
-                    shift = clock.shift(next(ordinals))
-                    if (last_shift - shift) * clock.time_base > LEAP_SECONDS:
-                        self.faults.repaired_timestamps += 1
-                    last_shift = shift
-                    packet.pts = kept_pts(packet, self._container.format.name)
-                    if shift:
-                        packet.pts = None if packet.pts is None else packet.pts + shift
-                        packet.dts = None if packet.dts is None else packet.dts + shift
-                    yield packet
-        except av.FFmpegError as error:
-            self._note_broken(f"reading stopped: {error.strerror or error}", counted=cut)
-        yield None
-
     def _describe(self, path: Path, image: av.VideoFrame) -> VideoInfo:
-        stream, container = self._stream, self._container
+        stream, container = self._decoder.stream, self._decoder.container
         aspect = exact(stream.sample_aspect_ratio)
         if self.geometry.turned and aspect:
             aspect = 1 / aspect
@@ -330,36 +233,39 @@ class VideoReader:
             num_frames_scanned=self.timeline.num_frames,
             source_time_base=self.timeline.video.time_base,
             offset_seconds=float(self.timeline.offset_seconds),
-            crop=self._header.crop,
+            crop=self._decoder.header.crop,
             field_order=self.geometry.field_order,
             has_captions=has_captions(image),
             is_picture=still,
             warnings=(
                 *self.geometry.warnings,
                 *side_data_warnings(image),
-                *color_warnings(image, needs_dolby_vision=self._header.needs_dolby_vision),
+                *color_warnings(image, needs_dolby_vision=self._decoder.header.needs_dolby_vision),
             ),
         )
 
-    def _size_to_show(self, first: av.VideoFrame) -> tuple[int, int]:
+    def _size_to_show(
+        self, path: Path, limits: LimitOptions, first: av.VideoFrame
+    ) -> tuple[int, int]:
         """Of all pictures: that of the first, unless it is known that larger ones follow."""
         size_wh = (first.width, first.height)
-        declared = self._header.size_wh
+        declared = self._decoder.header.size_wh
         if declared is None:
-            declared = largest_key_frame_wh(self._path, self._limits)
+            declared = largest_key_frame_wh(path, limits)
         grows = declared[0] > size_wh[0] and declared[1] > size_wh[1]
         return declared if grows else size_wh
 
     def _duration_seconds(self) -> float | None:
         """How long the picture lasts; what the file claims where it was not read to its end."""
-        timeline, stream = self.timeline, self._stream
+        timeline, stream = self.timeline, self._decoder.stream
         if timeline.end is not None:
             return float((timeline.end - timeline.start) * timeline.time_base)
         if not timeline.has_times:
             return float(timeline.num_frames * timeline.usual_ticks * timeline.time_base)
         if stream.duration is not None:
             return float(stream.duration * timeline.video.time_base)
-        return self._container.duration / av.time_base if self._container.duration else None
+        duration = self._decoder.container.duration
+        return duration / av.time_base if duration else None
 
 
 @dataclass(frozen=True, slots=True)
