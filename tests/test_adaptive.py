@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
 from pipeline.core.config import InferOptions, LimitOptions
@@ -20,7 +22,9 @@ from pipeline.frames.audit import Audit
 from pipeline.frames.glance import appearance, glance
 from pipeline.frames.sampling import Choice, FoundFrame
 from pipeline.media.frame import Frame
+from pipeline.model.preprocess import Preprocessor
 from tests.conftest import gray, process, read_detections, with_light, write_clip
+from tests.schemas import schema_errors
 
 GAP = 8
 IMAGE = av.VideoFrame(16, 16, "yuv420p")
@@ -121,6 +125,7 @@ def some_clip(draw: st.DrawFn) -> list[Detections]:
     return shown
 
 
+@settings(max_examples=30)
 @given(some_clip(), st.sampled_from([1, 2, 4, 8]))
 def test_every_frame_is_chosen_once_and_both_ends_are_inferred(
     clip: list[Detections], gap: int
@@ -130,10 +135,10 @@ def test_every_frame_is_chosen_once_and_both_ends_are_inferred(
 
 
 def test_one_of_fifty_interpolated_frames_is_audited() -> None:
-    chosen = choices(20_000, lambda _: STILL)
+    chosen = choices(5_000, lambda _: STILL)
     audited = sum(choice is Choice.AUDIT for choice in chosen.values())
     interpolated = audited + sum(choice is Choice.LEAVE for choice in chosen.values())
-    assert audited / interpolated == pytest.approx(1 / 50, rel=0.15)
+    assert audited / interpolated == pytest.approx(1 / 50, rel=0.2)
 
 
 @pytest.mark.parametrize("max_memory_mb", [4096, 2000, 800, 400, 170])
@@ -152,6 +157,7 @@ def test_the_gap_is_shorter_for_large_frames_and_longer_than_needed_for_none() -
     ]
 
 
+@settings(max_examples=30)
 @given(some_clip(), st.integers(1, 64))
 def test_the_number_of_requests_does_not_decide_what_is_inferred(
     clip: list[Detections], num_requests: int
@@ -279,11 +285,31 @@ def test_a_real_run_infers_around_the_change_and_reports_its_audit(
     assert audit["num_frames"] > 0
     assert [entry["share"] for entry in audit["by_iou"]] == [1.0, 1.0]
     assert full["audit"] is None
+    written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert schema_errors("report", written) == []
     boxes_of = [
         [(box["class_id"], box["xyxy"]) for line in lines for box in line["detections"]]
         for lines in (lines, read_detections(tmp_path / "full"))
     ]
     assert boxes_of[0] == boxes_of[1]
+
+
+def test_frames_that_are_not_inferred_are_not_converted(
+    clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted: list[int] = []
+
+    class Counting(Preprocessor):
+        def __call__(self, frame: Frame, model_input: NDArray[np.uint8]) -> None:
+            converted.append(frame.index)
+            super().__call__(frame, model_input)
+
+    monkeypatch.setattr("pipeline.frames.detect.Preprocessor", Counting)
+    report = process(clip, tmp_path / "out", tiny_weights, adaptive=True)
+    found, audited = report["detections"], report["audit"]["num_frames"]
+    assert len(converted) == len(set(converted))
+    assert len(converted) == found["inferred_frames"] + found["reused_frames"] + audited
+    assert len(converted) < NUM_FRAMES / 3
 
 
 def test_what_shows_for_a_few_frames_between_two_empty_ones_is_found(
