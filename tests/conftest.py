@@ -165,7 +165,7 @@ def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr("pipeline.cli.commands.supervise", here)
-    monkeypatch.setattr("pipeline.cli.commands.Worker", WorkerHere)
+    monkeypatch.setattr("pipeline.cli.commands.ChildProcess", WorkerHere)
 
 
 def write_clip(

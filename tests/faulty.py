@@ -163,7 +163,7 @@ def break_step(fault: str, step: str, frame: int) -> None:
 
 def main() -> int:
     fault, step, frame, *arguments = sys.argv[1:]
-    work = cli.process_in_worker
+    work = cli.process_in_child
 
     def faulty(config: ProcessConfig, on_progress: ProgressCallback, position: Position) -> Any:
         break_step(fault, step, int(frame))
@@ -183,7 +183,7 @@ def main() -> int:
             break_step(fault, step, int(frame))
         return whole(clips, config, on_progress, position)
 
-    cli.process_in_worker = faulty
+    cli.process_in_child = faulty
     setattr(ProcessClips, "__call__", faulty_clips)  # noqa: B010
     return cli.main(arguments)
 

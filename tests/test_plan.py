@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.media.cut import plan_clip, plan_synthetic, segments_of
+from pipeline.media.cut import cut_clip, cut_synthetic, segments_of
 from pipeline.media.frame import WHOLE, Segment
 from pipeline.media.scan import scan_clip
 from pipeline.media.timeline import Packet
@@ -97,7 +97,7 @@ def test_with_unusable_time_stamps_segments_are_found_by_decoding_from_the_start
 
 @given(num_frames=st.integers(1, 5000), seconds=st.floats(0.01, 60.0))
 def test_the_synthetic_clip_is_cut_by_its_frame_numbers(num_frames: int, seconds: float) -> None:
-    segments = plan_synthetic(num_frames, RATE, seconds)
+    segments = cut_synthetic(num_frames, RATE, seconds)
     assert_a_partition(segments)
     assert all((s.start_pts or 0) < num_frames for s in segments)
 
@@ -105,10 +105,10 @@ def test_the_synthetic_clip_is_cut_by_its_frame_numbers(num_frames: int, seconds
 def test_a_short_clip_is_one_segment(tmp_path: Path) -> None:
     images = [gray(i) for i in range(50)]
     scan = scan_clip(write_clip(tmp_path / "clip.mp4", images, options={"g": "5"}))
-    assert plan_clip(scan, 60.0) == (WHOLE,)
-    assert plan_clip(scan, 1.5) == (WHOLE,)
-    assert len(plan_clip(scan, 0.4)) > 1
-    assert plan_clip(scan, 0.4, num_frames=15) == (WHOLE,)
+    assert cut_clip(scan, 60.0) == (WHOLE,)
+    assert cut_clip(scan, 1.5) == (WHOLE,)
+    assert len(cut_clip(scan, 0.4)) > 1
+    assert cut_clip(scan, 0.4, num_frames=15) == (WHOLE,)
 
 
 def test_of_a_long_clip_no_more_is_read_than_its_first_frames_need(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_real_clip_is_cut_at_its_key_frames(tmp_path: Path) -> None:
         options={"g": "10", "sc_threshold": "0"},
     )
     scan = scan_clip(clip)
-    segments = plan_clip(scan, 1.0)
+    segments = cut_clip(scan, 1.0)
     tick = round(Fraction(1, 25) / scan.timeline.time_base)
     starts = [(s.start_pts, s.seek_pts) for s in segments[1:]]
     assert starts == [(30 * tick, 20 * tick), (60 * tick, 50 * tick)]

@@ -25,7 +25,7 @@ import cv2
 import psutil
 import pytest
 
-from pipeline.cli.commands import main, process_in_worker
+from pipeline.cli.commands import main, process_in_child
 from pipeline.core.config import (
     MOST_ATTEMPTS,
     ClusterOptions,
@@ -70,11 +70,11 @@ OPTIONS: dict[str, Any] = {
 }
 DRIVER = """
 import pickle, sys
-from pipeline.cli.commands import process_in_worker
+from pipeline.cli.commands import process_in_child
 from pipeline.core.position import Position
 from pipeline.core.progress import no_progress
 from pipeline.execution.supervise import supervise
-supervise(process_in_worker, pickle.loads(bytes.fromhex(sys.argv[1])), no_progress)
+supervise(process_in_child, pickle.loads(bytes.fromhex(sys.argv[1])), no_progress)
 """
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -315,7 +315,7 @@ def test_with_a_store_no_folder_is_shared(
             config_of(cluster, Path("clip.mp4"), tmp_path / "scratch", tiny_weights),
             remote=RemoteOptions(source_url="s3://footage/clip.mp4", output_url="s3://footage/out"),
         )
-        process_in_worker(config, no_progress, Position())
+        process_in_child(config, no_progress, Position())
         (tmp_path / "out").mkdir()
         for name in store.find("footage/out"):
             store.get_file(name, str(tmp_path / "out" / Path(name).name))

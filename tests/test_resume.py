@@ -33,7 +33,7 @@ from pipeline.execution.journal import open_journal
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.detect import ModelDetections
 from pipeline.frames.encode import VideoEncoder
-from pipeline.media.cut import plan_clip
+from pipeline.media.cut import cut_clip
 from pipeline.media.frame import Frame
 from pipeline.media.scan import scan_clip
 from pipeline.run.process import process_video
@@ -119,7 +119,7 @@ def test_a_segment_that_is_sought_has_the_pictures_of_one_that_is_read_on_to(
     )
     reader = VideoReader(path)
     whole = [picture_and_time(frame) for frame in reader]
-    segments = plan_clip(scan_clip(path), SEGMENT_SECONDS)
+    segments = cut_clip(scan_clip(path), SEGMENT_SECONDS)
     read_on = [[picture_and_time(f) for f in reader.frames(segment)] for segment in segments]
     assert list(itertools.chain(*read_on)) == whole
     assert len(whole) == NUM_FRAMES
@@ -135,7 +135,7 @@ def test_segments_are_found_where_time_stamps_begin_anew(tmp_path: Path) -> None
     path.write_bytes(first.read_bytes() * 2)
     reader = VideoReader(path)
     whole = [picture_and_time(frame) for frame in reader]
-    segments = plan_clip(scan_clip(path), SEGMENT_SECONDS)
+    segments = cut_clip(scan_clip(path), SEGMENT_SECONDS)
     assert len(segments) > 3
     for segment in reversed(segments):
         frames = [picture_and_time(frame) for frame in reader.frames(segment)]

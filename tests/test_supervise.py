@@ -21,7 +21,7 @@ from pipeline.core.config import ProcessConfig, SyntheticOptions
 from pipeline.core.errors import EncodeError, InputError, Interrupted, PipelineError, WorkerDied
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import SPOOL_NAME, WORK_NAME
-from pipeline.execution.supervise import Worker, supervise
+from pipeline.execution.supervise import ChildProcess, supervise
 from tests.commands import HEAVY, PROJECT, faulty, last_words, worker_pid
 from tests.conftest import with_light, write_clip
 from tests.toy_work import (
@@ -529,7 +529,7 @@ def named(name: str, folder: Path) -> ProcessConfig:
 
 
 def test_one_worker_does_one_run_after_the_other_and_keeps_what_it_has(tmp_path: Path) -> None:
-    with Worker(Counting()) as worker:
+    with ChildProcess(Counting()) as worker:
         first = worker.run(named("a", tmp_path), no_progress)
         with pytest.raises(InputError, match="no video"):
             worker.run(named("unreadable", tmp_path), no_progress)
@@ -543,7 +543,7 @@ def test_one_worker_does_one_run_after_the_other_and_keeps_what_it_has(tmp_path:
 def test_a_worker_that_died_or_may_be_damaged_is_replaced_for_the_next_run(
     how: str, error: type[PipelineError], tmp_path: Path
 ) -> None:
-    with Worker(Counting()) as worker:
+    with ChildProcess(Counting()) as worker:
         first = worker.run(named("a", tmp_path), no_progress)
         with pytest.raises(error):
             worker.run(named(how, tmp_path), no_progress)
@@ -554,7 +554,7 @@ def test_a_worker_that_died_or_may_be_damaged_is_replaced_for_the_next_run(
 
 
 def test_a_worker_that_dies_while_it_waits_costs_no_run(tmp_path: Path) -> None:
-    with Worker(Counting()) as worker:
+    with ChildProcess(Counting()) as worker:
         first = worker.run(named("a", tmp_path), no_progress)
         os.kill(first[0], signal.SIGKILL)
         wait_until_dead(first[0])
@@ -567,7 +567,7 @@ def wait_until_dead(pid: int) -> None:
 
 
 def test_after_a_signal_between_two_runs_there_is_no_further_one(tmp_path: Path) -> None:
-    with Worker(Counting()) as worker:
+    with ChildProcess(Counting()) as worker:
         pid, _ = worker.run(named("a", tmp_path), no_progress)
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted) as caught:
@@ -577,7 +577,7 @@ def test_after_a_signal_between_two_runs_there_is_no_further_one(tmp_path: Path)
 
 
 def test_a_worker_that_is_no_longer_needed_ends_in_order(tmp_path: Path) -> None:
-    with Worker(Counting(), functools.partial(leave_a_mark, str(tmp_path))) as worker:
+    with ChildProcess(Counting(), functools.partial(leave_a_mark, str(tmp_path))) as worker:
         worker.run(named("a", tmp_path), no_progress)
         assert not (tmp_path / "ended").exists()
     assert (tmp_path / "ended").exists()

@@ -18,7 +18,7 @@ from pipeline.core.errors import EncodeError
 from pipeline.core.option_groups import CODECS, EncodeOptions
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.encode import VideoEncoder
-from pipeline.media.cut import plan_clip
+from pipeline.media.cut import cut_clip
 from pipeline.media.mux import verify
 from pipeline.media.scan import scan_clip
 from tests.conftest import info_of, process, read_detections
@@ -417,7 +417,7 @@ def test_segments_of_a_late_clip_are_those_of_one_that_begins_at_0(
     options = {"g": "10", "sc_threshold": "0"}
     plain = record(tmp_path / "plain.mkv", moving_lights(60), options=options)
     late = retimed(plain, tmp_path / "late.mkv", shifted(4557))
-    segments = [plan_clip(scan_clip(clip), 0.8) for clip in (plain, late)]
+    segments = [cut_clip(scan_clip(clip), 0.8) for clip in (plain, late)]
     assert len(segments[0]) > 2
     assert [[(s.start_pts, s.end_pts) for s in found] for found in segments] == [
         [(s.start_pts, s.end_pts) for s in segments[0]]

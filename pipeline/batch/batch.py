@@ -87,8 +87,8 @@ class ClipResult:
         return " ".join(reason.replace(f"{self.clip.output_dir}{os.sep}", "").split())
 
 
-class ClipWorker(Protocol):
-    """As `supervise.Worker`."""
+class ClipProcess(Protocol):
+    """As `supervise.ChildProcess`."""
 
     def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any]: ...
 
@@ -160,7 +160,7 @@ class Batch:
     def process(
         self,
         clips: Sequence[Clip],
-        worker: ClipWorker,
+        worker: ClipProcess,
         supervise: Supervise,
         on_progress: ProgressCallback,
     ) -> None:
@@ -202,7 +202,7 @@ class Batch:
         self,
         clips: Sequence[Clip],
         expected: Sequence[Expected],
-        worker: ClipWorker,
+        worker: ClipProcess,
         on_progress: ProgressCallback,
     ) -> None:
         """Pictures that take the same input of the model follow each other: it is loaded once."""
@@ -219,7 +219,7 @@ class Batch:
             figures = self._results[clip].figures
             done += figures.num_frames if figures else count or 0
 
-    def _wait_for_others(self, worker: ClipWorker, on_progress: ProgressCallback) -> None:
+    def _wait_for_others(self, worker: ClipProcess, on_progress: ProgressCallback) -> None:
         """Wait for clips that other runs are processing, and process those they do not finish."""
         while self._elsewhere:
             clips, self._elsewhere = self._elsewhere, []
@@ -270,7 +270,7 @@ class Batch:
             # One of the clips caused it; taken one by one, the clip itself reports it.
             return [Expected()] * len(clips)
 
-    def _process_clip(self, clip: Clip, worker: ClipWorker, on_progress: ProgressCallback) -> None:
+    def _process_clip(self, clip: Clip, worker: ClipProcess, on_progress: ProgressCallback) -> None:
         try:
             self._note(clip, worker.run(self._config_of(clip), on_progress))
         except (Interrupted, UsageError):

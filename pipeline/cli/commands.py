@@ -48,7 +48,7 @@ from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback, no_progress
 from pipeline.core.text import counted, printable
 from pipeline.execution.journal import is_publishing
-from pipeline.execution.supervise import Worker, supervise
+from pipeline.execution.supervise import ChildProcess, supervise
 from pipeline.inference.configurations import AUTO, configurations
 from pipeline.run.outputs import DETECTIONS_NAME, require_free_output
 from pipeline.run.recorded import RecordedRun, Rendered, read_recorded
@@ -113,7 +113,7 @@ def _progress_shown(
     return contextlib.nullcontext(no_progress) if arguments.quiet else ProgressPrinter()
 
 
-def process_in_worker(
+def process_in_child(
     config: ProcessConfig, on_progress: ProgressCallback, position: Position
 ) -> dict[str, Any]:
     """The work of the child process of `process`, which imports the heavy libraries."""
@@ -127,7 +127,7 @@ def process_in_worker(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RenderInWorker:
+class RenderInChild:
     """The work of the child process of `render`, which imports FFmpeg and OpenCV."""
 
     recorded: RecordedRun
@@ -154,7 +154,7 @@ def _process(arguments: argparse.Namespace) -> None:
             source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
             config = dataclasses.replace(config, source=source)
         progress = stack.enter_context(_progress_shown(arguments))
-        report = supervise(process_in_worker, config, progress)
+        report = supervise(process_in_child, config, progress)
     place = config.remote.output_url or str(config.output_dir)
     try:
         if report["done_before"]:
@@ -187,7 +187,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         with _progress_shown(arguments) as progress:
             # Before the worker starts, which holds back the signals that would end this.
             if clips := batch.clips_left(progress):
-                with Worker(ProcessClips(), end_processing) as worker:
+                with ChildProcess(ProcessClips(), end_processing) as worker:
                     batch.process(clips, worker, supervise, progress)
                 worker.require_not_stopped()
     finally:
@@ -222,7 +222,7 @@ def _render(arguments: argparse.Namespace) -> None:
     recorded = read_recorded(arguments.detections)
     config = render_config(arguments, recorded)
     with _progress_shown(arguments) as progress:
-        rendered = supervise(RenderInWorker(recorded), config, progress)
+        rendered = supervise(RenderInChild(recorded), config, progress)
     if not arguments.quiet:
         seconds = rendered.wall_seconds
         frames = counted(rendered.num_frames, "frame")

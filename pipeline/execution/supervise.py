@@ -44,16 +44,15 @@ def _do_nothing() -> None:
 def supervise(work: Work[Result], config: ProcessConfig, on_progress: ProgressCallback) -> Result:
     """Do one piece of work in a child process and return its result; for the main thread only.
 
-    As Worker does it, which is told of any signal, so that also one that comes when all is done
-    is not lost.
+    Raises as `ChildProcess.run`; Interrupted also for a signal that came when the work was done.
     """
-    with Worker(work) as worker:
-        result = worker.run(config, on_progress)
-    worker.require_not_stopped()
+    with ChildProcess(work) as child:
+        result = child.run(config, on_progress)
+    child.require_not_stopped()
     return result
 
 
-class Worker(Generic[Result]):
+class ChildProcess(Generic[Result]):
     """A child process that does one run after the other; for the main thread only.
 
     work: a function of a module, or an object that can be pickled, called in the child as
@@ -73,7 +72,7 @@ class Worker(Generic[Result]):
         self._stop = _Stop()
         self._handlers = contextlib.ExitStack()
 
-    def __enter__(self) -> Worker[Result]:
+    def __enter__(self) -> ChildProcess[Result]:
         with _stopping_signals_blocked():
             for number in STOPPING_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:

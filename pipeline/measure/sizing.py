@@ -15,7 +15,7 @@ from pipeline.batch.work import clips_together
 from pipeline.core.errors import UsageError
 from pipeline.core.text import counted, duration
 from pipeline.measure.schedule import ClipWork, Cluster, Schedule, simulate
-from pipeline.media.cut import plan_synthetic
+from pipeline.media.cut import cut_synthetic
 
 _SECONDS_PER_HOUR = 3600.0
 
@@ -181,7 +181,7 @@ def clip_work(
 
 def segment_frames(clip: ClipHeader, segment_seconds: float) -> list[int]:
     """The frames in each of a clip's segments, as `plan` cuts it if key frames lie where due."""
-    segments = plan_synthetic(clip.num_frames, clip.frame_rate, segment_seconds)
+    segments = cut_synthetic(clip.num_frames, clip.frame_rate, segment_seconds)
     starts = [segment.start_pts or 0 for segment in segments]
     return [end - start for start, end in zip(starts, [*starts[1:], clip.num_frames], strict=True)]
 

@@ -14,7 +14,7 @@ _LONGEST_LAST = 1.5
 """A clip that is not longer than so many segments is one; so is the rest of a clip."""
 
 
-def plan_clip(
+def cut_clip(
     scan: ClipScan, segment_seconds: float, num_frames: int | None = None
 ) -> tuple[Segment, ...]:
     """The segments of a clip, each of about segment_seconds and beginning at a key frame.
@@ -42,7 +42,7 @@ def plan_clip(
     )
 
 
-def plan_synthetic(
+def cut_synthetic(
     num_frames: int, frame_rate: Fraction, segment_seconds: float
 ) -> tuple[Segment, ...]:
     """The segments of a clip whose pts are the numbers of its frames."""

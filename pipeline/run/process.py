@@ -24,7 +24,7 @@ from pipeline.frames.task import RunSettings
 from pipeline.inference.models import Models
 from pipeline.inference.openvino import resolved_precision
 from pipeline.inference.selection import Selection, select
-from pipeline.media.cut import plan_clip, plan_synthetic
+from pipeline.media.cut import cut_clip, cut_synthetic
 from pipeline.media.frame import WHOLE, FrameSource, Segment, VideoInfo
 from pipeline.media.scan import ClipScan, scan_clip
 from pipeline.media.still import picture_settings, require_picture_options
@@ -256,12 +256,12 @@ def _cut(config: ProcessConfig, scan: ClipScan | None) -> tuple[Segment, ...]:
     if num_frames not in (None, all_frames) and config.cluster is not None:
         return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
     if scene is not None:
-        return plan_synthetic(scene.num_frames, scene.frame_rate, config.segment_seconds)
+        return cut_synthetic(scene.num_frames, scene.frame_rate, config.segment_seconds)
     if config.pictures is not None:
         num_pictures, rate = len(config.pictures.paths), config.pictures.frame_rate
-        return plan_synthetic(num_pictures, rate, config.segment_seconds)
+        return cut_synthetic(num_pictures, rate, config.segment_seconds)
     assert scan is not None
-    return plan_clip(scan, config.segment_seconds, num_frames)
+    return cut_clip(scan, config.segment_seconds, num_frames)
 
 
 def _judged(

@@ -22,7 +22,7 @@ from pipeline.frames.render import RecordedLines, render_segment
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.source import open_source
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
-from pipeline.media.cut import plan_clip
+from pipeline.media.cut import cut_clip
 from pipeline.media.frame import FrameSource
 from pipeline.media.scan import scan_clip
 from pipeline.media.still import require_picture_options
@@ -78,7 +78,7 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
         info = source.info
         recorded.require_clip(info, run.watched.fingerprint)
         _note_what_is_left_out(config, source)
-        segments = plan_clip(scan, config.segment_seconds, config.num_frames)
+        segments = cut_clip(scan, config.segment_seconds, config.num_frames)
         key = _key(config, recorded, len(segments))
         require_permission_to_discard(config, journal, key)
         kept_bytes = journal.num_bytes if journal.matches(key) else 0

@@ -41,7 +41,7 @@ from pipeline.frames.source import open_source
 from pipeline.frames.task import SegmentTask
 from pipeline.inference.models import Models
 from pipeline.measure.sizing import Costs
-from pipeline.media.cut import plan_clip
+from pipeline.media.cut import cut_clip
 from pipeline.media.frame import Segment
 from pipeline.media.mux import SourceStreams, mux, verify
 from pipeline.media.scan import scan_clip
@@ -182,7 +182,7 @@ def plan(path: Path) -> tuple[Segment, ...]:
     scan = scan_clip(path)
     VideoReader(path, timeline=scan.timeline).close()
     file_sha256(path)
-    return plan_clip(scan, 10.0)
+    return cut_clip(scan, 10.0)
 
 
 def join(source: Path, pieces: Sequence[Path], num_frames: Sequence[int]) -> None:
