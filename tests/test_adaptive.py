@@ -294,6 +294,20 @@ def test_a_real_run_infers_around_the_change_and_reports_its_audit(
     assert boxes_of[0] == boxes_of[1]
 
 
+def test_a_run_whose_boxes_are_surely_wrong_has_a_warning(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    """A light that is elsewhere in all frames but each eighth, so that nothing seems to change."""
+    cells = [(3, 4) if index % GAP == 0 else (10, 5) for index in range(97)]
+    clip = write_clip(tmp_path / "clip.mp4", [with_light(cell) for cell in cells])
+    report = process(clip, tmp_path / "out", tiny_weights, adaptive=True)
+    assert report["audit"]["verdict"] == "below"
+    assert any("--least-agreement" in note for note in report["output"]["notes"])
+    lenient = process(clip, tmp_path / "other", tiny_weights, adaptive=True, least_agreement=0.01)
+    assert lenient["audit"]["by_iou"] == report["audit"]["by_iou"]
+    assert not any("--least-agreement" in note for note in lenient["output"]["notes"])
+
+
 def test_frames_that_are_not_inferred_are_not_converted(
     clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
