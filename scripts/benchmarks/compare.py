@@ -156,7 +156,7 @@ def programs(arguments: argparse.Namespace) -> list[Program]:
         call = "import sys; from ultralytics.cfg import entrypoint; entrypoint()"
         chosen = [f"model={arguments.predict_model}", f"source={source(footage, out)}"]
         chosen += [f"vid_stride={footage.every}", "save=True", "save_txt=True", "verbose=False"]
-        chosen += ["stream_buffer=True", f"project={out}", "name=found", "device=cpu"]
+        chosen += [f"project={out}", "name=found", "device=cpu"]
         return [arguments.peers, "-c", call, "predict", *chosen]
 
     return [
@@ -197,8 +197,12 @@ def seconds_of(program: Program, footage: Input, scratch: Path) -> tuple[float, 
 
 
 def environment() -> dict[str, str]:
-    """Without settings of NumPy's library, which slow the peers' own down."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
+    """Without settings of NumPy's library, which slow the peers' own down.
+
+    detect.py reads whole pickles, which newer versions of PyTorch do only where they are told to.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
+    return {**kept, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
 
 
 def compare(footage: Input, taking_part: list[Program], rounds: int, scratch: Path) -> list[str]:
