@@ -103,10 +103,15 @@ def test_it_is_written_as_values_a_chart_and_a_page(result: dict[str, Any], tmp_
     for row in result["configurations"]:
         assert row["name"] in page
     assert "data:image/png;base64," in page
+    assert "make bench-e2e" in page
     assert "unavailable: no GPU, only CPU" in page
     lines = "\n".join(table_lines(result))
     assert "unavailable: no NPU, only CPU" in lines
     assert "benchmark_app" in lines
+
+
+def test_the_table_says_where_adaptive_is_measured(result_of_two: dict[str, Any]) -> None:
+    assert any("--adaptive" in line and "bench-e2e" in line for line in table_lines(result_of_two))
 
 
 def test_a_configuration_that_changes_detections_is_marked(result_of_two: dict[str, Any]) -> None:

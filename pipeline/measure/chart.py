@@ -14,6 +14,11 @@ from pipeline.run.page import render_page
 
 JSON_NAME, CHART_NAME, PAGE_NAME = "bench.json", "bench.png", "bench.html"
 
+ADAPTIVE_NOTE = (
+    "--adaptive runs the same model on fewer frames; how many depends on the clip: "
+    "make bench-e2e VIDEO=clip.mp4 measures it, alone and with INT8, make tune VIDEO=clip.mp4 too"
+)
+
 FAMILY_COLORS = {
     "PyTorch": "#8a8f98",
     "OpenVINO": "#2f6fed",
@@ -36,6 +41,7 @@ def write_bench(result: dict[str, Any], folder: Path) -> None:
         r=result,
         chart=chart,
         command=result["best"] and run_command(result["best"]),
+        adaptive_note=ADAPTIVE_NOTE,
     )
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")
 
@@ -138,4 +144,5 @@ def table_lines(result: dict[str, Any]) -> list[str]:
         )
     if result["best"]:
         lines.append(f"fastest: {result['best']}; to use it: {run_command(result['best'])}")
+    lines.append(ADAPTIVE_NOTE)
     return lines

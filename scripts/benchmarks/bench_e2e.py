@@ -56,18 +56,40 @@ def report_lines(rounds: list[Round], precisions: list[str]) -> list[str]:
             ratio_line(f"pipeline over stock model, {stock}", ours, stock_fps),
             ratio_line(f"our model over stock model, {stock}", model, stock_fps),
         ]
+        lines += adaptive_lines(rounds, precision, precisions[0])
         if rounds[0].together_fps:
             both = [r.together_fps[precision] for r in rounds]
-            ratios = [a / b for a, b in zip(both, ours, strict=True)]
-            lines.append(
-                f"{'two runs at once over one':<34}{statistics.median(both):>18.1f}"
-                f"{statistics.median(ratios):>14.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
-            )
+            lines.append(compared_line("two runs at once over one", both, ours))
     ours = [r.pipeline_fps[precisions[0]] for r in rounds]
     for name in rounds[0].serial_fps:
         serial = [r.serial_fps[name] for r in rounds]
         lines.append(ratio_line(f"{precisions[0]} over serial, {name}", ours, serial))
     return lines
+
+
+def adaptive_lines(rounds: list[Round], precision: str, first: str) -> list[str]:
+    """`--adaptive` over all frames inferred, and both over all frames in the first precision."""
+    full = [r.pipeline_fps[precision] for r in rounds]
+    adaptive = [r.adaptive_fps[precision] for r in rounds]
+    share = statistics.median(r.adaptive_shares[precision] for r in rounds)
+    name = f"--adaptive, {share:.0%} inferred, over all"
+    lines = [compared_line(name, adaptive, full)]
+    if precision != first:
+        base = [r.pipeline_fps[first] for r in rounds]
+        lines += [
+            compared_line(f"{precision} over {first}", full, base),
+            compared_line(f"{precision} --adaptive over {first}", adaptive, base),
+        ]
+    return lines
+
+
+def compared_line(name: str, ours: list[float], others: list[float]) -> str:
+    """Our median, and the median, least and most of the ratio within a round."""
+    ratios = [a / b for a, b in zip(ours, others, strict=True)]
+    return (
+        f"{name:<34}{statistics.median(ours):>18.1f}"
+        f"{statistics.median(ratios):>14.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
 
 
 def ratio_line(name: str, ours: list[float], others: list[float]) -> str:

@@ -48,7 +48,9 @@ class Round:
     first frame and after the last. workers_fps: one serial worker on each core, see
     `worker_per_core`. stock_fps: the model as YOLOv5's exporter gives it, alone, in OpenVINO's
     benchmark_app with the THROUGHPUT hint, by precision; "default" is what OpenVINO chooses.
-    together_fps: two runs at once, their frames over the time until both were done.
+    adaptive_fps, adaptive_shares: the pipeline with `--adaptive`, from file to file, and the
+    share of the frames that it inferred. together_fps: two runs at once, their frames over the
+    time until both were done.
     """
 
     step_ms: dict[str, float]
@@ -56,6 +58,8 @@ class Round:
     model_fps: dict[str, float]
     pipeline_fps: dict[str, float]
     frames_fps: dict[str, float]
+    adaptive_fps: dict[str, float]
+    adaptive_shares: dict[str, float]
     workers_fps: dict[str, float]
     stock_fps: dict[str, float]
     together_fps: dict[str, float]
@@ -64,6 +68,18 @@ class Round:
     def allowed_fps(self, precision: str) -> float:
         """What the cores would reach if they did nothing but the steps, at their cost alone."""
         return 1000 * available_cores() / (sum(self.step_ms.values()) + self.infer_ms[precision])
+
+
+@dataclass(frozen=True)
+class Run:
+    """Frames per second from the call to the finished files, and while frames were under way.
+
+    inferred_share: of the frames, without those of the audit.
+    """
+
+    file_to_file_fps: float
+    frames_fps: float
+    inferred_share: float
 
 
 class EndToEnd:
@@ -107,14 +123,17 @@ class EndToEnd:
         """Measure everything once."""
         step_ms = self._steps.measure(scratch)
         infer_ms, model_fps, pipeline_fps, frames_fps = {}, {}, {}, {}
+        adaptive_fps, adaptive_shares = {}, {}
         workers_fps, stock_fps, together_fps = {}, {}, {}
         for precision, engine in self._engines.items():
             infer_ms[precision], _ = infer_alone(self._alone[precision], self._steps.num_frames)
             _, model_fps[precision] = infer_alone(engine, self._steps.num_frames)
         for precision, options in self._infer.items():
-            pipeline_fps[precision], frames_fps[precision] = self._pipeline_fps(
-                scratch / "pipeline", options
-            )
+            run = self._run(scratch / "pipeline", options)
+            pipeline_fps[precision], frames_fps[precision] = run.file_to_file_fps, run.frames_fps
+            run = self._run(scratch / "adaptive", options, adaptive=True)
+            adaptive_fps[precision] = run.file_to_file_fps
+            adaptive_shares[precision] = run.inferred_share
             workers_fps[precision] = worker_per_core_fps(
                 Work(self._clip, self._weights, precision, self._encode, scratch / "workers")
             )
@@ -131,6 +150,8 @@ class EndToEnd:
             model_fps=model_fps,
             pipeline_fps=pipeline_fps,
             frames_fps=frames_fps,
+            adaptive_fps=adaptive_fps,
+            adaptive_shares=adaptive_shares,
             workers_fps=workers_fps,
             stock_fps=stock_fps,
             together_fps=together_fps,
@@ -143,20 +164,21 @@ class EndToEnd:
     def _together_fps(self, scratch: Path, options: InferOptions) -> float:
         with ThreadPoolExecutor(2) as pool:
             each = pool.map(
-                lambda name: self._pipeline_fps(scratch / name, options)[0], ("left", "right")
+                lambda name: self._run(scratch / name, options).file_to_file_fps, ("left", "right")
             )
             return 2 * min(each)
 
-    def _pipeline_fps(self, output_dir: Path, options: InferOptions) -> tuple[float, float]:
+    def _run(self, output_dir: Path, options: InferOptions, *, adaptive: bool = False) -> Run:
         config = ProcessConfig(
             source=self._clip,
             output_dir=output_dir,
             overwrite=True,
+            adaptive=adaptive,
             infer=options,
             encode=self._encode,
             reuse_duplicates=False,
         )
-        return in_own_process(file_to_file_fps, config)
+        return in_own_process(measured_run, config)
 
     def _serial_fps(self, output: Path, shape: str, precision: str) -> float:
         command = [sys.executable, SERIAL_PROGRAM, self._clip, output, self._weights]
@@ -170,13 +192,15 @@ class EndToEnd:
         return int(frames) / float(seconds)
 
 
-def file_to_file_fps(config: ProcessConfig) -> tuple[float, float]:
-    """Frames per second from the call to the finished files, and while frames were under way.
-
-    A first run loads what a process loads only once.
-    """
+def measured_run(config: ProcessConfig) -> Run:
+    """Process a clip; a first run loads what a process loads only once."""
     process_video(dataclasses.replace(config, num_frames=20))
     started = time.perf_counter()
     report = process_video(config)
     seconds = time.perf_counter() - started
-    return report["output"]["num_frames"] / seconds, report["speed"]["frames_fps"]
+    num_frames = report["output"]["num_frames"]
+    return Run(
+        num_frames / seconds,
+        report["speed"]["frames_fps"],
+        report["detections"]["inferred_frames"] / num_frames,
+    )
