@@ -55,7 +55,8 @@ pytest.importorskip("ray", reason="needs Ray: pip install ray")
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.execution.actors import ActorPool, node_name, nodes_alive
+from pipeline.execution.cluster.nodes import node_name, nodes_alive
+from pipeline.execution.cluster.pool import ActorPool
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray")
 
@@ -660,7 +661,7 @@ def test_actors_that_nothing_fits_are_told_of(
     tiny_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.execution.actors._NOBODY_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.execution.cluster.growth.NO_ACTOR_SECONDS", 1.0)
     large = ClusterOptions(address=cluster.address, cores_per_actor=64)
     with pytest.raises(UsageError, match="no node of the cluster has the 64 cores of an actor"):
         process(clip, tmp_path / "out", tiny_weights, cluster=large)

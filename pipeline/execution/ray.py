@@ -28,7 +28,8 @@ from pipeline.core.notes import note
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.text import counted
 from pipeline.core.work_folder import WORK_NAME
-from pipeline.execution.actors import ActorPool, nodes_alive
+from pipeline.execution.cluster.nodes import nodes_alive
+from pipeline.execution.cluster.pool import ActorPool
 from pipeline.execution.executor import Done
 from pipeline.execution.segment_worker import (
     WITNESS_NAME,

@@ -20,7 +20,7 @@ import ray
 from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.errors import PipelineError
 from pipeline.core.machine import process_cpu_seconds
-from pipeline.execution.actors import ActorPool
+from pipeline.execution.cluster.pool import ActorPool
 from pipeline.execution.segment_worker import Attempt, Job, SharedModel
 from pipeline.frames.task import RunSettings, SegmentFiles, SegmentTask
 from pipeline.media.frame import Segment
