@@ -41,7 +41,7 @@ from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Position
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import WORK_NAME
-from pipeline.execution.segment_worker import SegmentWorker
+from pipeline.execution.segment_actor import SegmentActor
 from pipeline.run.process import process_video
 from pipeline.run.report import Report
 from tests.buckets import a_bucket, settings_of
@@ -200,7 +200,7 @@ def at_work() -> list[psutil.Process]:
     found = []
     for candidate in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if candidate.cmdline()[:1] == ["ray::SegmentWorker.run"]:
+            if candidate.cmdline()[:1] == ["ray::SegmentActor.run"]:
                 found.append(candidate)
     return found
 
@@ -447,12 +447,12 @@ def test_input_that_the_nodes_do_not_see_is_refused_by_name(
 
 
 def test_a_node_with_other_versions_is_refused() -> None:
-    worker = SegmentWorker(1, {**versions(), "openvino": "1.0"})
+    worker = SegmentActor(1, {**versions(), "openvino": "1.0"})
     error = worker.start("node n7 (abc)")
     assert isinstance(error, UsageError)
     assert "node n7 (abc) has openvino" in str(error)
     assert "instead of 1.0" in str(error)
-    assert SegmentWorker(1, versions()).start("node n7 (abc)") is None
+    assert SegmentActor(1, versions()).start("node n7 (abc)") is None
 
 
 def test_a_cluster_that_is_not_there_is_told_of(

@@ -17,14 +17,22 @@ from pipeline.core.config import AutoOptions, EncodeOptions, InferOptions, Synth
 from pipeline.core.errors import ModelError
 from pipeline.core.progress import no_progress
 from pipeline.inference import selection
-from pipeline.inference.selection import Measured, Plan, Selection, Tuning, rule, select, tuning_of
+from pipeline.inference.selection import (
+    Measured,
+    Selection,
+    SpeedOptions,
+    Tuning,
+    rule,
+    select,
+    tuning_of,
+)
 from pipeline.model.prepare import PreparedModel, prepare_model
 from pipeline.run.report import Report
 from tests.conftest import TINY_INPUT_WH, process
 
 CLIP = SyntheticOptions(num_frames=12, size_wh=TINY_INPUT_WH)
 WINNER = Selection(
-    plan=Plan(
+    options=SpeedOptions(
         InferOptions(hint="LATENCY", precision="f32", num_streams=1, num_requests=3),
         encoder_threads=3,
     ),
@@ -111,14 +119,14 @@ def test_the_command_takes_what_was_tuned_by_default_and_a_named_one_if_asked(
 def test_what_is_asked_for_goes_over_what_was_tuned(prepared: PreparedModel, tuned: Tuning) -> None:
     chosen = select(AutoOptions(hint="NONE", batch=2), prepared, EncodeOptions())
     assert chosen.by == "tune"
-    assert chosen.plan.infer == dataclasses.replace(WINNER.plan.infer, hint="NONE", batch=2)
-    assert chosen.plan.encoder_threads == 3
+    assert chosen.options.infer == dataclasses.replace(WINNER.options.infer, hint="NONE", batch=2)
+    assert chosen.options.encoder_threads == 3
 
 
 def test_what_is_asked_for_goes_over_the_rule(prepared: PreparedModel) -> None:
     chosen = select(AutoOptions(num_requests=5), prepared, EncodeOptions())
     assert chosen.by == "rule"
-    assert chosen.plan.infer == dataclasses.replace(
+    assert chosen.options.infer == dataclasses.replace(
         rule(2, prepared.source_wh).infer, num_requests=5
     )
 
@@ -134,7 +142,7 @@ def test_the_threads_of_the_encoder_can_be_asked_for(
 def test_a_named_configuration_is_taken_as_it_is(prepared: PreparedModel, tuned: Tuning) -> None:
     asked = InferOptions(hint="NONE", num_requests=1)
     chosen = select(asked, prepared, EncodeOptions())
-    assert (chosen.by, chosen.plan.infer) == ("request", asked)
+    assert (chosen.by, chosen.options.infer) == ("request", asked)
 
 
 def another_processor(patch: pytest.MonkeyPatch) -> None:
@@ -253,8 +261,8 @@ measured = st.builds(
 )
 selections = st.builds(
     Selection,
-    plan=st.builds(
-        Plan,
+    options=st.builds(
+        SpeedOptions,
         st.builds(
             InferOptions,
             hint=st.sampled_from(("THROUGHPUT", "LATENCY", "NONE")),
@@ -297,7 +305,7 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(cache: Path) -> None:
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 32)])
 def test_the_rule_leaves_most_cores_to_the_model(cores: int, threads: int) -> None:
     for frame_wh in ((640, 480), (1024, 576)):
-        assert rule(cores, frame_wh) == Plan(InferOptions(pinning=False), threads)
+        assert rule(cores, frame_wh) == SpeedOptions(InferOptions(pinning=False), threads)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 8])

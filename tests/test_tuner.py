@@ -23,7 +23,7 @@ from pipeline.core.config import (
 from pipeline.core.errors import InferenceError, InputError, UsageError
 from pipeline.core.machine import available_cores
 from pipeline.core.progress import Progress
-from pipeline.inference.selection import Plan, rule
+from pipeline.inference.selection import SpeedOptions, rule
 from pipeline.measure.tuner import candidates, halve, in_time, int8_gain_of, tune
 from tests.conftest import DEMO, needs_demo, process, with_light, write_clip
 
@@ -31,82 +31,87 @@ FRAME_WH = (640, 360)
 RULE = "rule: THROUGHPUT hint, not pinned"
 
 
-def plans(num: int) -> dict[str, Plan]:
+def options_of(num: int) -> dict[str, SpeedOptions]:
     """The rule, and others that differ in their requests."""
     return {
         "rule": rule(2, FRAME_WH),
-        **{f"plan {i}": Plan(InferOptions(num_requests=i), 1) for i in range(1, num)},
+        **{f"candidate {i}": SpeedOptions(InferOptions(num_requests=i), 1) for i in range(1, num)},
     }
 
 
-def fixed(fps: dict[str, float], among: dict[str, Plan]) -> Callable[[Plan], float]:
+def fixed(fps: dict[str, float], among: dict[str, SpeedOptions]) -> Callable[[SpeedOptions], float]:
     """A machine without noise."""
-    return lambda plan: next(fps[name] for name, entry in among.items() if entry == plan)
+    return lambda options: next(fps[name] for name, entry in among.items() if entry == options)
 
 
 @given(st.lists(st.floats(1.0, 1000.0), min_size=2, max_size=12))
 def test_without_noise_the_fastest_wins_if_it_is_well_ahead(speeds: list[float]) -> None:
-    among = plans(len(speeds))
+    among = options_of(len(speeds))
     fps = dict(zip(among, speeds, strict=True))
     selection = halve(among, fixed(fps, among))
     best = max(speeds)
     if best >= 1.02 * speeds[0]:
-        assert fps[next(name for name, plan in among.items() if plan == selection.plan)] == best
+        assert (
+            fps[next(name for name, options in among.items() if options == selection.options)]
+            == best
+        )
     else:
-        assert selection.plan == among["rule"]
+        assert selection.options == among["rule"]
     assert [entry.median_fps for entry in selection.alternatives] == sorted(speeds, reverse=True)
 
 
 @given(st.integers(2, 12))
 def test_the_better_ones_are_measured_more_often_and_the_rule_to_the_end(num: int) -> None:
-    among, seen = plans(num), Counter[str]()
+    among, seen = options_of(num), Counter[str]()
     fps = {name: 100.0 + i for i, name in enumerate(among)}
 
-    def measure(plan: Plan) -> float:
-        name = next(name for name, entry in among.items() if entry == plan)
+    def measure(options: SpeedOptions) -> float:
+        name = next(name for name, entry in among.items() if entry == options)
         seen[name] += 1
         return fps[name]
 
     halve(among, measure)
     assert seen["rule"] == 6 == max(seen.values())
-    assert seen[f"plan {num - 1}"] == 6
+    assert seen[f"candidate {num - 1}"] == 6
     assert min(seen.values()) >= 1
     assert sum(seen.values()) <= 3.5 * num + 6
 
 
 def test_one_that_was_behind_in_a_single_round_does_not_win() -> None:
-    among = plans(2)
+    among = options_of(2)
     noisy: Iterator[float] = iter([130.0, 90.0, 130.0, 130.0, 130.0, 130.0])
-    selection = halve(among, lambda plan: 100.0 if plan == among["rule"] else next(noisy))
-    assert selection.plan == among["rule"]
+    selection = halve(among, lambda options: 100.0 if options == among["rule"] else next(noisy))
+    assert selection.options == among["rule"]
     assert "noise" in selection.reason
 
 
 def test_the_reason_says_by_how_much_it_won() -> None:
-    among = plans(3)
-    selection = halve(among, fixed({"rule": 100.0, "plan 1": 125.0, "plan 2": 90.0}, among))
-    assert selection.reason == "plan 1 was 1.25 times as fast as the rule"
+    among = options_of(3)
+    selection = halve(
+        among, fixed({"rule": 100.0, "candidate 1": 125.0, "candidate 2": 90.0}, among)
+    )
+    assert selection.reason == "candidate 1 was 1.25 times as fast as the rule"
     assert selection.by == "tune"
 
 
 def test_a_plan_that_cannot_run_drops_out() -> None:
-    among = plans(4)
+    among = options_of(4)
 
-    def measure(plan: Plan) -> float:
-        if plan == among["plan 2"]:
+    def measure(options: SpeedOptions) -> float:
+        if options == among["candidate 2"]:
             raise InferenceError("no")
-        return 100.0 if plan == among["rule"] else 120.0
+        return 100.0 if options == among["rule"] else 120.0
 
     names = {entry.name for entry in halve(among, measure).alternatives}
-    assert names == {"rule", "plan 1", "plan 3"}
+    assert names == {"rule", "candidate 1", "candidate 3"}
 
 
 def test_nothing_can_be_tuned_where_the_rule_cannot_run() -> None:
-    def measure(_: Plan) -> float:
+    def measure(_: SpeedOptions) -> float:
         raise UsageError("no model")
 
     with pytest.raises(UsageError, match="no model"):
-        halve(plans(3), measure)
+        halve(options_of(3), measure)
 
 
 class Clock:
@@ -117,13 +122,13 @@ class Clock:
         fake = SimpleNamespace(perf_counter=lambda: self.now)
         monkeypatch.setattr("pipeline.measure.tuner.time", fake)
 
-    def run(self, plan: Plan, most_seconds: float) -> float:
+    def run(self, options: SpeedOptions, most_seconds: float) -> float:
         self.begun += 1
         seconds = next(self._seconds)
         self.now += min(seconds, most_seconds)
         if seconds > most_seconds:
             raise TimeoutError
-        return 100.0 + (plan.infer.precision == "int8") * 30.0
+        return 100.0 + (options.infer.precision == "int8") * 30.0
 
 
 @given(
@@ -136,10 +141,10 @@ def test_however_slow_the_machine_is_it_ends_in_time(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock(patch, seconds)
-        selection = halve(plans(num), in_time(clock.run, end_seconds))
-        assert selection.plan == plans(num)["rule"]
+        selection = halve(options_of(num), in_time(clock.run, end_seconds))
+        assert selection.options == options_of(num)["rule"]
         assert sum(len(entry.throughput_fps) for entry in selection.alternatives) > 0
-        int8_gain_of(selection.plan, clock.run, end_seconds + 30.0)
+        int8_gain_of(selection.options, clock.run, end_seconds + 30.0)
         assert clock.now <= end_seconds + 30.0
 
 
@@ -147,7 +152,7 @@ def test_a_measurement_that_would_end_too_late_is_not_begun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock(monkeypatch, [2.0, 4.0, 3.0, 1.0, 1.0, 1.0])
-    selection = halve(plans(8), in_time(clock.run, 12.5))
+    selection = halve(options_of(8), in_time(clock.run, 12.5))
     # 9 s are over; the longest took 4.
     assert (clock.begun, clock.now) == (3, 9.0)
     assert len(selection.alternatives) == 3
@@ -160,7 +165,7 @@ def test_where_there_is_no_time_for_a_single_measurement_it_says_so(
     with pytest.raises(
         InferenceError, match="no configuration could be measured within 100 s: tune when"
     ):
-        halve(plans(8), in_time(clock.run, 110.0))
+        halve(options_of(8), in_time(clock.run, 110.0))
     assert clock.now == 110.0
 
 
@@ -178,14 +183,14 @@ def test_how_much_is_measured_in_int8_depends_on_the_time_left(
     monkeypatch: pytest.MonkeyPatch, seconds: list[float], gain: float | None, begun: int
 ) -> None:
     clock = Clock(monkeypatch, seconds)
-    found = int8_gain_of(plans(2)["rule"], clock.run, 30.0)
+    found = int8_gain_of(options_of(2)["rule"], clock.run, 30.0)
     assert found == (gain if gain is None else pytest.approx(gain))
     assert clock.begun == begun
 
 
 def test_it_tells_how_far_it_is() -> None:
     seen: list[Progress] = []
-    halve(plans(8), lambda _: 1.0, seen.append)
+    halve(options_of(8), lambda _: 1.0, seen.append)
     assert [progress.done for progress in seen] == list(range(len(seen)))
     assert {progress.total for progress in seen} == {len(seen) - 1}
 
@@ -194,11 +199,13 @@ def test_it_tells_how_far_it_is() -> None:
 def test_candidates_fit_the_cores_and_begin_with_the_rule(cores: int) -> None:
     found = candidates(cores, ["CPU"], "auto", FRAME_WH)
     assert next(iter(found.items())) == (RULE, rule(cores, FRAME_WH))
-    for plan in found.values():
-        assert (plan.infer.num_streams or 1) <= cores
-        assert plan.encoder_threads <= cores
-        assert plan.infer.device == "CPU"
-    assert len({(plan.infer, plan.encoder_threads) for plan in found.values()}) == len(found)
+    for options in found.values():
+        assert (options.infer.num_streams or 1) <= cores
+        assert options.encoder_threads <= cores
+        assert options.infer.device == "CPU"
+    assert len({(options.infer, options.encoder_threads) for options in found.values()}) == len(
+        found
+    )
 
 
 @pytest.mark.parametrize("cores", [1, 2, 8])
@@ -211,7 +218,8 @@ def test_the_names_of_candidates_count_in_plain_english(cores: int) -> None:
 
 def test_other_devices_are_candidates_alone_and_together() -> None:
     devices = [
-        plan.infer.device for plan in candidates(4, ["CPU", "GPU.0"], "auto", FRAME_WH).values()
+        options.infer.device
+        for options in candidates(4, ["CPU", "GPU.0"], "auto", FRAME_WH).values()
     ]
     assert {"CPU", "GPU.0", "AUTO"} <= set(devices)
 
@@ -219,7 +227,7 @@ def test_other_devices_are_candidates_alone_and_together() -> None:
 @pytest.mark.parametrize("precision", ["f32", "int8"])
 def test_a_precision_that_was_asked_for_is_kept_to(precision: str) -> None:
     found = candidates(2, ["CPU"], precision, FRAME_WH)
-    assert {plan.infer.precision for plan in found.values()} == {precision}
+    assert {options.infer.precision for options in found.values()} == {precision}
 
 
 @needs_demo

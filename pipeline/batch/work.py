@@ -87,7 +87,7 @@ class ProcessTogether:
                 while (
                     len(results) < len(self.configs)
                     and not wrong_use
-                    and len(under_way) < clips_together(len(self.configs), executor.places)
+                    and len(under_way) < clips_together(len(self.configs), executor.capacity)
                 ):
                     results.append(threads.submit(process, len(results)))
                     under_way.add(results[-1])

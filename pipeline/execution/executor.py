@@ -16,14 +16,14 @@ class Executor(Protocol):
     """Takes segments through all steps; what it leaves are the files that each task names.
 
     cores: that one segment is worked on with.
-    places: how many segments it can work on at the same time as things stand.
+    capacity: how many segments it can work on at the same time as things stand.
     """
 
     @property
     def cores(self) -> int: ...
 
     @property
-    def places(self) -> int: ...
+    def capacity(self) -> int: ...
 
     def facts(self) -> dict[str, Any]:
         """Its entries in the report, as plain values."""

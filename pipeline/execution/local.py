@@ -17,7 +17,7 @@ from pipeline.inference.models import Models
 class LocalExecutor:
     """position: receives the current step and frame."""
 
-    places = 1
+    capacity = 1
 
     def __init__(self, models: Models, position: Position) -> None:
         self._models = models

@@ -31,11 +31,11 @@ from pipeline.core.work_folder import WORK_NAME
 from pipeline.execution.cluster.nodes import nodes_alive
 from pipeline.execution.cluster.pool import ActorPool
 from pipeline.execution.executor import Done
-from pipeline.execution.segment_worker import (
+from pipeline.execution.segment_actor import (
     WITNESS_NAME,
     Attempt,
-    Job,
-    SegmentWorker,
+    RemoteTask,
+    SegmentActor,
     SharedModel,
 )
 from pipeline.execution.store import download, joined, remove, upload
@@ -68,8 +68,8 @@ class RayExecutor:
         try:
             self._cores = options.cores_per_actor or _cores_per_actor()
             resolved_precision("auto")  # Found once, while nothing else is at work here.
-            self._actors: ActorPool[Job, Attempt] = ActorPool(
-                SegmentWorker, (self._cores, versions()), cores=self._cores
+            self._actors: ActorPool[RemoteTask, Attempt] = ActorPool(
+                SegmentActor, (self._cores, versions()), cores=self._cores
             )
         except BaseException:
             ray.shutdown()
@@ -80,8 +80,8 @@ class RayExecutor:
         return self._cores
 
     @property
-    def places(self) -> int:
-        return self._actors.num_places
+    def capacity(self) -> int:
+        return self._actors.capacity
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -106,14 +106,14 @@ class RayExecutor:
     def run(
         self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
     ) -> Iterator[Done]:
-        jobs = _jobs(clip, list(tasks), self._cores, self._beat)
-        exchange_url = jobs[0][1].exchange_url if jobs else None
+        remote_tasks = _remote_tasks(clip, list(tasks), self._cores, self._beat)
+        exchange_url = remote_tasks[0][1].exchange_url if remote_tasks else None
         arrived: SimpleQueue[Future[Attempt]] = SimpleQueue()
         under_way: dict[Future[Attempt], SegmentTask] = {}
         try:
-            for task, job in jobs:
+            for task, remote in remote_tasks:
                 source = task.settings.config.source_name
-                future = self._actors.submit(job, f"segment {task.segment.number} of {source}")
+                future = self._actors.submit(remote, f"segment {task.segment.number} of {source}")
                 under_way[future] = task
                 future.add_done_callback(arrived.put)
             while under_way:
@@ -139,9 +139,9 @@ class RayExecutor:
         self._position.encoding.enter(Step.WAIT_CLUSTER)
 
 
-def _jobs(
+def _remote_tasks(
     clip: OpenClip, tasks: list[SegmentTask], cores: int, beat: Beat
-) -> list[tuple[SegmentTask, Job]]:
+) -> list[tuple[SegmentTask, RemoteTask]]:
     """The tasks as they travel; what all of them need is put where they are made."""
     if not tasks:
         return []
@@ -159,7 +159,10 @@ def _jobs(
     settings = _elsewhere(settings, making, cores)
     source_bytes = config.origin.num_bytes()
     return [
-        (task, Job(_moved(task, settings, making), model, witness, source_bytes, exchange_url))
+        (
+            task,
+            RemoteTask(_moved(task, settings, making), model, witness, source_bytes, exchange_url),
+        )
         for task in tasks
     ]
 

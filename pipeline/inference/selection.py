@@ -28,8 +28,8 @@ _LARGE_FRAME_PX = 900_000
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The selected options of the model and the threads of the encoder."""
+class SpeedOptions:
+    """What decides how fast a run is: how the model runs, and the threads of the encoder."""
 
     infer: InferOptions
     encoder_threads: int
@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A plan by its name, with the frames per second it reached, file to file, in each round."""
+    """Named options, with the frames per second they reached, file to file, in each round."""
 
     name: str
     throughput_fps: tuple[float, ...]
@@ -49,13 +49,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The plan of a run and where it came from.
+    """The options of a run and where they came from.
 
     by: "tune", "rule", or "request" if the caller named the configuration.
     alternatives: what tuning measured, the fastest first.
     """
 
-    plan: Plan
+    options: SpeedOptions
     by: str
     reason: str
     alternatives: tuple[Measured, ...] = ()
@@ -67,7 +67,7 @@ def select(
     encode: EncodeOptions,
     cores: int | None = None,
 ) -> Selection:
-    """The plan for a run: what was asked for, what was tuned, or the rule, in this order.
+    """The options of a run: what was asked for, what was tuned, or the rule, in this order.
 
     cores: None takes those of this process. Raises UsageError for what cannot be met here.
     """
@@ -75,17 +75,17 @@ def select(
     usual = rule(cores or available_cores(), prepared.source_wh)
     if isinstance(asked, InferOptions):
         return Selection(dataclasses.replace(usual, infer=asked), "request", "it was requested")
-    place = tuning_of(prepared, encode, asked.precision or "auto", cores=cores)
-    tuned = place.load()
+    tuning = tuning_of(prepared, encode, asked.precision or "auto", cores=cores)
+    tuned = tuning.load()
     if tuned is None:
         reason = (
             "no tuned configuration for this machine, model and codec: `pipeline tune` measures one"
         )
         return Selection(_with(usual, asked), "rule", reason)
-    return dataclasses.replace(tuned, plan=_with(tuned.plan, asked))
+    return dataclasses.replace(tuned, options=_with(tuned.options, asked))
 
 
-def rule(cores: int, frame_wh: tuple[int, int]) -> Plan:
+def rule(cores: int, frame_wh: tuple[int, int]) -> SpeedOptions:
     """The options that are good on most machines.
 
     The THROUGHPUT hint gives every core work of its own. Its threads are not pinned to their
@@ -95,7 +95,7 @@ def rule(cores: int, frame_wh: tuple[int, int]) -> Plan:
     """
     large = frame_wh[0] * frame_wh[1] >= _LARGE_FRAME_PX
     threads = cores if large else max(1, cores // 2)
-    return Plan(InferOptions(pinning=False), encoder_threads=threads)
+    return SpeedOptions(InferOptions(pinning=False), encoder_threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Tuning:
             if not all(entry["throughput_fps"] for entry in kept["alternatives"]):
                 raise ValueError("a measurement without a value")
             return Selection(
-                plan=Plan(InferOptions(**kept["infer"]), threads),
+                options=SpeedOptions(InferOptions(**kept["infer"]), threads),
                 by="tune",
                 reason=str(kept["reason"]),
                 alternatives=tuple(
@@ -138,8 +138,8 @@ class Tuning:
         text = json.dumps(
             {
                 "facts": self.facts,
-                "infer": dataclasses.asdict(selection.plan.infer),
-                "encoder_threads": selection.plan.encoder_threads,
+                "infer": dataclasses.asdict(selection.options.infer),
+                "encoder_threads": selection.options.encoder_threads,
                 "reason": selection.reason,
                 "alternatives": [dataclasses.asdict(entry) for entry in selection.alternatives],
             },
@@ -179,5 +179,5 @@ def available_devices() -> tuple[str, ...]:
     return tuple(core().available_devices)  # Takes milliseconds, which every clip would pay.
 
 
-def _with(plan: Plan, asked: AutoOptions) -> Plan:
-    return dataclasses.replace(plan, infer=asked.over(plan.infer))
+def _with(options: SpeedOptions, asked: AutoOptions) -> SpeedOptions:
+    return dataclasses.replace(options, infer=asked.over(options.infer))

@@ -21,7 +21,7 @@ from pipeline.core.typed import converted
 from pipeline.frames.source import open_source
 from pipeline.inference.openvino import resolved_precision
 from pipeline.inference.possible import require_possible
-from pipeline.inference.selection import Measured, Plan, Selection, rule, tuning_of
+from pipeline.inference.selection import Measured, Selection, SpeedOptions, rule, tuning_of
 from pipeline.measure.adaptive_gain import AdaptiveGain, adaptive_gain
 from pipeline.measure.own_process import in_own_process
 from pipeline.model.compiled import core
@@ -48,10 +48,10 @@ _NO_TIME = (
 )
 _INT8_ROUNDS = 3
 
-Measure = Callable[[Plan], float]
-"""Frames per second of a plan. Raises TimeoutError where there is no time to find out."""
+Measure = Callable[[SpeedOptions], float]
+"""Frames per second with some options. Raises TimeoutError where there is no time to find out."""
 
-Run = Callable[[Plan, float], float]
+Run = Callable[[SpeedOptions, float], float]
 """The same; the second argument is the most seconds that it may take."""
 
 
@@ -81,10 +81,9 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     precision = config.infer.precision or "auto"
     weights = find_weights(config.weights, on_progress, config.default_model)
     end_seconds = time.perf_counter() + MOST_SECONDS
-    size_wh = _size_of(config)
-    prepared = prepare_model(weights, size_wh, config.imgsz, on_progress)
+    prepared = prepare_model(weights, _size_of(config), config.imgsz, on_progress)
     devices = core().available_devices
-    plans = candidates(available_cores(), devices, precision, size_wh)
+    among = candidates(available_cores(), devices, precision, prepared.source_wh)
     with tempfile.TemporaryDirectory() as scratch:
         config = dataclasses.replace(
             config,
@@ -94,47 +93,60 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
             every=1,
             reuse_duplicates=False,
         )
-        usual = next(iter(plans.values()))
-        job, left = _job(config, usual, _FIRST_LOOK_FRAMES), end_seconds - time.perf_counter()
-        try:
-            first_look, available = in_own_process(_frames_fps, job, max(0.0, left))
-        except TimeoutError as error:
-            raise InferenceError(_NO_TIME) from error
-        if available < _LEAST_FRAMES:
-            raise InputError(
-                f"{available} frames are too few to tune on; at least {_LEAST_FRAMES} are needed"
-            )
-        frames = round(first_look * _MEASUREMENT_SECONDS)
-        num_frames = min(_MOST_FRAMES, max(_LEAST_FRAMES, frames))
-
-        def run(plan: Plan, most_seconds: float) -> float:
-            job = _job(config, plan, num_frames)
-            fps, _ = in_own_process(_frames_fps, job, most_seconds)
-            return fps
-
-        int8_gain, int8_end_seconds = None, end_seconds - _ADAPTIVE_SECONDS
-        if precision == "int8":
-            selection = halve(plans, in_time(run, int8_end_seconds), on_progress)
-        else:
-            selection = halve(plans, in_time(run, int8_end_seconds - _INT8_SECONDS), on_progress)
-            int8_gain = int8_gain_of(selection.plan, run, int8_end_seconds)
-        adaptive = adaptive_gain_of(_job(config, selection.plan, num_frames), end_seconds)
-    kept = tuning_of(prepared, config.encode, precision, devices=devices)
+        tuned = _measure(config, among, end_seconds, on_progress)
+    tuning = tuning_of(prepared, config.encode, precision, devices=devices)
     try:
-        kept.store(selection)
+        tuning.store(tuned.selection)
     except NotKept:
-        return Tuned(selection, None, int8_gain, adaptive)
-    return Tuned(selection, kept.path, int8_gain, adaptive)
+        return tuned
+    return dataclasses.replace(tuned, path=tuning.path)
+
+
+def _measure(
+    config: ProcessConfig,
+    among: dict[str, SpeedOptions],
+    end_seconds: float,
+    on_progress: ProgressCallback,
+) -> Tuned:
+    """The fastest of the candidates, and what INT8 and --adaptive gain over it."""
+    num_frames = _frames_to_measure(config, next(iter(among.values())), end_seconds)
+
+    def run(options: SpeedOptions, most_seconds: float) -> float:
+        fps, _ = in_own_process(_frames_fps, _trial(config, options, num_frames), most_seconds)
+        return fps
+
+    int8_gain, int8_end_seconds = None, end_seconds - _ADAPTIVE_SECONDS
+    if config.infer.precision == "int8":
+        selection = halve(among, in_time(run, int8_end_seconds), on_progress)
+    else:
+        selection = halve(among, in_time(run, int8_end_seconds - _INT8_SECONDS), on_progress)
+        int8_gain = int8_gain_of(selection.options, run, int8_end_seconds)
+    adaptive = adaptive_gain_of(_trial(config, selection.options, num_frames), end_seconds)
+    return Tuned(selection, None, int8_gain, adaptive)
+
+
+def _frames_to_measure(config: ProcessConfig, usual: SpeedOptions, end_seconds: float) -> int:
+    """The number of frames that take about _MEASUREMENT_SECONDS with the usual options."""
+    trial, left = _trial(config, usual, _FIRST_LOOK_FRAMES), end_seconds - time.perf_counter()
+    try:
+        fps, available = in_own_process(_frames_fps, trial, max(0.0, left))
+    except TimeoutError as error:
+        raise InferenceError(_NO_TIME) from error
+    if available < _LEAST_FRAMES:
+        raise InputError(
+            f"{available} frames are too few to tune on; at least {_LEAST_FRAMES} are needed"
+        )
+    return min(_MOST_FRAMES, max(_LEAST_FRAMES, round(fps * _MEASUREMENT_SECONDS)))
 
 
 def candidates(
     cores: int, devices: Sequence[str], precision: str, frame_wh: tuple[int, int]
-) -> dict[str, Plan]:
-    """A coarse grid of plans by name; the rule comes first."""
+) -> dict[str, SpeedOptions]:
+    """A coarse grid of options by name; the rule comes first."""
     usual = rule(cores, frame_wh)
     infer = dataclasses.replace(usual.infer, precision=precision)
     by_hand = dataclasses.replace(infer, hint="NONE", num_threads=cores)
-    plans = {
+    grid = {
         "rule: THROUGHPUT hint, not pinned": infer,
         "THROUGHPUT hint, pinned": dataclasses.replace(infer, pinning=True),
         f"{counted(cores, 'stream')}, {4 * cores} requests": dataclasses.replace(
@@ -145,22 +157,22 @@ def candidates(
     }
     if cores > 1:
         half = max(1, cores // 2)
-        plans[f"{counted(half, 'stream')} on all cores"] = dataclasses.replace(
+        grid[f"{counted(half, 'stream')} on all cores"] = dataclasses.replace(
             by_hand, num_streams=half, num_requests=2 * half + 1
         )
     if precision == "auto" and bf16_instructions() == "avx512":
         other = "f32" if resolved_precision("auto") == "bf16" else "bf16"
-        plans[f"THROUGHPUT hint, {other}"] = dataclasses.replace(infer, precision=other)
+        grid[f"THROUGHPUT hint, {other}"] = dataclasses.replace(infer, precision=other)
     for device in devices:
         if device != "CPU":
-            plans[f"THROUGHPUT hint on {device}"] = dataclasses.replace(infer, device=device)
+            grid[f"THROUGHPUT hint on {device}"] = dataclasses.replace(infer, device=device)
     if len(devices) > 1:
-        plans["all devices together"] = dataclasses.replace(
+        grid["all devices together"] = dataclasses.replace(
             infer, device="AUTO", hint="CUMULATIVE_THROUGHPUT"
         )
-    named = {name: Plan(options, usual.encoder_threads) for name, options in plans.items()}
+    named = {name: SpeedOptions(options, usual.encoder_threads) for name, options in grid.items()}
     for threads in sorted({1, cores} - {usual.encoder_threads}):
-        named[f"rule, encoder on {counted(threads, 'thread')}"] = Plan(infer, threads)
+        named[f"rule, encoder on {counted(threads, 'thread')}"] = SpeedOptions(infer, threads)
     return named
 
 
@@ -172,12 +184,12 @@ def in_time(run: Run, end_seconds: float) -> Measure:
     """
     longest_seconds = 0.0
 
-    def measure(plan: Plan) -> float:
+    def measure(options: SpeedOptions) -> float:
         nonlocal longest_seconds
         started = time.perf_counter()
         if started + longest_seconds >= end_seconds:
             raise TimeoutError
-        fps = run(plan, end_seconds - started)
+        fps = run(options, end_seconds - started)
         longest_seconds = max(longest_seconds, time.perf_counter() - started)
         return fps
 
@@ -185,19 +197,21 @@ def in_time(run: Run, end_seconds: float) -> Measure:
 
 
 def halve(
-    plans: dict[str, Plan], measure: Measure, on_progress: ProgressCallback = no_progress
+    among: dict[str, SpeedOptions],
+    measure: Measure,
+    on_progress: ProgressCallback = no_progress,
 ) -> Selection:
-    """Successive halving: all plans once, the better half more often, half of those again.
+    """Successive halving: all candidates once, the better half more often, half of those again.
 
-    The first plan stays to the end: another wins only if it was ahead of it in every round that
-    both ran, and by more than 2% in the median. A plan that cannot run drops out. What was
-    measured when there is no more time decides. Raises InferenceError if the first cannot run,
+    The first candidate stays to the end: another wins only if it was ahead of it in every round
+    that both ran, and by more than 2% in the median. A candidate that cannot run drops out. What
+    was measured when there is no more time decides. Raises InferenceError if the first cannot run,
     or not in time.
     """
-    usual = next(iter(plans))
-    fps: dict[str, list[float]] = {name: [] for name in plans}
-    alive, done = list(plans), 0
-    total = _num_measurements(len(plans))
+    usual = next(iter(among))
+    fps: dict[str, list[float]] = {name: [] for name in among}
+    alive, done = list(among), 0
+    total = _num_measurements(len(among))
     with contextlib.suppress(TimeoutError):
         for stage, rounds in enumerate(_HALVING):
             if stage:
@@ -207,7 +221,7 @@ def halve(
                     on_progress(Progress("tune", done, total, unit="run"))
                     done += 1
                     try:
-                        fps[name].append(measure(plans[name]))
+                        fps[name].append(measure(among[name]))
                     except (InferenceError, ModelError, UsageError, RuntimeError):
                         if name == usual:
                             raise
@@ -226,14 +240,14 @@ def halve(
     winner, reason = usual, "no configuration was faster than the rule by more than the noise"
     if best.name != usual and min(ratios) > 1.0 and gain >= _LEAST_GAIN:
         winner, reason = best.name, f"{best.name} was {gain:.2f} times as fast as the rule"
-    return Selection(plans[winner], "tune", reason, tuple(measured))
+    return Selection(among[winner], "tune", reason, tuple(measured))
 
 
-def _num_measurements(num_plans: int) -> int:
+def _num_measurements(num_candidates: int) -> int:
     total = 0
     for rounds in _HALVING:
-        total += rounds * num_plans
-        num_plans = max(2, -(-num_plans // 2))
+        total += rounds * num_candidates
+        num_candidates = max(2, -(-num_candidates // 2))
     return total
 
 
@@ -243,26 +257,28 @@ def _better_half(alive: list[str], fps: dict[str, list[float]], usual: str) -> l
     return kept if usual in kept else [usual, *kept[:-1]]
 
 
-def int8_gain_of(plan: Plan, run: Run, end_seconds: float) -> float | None:
-    """How many times as fast the plan is in INT8; None where that cannot be had, or not by then."""
-    quantized = dataclasses.replace(plan, infer=dataclasses.replace(plan.infer, precision="int8"))
+def int8_gain_of(options: SpeedOptions, run: Run, end_seconds: float) -> float | None:
+    """How many times as fast INT8 is; None where that cannot be had, or not by then."""
+    quantized = dataclasses.replace(
+        options, infer=dataclasses.replace(options.infer, precision="int8")
+    )
     ratios: list[float] = []
     with contextlib.suppress(PipelineError, TimeoutError):
         in_time(run, end_seconds)(quantized)  # Quantises, which takes longer than the others.
         measure = in_time(run, end_seconds)
         for _ in range(_INT8_ROUNDS):
-            ratios.append(measure(quantized) / measure(plan))
+            ratios.append(measure(quantized) / measure(options))
     return statistics.median(ratios) if ratios else None
 
 
-def adaptive_gain_of(job: ProcessConfig, end_seconds: float) -> AdaptiveGain | None:
+def adaptive_gain_of(trial: ProcessConfig, end_seconds: float) -> AdaptiveGain | None:
     """What --adaptive gains and costs; None where that cannot be had, or not by then."""
     with contextlib.suppress(PipelineError, TimeoutError):
-        return adaptive_gain(job, 1, end_seconds - time.perf_counter())
+        return adaptive_gain(trial, 1, end_seconds - time.perf_counter())
     return None
 
 
-def _job(config: ProcessConfig, plan: Plan, num_frames: int) -> ProcessConfig:
+def _trial(config: ProcessConfig, options: SpeedOptions, num_frames: int) -> ProcessConfig:
     source = config.source
     if config.synthetic:
         source = dataclasses.replace(config.synthetic, num_frames=num_frames)
@@ -270,8 +286,8 @@ def _job(config: ProcessConfig, plan: Plan, num_frames: int) -> ProcessConfig:
         config,
         source=source,
         num_frames=num_frames,
-        infer=plan.infer,
-        encode=dataclasses.replace(config.encode, threads=plan.encoder_threads),
+        infer=options.infer,
+        encode=dataclasses.replace(config.encode, threads=options.encoder_threads),
     )
 
 

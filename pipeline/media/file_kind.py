@@ -63,8 +63,8 @@ def why_unreadable(path: Path, error: av.FFmpegError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _first_match(kinds: tuple[tuple[bytes, str], ...], content: bytes, place: int) -> str | None:
+def _first_match(kinds: tuple[tuple[bytes, str], ...], content: bytes, offset: int) -> str | None:
     for beginning, what in kinds:
-        if re.compile(beginning, re.IGNORECASE).match(content, place):
+        if re.compile(beginning, re.IGNORECASE).match(content, offset):
             return what
     return None

@@ -133,13 +133,13 @@ def _mp4_moov(file: BinaryIO) -> bytes:
 
 
 def _boxes(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 0
-    while place + 8 <= len(body):
-        size, kind = struct.unpack_from(">I4s", body, place)
+    offset = 0
+    while offset + 8 <= len(body):
+        size, kind = struct.unpack_from(">I4s", body, offset)
         if size < 8:
             return
-        yield kind, body[place + 8 : place + size]
-        place += size
+        yield kind, body[offset + 8 : offset + size]
+        offset += size
 
 
 def _inside(body: bytes, *kinds: bytes) -> bytes:
@@ -232,15 +232,15 @@ def _number(file: BinaryIO, *, keeps_marker: bool) -> int | None:
 
 
 def _elements(body: bytes) -> Iterator[tuple[int, bytes]]:
-    place = 0
-    while place < len(body) and body[place]:
-        length = 9 - body[place].bit_length()
-        kind = int.from_bytes(body[place : place + length], "big")
-        place += length
-        if place >= len(body) or not body[place]:
+    offset = 0
+    while offset < len(body) and body[offset]:
+        length = 9 - body[offset].bit_length()
+        kind = int.from_bytes(body[offset : offset + length], "big")
+        offset += length
+        if offset >= len(body) or not body[offset]:
             return
-        length = 9 - body[place].bit_length()
-        size = int.from_bytes(body[place : place + length], "big") & ~(1 << (7 * length))
-        place += length
-        yield kind, body[place : place + size]
-        place += size
+        length = 9 - body[offset].bit_length()
+        size = int.from_bytes(body[offset : offset + length], "big") & ~(1 << (7 * length))
+        offset += length
+        yield kind, body[offset : offset + size]
+        offset += size

@@ -29,7 +29,7 @@ from pipeline.media.streams import (
     add_streams,
     converted,
     damage,
-    plan_streams,
+    map_streams,
 )
 from pipeline.media.timeline import Clock, PacketClock, Timeline
 
@@ -63,9 +63,9 @@ def mux(
     """Copy the video track, and what MP4 can carry of the source's others, into an MP4 file.
 
     videos: the track in pieces that follow each other, all from the same encoder.
-    Packets are copied as they are, or encoded, as planned in streams.py. The index goes to the
+    Packets are copied as they are, or encoded, as mapped in streams.py. The index goes to the
     front, so that a player can start before it has the whole file. Where MP4 turns out not to take
-    what was planned, the video is written alone. Returns a note for every stream that is damaged
+    what was mapped, the video is written alone. Returns a note for every stream that is damaged
     or left out. Raises EncodeError if the file cannot be written.
     """
     try:
@@ -120,8 +120,8 @@ def _add_others(
     offset = timeline.offset_seconds if timeline else Fraction(0)
     carry_metadata(other, annotated, out, video, end_seconds, offset)
     left_out = timeline.left_out if timeline else {}
-    plans = plan_streams(source.path, other, annotated, left_out)
-    targets, converters = add_streams(out, other, plans, end_seconds)
+    mappings = map_streams(source.path, other, annotated, left_out)
+    targets, converters = add_streams(out, other, mappings, end_seconds)
     clocks = _clocks(other, targets, converters.keys(), timeline)
     return _packets(other, targets, clocks, notes, end_seconds), converters
 

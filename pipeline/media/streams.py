@@ -43,7 +43,7 @@ _PCM_OF_16_BITS = ("pcm_s16le", "pcm_s16be")
 
 
 @dataclass(frozen=True, slots=True)
-class StreamPlan:
+class StreamMapping:
     """What becomes of one stream of the source.
 
     encoder: what "encode" encodes with. warning: a line for the user where something changes.
@@ -77,20 +77,20 @@ def stream_warnings(
     """
     with open_input(source, limits) as container:
         annotated, _ = picture_track(source, container)
-        plans = plan_streams(source, container, annotated, left_out)
+        mappings = map_streams(source, container, annotated, left_out)
         return [
-            *(plan.warning for plan in plans if plan.warning),
+            *(mapping.warning for mapping in mappings if mapping.warning),
             *metadata_warnings(container, annotated),
         ]
 
 
-def plan_streams(
+def map_streams(
     source: Path,
     container: InputContainer,
     annotated: VideoStream,
     left_out: Mapping[int, str] = MappingProxyType({}),
-) -> list[StreamPlan]:
-    """A plan for each stream but the video that is annotated, in their order.
+) -> list[StreamMapping]:
+    """A mapping of each stream but the video that is annotated, in their order.
 
     left_out: why some cannot be carried, whatever their codec, by index.
     """
@@ -99,7 +99,7 @@ def plan_streams(
     return [
         _left_out(stream, left_out[stream.index])
         if stream.index in left_out
-        else _plan(stream, headers.get(stream.index, UNKNOWN))
+        else _mapping(stream, headers.get(stream.index, UNKNOWN))
         for stream in container.streams
         if stream.index != annotated.index and not is_chapter_or_timecode_track(container, stream)
     ]
@@ -108,23 +108,23 @@ def plan_streams(
 def add_streams(
     out: OutputContainer,
     source: InputContainer,
-    plans: Iterable[StreamPlan],
+    mappings: Iterable[StreamMapping],
     end_seconds: float | None,
 ) -> tuple[dict[int, Stream], dict[int, Converter]]:
-    """Add the streams of the plans to a file.
+    """Add the streams of the mappings to a file.
 
     end_seconds: where to cut sound off; None takes all. Returns the stream of the output for each
     index of the source, and what converts the packets where they are not copied.
     """
     targets: dict[int, Stream] = {}
     converters: dict[int, Converter] = {}
-    for plan in plans:
-        stream = source.streams[plan.index]
-        if plan.action == "leave out":
+    for mapping in mappings:
+        stream = source.streams[mapping.index]
+        if mapping.action == "leave out":
             continue
-        if plan.action == "encode":
-            converters[plan.index] = _converter(stream, out, plan.encoder, end_seconds)
-            target: Stream = converters[plan.index].target
+        if mapping.action == "encode":
+            converters[mapping.index] = _converter(stream, out, mapping.encoder, end_seconds)
+            target: Stream = converters[mapping.index].target
         else:
             target = _add_copy(out, stream)
         target.metadata.update(stream.metadata)
@@ -132,7 +132,7 @@ def add_streams(
         if isinstance(stream, VideoStream):
             # The annotated one is what players are to show.
             target.disposition = stream.disposition & ~Disposition.default
-        targets[plan.index] = target
+        targets[mapping.index] = target
     return targets, converters
 
 
@@ -165,20 +165,20 @@ def damage(source: InputContainer, converters: dict[int, Converter]) -> list[str
     ]
 
 
-def _plan(stream: Stream, header: TrackHeader) -> StreamPlan:
+def _mapping(stream: Stream, header: TrackHeader) -> StreamMapping:
     if header.encrypted:
         return _left_out(stream, "it is encrypted")
     if isinstance(stream, AudioStream) and stream.codec_context:
-        return _plan_audio(stream)
+        return _audio_mapping(stream)
     if header.auxiliary or int(stream.disposition) & _PART_OF_ANOTHER:
         return _left_out(stream, "it belongs to the video, which is another one now")
     if stream.type in ("video", "subtitle") and _mp4_takes(lambda out: _add_copy(out, stream)):
-        return StreamPlan(stream.index, "copy")
+        return StreamMapping(stream.index, "copy")
     if is_text(stream) and _mp4_takes(lambda out: _converter(stream, out, _MOV_TEXT, None).target):
         warning = (
             f"{_name(stream)} was converted to {_MOV_TEXT}, the only text in MP4: styles may go"
         )
-        return StreamPlan(stream.index, "encode", _MOV_TEXT, warning)
+        return StreamMapping(stream.index, "encode", _MOV_TEXT, warning)
     return _left_out(stream, "MP4 cannot carry it")
 
 
@@ -191,10 +191,10 @@ def _converter(
     return SoundEncoder(stream, out, encoder, end_seconds)
 
 
-def _plan_audio(stream: AudioStream) -> StreamPlan:
+def _audio_mapping(stream: AudioStream) -> StreamMapping:
     context, name = stream.codec_context, _name(stream)
     if not _is_misread(context.codec.name) and _mp4_takes(lambda out: _add_copy(out, stream)):
-        return StreamPlan(stream.index, "copy")
+        return StreamMapping(stream.index, "copy")
     encoder = encoder_name(context)
     if context.layout.nb_channels > MOST_CHANNELS:
         return _left_out(
@@ -205,7 +205,7 @@ def _plan_audio(stream: AudioStream) -> StreamPlan:
     ):
         return _left_out(stream, "MP4 cannot carry it, and it cannot be encoded")
     loss = "" if encoder == "aac" else ", without loss up to 24 bits"
-    return StreamPlan(
+    return StreamMapping(
         stream.index,
         "encode",
         encoder,
@@ -222,8 +222,8 @@ def _is_misread(codec: str) -> bool:
     return codec in _MISREAD_BY_PLAYERS or (is_pcm and codec not in _PCM_OF_16_BITS)
 
 
-def _left_out(stream: Stream, why: str) -> StreamPlan:
-    return StreamPlan(stream.index, "leave out", warning=f"{_name(stream)} was left out: {why}")
+def _left_out(stream: Stream, why: str) -> StreamMapping:
+    return StreamMapping(stream.index, "leave out", warning=f"{_name(stream)} was left out: {why}")
 
 
 def _name(stream: Stream) -> str:

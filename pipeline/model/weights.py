@@ -46,25 +46,25 @@ def find_weights(
 
 def _bundled() -> Path:
     package = Path(__file__).resolve().parents[1]
-    places = [package / "samples", package.parent / "samples"]  # Installed, or in a checkout.
-    for place in places:
-        if (place / DEMO_NAME).is_file():
-            return place / DEMO_NAME
+    folders = [package / "samples", package.parent / "samples"]  # Installed, or in a checkout.
+    for folder in folders:
+        if (folder / DEMO_NAME).is_file():
+            return folder / DEMO_NAME
     raise ModelError(
-        f"the demo model {places[-1] / DEMO_NAME} is missing, though it comes with the sources; "
+        f"the demo model {folders[-1] / DEMO_NAME} is missing, though it comes with the sources; "
         "name another model with --weights"
     )
 
 
 def _official(on_progress: ProgressCallback) -> Path:
-    places = [Path("weights"), Path("../shared/weights"), cache_dir()]
-    for place in places:
-        if (place / OFFICIAL_NAME).is_file():
-            return place / OFFICIAL_NAME
+    folders = [Path("weights"), Path("../shared/weights"), cache_dir()]
+    for folder in folders:
+        if (folder / OFFICIAL_NAME).is_file():
+            return folder / OFFICIAL_NAME
     try:
         return download(OFFICIAL_URL, OFFICIAL_SHA256, cache_dir() / OFFICIAL_NAME, on_progress)
     except ModelError as error:
-        tried = ", ".join(str(place) for place in places)
+        tried = ", ".join(str(folder) for folder in folders)
         raise ModelError(
             f"{OFFICIAL_NAME} is in none of {tried} and could not be downloaded: {error}; "
             f"put the file into one of them, or give it with --weights or {ENVIRONMENT_VARIABLE}; "

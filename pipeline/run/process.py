@@ -116,12 +116,12 @@ def _process(
         class_ids = select_class_ids(config.detect, clip.prepared.head.class_names)
         segments = _cut(config, scan)
         del scan  # Its packets.
-        infer, asked = selection.plan.infer, result_key(config, clip.prepared.weights_sha256)
+        infer, asked = selection.options.infer, result_key(config, clip.prepared.weights_sha256)
         key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
         _require_room(run, clip.source.info, key, len(segments))
         executor.prepare(clip, infer)
         _note_what_is_left_out(config, clip.source)
-        threads = config.encode.threads or selection.plan.encoder_threads
+        threads = config.encode.threads or selection.options.encoder_threads
         threads = journal.begin(key, len(segments), threads)
         settings = RunSettings(config, infer, threads, class_ids, clip.source.timeline)
         prepared_at = time.perf_counter()
@@ -240,7 +240,7 @@ def _open(
         size_wh = source.info.size_wh
         prepared = models.prepare(weights, size_wh, config.imgsz, run.on_progress)
         selection = select(config.infer, prepared, config.encode, executor.cores)
-        if selection.plan.infer.precision == "int8":
+        if selection.options.infer.precision == "int8":
             from pipeline.frames.calibration import calibration_for  # A run in float needs none.
 
             calibration = calibration_for(config, prepared.head.class_names)

@@ -21,7 +21,7 @@ from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.errors import PipelineError
 from pipeline.core.machine import process_cpu_seconds
 from pipeline.execution.cluster.pool import ActorPool
-from pipeline.execution.segment_worker import Attempt, Job, SharedModel
+from pipeline.execution.segment_actor import Attempt, RemoteTask, SharedModel
 from pipeline.frames.task import RunSettings, SegmentFiles, SegmentTask
 from pipeline.media.frame import Segment
 
@@ -34,12 +34,12 @@ class Idler:
     def start(self, node: str) -> PipelineError | None:
         return None
 
-    def run(self, job: Job) -> Attempt:
-        number = job.task.files.number
+    def run(self, remote: RemoteTask) -> Attempt:
+        number = remote.task.files.number
         return Attempt(SegmentFiles(MAKING / f"{number:04d}-0", number), [])
 
 
-def job(number: int) -> Job:
+def remote_task(number: int) -> RemoteTask:
     config = ProcessConfig(source=Path("/shared/footage/clip.mp4"), output_dir=MAKING)
     task = SegmentTask(
         settings=RunSettings(config, InferOptions(), encoder_threads=2, class_ids=None),
@@ -49,7 +49,7 @@ def job(number: int) -> Job:
         num_frames=None,
     )
     model = SharedModel(MAKING / "model.xml", "0" * 64, 640, None)
-    return Job(task, model, "0" * 32, 1 << 30)
+    return RemoteTask(task, model, "0" * 32, 1 << 30)
 
 
 def main() -> None:
@@ -64,17 +64,17 @@ def main() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    pool: ActorPool[Job, Attempt] = ActorPool(Idler, (), cores=1)
+    pool: ActorPool[RemoteTask, Attempt] = ActorPool(Idler, (), cores=1)
     done: SimpleQueue[Future[Attempt]] = SimpleQueue()
     try:
         for number in range(arguments.actors):
-            pool.submit(job(number), "warm-up").add_done_callback(done.put)
+            pool.submit(remote_task(number), "warm-up").add_done_callback(done.put)
         for _ in range(arguments.actors):
             done.get()
         before_mb = psutil.Process().memory_info().rss / 1e6
         cpu, others_cpu, started = process_cpu_seconds(), others_cpu_seconds(), time.perf_counter()
         for number in range(arguments.jobs):
-            pool.submit(job(number), f"segment {number}").add_done_callback(done.put)
+            pool.submit(remote_task(number), f"segment {number}").add_done_callback(done.put)
         submitted = time.perf_counter()
         for _ in range(arguments.jobs):
             done.get().result()

@@ -71,7 +71,7 @@ class ActorPool(Generic[Argument, Result]):
         self._thread.join(2 * END_SECONDS)
 
     @property
-    def num_places(self) -> int:
+    def capacity(self) -> int:
         """The number of actors that fit on the nodes that are alive now."""
         return sum(actors_that_fit(node, self._cores) for node in nodes_alive().values())
 

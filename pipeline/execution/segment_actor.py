@@ -35,7 +35,7 @@ from pipeline.inference.models import Models
 from pipeline.model.prepare import PreparedModel, Quantization
 
 WITNESS_NAME = "witness"
-"""A file beside the segments that are made; who reads in it what its job says sees that folder."""
+"""A file beside the segments that are made; who reads in it what its task says sees that folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class SharedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RemoteTask:
     """A segment to be done elsewhere; all paths are absolute, and seen by every node.
 
     witness: what the file of that name holds. source_bytes: the size of the clip; None without one.
@@ -75,7 +75,7 @@ class Attempt:
     notes: list[str]
 
 
-class SegmentWorker:
+class SegmentActor:
     """Takes segments through all steps with so many cores.
 
     expected: the versions of what results depend on, as the caller has them.
@@ -104,21 +104,21 @@ class SegmentWorker:
             return None
         return UsageError(f"{node} has {', '.join(other)}: install the same on all nodes")
 
-    def run(self, job: Job) -> Attempt | PipelineError:
-        """Do a segment; WorkerDied if a step hangs, and with it this worker."""
+    def run(self, remote: RemoteTask) -> Attempt | PipelineError:
+        """Do a segment; WorkerDied if a step hangs, and with it this actor."""
         result: Future[Attempt | PipelineError] = Future()
         position = Position()
 
         def work() -> None:
             try:
-                result.set_result(self._attempt(job, position))
+                result.set_result(self._attempt(remote, position))
             except PipelineError as error:
                 result.set_result(error)
             except BaseException as error:
                 result.set_result(as_pipeline_error(error))
 
         threading.Thread(target=work, name="segment", daemon=True).start()
-        watchdog = Watchdog(os.getpid(), position, job.task.settings.config, self._other_threads)
+        watchdog = Watchdog(os.getpid(), position, remote.task.settings.config, self._other_threads)
         while not wait_for([result], POLL_SECONDS).done:
             try:
                 watchdog.look()
@@ -126,37 +126,37 @@ class SegmentWorker:
                 return error
         return result.result()
 
-    def _attempt(self, job: Job, position: Position) -> Attempt:
+    def _attempt(self, remote: RemoteTask, position: Position) -> Attempt:
         """Into a folder of its own: an attempt that was given up may still be at its files."""
-        number, config = job.task.files.number, job.task.settings.config
+        number, config = remote.task.files.number, remote.task.settings.config
         name = f"{number:04d}-{uuid.uuid4().hex}"
         beat = _beat(position)
         with contextlib.ExitStack() as stack:
             if config.remote.source_url is not None:
                 copy = stack.enter_context(local_copy(config.remote.source_url, beat))
                 config = dataclasses.replace(config, source=copy)
-            self._require_same(config, job.source_bytes)
-            if job.exchange_url is None:
-                self._require_shared(job)
-                making = job.task.files.folder
+            self._require_same(config, remote.source_bytes)
+            if remote.exchange_url is None:
+                self._require_shared(remote)
+                making = remote.task.files.folder
             else:
                 making = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            made = dataclasses.replace(job.task.files, folder=making / name)
+            made = dataclasses.replace(remote.task.files, folder=making / name)
             made.folder.mkdir()
-            settings = dataclasses.replace(job.task.settings, config=config)
-            task = dataclasses.replace(job.task, settings=settings, files=made)
-            notes = self._make(job, task, position)
-            if job.exchange_url is not None:
-                upload(made.folder, joined(job.exchange_url, name), beat)
-        files = dataclasses.replace(job.task.files, folder=job.task.files.folder / name)
+            settings = dataclasses.replace(remote.task.settings, config=config)
+            task = dataclasses.replace(remote.task, settings=settings, files=made)
+            notes = self._make(remote, task, position)
+            if remote.exchange_url is not None:
+                upload(made.folder, joined(remote.exchange_url, name), beat)
+        files = dataclasses.replace(remote.task.files, folder=remote.task.files.folder / name)
         return Attempt(files, notes)
 
-    def _make(self, job: Job, task: SegmentTask, position: Position) -> list[str]:
+    def _make(self, remote: RemoteTask, task: SegmentTask, position: Position) -> list[str]:
         with collected_notes() as notes:
             settings = task.settings
             source = open_source(settings.config, self._cores, settings.timeline)
             try:
-                prepared = self._prepare(job, source.info.size_wh, position)
+                prepared = self._prepare(remote, source.info.size_wh, position)
                 with self._models.engine(prepared, settings.infer) as engine:
                     manifest = process_segment(
                         OpenClip(source, prepared), engine, task, position, lambda: None
@@ -166,14 +166,14 @@ class SegmentWorker:
         manifest.write(task.files.manifest)
         return notes
 
-    def _require_shared(self, job: Job) -> None:
+    def _require_shared(self, remote: RemoteTask) -> None:
         """Raise InputError where this node does not see the folder of the run."""
-        folder = job.task.files.folder
+        folder = remote.task.files.folder
         try:
             witness = (folder / WITNESS_NAME).read_text(encoding="utf-8")
         except OSError:
             witness = ""
-        if witness != job.witness or not os.access(folder, os.W_OK):
+        if witness != remote.witness or not os.access(folder, os.W_OK):
             raise InputError(
                 f"{self._node} does not see the output folder {folder.parent.parent}, or may not "
                 "write there: it must be on storage that all nodes share, under the same path"
@@ -195,15 +195,17 @@ class SegmentWorker:
                 f"{num_bytes}): it must be on storage that all nodes share"
             )
 
-    def _prepare(self, job: Job, source_wh: tuple[int, int], position: Position) -> PreparedModel:
+    def _prepare(
+        self, remote: RemoteTask, source_wh: tuple[int, int], position: Position
+    ) -> PreparedModel:
         beat = _beat(position)
-        model = job.model
+        model = remote.model
         if self._prepared is None or self._prepared[0] != model.key:
             with contextlib.ExitStack() as stack:
                 ir = model.ir
-                if job.exchange_url is not None:
+                if remote.exchange_url is not None:
                     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                    source = joined(job.exchange_url, ir.parent.name)
+                    source = joined(remote.exchange_url, ir.parent.name)
                     download(source, scratch / "model", beat)
                     ir = scratch / "model" / ir.name
                 prepared = self._models.prepare(ir, source_wh, model.imgsz, no_progress)
