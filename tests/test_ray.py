@@ -566,6 +566,15 @@ def done_clips(out: Path) -> dict[str, int]:
     }
 
 
+def clips_begun(out: Path) -> dict[str, int]:
+    """The number of finished segments that the work folder of each clip has kept."""
+    found = {}
+    for work in out.rglob(WORK_NAME):
+        with contextlib.suppress(FileNotFoundError):  # It is removed when the clip is done.
+            found[work.parent.stem] = len((work / "journal.jsonl").read_bytes().splitlines())
+    return found
+
+
 def test_of_many_clips_the_whole_ones_are_done_together_and_the_others_told_of(
     cluster: Cluster, footage: list[Path], tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -589,7 +598,8 @@ def test_many_clips_that_were_interrupted_go_on_with_the_same_command(
     out = tmp_path / "out"
     command = batch_command(cluster, footage, out, tiny_weights)
     driver = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
-    while driver.poll() is None and not done_clips(out):
+    # A clip that is being moved into place has its files and its work folder.
+    while driver.poll() is None and not {*done_clips(out)} - {*clips_begun(out)}:
         time.sleep(0.005)
     sent = time.monotonic()
     driver.send_signal(signal.SIGTERM)
@@ -598,7 +608,7 @@ def test_many_clips_that_were_interrupted_go_on_with_the_same_command(
     assert driver.returncode == 128 + signal.SIGTERM
     done = len(done_clips(out))
     assert f"interrupted; {done} of 10 clips are done" in errors.splitlines()[-1]
-    assert not list(out.rglob(WORK_NAME))
+    assert all(clips_begun(out).values()), "a work folder was kept that saves no work"
     again = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
     assert again.returncode == 1
     assert f"{8 - done} of 10 clips done; {done} skipped" in again.stdout
