@@ -19,11 +19,39 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
 
     report: as in report.json. folder: the folder or address of the results.
     """
+    boxes = report["detections"]
+    result = report["output"]["file"] or f"{DETECTIONS_NAME} (no annotated file)"
+    return [
+        *_speed_lines(report),
+        f"{counted(boxes['total'], 'box', 'boxes')} in "
+        f"{counted(boxes['frames_with_any'], 'frame')}"
+        f"{''.join(f'; {remark}' for remark in _remarks(report))}",
+        *_accuracy_lines(report),
+        f"{folder}/{result}, report in {folder}/{REPORT_PAGE_NAME}",
+    ]
+
+
+def _speed_lines(report: dict[str, Any]) -> list[str]:
     speed, used, slowest = report["speed"], report["configuration"], report["bottleneck"]
-    remarks: list[str] = []
     real_time = (
         f", {speed['times_real_time']:.1f} times real time" if speed["times_real_time"] else ""
     )
+    # Unknown for some devices.
+    streams = f", {counted(used['num_streams'], 'stream')}" if used["num_streams"] else ""
+    return [
+        f"{counted(report['output']['num_frames'], 'frame')} in {speed['wall_seconds']:.2f} s: "
+        f"{speed['file_to_file_fps']:.1f} fps from file to file{real_time}",
+        f"model alone {speed['model_alone_fps']:.1f} fps ({used['device']}, hint {used['hint']}, "
+        f"{used['precision']}{streams}, {counted(used['num_requests'], 'request')}); "
+        f"cores {100 * speed['cores_busy']:.0f}% busy",
+        f"bottleneck {slowest['step']}: {slowest['share_of_cpu']:.0%} of the CPU time; "
+        f"next {slowest['next_step']}, {slowest['margin']:.1f} times faster",
+    ]
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    """What was unusual about the model, the segments, the frames or the source."""
+    remarks: list[str] = []
     if report["model"]["precision_note"]:
         remarks.append(report["model"]["precision_note"])
     boxes, segments = report["detections"], report["segments"]
@@ -38,21 +66,13 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
         remarks.append(
             f"{boxes['interpolated_frames']} frames not inferred, their boxes interpolated"
         )
-    # Unknown for some devices.
-    streams = f", {counted(used['num_streams'], 'stream')}" if used["num_streams"] else ""
     mended = {key: value for key, value in report["source"]["faults"].items() if value}
-    remarks += [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
-    lines = [
-        f"{counted(report['output']['num_frames'], 'frame')} in {speed['wall_seconds']:.2f} s: "
-        f"{speed['file_to_file_fps']:.1f} fps from file to file{real_time}",
-        f"model alone {speed['model_alone_fps']:.1f} fps ({used['device']}, hint {used['hint']}, "
-        f"{used['precision']}{streams}, {counted(used['num_requests'], 'request')}); "
-        f"cores {100 * speed['cores_busy']:.0f}% busy",
-        f"bottleneck {slowest['step']}: {slowest['share_of_cpu']:.0%} of the CPU time; "
-        f"next {slowest['next_step']}, {slowest['margin']:.1f} times faster",
-        f"{counted(boxes['total'], 'box', 'boxes')} in "
-        f"{counted(boxes['frames_with_any'], 'frame')}{''.join(f'; {line}' for line in remarks)}",
-    ]
+    return remarks + [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
+
+
+def _accuracy_lines(report: dict[str, Any]) -> list[str]:
+    """What the ground truth and the audits say about the boxes."""
+    lines = []
     if report["truth"] and report["truth"]["num_pairs"]:
         truth = report["truth"]
         lines.append(
@@ -65,8 +85,7 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
     if audit := report["precision_audit"]:
         frames = counted(audit["num_frames"], "frame")
         lines.append(_audit_line(audit, f"INT8 on {frames}", "those in float"))
-    result = report["output"]["file"] or f"{DETECTIONS_NAME} (no annotated file)"
-    return [*lines, f"{folder}/{result}, report in {folder}/{REPORT_PAGE_NAME}"]
+    return lines
 
 
 def _audit_line(audit: dict[str, Any], subject: str, reference: str) -> str:

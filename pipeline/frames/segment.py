@@ -67,10 +67,7 @@ def process_segment(
     faults_before = SourceFaults()
     if task.segment.start_pts is not None:
         faults_before.add(source.faults)
-    config = task.settings.config
-    encoder = _open_encoder(task, source.info)
-    places = _places_in(task.segment, source.info, config.num_frames) if config.video else ()
-    snapshots = Snapshots(places)
+    encoder, snapshots = _open_encoder(task, source.info), _snapshots_of(task, source.info)
     started, account = time.perf_counter(), CpuAccount()
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
@@ -80,24 +77,17 @@ def process_segment(
         detections = stack.enter_context(
             ModelDetections(frames, task.first_index, engine, clip.prepared, settings, stats)
         )
-        _require_memory(source.info, stats.in_flight.limit or 0, config.limits)
+        num_in_flight = stats.in_flight.limit or 0
+        _require_memory(source.info, num_in_flight, task.settings.config.limits)
         end_seconds = run_frames(detections, results, stats, task.first_index, on_frame)
         position.encoding.enter(Step.JOIN)
-        stats.thread_cpu_seconds = account.spent(
-            {
-                **dict.fromkeys(source.worker_threads, DECODER),
-                **dict.fromkeys(encoder.worker_threads, ENCODER),
-            },
-            stats.decoding_thread_cpu_ns / 1e9,
-            all_infer=engine.facts()["engine"] == "pytorch",
-        )
-        stats.frames_cpu_seconds = sum(stats.thread_cpu_seconds.values())
+        _record_cpu_seconds(stats, account, source, encoder, engine)
         stats.frames_wall_seconds = time.perf_counter() - started
         if stats.num_frames:
             encoder.close()
-    if stats.num_frames and config.video:
+    if stats.num_frames and task.settings.config.video:
         beat = functools.partial(position.encoding.enter, Step.JOIN)
-        path, encode = task.files.annotated, config.encode
+        path, encode = task.files.annotated, task.settings.config.encode
         verify_annotated(path, source.info, encode, encoder, end_seconds, beat)
     else:
         task.files.annotated.unlink(missing_ok=True)
@@ -114,6 +104,25 @@ def process_segment(
             "input_shape": list(engine.input_shape),
         },
     )
+
+
+def _record_cpu_seconds(
+    stats: RunStats,
+    account: CpuAccount,
+    source: FrameSource,
+    encoder: FrameEncoder,
+    engine: Engine,
+) -> None:
+    """Record the CPU time of all threads since the account was opened."""
+    stats.thread_cpu_seconds = account.spent(
+        {
+            **dict.fromkeys(source.worker_threads, DECODER),
+            **dict.fromkeys(encoder.worker_threads, ENCODER),
+        },
+        stats.decoding_thread_cpu_ns / 1e9,
+        all_infer=engine.facts()["engine"] == "pytorch",
+    )
+    stats.frames_cpu_seconds = sum(stats.thread_cpu_seconds.values())
 
 
 @contextlib.contextmanager
@@ -160,7 +169,15 @@ def _open_encoder(task: SegmentTask, info: VideoInfo) -> FrameEncoder:
     return open_encoder(task.files.annotated, info, config.encode, num_threads)
 
 
-def _places_in(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:
+def _snapshots_of(task: SegmentTask, info: VideoInfo) -> Snapshots:
+    """The pictures of a segment for the report, none of which has been taken yet."""
+    config = task.settings.config
+    if not config.video:
+        return Snapshots(())
+    return Snapshots(_snapshot_seconds(task.segment, info, config.num_frames))
+
+
+def _snapshot_seconds(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:
     """Where in a segment to take pictures for the report, in seconds on the clip's timeline."""
     known = [info.duration_seconds] if info.duration_seconds else []
     if num_frames is not None and info.frame_rate:

@@ -7,10 +7,13 @@ import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UsageError
 from pipeline.run.page import render_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 JSON_NAME, CHART_NAME, PAGE_NAME = "bench.json", "bench.png", "bench.html"
 
@@ -56,7 +59,6 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
     """Horizontal bars, one for each row: frames per second, and the factor over the baseline."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
     rows = list(reversed(result["configurations"]))
     figure = Figure(figsize=(11, 1.6 + 0.36 * len(rows)), dpi=110, layout="constrained")
@@ -64,29 +66,12 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
     axes = figure.add_subplot()
     widest = max((row.get("fps_median", 0.0) for row in rows), default=1.0) or 1.0
     for y, row in enumerate(rows):
-        if "fps_median" not in row:
+        if "fps_median" in row:
+            _draw_bar(axes, y, row, gap=widest * 0.012)
+        else:
             axes.text(
                 widest * 0.008, y, row["status"], va="center", color="#8a8f98", style="italic"
             )
-            continue
-        fps = row["fps_median"]
-        spread = [[fps - row["fps_min"]], [row["fps_max"] - fps]]
-        axes.barh(
-            y,
-            fps,
-            color=FAMILY_COLORS[row["family"]],
-            alpha=1.0 if row["best_of_configuration"] else 0.45,
-            xerr=spread,
-            error_kw={"ecolor": "#333a45", "elinewidth": 0.8},
-        )
-        mark = ", other boxes" if row["changes_detections"] else ""
-        axes.text(
-            row["fps_max"] + widest * 0.012,
-            y,
-            f"{fps:.1f}  ({row['factor']:.2f}x{mark})",
-            va="center",
-            fontsize=9,
-        )
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
     axes.set_xlim(0, widest * 1.25)
     axes.set_xlabel("frames per second, model alone (higher is better)")
@@ -98,19 +83,37 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
         fontsize=11,
         loc="left",
     )
-    shown = {row["family"] for row in rows if "fps_median" in row}
+    _draw_legend(axes, {row["family"] for row in rows if "fps_median" in row})
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def _draw_bar(axes: Axes, y: int, row: dict[str, Any], *, gap: float) -> None:
+    """The bar of a row that was measured, its spread, and its figures, a gap to the right of it."""
+    fps = row["fps_median"]
+    axes.barh(
+        y,
+        fps,
+        color=FAMILY_COLORS[row["family"]],
+        alpha=1.0 if row["best_of_configuration"] else 0.45,
+        xerr=[[fps - row["fps_min"]], [row["fps_max"] - fps]],
+        error_kw={"ecolor": "#333a45", "elinewidth": 0.8},
+    )
+    mark = ", other boxes" if row["changes_detections"] else ""
+    figures = f"{fps:.1f}  ({row['factor']:.2f}x{mark})"
+    axes.text(row["fps_max"] + gap, y, figures, va="center", fontsize=9)
+
+
+def _draw_legend(axes: Axes, families: set[str]) -> None:
+    from matplotlib.patches import Patch
+
+    colors = [(name, color) for name, color in FAMILY_COLORS.items() if name in families]
     axes.legend(
-        handles=[
-            Patch(color=color, label=family)
-            for family, color in FAMILY_COLORS.items()
-            if family in shown
-        ],
+        handles=[Patch(color=color, label=name) for name, color in colors],
         loc="upper right",
         fontsize=9,
         frameon=False,
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
 
 
 def run_command(name: str) -> str:

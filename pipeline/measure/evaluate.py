@@ -78,37 +78,52 @@ def evaluate(
     require_possible(infer, available_cores())
     if calibration is not None and infer.precision != "int8":
         raise UsageError("--calibration needs --precision int8")
+    truth = _read_truth(data)
+    judged = _Judged(truth, find_weights(weights, on_progress), imgsz, on_progress)
+    verdicts = _verdicts(judged, infer, calibration_of_folder(calibration) if calibration else None)
+    result = Evaluation(
+        num_images=len(truth),
+        num_boxes=sum(len(labels) for labels in truth.values()),
+        accuracy={precision: verdict.accuracy for precision, verdict in verdicts.items()},
+    )
+    for verdict in verdicts.values():
+        if verdict.quantization:
+            _record(verdict.quantization, data, result)
+    return result
+
+
+def _read_truth(data: Path) -> dict[Path, list[Label]]:
+    """The labels of each picture, which may be none. Raises InputError."""
     if not (data / "images").is_dir():
         raise InputError(f"{data}: has no folder images/ (with labels/ beside it)")
     pictures = list_pictures(data / "images")
     truth = {path: _read_labels(data / "labels" / f"{path.stem}.txt") for path in pictures}
     if not any(len(labels) for labels in truth.values()):
         raise InputError(f"{data / 'labels'}: no label for any of {len(pictures)} pictures")
-    judged = _Judged(pictures, truth, find_weights(weights, on_progress), imgsz, on_progress)
-    pictures_for_int8 = calibration_of_folder(calibration) if calibration else None
-    precisions = ("f32", "bf16", "int8") if infer.precision == "int8" else (infer.precision,)
-    accuracy: dict[str, Accuracy] = {}
-    quantization = None
-    for asked in precisions:
+    return truth
+
+
+def _verdicts(
+    judged: _Judged, infer: InferOptions, calibration: Calibration | None
+) -> dict[str, _Verdict]:
+    """By the precisions that the model ran in; beside INT8 also those in float."""
+    verdicts: dict[str, _Verdict] = {}
+    for asked in ("f32", "bf16", "int8") if infer.precision == "int8" else (infer.precision,):
         options = dataclasses.replace(infer, precision=asked)
-        verdict = judged.judge(options, pictures_for_int8, but_in=accuracy.keys())
+        verdict = judged.judge(options, calibration, but_in=verdicts.keys())
         if verdict is None:
             note(f"{infer.device} does not run in {asked}, which is left out")
-            continue
-        accuracy[verdict.precision] = verdict.accuracy
-        quantization = verdict.quantization
-    result = Evaluation(
-        num_images=len(pictures),
-        num_boxes=sum(len(labels) for labels in truth.values()),
-        accuracy=accuracy,
-    )
-    if quantization:
-        found = {"data": data.name, **dataclasses.asdict(result)}
-        try:
-            record_accuracy(quantization, found)
-        except NotKept as error:
-            note(str(error))
-    return result
+        else:
+            verdicts[verdict.precision] = verdict
+    return verdicts
+
+
+def _record(quantization: Quantization, data: Path, result: Evaluation) -> None:
+    """Keep an evaluation of a model in INT8 for the reports of later runs."""
+    try:
+        record_accuracy(quantization, {"data": data.name, **dataclasses.asdict(result)})
+    except NotKept as error:
+        note(str(error))
 
 
 def _read_labels(path: Path) -> list[Label]:
@@ -143,7 +158,6 @@ class _Judged:
 
     def __init__(
         self,
-        pictures: list[Path],
         truth: dict[Path, list[Label]],
         weights: Path,
         imgsz: int,
@@ -157,7 +171,7 @@ class _Judged:
         # Those that take the same model input go together, so that each is compiled once.
         self._groups: dict[tuple[int, int], list[Path]] = defaultdict(list)
         # Decoded once more for each precision: all of them in memory would not fit everywhere.
-        for path in pictures:
+        for path in truth:
             image = read_picture(path).image
             self._sizes_wh[path] = (image.width, image.height)
             self._groups[input_size_wh(self._sizes_wh[path], imgsz)].append(path)

@@ -264,12 +264,15 @@ def storage_bytes(
 
 def table_lines(sizing: Sizing) -> list[str]:
     """The estimate of a job as lines for a terminal."""
+    rows = [*_time_rows(sizing), *_cost_rows(sizing), *_limit_rows(sizing)]
+    return [f"{name:<13}{text}" for name, text in rows] + [_next_limit(sizing)]
+
+
+def _time_rows(sizing: Sizing) -> list[tuple[str, str]]:
     options, schedule = sizing.options, sizing.schedule
-    footage_hours = sizing.footage_seconds / _SECONDS_PER_HOUR
     num_frames = sum(clip.num_frames for clip in sizing.clips)
-    paid_hours = sizing.paid_core_seconds / _SECONDS_PER_HOUR
     num_bytes = sum(clip.num_bytes for clip in sizing.clips)
-    rows = [
+    return [
         (
             "footage",
             f"{counted(len(sizing.clips), 'clip')}, {duration(sizing.footage_seconds)}, "
@@ -293,6 +296,13 @@ def table_lines(sizing: Sizing) -> list[str]:
             f"recording {duration(sizing.record_seconds)}, "
             f"joining {duration(sizing.join_seconds)}",
         ),
+    ]
+
+
+def _cost_rows(sizing: Sizing) -> list[tuple[str, str]]:
+    footage_hours = sizing.footage_seconds / _SECONDS_PER_HOUR
+    paid_hours = sizing.paid_core_seconds / _SECONDS_PER_HOUR
+    rows = [
         (
             "storage",
             f"read {_bytes(sizing.read_bytes / sizing.wall_seconds)}/s, "
@@ -310,14 +320,17 @@ def table_lines(sizing: Sizing) -> list[str]:
                 f"{sizing.price:,.2f}, {sizing.price / footage_hours:.3g} per hour of footage",
             )
         )
-    rows += [
+    return rows
+
+
+def _limit_rows(sizing: Sizing) -> list[tuple[str, str]]:
+    return [
         (
             "limits" if number == 0 else "",
             f"{limit.name}: at least {duration(limit.seconds)}, reached with {_cores(limit.cores)}",
         )
         for number, limit in enumerate(sizing.limits)
     ]
-    return [f"{name:<13}{text}" for name, text in rows] + [_next_limit(sizing)]
 
 
 def _next_limit(sizing: Sizing) -> str:

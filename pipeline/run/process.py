@@ -16,10 +16,12 @@ from pipeline.core.typed import converted
 from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal
 from pipeline.execution.launch import open_executor
+from pipeline.frames.audit import Audit
 from pipeline.frames.encode import encoder_settings, encoding_warnings, require_encodable
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.source import open_source
+from pipeline.frames.stats import RunStats
 from pipeline.frames.task import RunSettings
 from pipeline.inference.models import Models
 from pipeline.inference.openvino import resolved_precision
@@ -131,13 +133,7 @@ def _process(
     notes += join(run, clip.source, taken)
     run.watched.require_unchanged()
     stats = taken.stats()
-    if other_threads := other_threads_warning(stats):
-        note(other_threads)
-    if config.adaptive and (warning := audit_warning(stats, config.least_agreement)):
-        note(warning)
-    int8_audit = audit_int8(run, models, clip, settings, stats.num_frames)
-    if int8_audit and (warning := int8_warning(int8_audit, config)):
-        note(warning)
+    int8_audit = _audit(run, models, clip, settings, stats)
     finished = FinishedRun(
         config=config,
         result_key=asked,
@@ -166,6 +162,21 @@ def _process(
     move_into_place(journal.finished, config.output_dir)
     journal.clear()
     return report
+
+
+def _audit(
+    run: RunContext, models: Models, clip: OpenClip, settings: RunSettings, stats: RunStats
+) -> Audit | None:
+    """Note what may be wrong with the result; return the audit of INT8, None in float."""
+    config = run.config
+    if other_threads := other_threads_warning(stats):
+        note(other_threads)
+    if config.adaptive and (warning := audit_warning(stats, config.least_agreement)):
+        note(warning)
+    int8_audit = audit_int8(run, models, clip, settings, stats.num_frames)
+    if int8_audit and (warning := int8_warning(int8_audit, config)):
+        note(warning)
+    return int8_audit
 
 
 def _annotated(config: ProcessConfig, journal: Journal, info: VideoInfo) -> Path | None:
