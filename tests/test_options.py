@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from pipeline.cli.arguments import process_config
 from pipeline.cli.options import add_options, given
-from pipeline.cli.parsers import parse_arguments
+from pipeline.cli.parsers import argument_parser, parse_arguments
+from pipeline.core import config as config_module
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import UsageError
 from pipeline.core.options import Option, changed, deciding, declared, validate
@@ -130,3 +132,65 @@ def test_changed_options_are_those_without_their_default() -> None:
 
 def test_a_field_decides_the_result_unless_its_option_says_otherwise() -> None:
     assert deciding(Group(threads=2)) == {"strength": 3, "soft": False, "quick": True}
+
+
+def flags_by_field() -> dict[str, set[str]]:
+    """The flags of all declared options, by the names of their fields."""
+    flags = defaultdict(set)
+    for kind in vars(config_module).values():
+        if isinstance(kind, type) and is_dataclass(kind):
+            for name, option in declared(kind).items():
+                if option.flag is not None:
+                    flags[name].add(option.flag)
+    return flags
+
+
+def clashes(command: argparse.ArgumentParser) -> set[str]:
+    """Names in the namespace of a command that stand for two things.
+
+    Options of which only one can be given may share a name: they are two ways to say one thing.
+    """
+    declared_flags, owners = flags_by_field(), defaultdict(set)
+    owners["command"].add("the name of the command")
+    for action in command._actions:
+        alternatives = [
+            group._group_actions
+            for group in command._mutually_exclusive_groups
+            if action in group._group_actions
+        ]
+        same = [other for group in alternatives for other in group if other.dest == action.dest]
+        flags = {flag for one in (action, *same) for flag in one.option_strings}
+        owners[action.dest].add(" ".join(sorted(flags)) or "positional")
+        if action.dest in declared_flags and not flags & declared_flags[action.dest]:
+            owners[action.dest].add("a declared option")
+    return {name for name, found in owners.items() if len(found) > 1}
+
+
+@pytest.mark.parametrize("command", argument_parser()[1])
+def test_no_argument_of_a_command_has_the_name_of_another_one(command: str) -> None:
+    assert clashes(argument_parser()[1][command]) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "dest", "clash"),
+    [
+        ("every", "every", {"every"}),
+        ("--every-nth", "every", {"every"}),
+        ("--every", "every", set()),
+        ("codec", "codec", {"codec"}),
+        ("command", "command", {"command"}),
+        ("--other", "clip", {"clip"}),
+        ("--model", "weights", set()),
+    ],
+)
+def test_a_name_that_stands_for_two_things_is_found(name: str, dest: str, clash: set[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("clip")
+    which = parser.add_mutually_exclusive_group()
+    add_options(which, ProcessConfig, "weights")
+    container = which if dest == "weights" else parser
+    if name.startswith("-"):
+        container.add_argument(name, dest=dest)
+    else:
+        container.add_argument(name)
+    assert clashes(parser) == clash

@@ -85,7 +85,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     everything is a name, also with a leading dash.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = _argument_parser()
+    parser, commands = argument_parser()
     if not words:
         parser.error(f"no command given; commands are: {', '.join(commands)}")
     if words[0] not in commands:
@@ -111,8 +111,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return commands[words[0]].parse_mixed([*options, *names], words[0])
 
 
-def _argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
-    """The parser, and those of the commands by their names."""
+def argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser, and those of the commands by their names.
+
+    The values of a command are in one namespace, from which declared options are read by the names
+    of their fields: no other argument may have such a name.
+    """
     parser = _Parser(
         prog="pipeline",
         description="Detect objects in footage with YOLOv5 and OpenVINO, fast and offline.",
