@@ -85,6 +85,18 @@ def test_a_model_of_four_levels_takes_input_in_multiples_of_its_largest_stride(
         assert prepare_model(p6_checkpoint, (320, 200), 320, no_progress).input_wh == (320, 256)
 
 
+@pytest.mark.parametrize(("imgsz", "side"), [(96, 128), (128, None), (160, 192)])
+def test_a_run_says_that_its_input_is_larger_than_was_asked_for(
+    cache: None, tmp_path: Path, p6_checkpoint: Path, imgsz: int, side: int | None
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [gray(0, WIDE)])
+    for out in ("first", "from the cache"):
+        report = process(clip, tmp_path / out, p6_checkpoint, imgsz=imgsz)
+        assert max(report["configuration"]["input_shape"]) == (side or imgsz)
+        notes = [note for note in report["output"]["notes"] if note.startswith("--imgsz")]
+        assert [f"rounded up to {side}" in note for note in notes] == [True] * bool(side)
+
+
 def test_a_model_of_four_levels_gives_the_heads_of_the_checkpoint(
     cache: None, p6_checkpoint: Path
 ) -> None:

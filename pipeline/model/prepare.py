@@ -98,6 +98,17 @@ def prepare_model(
         return _prepare(weights, sha256, folder, source_wh, imgsz, on_progress)
 
 
+def note_rounded_input(prepared: PreparedModel, imgsz: int) -> None:
+    """Note that the longer side of the input is more than imgsz, where the strides require that."""
+    stride = max(prepared.head.strides)
+    side, _ = rounded_up((imgsz, imgsz), stride)
+    if imgsz < side == max(prepared.input_wh):
+        note(
+            f"--imgsz {imgsz} is rounded up to {side}: the input of this model is a multiple of "
+            f"{stride}, its largest stride"
+        )
+
+
 def _prepare(
     weights: Path,
     sha256: str,
