@@ -75,10 +75,15 @@ def test_the_interval_is_wilsons(partnered: int, boxes: int, interval: tuple[flo
 def test_an_interval_contains_its_share_and_shrinks_with_more_boxes(a: int, b: int) -> None:
     share = Share(min(a, b), max(a, b))
     low, high = share.interval
-    assert 0.0 <= low <= share.value + 1e-12
-    assert share.value - 1e-12 <= high <= 1.0
+    assert 0.0 <= low <= share.value <= high <= 1.0
     more = Share(10 * share.num_partnered, 10 * share.num_boxes)
     assert more.interval[1] - more.interval[0] <= high - low
+
+
+@pytest.mark.parametrize("boxes", [4, 10, 14, 1000])
+def test_boxes_that_all_agree_are_never_below_what_is_asked_for(boxes: int) -> None:
+    every = Share(boxes, boxes)
+    assert not Agreement(ours=every, theirs=every).is_below(1.0)
 
 
 def test_a_sample_shows_a_share_or_is_too_small_for_it() -> None:

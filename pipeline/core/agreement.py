@@ -39,7 +39,9 @@ class Share:
         n, p = self.num_boxes, self.value
         spread = _Z_95 * math.sqrt(p * (1 - p) / n + _Z_95**2 / (4 * n * n))
         centre, scale = p + _Z_95**2 / (2 * n), 1 + _Z_95**2 / n
-        return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+        low, high = (centre - spread) / scale, (centre + spread) / scale
+        # Rounding may leave the share outside: all of the boxes would be less than all.
+        return max(0.0, min(p, low)), min(1.0, max(p, high))
 
 
 @dataclass(frozen=True, slots=True)
