@@ -228,7 +228,8 @@ def test_a_fast_thing_that_leaves_its_own_box_is_followed_on_a_straight_line() -
 
 
 @pytest.mark.parametrize(
-    "pix_fmt", ["yuv420p", "yuv420p10le", "gray", "rgb24", "yuyv422", "p010le"]
+    "pix_fmt",
+    ["yuv420p", "yuv420p10le", "gray", "rgb24", "yuyv422", "p010le", "uyvy422", "argb", "0bgr"],
 )
 @pytest.mark.parametrize("size_wh", [(640, 360), (322, 182), (96, 64)])
 def test_a_look_at_pixels_finds_what_is_in_the_middle_frame_only(

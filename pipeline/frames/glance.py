@@ -22,6 +22,9 @@ _LEAST_LEVELS, _NOISE_SHARE = 20.0, 3.0
 _CHANGED_LEVELS, _MOST_CHANGED = 8.0, 0.3
 """Where more blocks differ, by so many levels, the whole picture is another one."""
 
+_CHROMA_OR_ALPHA_FIRST = ("uyvy422", "argb", "abgr", "0rgb", "0bgr")
+"""Formats of bytes in which what stands for luma follows a byte of something else."""
+
 Glance = NDArray[np.float32]
 """The mean luma of the blocks of a picture, (rows, columns), 0 to 255."""
 
@@ -36,7 +39,8 @@ def glance(image: av.VideoFrame) -> Glance:
         # Formats like p010 have their bits at the upper end.
         scale = 256.0 if image.format.name.startswith("p") else 2.0 ** (component.bits - 8)
     per_pixel = max(1, samples.shape[1] // image.width) if len(image.planes) == 1 else 1
-    samples = samples[:, : image.width * per_pixel : per_pixel]
+    offset = 1 if image.format.name in _CHROMA_OR_ALPHA_FIRST else 0
+    samples = samples[:, offset : image.width * per_pixel : per_pixel]
     step = max(1, image.width // (_COLUMNS * _SAMPLES))
     samples = samples[::step, ::step]
     rows, columns = (max(1, side // _SAMPLES) for side in samples.shape)
