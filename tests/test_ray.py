@@ -516,7 +516,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_output(
     driver = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
     assert driver.stderr is not None
     journal = tmp_path / "out" / WORK_NAME / "journal.jsonl"
-    while driver.poll() is None and not journal.exists():
+    while driver.poll() is None and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.005)
     family = psutil.Process(driver.pid).children(recursive=True)
     assert any("raylet" in process.name() for process in family)

@@ -29,7 +29,7 @@ from pipeline.core.errors import EncodeError, FolderInUse, InputError, Interrupt
 from pipeline.core.machine import available_cores
 from pipeline.core.progress import Progress
 from pipeline.core.work_folder import MARK_NAME, SPOOL_NAME, WORK_NAME
-from pipeline.execution.journal import open_journal
+from pipeline.execution.journal import Journal, open_journal
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.detect import ModelDetections
 from pipeline.frames.encode import VideoEncoder
@@ -627,6 +627,25 @@ def test_two_runs_do_not_write_to_one_folder(
     out = tmp_path / "out"
     with open_journal(out), pytest.raises(InputError, match="another run is writing there"):
         run(clip, out, tiny_weights)
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_an_interrupt_while_a_segment_is_recorded_keeps_it_exactly_if_its_line_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
+) -> None:
+    with open_journal(tmp_path / "out") as journal:
+        journal.begin("key", num_segments=2, encoder_threads=1)
+        part, lines = journal.making / "0000.mp4", journal.folder / "journal.jsonl"
+        part.write_bytes(b"video")
+
+        def interrupted(_: int) -> None:
+            if (lines.exists() and lines.stat().st_size > 0) == is_written:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.add(0, [part])
+        assert journal.num_done == Journal(journal.folder).num_done == int(is_written)
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(

@@ -159,13 +159,20 @@ class Journal:
         if self._outlasts_power_cuts:
             flush_to_disk(self.folder)
         line = json.dumps({"segment": number, "sha256": hashes})
+        try:
+            self._append(line)
+            self._done[number] = hashes
+        except BaseException:  # An interrupt comes before the line is written, or after that.
+            self._done = dict(_entries(self.folder / _JOURNAL_NAME))
+            raise
+
+    def _append(self, line: str) -> None:
         with (self.folder / _JOURNAL_NAME).open("ab") as journal:
             # An incomplete last line must not join with this one.
             journal.write(b"\n" * (journal.tell() > 0) + line.encode())
             journal.flush()
             if self._outlasts_power_cuts:
                 os.fsync(journal.fileno())
-        self._done[number] = hashes
 
 
 @contextmanager
