@@ -56,6 +56,9 @@ def test_of_a_short_clip_few_frames_are_compared(tiny_weights: Path, tmp_path: P
     report = process(clip, tmp_path / "out", tiny_weights, imgsz=96, infer=INT8)
     assert report["precision_audit"]["num_frames"] == 3
     assert report["precision_audit"]["verdict"] == "undecided"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "too few to compare" in page
+    assert "too short to decide whether 0.97" in page
 
 
 def test_float_and_pictures_have_no_such_comparison(tiny_weights: Path, tmp_path: Path) -> None:

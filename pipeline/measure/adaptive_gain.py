@@ -35,10 +35,16 @@ class AdaptiveGain:
     cpu: float
 
     def __str__(self) -> str:
-        low, high = self.agreement.worse.interval
-        return (
+        gain = (
             f"--adaptive would be {self.frames:.2f} times as fast: {self.inferred_share:.0%} of "
-            f"the frames inferred, {self.agreement.share:.1%} of the boxes as with all of them "
+            "the frames inferred, "
+        )
+        worse = self.agreement.worse
+        if not worse.num_boxes:
+            return gain + "too few boxes to compare"
+        low, high = worse.interval
+        return (
+            f"{gain}{worse.value:.1%} of the boxes as with all of them "
             f"(95% interval {low:.1%} to {high:.1%})"
         )
 
