@@ -14,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.core.agreement import Agreement
 from pipeline.core.boxes import Detections
 from pipeline.core.config import InferOptions, LimitOptions
 from pipeline.core.errors import UsageError
 from pipeline.frames.adaptive import Adaptive, frames_in_half
 from pipeline.frames.audit import Audit
 from pipeline.frames.glance import appearance, glance
+from pipeline.frames.links import InferredFrame, Link
 from pipeline.frames.sampling import Choice, FoundFrame
+from pipeline.measure.adaptive_gain import AdaptiveGain
 from pipeline.media.frame import Frame
 from pipeline.model.preprocess import Preprocessor
 from tests.conftest import gray, process, read_detections, with_light, write_clip
@@ -225,6 +228,20 @@ def test_a_fast_thing_that_leaves_its_own_box_is_followed_on_a_straight_line() -
     ]
     for detected in sampler.fill_in(found):
         np.testing.assert_allclose(detected.detections.xyxy, thing(detected.frame.index).xyxy)
+
+
+def test_boxes_cut_off_at_the_edge_to_nothing_have_no_far_partner() -> None:
+    links = []
+    for x in (0, 50):
+        links.append(InferredFrame(frame_at(x), lambda x: boxes((x, 0, x, 10), (x, 40, x + 9, 49))))
+    rows, columns = Link(*links).pairs
+    assert (rows.tolist(), columns.tolist()) == ([1], [1])
+
+
+def test_without_boxes_to_compare_the_gain_of_adaptive_sampling_gives_no_share() -> None:
+    gain = AdaptiveGain(0.2, Agreement(), frames=2.0, file_to_file=1.5, cpu=2.0)
+    assert "too few boxes to compare" in str(gain)
+    assert "%" not in str(gain).partition("inferred")[2]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ def _pair_far(first: Detections, last: Detections, near: Pairs) -> Pairs:
     """Pairs among the boxes that are in none, of one class and of similar size."""
     left = []
     for boxes, paired in zip((first, last), near, strict=True):
-        alone = np.setdiff1d(np.arange(len(boxes)), paired)
+        has_area = (boxes.xyxy[:, 2:] > boxes.xyxy[:, :2]).all(axis=1)  # Not cut off at the edge.
+        alone = np.setdiff1d(np.flatnonzero(has_area), paired)
         left.append(alone[boxes.confidence[alone] >= _FAR_CONFIDENCE])
     a, b = first.xyxy[left[0]], last.xyxy[left[1]]
     sizes = [boxes[:, 2:] - boxes[:, :2] for boxes in (a, b)]
