@@ -1,6 +1,6 @@
 """What --adaptive costs and gains on clips: boxes and time against every frame inferred.
 
-    python scripts/adaptive_agreement.py clip.mp4 [more clips, or synthetic] [--rounds 3]
+    python scripts/benchmarks/adaptive_agreement.py clip.mp4 [more clips, or synthetic] [--rounds 3]
 
 Boxes count from a confidence of 0.35 on, and agree at IoU 0.75.
 """
