@@ -68,3 +68,14 @@ def test_float_and_pictures_have_no_such_comparison(tiny_weights: Path, tmp_path
     in_float = process(picture, tmp_path / "b", tiny_weights, imgsz=96)
     assert in_int8["precision_audit"] is None
     assert in_float["precision_audit"] is None
+
+
+def test_of_the_first_frames_of_a_clip_only_these_are_compared(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
+    images = [with_light((3, 3))] * 40 + [gray(20)] * 160
+    clip = write_clip(tmp_path / "clip.mp4", images, options={"g": "10"})
+    options = {"imgsz": 96, "infer": INT8, "num_frames": 40}
+    audit = process(clip, tmp_path / "out", tiny_weights, **options)["precision_audit"]
+    assert audit["num_frames"] == 5
+    assert audit["by_iou"][0]["float"]["num_boxes"] == 5

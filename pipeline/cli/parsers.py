@@ -371,8 +371,9 @@ def _add_quiet(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--quiet",
         action="store_true",
-        help="show errors and warnings only, no progress and no summary"
-        + (", and the result" if command.prog.endswith("evaluate") else ""),
+        help="show the result, errors and warnings only"
+        if command.prog.endswith("evaluate")
+        else "show errors and warnings only, no progress and no summary",
     )
 
 

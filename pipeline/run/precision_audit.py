@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -18,7 +19,7 @@ from pipeline.frames.source import open_source
 from pipeline.frames.task import RunSettings
 from pipeline.inference.detect_each import detect_each
 from pipeline.inference.models import Models
-from pipeline.media.frame import Frame
+from pipeline.media.frame import Frame, Segment
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
 from pipeline.model.preprocess import Preprocessor
 from pipeline.run.context import RunContext
@@ -39,8 +40,7 @@ def audit_int8(
     if clip.prepared.quantization is None or clip.source.info.is_picture:
         return None
     config, infer = run.config, settings.infer
-    count = min(NUM_FRAMES, -(-num_frames // 8))
-    frames = list(_at_model_size(run, clip, count))
+    frames = list(_at_model_size(run, clip, num_frames))
     in_float = models.prepare(
         clip.prepared.weights, clip.prepared.source_wh, config.imgsz, run.on_progress
     )
@@ -60,14 +60,20 @@ def audit_int8(
     return audit
 
 
-def _at_model_size(run: RunContext, clip: OpenClip, count: int) -> Iterator[Frame]:
-    """Frames spread over the clip as the model sees them: a few of full size need no memory."""
+def _at_model_size(run: RunContext, clip: OpenClip, num_frames: int) -> Iterator[Frame]:
+    """Some of the frames of a run as the model sees them: a few of full size need no memory."""
+    count = min(NUM_FRAMES, -(-num_frames // 8))
     width, height = clip.prepared.input_wh
     box = letterbox(clip.source.info.size_wh, clip.prepared.input_wh)
     preprocess = Preprocessor(box)
     source = open_source(run.config, 1, clip.source.timeline)
     with contextlib.closing(source), run.position.failures_told():
-        for number, frame in enumerate(source.sample(count)):
+        spread = source.sample(count)
+        if run.config.num_frames is not None:  # Only the first ones were asked for.
+            spread = itertools.islice(
+                source.frames(Segment()), 0, num_frames, -(-num_frames // count)
+            )
+        for number, frame in enumerate(spread):
             run.position.encoding.enter(Step.PREPARE)
             pixels = np.full((height, width, 3), PADDING_VALUE, np.uint8)
             preprocess(frame, pixels)
