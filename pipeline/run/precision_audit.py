@@ -19,7 +19,7 @@ from pipeline.frames.source import open_source
 from pipeline.frames.task import RunSettings
 from pipeline.inference.detect_each import detect_each
 from pipeline.inference.models import Models
-from pipeline.media.frame import Frame, Segment
+from pipeline.media.frame import Frame
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
 from pipeline.model.preprocess import Preprocessor
 from pipeline.run.context import RunContext
@@ -68,11 +68,10 @@ def _at_model_size(run: RunContext, clip: OpenClip, num_frames: int) -> Iterator
     preprocess = Preprocessor(box)
     source = open_source(run.config, 1, clip.source.timeline)
     with contextlib.closing(source), run.position.failures_told():
-        spread = source.sample(count)
-        if run.config.num_frames is not None:  # Only the first ones were asked for.
-            spread = itertools.islice(
-                source.frames(Segment()), 0, num_frames, -(-num_frames // count)
-            )
+        if run.config.num_frames is None:
+            spread = source.sample(count)
+        else:  # Only the first ones were asked for.
+            spread = itertools.islice(source.frames(), 0, num_frames, -(-num_frames // count))
         for number, frame in enumerate(spread):
             run.position.encoding.enter(Step.PREPARE)
             pixels = np.full((height, width, 3), PADDING_VALUE, np.uint8)
