@@ -31,7 +31,7 @@ from pipeline.media.frame import ColorTags, VideoInfo
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.yolov5 import HeadLayout, YOLOv5Head
 from pipeline.run.process import process_video
-from pipeline.run.report import Report
+from pipeline.run.report_files import Report
 
 # How long a case takes says something about what else the machine does.
 settings.register_profile(

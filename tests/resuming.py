@@ -16,7 +16,7 @@ from pipeline.core.config import (
 from pipeline.core.errors import Interrupted
 from pipeline.core.progress import Progress
 from pipeline.run.process import process_video
-from pipeline.run.report import Report
+from pipeline.run.report_files import Report
 from tests.conftest import process
 
 SEGMENT_SECONDS = 0.8

@@ -14,7 +14,7 @@ import pytest
 from pipeline import process_video
 from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.progress import Progress
-from pipeline.run.report import Report
+from pipeline.run.report_files import Report
 from tests.checkpoints import save, small_yolov5
 from tests.conftest import process
 

@@ -84,8 +84,6 @@ def test_what_int8_is_calibrated_on_belongs_to_the_key(tmp_path: Path) -> None:
         )
     ]
     assert len(set(keys)) == len(keys)
-    other = dataclasses.replace(usual, least_agreement=0.5)
-    assert result_key(other, "model") == keys[0]
 
 
 def test_frames_for_a_batch_are_spread_over_its_clips(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import WORK_NAME
 from pipeline.execution.segment_actor import SegmentActor
 from pipeline.run.process import process_video
-from pipeline.run.report import Report
+from pipeline.run.report_files import Report
 from tests.buckets import a_bucket, settings_of
 from tests.conftest import process, read_detections, video_times, write_clip
 from tests.recordings import Track, numbered, record_with_tracks, tracks_of

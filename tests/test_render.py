@@ -26,6 +26,7 @@ from pipeline.run.render import render_clip
 from tests.conftest import gray, process, with_light, write_clip
 from tests.recordings import Track, numbered, record_with_tracks
 from tests.resuming import KEYS, interrupted_at, run
+from tests.schemas import schema_errors
 
 NUM_FRAMES = 60
 
@@ -215,6 +216,41 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 
 
+def test_drawn_beside_the_detections_the_result_is_that_of_the_run_with_video(
+    clip: Path, tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["process", str(clip), "--output-dir", str(out), "--weights", str(tiny_weights)]
+    assert main([*command, "--no-video"]) == 0
+    detections, page = out / "detections.jsonl", out / "report.html"
+    assert main(["render", str(clip), str(detections)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert schema_errors("report", report) == []
+    assert report["output"]["size_bytes"] == (out / "annotated.mp4").stat().st_size
+    assert "annotated.mp4" in page.read_text()
+    assert "<img" in page.read_text()
+    for again in (command, [*command, "--no-video"]):
+        capsys.readouterr()
+        assert main(again) == 0
+        assert "skipped" in capsys.readouterr().out
+    # Drawn in another way, it is what was asked for in that way.
+    assert main(["render", str(clip), str(detections), "--crf", "40", "--overwrite"]) == 0
+    assert main([*command, "--crf", "40"]) == 0
+    assert "skipped" in capsys.readouterr().out
+    assert main(command) == 1
+
+
+def test_the_result_of_other_detections_is_not_drawn_over(
+    clip: Path, fused: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = copied(fused, tmp_path / "found")
+    report = (found / "report.json").read_bytes()
+    assert render(clip, fused, found, "--overwrite") == 1
+    assert "--output-dir" in capsys.readouterr().err
+    assert (found / "report.json").read_bytes() == report
+    assert not (found / "annotated.mp4").exists()
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_detections_that_are_damaged_or_of_another_clip_are_refused_in_one_line(
     damage: str,
@@ -229,6 +265,7 @@ def test_detections_that_are_damaged_or_of_another_clip_are_refused_in_one_line(
     shown = [line for line in capsys.readouterr().err.splitlines() if "pipeline:" in line]
     assert len(shown) == 1
     assert "unexpected" not in shown[0]
+    assert "decode of frame" not in shown[0]
     assert str(found) in shown[0]
     assert not (tmp_path / "out" / "annotated.mp4").exists()
 

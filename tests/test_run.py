@@ -46,7 +46,7 @@ from pipeline.media.frame import Frame, Segment
 from pipeline.model.preprocess import Preprocessor
 from pipeline.model.yolov5 import YOLOv5Head
 from pipeline.run.process import process_video
-from pipeline.run.report import Report
+from pipeline.run.report_files import Report
 from tests.checkpoints import save, three_convolutions
 from tests.conftest import (
     CHECKPOINT,

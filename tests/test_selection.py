@@ -27,7 +27,7 @@ from pipeline.inference.selection import (
     tuning_of,
 )
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.run.report import Report
+from pipeline.run.report_files import Report
 from tests.conftest import TINY_INPUT_WH, process
 
 CLIP = SyntheticOptions(num_frames=12, size_wh=TINY_INPUT_WH)

@@ -56,6 +56,8 @@ CLIP: CalibrationName = "clip"
 SYNTHETIC = "synthetic"
 STANDARD_INPUT = "-"
 
+LEAST_AGREEMENT = 0.97
+
 MOST_ATTEMPTS = 3
 """How many actors may be lost while processing one segment before the run fails."""
 
@@ -171,7 +173,7 @@ class ProcessConfig:
             metavar="P",
             decides_result=False,
         ),
-    ] = 0.97
+    ] = LEAST_AGREEMENT
     deinterlace: Annotated[
         str,
         Option(
@@ -258,6 +260,11 @@ class ProcessConfig:
         require(
             0.0 < self.least_agreement <= 1.0,
             f"least-agreement must lie between 0 and 1, not {self.least_agreement}",
+        )
+        audited = self.adaptive or self.infer.precision == "int8"
+        require(
+            audited or self.least_agreement == LEAST_AGREEMENT,
+            "--least-agreement needs --adaptive or --precision int8",
         )
         require(
             self.segment_seconds > 0,

@@ -29,19 +29,20 @@ class Step(IntEnum):
 
     PREPARE = 0
     DECODE = 1
-    PREPROCESS = 2
-    INFER = 3
-    CALLBACK = 4
-    POSTPROCESS = 5
-    ANNOTATE = 6
-    ENCODE = 7
-    WRITE = 8
-    JOIN = 9
-    WAIT_IN_FLIGHT = 10
-    WAIT_REQUEST = 11
-    WAIT_INFERENCE = 12
-    WAIT_CLUSTER = 13
-    DONE = 14
+    READ_DETECTIONS = 2
+    PREPROCESS = 3
+    INFER = 4
+    CALLBACK = 5
+    POSTPROCESS = 6
+    ANNOTATE = 7
+    ENCODE = 8
+    WRITE = 9
+    JOIN = 10
+    WAIT_IN_FLIGHT = 11
+    WAIT_REQUEST = 12
+    WAIT_INFERENCE = 13
+    WAIT_CLUSTER = 14
+    DONE = 15
 
     @property
     def label(self) -> str:

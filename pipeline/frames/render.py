@@ -13,13 +13,13 @@ import numpy as np
 
 from pipeline.core.detection_lines import DetectionLine
 from pipeline.core.errors import InputError
-from pipeline.core.position import Position, Step
+from pipeline.core.position import Place, Position, Step
 from pipeline.frames.ahead import decoded_ahead
 from pipeline.frames.annotated_file import open_encoder, verify_annotated
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.sampling import DetectedFrame
 from pipeline.frames.scaled import annotator
-from pipeline.frames.snapshots import Snapshots
+from pipeline.frames.snapshots import snapshots_of
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, SegmentTask
 from pipeline.media.frame import Frame, FrameSource, SourceFaults
@@ -37,15 +37,19 @@ class RecordedLines:
         self.class_names = class_names
         self._path = path
 
-    def of(self, frames: Iterable[Frame], first_index: int) -> Iterator[DetectedFrame]:
+    def of(
+        self, frames: Iterable[Frame], first_index: int, place: Place
+    ) -> Iterator[DetectedFrame]:
         """Frames with their detections; a DetectionSource.
 
-        first_index: the place of the first one in the clip. Raises InputError if a line is of
-        another frame.
+        first_index: the place of the first one in the clip. place: of this thread. Raises
+        InputError if a line is of another frame.
         """
         with self._path.open(encoding="utf-8") as lines:
             rest = itertools.islice(lines, first_index, None)
             for index, frame in enumerate(frames, first_index):
+                place.enter(Step.READ_DETECTIONS)
+                place.frame_index = index
                 line = self._read(next(rest, ""), index)
                 apart_seconds = abs(line.pts_seconds - frame.pts_seconds)
                 if line.pts != frame.source_pts or not apart_seconds <= _TOLERANCE_SECONDS:
@@ -91,7 +95,7 @@ def render_segment(
     results = Results(
         render=annotator(info, config.encode, lines.class_names),
         encoder=encoder,
-        snapshots=Snapshots(()),
+        snapshots=snapshots_of(task, info),
         lines=None,
         class_names=lines.class_names,
         says_interpolated=False,
@@ -101,7 +105,7 @@ def render_segment(
         stack.enter_context(position.failures_told())
         frames = itertools.islice(source.frames(task.segment), task.num_frames)
         ahead = stack.enter_context(decoded_ahead(frames, task.first_index, stats))
-        detected = lines.of(ahead, task.first_index)
+        detected = lines.of(ahead, task.first_index, stats.consumer.place)
         end_seconds = run_frames(detected, results, stats, task.first_index, on_frame)
         stats.frames_wall_seconds = time.perf_counter() - started
         position.encoding.enter(Step.JOIN)
@@ -117,7 +121,7 @@ def render_segment(
         ended=task.num_frames is None or stats.num_frames < task.num_frames,
         faults=SourceFaults(),
         times=encoder.some_times(),
-        pictures=[],
+        pictures=results.snapshots.pictures,
         stats=stats,
         engine={},
     )

@@ -29,11 +29,11 @@ from pipeline.frames.detect import DetectSettings, ModelDetections
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.sampling import EveryNth, Sampler
 from pipeline.frames.scaled import annotator
-from pipeline.frames.snapshots import Snapshots, places_seconds
+from pipeline.frames.snapshots import Snapshots, snapshots_of
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.inference.engine import Engine
-from pipeline.media.frame import FrameSource, Segment, SourceFaults, VideoInfo
+from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
 from pipeline.model.prepare import PreparedModel
 from pipeline.synthetic.scene import Truth
 from pipeline.synthetic.source import SyntheticSource
@@ -67,7 +67,7 @@ def process_segment(
     faults_before = SourceFaults()
     if task.segment.start_pts is not None:
         faults_before.add(source.faults)
-    encoder, snapshots = _open_encoder(task, source.info), _snapshots_of(task, source.info)
+    encoder, snapshots = _open_encoder(task, source.info), snapshots_of(task, source.info)
     started, account = time.perf_counter(), CpuAccount()
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
@@ -167,26 +167,6 @@ def _open_encoder(task: SegmentTask, info: VideoInfo) -> FrameEncoder:
     if not config.video:
         return NoEncoder()
     return open_encoder(task.files.annotated, info, config.encode, num_threads)
-
-
-def _snapshots_of(task: SegmentTask, info: VideoInfo) -> Snapshots:
-    """The pictures of a segment for the report, none of which has been taken yet."""
-    config = task.settings.config
-    if not config.video:
-        return Snapshots(())
-    return Snapshots(_snapshot_seconds(task.segment, info, config.num_frames))
-
-
-def _snapshot_seconds(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:
-    """Where in a segment to take pictures for the report, in seconds on the clip's timeline."""
-    known = [info.duration_seconds] if info.duration_seconds else []
-    if num_frames is not None and info.frame_rate:
-        known.append(float(num_frames / info.frame_rate))
-    begin_seconds = float(info.start_pts * info.time_base)
-    places = [begin_seconds + s for s in places_seconds(min(known, default=None))]
-    start = 0.0 if segment.start_pts is None else float(segment.start_pts * info.time_base)
-    end = None if segment.end_pts is None else float(segment.end_pts * info.time_base)
-    return [s for s in places if s >= start and (end is None or s < end)]
 
 
 def _require_memory(info: VideoInfo, num_frames: int, limits: LimitOptions) -> None:

@@ -10,6 +10,9 @@ import av
 import cv2
 import numpy as np
 
+from pipeline.frames.task import SegmentTask
+from pipeline.media.frame import Segment, VideoInfo
+
 _NUM_PICTURES = 4
 _WIDTH_PX = 560
 _UNKNOWN_LENGTH_SECONDS = (0.0, 10.0, 40.0, 160.0)
@@ -41,3 +44,23 @@ class Snapshots:
         _, jpeg = cv2.imencode(".jpg", pixels)
         encoded = base64.b64encode(np.asarray(jpeg).tobytes()).decode("ascii")
         self.pictures.append(f"data:image/jpeg;base64,{encoded}")
+
+
+def snapshots_of(task: SegmentTask, info: VideoInfo) -> Snapshots:
+    """The pictures of a segment for the report, none of which has been taken yet."""
+    config = task.settings.config
+    if not config.video:
+        return Snapshots(())
+    return Snapshots(_snapshot_seconds(task.segment, info, config.num_frames))
+
+
+def _snapshot_seconds(segment: Segment, info: VideoInfo, num_frames: int | None) -> list[float]:
+    """Where in a segment to take pictures for the report, in seconds on the clip's timeline."""
+    known = [info.duration_seconds] if info.duration_seconds else []
+    if num_frames is not None and info.frame_rate:
+        known.append(float(num_frames / info.frame_rate))
+    begin_seconds = float(info.start_pts * info.time_base)
+    places = [begin_seconds + s for s in places_seconds(min(known, default=None))]
+    start = 0.0 if segment.start_pts is None else float(segment.start_pts * info.time_base)
+    end = None if segment.end_pts is None else float(segment.end_pts * info.time_base)
+    return [s for s in places if s >= start and (end is None or s < end)]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.config import CLIP, ProcessConfig
+from pipeline.core.config import CLIP, EncodeOptions, ProcessConfig
 from pipeline.core.files import file_stamp
 from pipeline.core.machine import versions
 from pipeline.core.options import deciding
@@ -40,16 +40,36 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     address and version. What the machine selects, and the versions of libraries, are not included.
     Raises OSError if the input is missing, InputError if the pictures for the calibration are.
     """
+    encode = config.encode if config.video else None
+    return drawn_key(detections_key(config, weights_sha256), encode)
+
+
+def detections_key(config: ProcessConfig, weights_sha256: str) -> str:
+    """A hash of the request for a result, whatever its annotated file; raises as `result_key`."""
+    options = _deciding(config)
+    for of_annotated_file in ("video", "encode"):
+        del options[of_annotated_file]
+    if config.adaptive or config.infer.precision == "int8":  # The report has a verdict.
+        options["least_agreement"] = config.least_agreement
     asked: dict[str, Any] = {
         "place": config.remote.source_url or _local_place(config),
         "source": config.remote.source_version or config.origin.stamp(),
         "model": weights_sha256,
         "calibration": _calibration_stamp(config),
         "infer": [type(config.infer).__name__, dataclasses.asdict(config.infer)],
-        "options": _deciding(config),
+        "options": options,
         "segment_seconds": config.segment_seconds,
     }
-    return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
+    return _hash(asked)
+
+
+def drawn_key(detections_key: str, encode: EncodeOptions | None) -> str:
+    """The result key of detections with an annotated file that is encoded so; None for none."""
+    return _hash([detections_key, encode and deciding(encode)])
+
+
+def _hash(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()
 
 
 def _local_place(config: ProcessConfig) -> str | None:
@@ -87,7 +107,7 @@ def run_key(
         "options": _deciding(config),
         "versions": versions(),
     }
-    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
+    return _hash(known)
 
 
 def _deciding(config: ProcessConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.files import flush_to_disk
 from pipeline.execution.journal import is_publishing
+from pipeline.run.identity import drawn_key
 
 if TYPE_CHECKING:
     from pipeline.media.frame import VideoInfo  # At run time it would load FFmpeg.
@@ -103,15 +104,18 @@ def finished_report(output_dir: Path, key: str | None = None) -> dict[str, Any] 
 def is_complete(
     report: dict[str, Any], key: str | None, size_bytes: Callable[[str], int | None]
 ) -> bool:
-    """Whether the files of a report, of no later format, are there and were asked for by this key.
+    """Whether the files of a report, of no later format, are there and have what this key asks for.
 
-    size_bytes: of the file of a name beside the report; None for one that is not there. Raises
-    KeyError or TypeError for what is not a report.
+    key: a result key. size_bytes: of the file of a name beside the report; None for one that is not
+    there. Raises KeyError or TypeError for what is not a report.
     """
     name = report["output"]["file"]
+    found_key = report.get("detections_key")
+    # Without an annotated file, the result is part of one with it.
+    keys = [report["result_key"], found_key and drawn_key(found_key, None)]
     return (
         report["schema_version"] <= REPORT_VERSION
-        and report["result_key"] == key
+        and key in keys
         and (name is None or name in ANNOTATED_NAMES)
         and (name is None or report["output"]["size_bytes"] == size_bytes(name))
         and None not in (size_bytes(DETECTIONS_NAME), size_bytes(REPORT_PAGE_NAME))

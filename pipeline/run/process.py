@@ -17,7 +17,7 @@ from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal
 from pipeline.execution.launch import open_executor
 from pipeline.frames.audit import Audit
-from pipeline.frames.encode import encoder_settings, encoding_warnings, require_encodable
+from pipeline.frames.encode import encoding_warnings, require_encodable
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.source import open_source
@@ -29,13 +29,13 @@ from pipeline.inference.selection import Selection, select
 from pipeline.media.cut import cut_clip, cut_synthetic
 from pipeline.media.frame import WHOLE, FrameSource, Segment, VideoInfo
 from pipeline.media.scan import ClipScan, scan_clip
-from pipeline.media.still import picture_settings, require_picture_options
+from pipeline.media.still import require_picture_options
 from pipeline.media.streams import stream_warnings
 from pipeline.model.heads import select_class_ids
 from pipeline.model.prepare import PreparedModel, note_rounded_input
 from pipeline.model.weights import find_weights
 from pipeline.run.context import RunContext
-from pipeline.run.identity import ModelIdentity, result_key, run_key
+from pipeline.run.identity import ModelIdentity, detections_key, result_key, run_key
 from pipeline.run.join import join
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
 from pipeline.run.outputs import (
@@ -50,11 +50,10 @@ from pipeline.run.precision_audit import audit_int8, int8_warning
 from pipeline.run.report import (
     FinishedRun,
     Phases,
-    Report,
     audit_warning,
     build_report,
-    write_report,
 )
+from pipeline.run.report_files import Report, annotated_record, write_report
 from pipeline.run.segments import take_segments
 from pipeline.run.step_figures import other_threads_warning
 from pipeline.synthetic.judge import Judgement, judge
@@ -118,7 +117,8 @@ def _process(
         class_ids = select_class_ids(config.detect, clip.prepared.head.class_names)
         segments = _cut(config, scan)
         del scan  # Its packets.
-        infer, asked = selection.options.infer, result_key(config, clip.prepared.weights_sha256)
+        infer, sha256 = selection.options.infer, clip.prepared.weights_sha256
+        asked, found = result_key(config, sha256), detections_key(config, sha256)
         key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
         _require_room(run, clip.source.info, key, len(segments))
         executor.prepare(clip, infer)
@@ -137,6 +137,7 @@ def _process(
     finished = FinishedRun(
         config=config,
         result_key=asked,
+        detections_key=found,
         clip=clip,
         selection=selection,
         taken=taken,
@@ -144,7 +145,6 @@ def _process(
         int8_audit=int8_audit,
         executor=executor.facts(),
         cores=executor.cores,
-        encoder=_encoder_settings(config, clip.source.info, threads) if config.video else None,
         encoder_threads=threads,
         fingerprint=run.watched.fingerprint if config.clip else None,
         notes=notes,
@@ -154,7 +154,7 @@ def _process(
             finish_seconds=time.perf_counter() - frames_at,
         ),
         judgement=_judged(config, clip.prepared, class_ids, journal.finished),
-        annotated=_annotated(config, journal, clip.source.info),
+        annotated=_annotated(config, journal, clip.source.info, threads),
     )
     report = build_report(finished)
     write_report(report, journal.finished, taken.pictures)
@@ -179,8 +179,12 @@ def _audit(
     return int8_audit
 
 
-def _annotated(config: ProcessConfig, journal: Journal, info: VideoInfo) -> Path | None:
-    return journal.finished / annotated_name(info) if config.video else None
+def _annotated(
+    config: ProcessConfig, journal: Journal, info: VideoInfo, threads: int
+) -> dict[str, Any] | None:
+    if not config.video:
+        return None
+    return annotated_record(journal.finished / annotated_name(info), info, config.encode, threads)
 
 
 def _require_room(run: RunContext, info: VideoInfo, key: str, num_segments: int) -> None:
@@ -222,12 +226,6 @@ def _identity(prepared: PreparedModel, infer: InferOptions) -> ModelIdentity:
         precision="int8" if quantization else resolved_precision(infer.precision, infer.device),
         batch=infer.batch,
     )
-
-
-def _encoder_settings(config: ProcessConfig, info: VideoInfo, threads: int) -> dict[str, Any]:
-    if info.is_picture:
-        return picture_settings(info)
-    return encoder_settings(config.encode, threads)
 
 
 def _open(

@@ -27,7 +27,7 @@ class RecordedRun:
     detections: its lines. num_lines: how many there must be. class_names: by class_id.
     name, size_wh, time_base, fingerprint: of the clip, see report.json. num_frames: the first
     frames only; None for all. encode, deinterlace, segment_seconds: as in ProcessConfig, with the
-    threads that the encoder had or would have had.
+    threads that the encoder had or would have had. report: all of it.
     """
 
     detections: Path
@@ -41,6 +41,7 @@ class RecordedRun:
     encode: EncodeOptions
     deinterlace: str
     segment_seconds: float
+    report: dict[str, Any]
 
     def encode_with(self, **asked: Any) -> EncodeOptions:
         """The options of the encoder of that run, with those that are asked for in their place.
@@ -122,4 +123,5 @@ def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
         encode=EncodeOptions(**used["encode"]),
         deinterlace=used["deinterlace"],
         segment_seconds=used["segment_seconds"],
+        report={**report, "detections_key": str(report["detections_key"])},
     )

@@ -32,12 +32,16 @@ from pipeline.run.join import join_annotated
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
 from pipeline.run.outputs import (
     ANNOTATED_NAMES,
+    DETECTIONS_NAME,
+    REPORT_JSON_NAME,
+    REPORT_PAGE_NAME,
     annotated_name,
     move_into_place,
     require_free_output,
     require_space,
 )
 from pipeline.run.recorded import RecordedRun, Rendered
+from pipeline.run.report_files import annotated_record, with_annotated, write_report
 from pipeline.run.segments import take_segments
 
 
@@ -50,7 +54,8 @@ def render_clip(
     """Draw recorded detections onto the clip of a config.
 
     config: with the deinterlace, segment_seconds and num_frames of the recorded run. The annotated
-    file appears in its output folder when it is complete and checked. Raises PipelineError,
+    file appears in its output folder when it is complete and checked; the report that is beside its
+    detections there is brought up to date. Raises PipelineError,
     Interrupted for a KeyboardInterrupt; the finished segments are then kept, and the same call
     resumes from them.
 
@@ -62,7 +67,10 @@ def render_clip(
         file, num_frames = _render(run, recorded, notes)
         return Rendered(file, num_frames, time.perf_counter() - started, tuple(notes))
 
-    require_free = functools.partial(require_free_output, config, ANNOTATED_NAMES)
+    def require_free() -> None:
+        _is_beside_its_report(config, recorded)
+        require_free_output(config, ANNOTATED_NAMES)
+
     with CallersErrors(on_progress) as progress:
         return run_journaled(config, progress, position or Position(), require_free, work)
 
@@ -94,9 +102,28 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
             )
         notes += join_annotated(run, source, taken)
     run.watched.require_unchanged()
-    move_into_place(journal.finished, config.output_dir, [annotated_name(info)])
+    name = annotated_name(info)
+    names = [name]
+    if _is_beside_its_report(config, recorded):
+        made = annotated_record(journal.finished / name, info, config.encode, threads)
+        report = with_annotated(recorded.report, made, config.encode, notes)
+        write_report(report, journal.finished, taken.pictures)
+        names = [REPORT_JSON_NAME, REPORT_PAGE_NAME, name]
+    move_into_place(journal.finished, config.output_dir, names)
     journal.clear()
-    return annotated_name(info), taken.num_frames
+    return name, taken.num_frames
+
+
+def _is_beside_its_report(config: ProcessConfig, recorded: RecordedRun) -> bool:
+    """Whether the output folder is that of the recorded run. Raises InputError for another's."""
+    if not (config.output_dir / REPORT_JSON_NAME).exists():
+        return False
+    if (config.output_dir / DETECTIONS_NAME).resolve() != recorded.detections.resolve():
+        raise InputError(
+            f"{config.output_dir}: contains the result of a run with other detections than "
+            f"{recorded.detections}: choose another folder with --output-dir"
+        )
+    return True
 
 
 def _rendered(

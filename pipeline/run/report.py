@@ -1,13 +1,11 @@
-"""Measurements -> report.json and report.html."""
+"""Measurements -> the values of report.json."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import ProcessConfig
@@ -20,12 +18,8 @@ from pipeline.media.frame import VideoInfo
 from pipeline.model.prepare import PreparedModel, Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
 from pipeline.run.command import repeat_command
-from pipeline.run.outputs import (
-    DETECTIONS_VERSION,
-    REPORT_JSON_NAME,
-    REPORT_PAGE_NAME,
-    REPORT_VERSION,
-)
+from pipeline.run.outputs import REPORT_VERSION
+from pipeline.run.report_files import Report, output_record
 from pipeline.run.segments import TakenSegments
 from pipeline.run.step_figures import (
     OTHER_THREADS,
@@ -39,9 +33,6 @@ from pipeline.synthetic.judge import LEAST_IOU, Judgement
 
 _INTERPOLATED, _INT8 = ("interpolated", "inferred"), ("int8", "float")
 """The sides of an audit."""
-
-Report = dict[str, Any]
-"""Plain values, as in report.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +52,21 @@ class Phases:
 class FinishedRun:
     """A request for a result, and its outcome.
 
-    result_key: identifies the request.
+    result_key, detections_key: identify the request, and that for the same without an annotated
+        file.
     stats: measured on all segments together.
     int8_audit: None for a model in float.
     executor: where the segments were processed, as plain values.
     cores: cores per segment.
-    encoder: how the annotated file was encoded, as plain values; it and annotated are None without
-        one. encoder_threads: those of the encoder, or that it would have had.
+    annotated: see `annotated_record`; None without an annotated file. encoder_threads: those of
+        the encoder, or that it would have had.
     fingerprint: of the content of the clip; None without one.
     judgement: None without ground truth.
     """
 
     config: ProcessConfig
     result_key: str
+    detections_key: str
     clip: OpenClip
     selection: Selection
     taken: TakenSegments
@@ -81,23 +74,23 @@ class FinishedRun:
     int8_audit: Audit | None
     executor: dict[str, Any]
     cores: int
-    encoder: dict[str, Any] | None
     encoder_threads: int
     fingerprint: str | None
     notes: list[str]
     phases: Phases
     judgement: Judgement | None
-    annotated: Path | None
+    annotated: dict[str, Any] | None
 
 
 def build_report(run: FinishedRun) -> Report:
     """The report of a finished run."""
     stats, taken = run.stats, run.taken
-    encoder_threads = run.encoder_threads if run.encoder else None
+    encoder_threads = run.encoder_threads if run.annotated else None
     steps = step_times(stats, run.cores, encoder_threads, taken.at_once)
     return {
         "schema_version": REPORT_VERSION,
         "result_key": run.result_key,
+        "detections_key": run.detections_key,
         "command": repeat_command(run.config),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "source": {
@@ -105,7 +98,7 @@ def build_report(run: FinishedRun) -> Report:
             "fingerprint": run.fingerprint,
             "faults": asdict(taken.faults()),
         },
-        "output": _output(run),
+        "output": output_record(stats.num_frames, run.annotated, run.notes),
         "segments": {
             "number": len(taken.manifests),
             "done_before": len(taken.reused),
@@ -134,19 +127,6 @@ def build_report(run: FinishedRun) -> Report:
         "peak_memory_mb": peak_memory_mb(),
         "machine": {"processor": processor_name(), "cores": run.cores},
         "versions": versions(),
-    }
-
-
-def _output(run: FinishedRun) -> dict[str, Any]:
-    annotated = run.annotated
-    return {
-        "file": annotated and annotated.name,
-        "detections_version": DETECTIONS_VERSION,
-        "num_frames": run.stats.num_frames,
-        "size_bytes": annotated and annotated.stat().st_size,
-        "codec": annotated and run.config.encode.codec,
-        **(run.encoder or {"encoder": None, "threads": None}),
-        "notes": run.notes,
     }
 
 
@@ -278,19 +258,6 @@ def precision_note(quantization: Quantization | None) -> str | None:
         for precision, values in found["accuracy"].items()
     )
     return f"INT8, mAP@0.5:0.95 {scores}, on {found['num_images']} pictures of {found['data']}"
-
-
-def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
-    """Write report.json and report.html beside the annotated clip.
-
-    pictures: frames of the result, as data: URLs.
-    """
-    (folder / REPORT_JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    # Imported here, to keep the time before the first frame short.
-    from pipeline.run.page import render_page
-
-    page = render_page("run/report.html.jinja", r=report, pictures=pictures)
-    (folder / REPORT_PAGE_NAME).write_text(page, encoding="utf-8")
 
 
 def _occupancy(queue: Occupancy) -> dict[str, float | int | None]:
