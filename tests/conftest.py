@@ -327,3 +327,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the supervisor come first: it is made for a process in which nothing has run yet."""
     items.sort(key=lambda item: item.path.name != "test_supervise.py")
+
+
+def pytest_sessionfinish() -> None:
+    from tests.commands import end_zygote  # It imports this module.
+
+    end_zygote()

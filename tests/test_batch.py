@@ -24,7 +24,7 @@ from pipeline.cli.commands import main
 from pipeline.core.config import ClusterOptions, ProcessConfig
 from pipeline.core.errors import InputError, Interrupted, WorkerDied
 from pipeline.core.progress import Progress, ProgressCallback
-from tests.commands import HEAVY, faulty, last_words, worker_pid
+from tests.commands import HEAVY, Command, faulty, last_words, worker_pid
 from tests.conftest import with_light, write_clip
 
 NUM_CLIPS = 10
@@ -668,11 +668,7 @@ def test_an_empty_name_is_wrong_use(command: list[str], capsys: pytest.CaptureFi
 def test_two_batches_at_once_share_the_work_and_both_succeed(
     footage: list[Path], usual: list[str]
 ) -> None:
-    command = [sys.executable, "-m", "pipeline", "process", "footage", *usual]
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    running = [Command("process", "footage", *usual) for _ in range(2)]
     ended = [(*process.communicate(timeout=120), process.returncode) for process in running]
     assert [code for *_, code in ended] == [0, 0], ended
     assert not [out for out, *_ in ended if "failed" in out]
@@ -688,8 +684,7 @@ def test_a_clip_that_another_run_gives_up_is_done_by_the_one_that_waits(
     alone = [str(footage[0]), *usual[:2], "--output-dir", f"out/{footage[0]}"]
     with faulty("hang", "encode", 3, "process", *map(_absolute, alone)) as other:
         worker_pid(other)
-        command = [sys.executable, "-m", "pipeline", "process", *map(str, footage[:2]), *usual]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as batch:
+        with Command("process", *footage[:2], *usual) as batch:
             assert batch.stderr is not None
             told = iter(batch.stderr.readline, "")
             assert any("wait for other runs: 1 of 2" in line for line in told)

@@ -26,6 +26,7 @@ from pipeline.core.machine import available_cores
 from pipeline.core.progress import Progress
 from pipeline.inference.configurations import BATCH_SIZES, configurations, named_options
 from tests.checkpoints import save, three_convolutions
+from tests.commands import Command, run
 from tests.conftest import TINY_INPUT_WH, with_light, without_progress, write_clip
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -46,12 +47,6 @@ def clip(tmp_path: Path) -> Path:
 def usual(tiny_weights: Path, tmp_path: Path) -> list[str]:
     """Options that make `process` quick and keep it in its place."""
     return ["--weights", str(tiny_weights), "--output-dir", str(tmp_path / "out")]
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=90, check=False
-    )
 
 
 def exit_code_of(arguments: list[str]) -> int:
@@ -438,19 +433,15 @@ def test_a_clip_that_cannot_be_read_is_exit_code_1_and_one_line(
 def test_an_error_about_standard_input_says_so(
     kind: str, clip: Path, usual: list[str], tmp_path: Path
 ) -> None:
-    sent = b"no video\n" * 50 if kind == "no video" else clip.read_bytes()[:200]
-    done = subprocess.run(
-        [*COMMAND, "process", "-", *usual],
-        input=sent,
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=90,
-    )
+    sent = tmp_path / "sent"
+    sent.write_bytes(b"no video\n" * 50 if kind == "no video" else clip.read_bytes()[:200])
+    with sent.open("rb") as stream:
+        done = run("process", "-", *usual, cwd=tmp_path, stdin=stream)
     assert done.returncode == 1
     assert re.fullmatch(
-        rb"pipeline: standard input: not a video that can be read: .+\n", done.stderr
+        r"pipeline: standard input: not a video that can be read: .+\n", done.stderr
     )
-    assert b".partial" not in done.stderr
+    assert ".partial" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -545,15 +536,7 @@ def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
     tmp_path: Path, usual: list[str], stop: signal.Signals, code: int
 ) -> None:
     endless = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
-    with subprocess.Popen(
-        [*COMMAND, *endless, *usual],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs the tests in the background makes its children deaf to SIGINT.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    ) as running:
+    with Command(*endless, *usual, cwd=tmp_path) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         while "left" not in (progress := running.stderr.readline()):
@@ -575,20 +558,7 @@ def test_a_run_that_is_stopped_says_so_by_its_exit_code_and_leaves_nothing(
 def test_a_command_that_is_stopped_while_standard_input_is_read_leaves_nothing(
     tmp_path: Path, usual: list[str], stop: signal.Signals, code: int
 ) -> None:
-    def begin() -> None:
-        # A shell that runs the tests in the background makes its children deaf to these.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        [*COMMAND, "process", "-", *usual],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=begin,
-    ) as running:
+    with Command("process", "-", *usual, cwd=tmp_path, stdin=subprocess.PIPE) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         assert running.stderr is not None
@@ -661,9 +631,8 @@ def test_a_summary_that_nobody_reads_is_no_failure(
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [*COMMAND, "process", str(clip), *usual]
     with os.fdopen(writer, "wb") as nobody:
-        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=90)
+        done = run("process", clip, *usual, stdout=nobody)
     assert (done.returncode, without_progress(done.stderr)) == (0, "")
     assert (tmp_path / "out" / "annotated.mp4").is_file()
 
@@ -672,9 +641,8 @@ def test_a_summary_that_nobody_reads_is_no_failure(
 def test_a_summary_that_finds_no_room_is_told_and_the_output_is_there(
     clip: Path, usual: list[str], tmp_path: Path
 ) -> None:
-    command = [*COMMAND, "process", str(clip), *usual]
     with FULL.open("wb") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=90)
+        done = run("process", clip, *usual, stdout=full)
     annotated = tmp_path / "out" / "annotated.mp4"
     assert done.returncode == 0
     assert without_progress(done.stderr) == (
@@ -687,9 +655,7 @@ def test_a_summary_that_finds_no_room_is_told_and_the_output_is_there(
 @needs_full_device
 def test_figures_that_find_no_room_are_a_failure() -> None:
     with FULL.open("wb") as full:
-        done = subprocess.run(
-            [*COMMAND, "configs"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=90
-        )
+        done = run("configs", stdout=full)
     assert done.returncode == 1
     assert done.stderr == "pipeline: standard output: No space left on device\n"
 
@@ -699,7 +665,7 @@ def test_progress_and_errors_that_find_no_room_change_nothing(
     clip: Path, usual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FULL.open("wb") as full:
-        done = subprocess.run([*COMMAND, "process", "missing.mp4", *usual], stderr=full, timeout=90)
+        done = run("process", "missing.mp4", *usual, stderr=full)
         assert done.returncode == 1
     now = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(

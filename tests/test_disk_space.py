@@ -6,7 +6,6 @@ import errno
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.disk_space import is_disk_full
+from tests.commands import run
 from tests.conftest import write_clip
 
 NUM_FRAMES = 50
@@ -42,11 +42,9 @@ def clip(tmp_path: Path) -> Path:
 def process(
     source: str, out: Path, weights: Path, *options: str, stdin: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", "process", source, "--weights", str(weights)]
-    command += ["--output-dir", str(out), *options]
     with (stdin or Path("/dev/null")).open("rb") as stream:
-        return subprocess.run(
-            command, stdin=stream, capture_output=True, text=True, timeout=90, check=False
+        return run(
+            *("process", source, "--weights", weights, "--output-dir", out, *options), stdin=stream
         )
 
 

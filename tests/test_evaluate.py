@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from pipeline.media.pictures import read_picture
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.quantize import quantize
 from tests.checkpoints import save, three_convolutions
+from tests.commands import run
 from tests.conftest import (
     CHECKPOINT,
     SHARED,
@@ -330,11 +329,11 @@ def test_a_precision_that_the_device_does_not_have_is_left_out_with_a_note(
 def process_in_another_process(
     clip: Path, checkpoint: Path, out: Path, *options: str
 ) -> tuple[dict[str, Any], str]:
-    command = [sys.executable, "-m", "pipeline", "process", clip, "--weights", checkpoint]
-    command += ["--output-dir", out, "--imgsz", str(IMGSZ), "--precision", "int8", *options]
-    done = subprocess.run(
-        [*map(str, command), "--overwrite"], capture_output=True, text=True, timeout=90, check=True
+    done = run(
+        *("process", clip, "--weights", checkpoint, "--output-dir", out, "--imgsz", IMGSZ),
+        *("--precision", "int8", *options, "--overwrite"),
     )
+    assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return report, done.stdout
 

@@ -11,7 +11,6 @@ import re
 import resource
 import socket
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from pipeline.core.text import printable
 from pipeline.core.work_folder import SPOOL_NAME
 from pipeline.execution.journal import open_journal
 from pipeline.frames.decode import VideoReader
+from tests.commands import run
 from tests.conftest import (
     TINY_LAYOUT,
     gray,
@@ -412,17 +412,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_clip_comes_through_a_pipe(tmp_path: Path, tiny_weights: Path) -> None:
     # An index at the end: no stream could be read from front to back.
     clip = small_clip(tmp_path / "clip.mp4")
-    command = [sys.executable, "-m", "pipeline", "process", "-", "--weights", str(tiny_weights)]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        input=clip.read_bytes(),
-        capture_output=True,
-        timeout=60,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
-    )
-    assert (done.returncode, without_progress(done.stderr.decode())) == (0, "")
+    with subprocess.Popen(["cat", str(clip)], stdout=subprocess.PIPE) as sender:
+        done = run("process", "-", "--weights", tiny_weights, cwd=tmp_path, stdin=sender.stdout)
+    assert (done.returncode, without_progress(done.stderr)) == (0, "")
     out = tmp_path / "output" / SPOOL_NAME
     assert len(read_detections(out)) == NUM_FRAMES
     assert sorted(path.name for path in out.iterdir()) == [

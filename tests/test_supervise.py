@@ -22,7 +22,7 @@ from pipeline.core.errors import EncodeError, InputError, Interrupted, PipelineE
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import SPOOL_NAME, WORK_NAME
 from pipeline.execution.supervise import ChildProcess, supervise
-from tests.commands import HEAVY, PROJECT, faulty, last_words, worker_pid
+from tests.commands import HEAVY, Command, faulty, last_words, run, worker_pid
 from tests.conftest import with_light, write_clip
 from tests.toy_work import (
     Counting,
@@ -169,8 +169,7 @@ def test_what_a_killed_parent_left_of_standard_input_is_removed_by_the_next_run(
         running.kill()
         last_words(running)
     assert (out / WORK_NAME / SPOOL_NAME).read_bytes() == clip.read_bytes()
-    command = [sys.executable, "-m", "pipeline", "process", str(clip), *options]
-    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=60)
+    assert run("process", clip, *options).returncode == 0
     assert sorted(path.name for path in out.iterdir()) == FINAL
 
 
@@ -178,15 +177,12 @@ def test_of_two_runs_on_standard_input_one_is_refused_and_neither_takes_the_othe
     clip: Path, options: list[str], tmp_path: Path
 ) -> None:
     other = write_clip(tmp_path / "other.mp4", [with_light((2, 2))] * 9)
-    command = [sys.executable, "-m", "pipeline", "process", "-", *options]
     running = []
     for source in (clip, other):
         with source.open("rb") as stream:
-            running.append(
-                subprocess.Popen(command, cwd=PROJECT, stdin=stream, stderr=subprocess.PIPE)
-            )
-    words = [process.communicate(timeout=60)[1].decode() for process in running]
-    codes = [process.returncode for process in running]
+            running.append(Command("process", "-", *options, stdin=stream))
+    words = [process.communicate(timeout=60)[1] for process in running]
+    codes = [process.wait() for process in running]
     assert sorted(codes) == [0, 1], words
     refused = words[codes.index(1)]
     assert refused.startswith(f"pipeline: {tmp_path / 'out'}: another run is writing there; wait ")
