@@ -13,7 +13,7 @@ MODEL_OPTIONS = $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(MODEL),--model "$
 ALL := $(wildcard $(VENV)/.installed)
 LIGHT := $(or $(ALL),$(VENV)/.installed-light)
 CONVERT := $(or $(ALL),$(VENV)/.installed-convert)
-ASKED = $(ARGS) $(CONFIG) $(WEIGHTS) $(PIPELINE_WEIGHTS)
+ASKED = $(ARGS) $(CONFIG) $(MODEL) $(WEIGHTS) $(PIPELINE_WEIGHTS)
 NEEDED = $(if $(findstring pytorch,$(ASKED)),$(VENV)/.installed) \
 	$(if $(or $(findstring int8,$(ASKED)),$(findstring .onnx,$(ASKED))),$(CONVERT))
 

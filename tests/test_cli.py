@@ -136,7 +136,8 @@ def test_only_the_scene_is_given_to_the_demo_model_unasked(
 def test_every_command_takes_a_model_by_name_or_file(command: list[str]) -> None:
     assert parse_arguments(command).weights is None
     assert parse_arguments([*command, "--model", "demo"]).weights == "demo"
-    assert parse_arguments([*command, "--weights", "own.pt"]).weights == Path("own.pt")
+    for option in ("--weights", "--model"):
+        assert parse_arguments([*command, option, "own.pt"]).weights == Path("own.pt")
 
 
 @pytest.mark.parametrize(
@@ -261,6 +262,12 @@ WRONG_USE = [
     (["process", "--conf", "1.5"], ["confidence", "1.5"]),
     (["process", "--conf", "0"], ["confidence", "0.0"]),
     (["process", "--conf", "nan"], ["confidence", "nan"]),
+    (["process", "--conf", "light=1.5"], ["confidence", "'light'", "1.5"]),
+    (["process", "--conf", "light=much"], ["'light=much'", "person=0.4"]),
+    (["process", "--conf", "lihgt=0.5"], ["'lihgt'", "did you mean light?"]),
+    (["process", "--conf", "0=0.5", "light=0.4"], ["'light'", "twice"]),
+    (["process", "--classes", "ligth"], ["'ligth'", "did you mean light?"]),
+    (["process", "--model", "offical"], ["did you mean official?"]),
     (["process", "--iou", "0"], ["IoU", "0.0"]),
     (["process", "--max-det", "0"], ["max-det", "0"]),
     (["process", "--imgsz", "100"], ["imgsz", "multiple of 32", "100"]),
@@ -746,7 +753,7 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
     exit_code_of(["process", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for option, default in [
-        ("--conf P", "0.25"),
+        (r"--conf \[CLASS=\]P", "0.25"),
         ("--iou P", "0.45"),
         ("--max-det N", "1000"),
         ("--imgsz PX", "640"),

@@ -30,6 +30,8 @@ def config_of(words: list[str]) -> ProcessConfig:
         "process -- ./synthetic",
         "process clip.mp4 --overwrite --model demo --imgsz 320",
         "process clip.mp4 --weights model.pt --conf 0.4 --iou 0.5 --max-det 7 --classes person 3",
+        "process clip.mp4 --conf 'traffic light=0.4' 2=0.6 0.3 --agnostic-nms",
+        "process --conf person=0.4 car=0.6 clip.mp4 --model folder/model.xml",
         "process clip.mp4 --precision int8 --calibration 'pictures of mine' --every 3 --no-reuse",
         "process clip.mp4 --no-video",
         "process clip.mp4 --output-size 1280x720",

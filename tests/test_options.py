@@ -26,6 +26,7 @@ OTHER_VALUES = {
     "--imgsz": "320",
     "--conf": "0.3",
     "--iou": "0.5",
+    "--agnostic-nms": "",
     "--classes": "person",
     "--max-det": "7",
     "--codec": "hevc",

@@ -153,17 +153,29 @@ def test_the_demo_model_is_found_installed_and_in_a_checkout(
 
 
 @pytest.mark.parametrize("by_environment", [False, True])
-@pytest.mark.parametrize("kind", ["missing", "folder"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "no weights"])
 def test_what_was_asked_for_is_never_replaced_by_something_else(
     project: Path, monkeypatch: pytest.MonkeyPatch, kind: str, by_environment: bool
 ) -> None:
     put(project / "weights" / "yolov5n.pt")
     (project / "folder").mkdir()
+    put(project / "no weights" / "model.xml")
     if by_environment:
         monkeypatch.setenv("PIPELINE_WEIGHTS", kind)
-    named = "which PIPELINE_WEIGHTS names" if by_environment else "give a .pt"
-    with pytest.raises(ModelError, match=f"{kind}: no such model file.*{named}"):
+    reason = {
+        "missing": "no such model file.* " + ("PIPELINE" if by_environment else "give a .pt"),
+        "folder": "not the folder of an OpenVINO export.*found none",
+        "no weights": r"model\.bin, the weights of model\.xml, is not in it",
+    }
+    with pytest.raises(ModelError, match=f"{kind}: {reason[kind]}"):
         find_weights(None if by_environment else Path(kind), no_progress)
+
+
+def test_the_folder_of_an_export_is_its_graph(project: Path) -> None:
+    for name in ("best.xml", "best.bin", "metadata.yaml"):
+        put(project / "best_openvino_model" / name)
+    found = find_weights(Path("best_openvino_model"), no_progress)
+    assert found == Path("best_openvino_model/best.xml")
 
 
 @needs_demo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import types
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -25,11 +26,30 @@ def add_options(group: Any, kind: Any, *names: str, default: Any = _DECLARED) ->
     """
     options, hints = declared(kind), get_type_hints(kind)
     defaults = {field.name: field.default for field in fields(kind)}
+    flags: set[str | None] = {None}
     for name in names or options:
-        if (flag := options[name].flag) is not None:
+        if (flag := options[name].flag) not in flags:
+            flags.add(flag)
             value = defaults[name] if default is _DECLARED else default
             form = _form(options[name], _without_none(hints[name]), value)
             group.add_argument(flag, dest=name, help=options[name].help, **form)
+
+
+class Words(argparse.Action):
+    """Collects the values of an option that is given several times, as text.
+
+    more: what further values behind it look like.
+    """
+
+    def __init__(self, *, more: str, **form: Any) -> None:
+        super().__init__(**form)
+        self.more = re.compile(more)
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, value: object, flag: object = None
+    ) -> None:
+        found = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*(found if isinstance(found, list) else []), value])
 
 
 def given(kind: Any, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -77,6 +97,9 @@ def _form(option: Option, kind: Any, default: Any) -> dict[str, Any]:
     """The arguments of `add_argument` for an option with values of a type."""
     if kind is bool:
         return {"action": "store_false" if default else "store_true"}
+    if option.more:
+        form = {"action": Words, "more": option.more}
+        return {**form, "metavar": option.metavar, "default": default}
     if kind == tuple[str, ...]:
         return {"nargs": "+", "metavar": option.metavar, "default": default}
     return {

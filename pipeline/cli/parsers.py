@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.cli.options import SCENE_FIELDS, add_options, read_size
+from pipeline.cli.options import SCENE_FIELDS, Words, add_options, read_size
 from pipeline.core.config import (
     MODEL_NAMES,
     STANDARD_INPUT,
@@ -55,7 +56,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_mixed(self, words: Sequence[str], command: str) -> argparse.Namespace:
         """Parse options and names in any order; suggest the closest option for an unknown one."""
         found, unknown = self.parse_known_intermixed_args(
-            words, argparse.Namespace(command=command)
+            list(self._one_by_one(words)), argparse.Namespace(command=command)
         )
         if unknown:
             known = [option for option in self._option_string_actions if option.startswith("--")]
@@ -66,6 +67,18 @@ class _Parser(argparse.ArgumentParser):
             meant = f"; did you mean {alike[0]}?" if alike else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found
+
+    def _one_by_one(self, words: Sequence[str]) -> Iterator[str]:
+        """Several values of one option, each with the option: a clip may come behind them."""
+        flag, option = "", None
+        for before, word in itertools.pairwise(["", *words]):
+            if before != flag and option and option.more.fullmatch(word):
+                yield f"{flag}={word}"
+                continue
+            if before != flag or option is None:
+                found = self._option_string_actions.get(word)
+                flag, option = word, found if isinstance(found, Words) else None
+            yield word
 
 
 class _Version(argparse.Action):
@@ -387,12 +400,27 @@ def _add_weights_options(command: argparse.ArgumentParser) -> Any:
     which.add_argument(
         "--model",
         dest="weights",
-        choices=MODEL_NAMES,
-        help="official: YOLOv5n as published; demo: the bundled model for the synthetic scene "
-        "(default: official for footage, demo for the synthetic scene)",
+        type=_read_model,
+        metavar="NAME|PATH",
+        help="official: YOLOv5n as published; demo: the bundled model for the synthetic scene; or "
+        "a path as for --weights (default: official for footage, demo for the synthetic scene)",
     )
     add_options(model, ProcessConfig, "imgsz")
     return model
+
+
+def _read_model(text: str) -> str | Path:
+    """One of the names, or a path. Raises ArgumentTypeError for a name that is none."""
+    if text in MODEL_NAMES:
+        return text
+    path = Path(text)
+    if path.suffix or len(path.parts) > 1 or path.exists():
+        return path
+    alike = difflib.get_close_matches(text, MODEL_NAMES, 1)
+    meant = f"; did you mean {alike[0]}?" if alike else ""
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no file or folder, and not one of {', '.join(MODEL_NAMES)}{meant}"
+    )
 
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:

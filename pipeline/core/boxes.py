@@ -37,10 +37,10 @@ class Detections:
     def empty(cls) -> Detections:
         return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
 
-    def above(self, confidence: float) -> Detections:
-        """Those of more than this confidence."""
-        number = int(np.count_nonzero(self.confidence > confidence))
-        return Detections(self.xyxy[:number], self.confidence[:number], self.class_id[:number])
+    def above(self, confidence: float | NDArray[np.float32]) -> Detections:
+        """Those of more than this confidence, or each of more than its own."""
+        kept = self.confidence > confidence
+        return Detections(self.xyxy[kept], self.confidence[kept], self.class_id[kept])
 
     def rounded(self) -> Detections:
         """The boxes with the values that a detection line of them has."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from pipeline.core.detect_options import DetectOptions
 from pipeline.core.option_groups import (
     DEFAULT_LIMITS,
     NUM_FRAMES,
     AutoOptions,
     ClusterOptions,
-    DetectOptions,
     EncodeOptions,
     InferOptions,
     LimitOptions,
@@ -81,8 +81,9 @@ class ProcessConfig:
     source: a clip's path, a folder of pictures with a frame rate, or the description of a
         synthetic clip.
     output_dir: the folder for annotated.mp4, detections.jsonl and the report.
-    weights: a checkpoint (.pt), an exported .onnx or IR .xml, or a model by name; None selects
-        the demo model for the synthetic scene and the official one for everything else.
+    weights: a checkpoint (.pt), an exported .onnx or IR .xml, the folder with an IR, or a model by
+        name; None selects the demo model for the synthetic scene and the official one for
+        everything else.
     calibration: what INT8 is calibrated on: None selects the pictures that are the same for every
         clip, "clip" frames of the source.
     calibration_clips: the clips that "clip" stands for; without any, the source.
@@ -115,8 +116,9 @@ class ProcessConfig:
         ModelName | Path | None,
         Option(
             "--weights",
-            "YOLOv5 .pt, exported .onnx or IR .xml (default: the value of PIPELINE_WEIGHTS)",
-            metavar="FILE",
+            "a YOLO model: .pt, .onnx, .xml, or the folder of an OpenVINO export (default: the "
+            "value of PIPELINE_WEIGHTS)",
+            metavar="PATH",
             parse=Path,
             decides_result=False,
         ),

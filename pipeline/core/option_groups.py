@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from pipeline.core.files import file_sha256
 from pipeline.core.options import Option, require, validate
-from pipeline.core.typed import is_integer
 
 _X26X_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
@@ -110,48 +109,6 @@ class AutoOptions:
         return replace(
             selected, **{key: value for key, value in asked.items() if value is not None}
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DetectOptions:
-    """Which boxes are kept; the defaults are those of YOLOv5's detect.py.
-
-    classes: names or numbers (also as integers) of the classes to keep; None keeps all.
-    """
-
-    confidence_threshold: Annotated[float, Option("--conf", "minimum confidence", metavar="P")] = (
-        0.25
-    )
-    iou_threshold: Annotated[
-        float, Option("--iou", "IoU above which NMS drops a box", metavar="P")
-    ] = 0.45
-    classes: Annotated[
-        tuple[str, ...] | None,
-        Option(
-            "--classes",
-            "keep only these classes: names or numbers; put -- between them and a clip",
-            metavar="CLASS",
-        ),
-    ] = None
-    max_detections: Annotated[
-        int, Option("--max-det", "maximum number of boxes per frame", metavar="N", lowest=1)
-    ] = 1000
-
-    def __post_init__(self) -> None:
-        if isinstance(self.classes, (list, tuple)):
-            names = (str(int(n)) if is_integer(n) else n for n in self.classes)
-            object.__setattr__(self, "classes", tuple(names))
-        validate(self)
-        require(
-            0.0 < self.confidence_threshold < 1.0,
-            f"confidence must lie between 0 and 1, not {self.confidence_threshold}",
-        )
-        require(
-            0.0 < self.iou_threshold <= 1.0,
-            f"IoU threshold must lie between 0 and 1, not {self.iou_threshold}",
-        )
-        require(self.classes != (), "classes is empty: name at least one class")
-        require("" not in (self.classes or ()), "classes: a name is empty")
 
 
 def _read_output_size(text: str) -> tuple[int, int] | int:

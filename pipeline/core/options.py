@@ -23,7 +23,8 @@ Number = int | float | Fraction
 class Option:
     """One option, of a command and of Python.
 
-    flag: on the command line; None for an option that only Python offers. The flag of a field that
+    flag: on the command line; None for an option that only Python offers. The first of several
+        fields with one flag takes its values. The flag of a field that
         is True by default sets it to False.
     help: one sentence; the parser adds the default.
     metavar: the value in the help text.
@@ -31,6 +32,7 @@ class Option:
     choices: the values that are valid; None for all.
     lowest, highest: the limits of a number, or of each number of a tuple; both are valid.
     name: in messages; None takes it from the flag.
+    more: the pattern of further values, if there can be several; the field then takes their list.
     decides_result: whether another value can give another result. It is then in the keys.
     """
 
@@ -43,6 +45,7 @@ class Option:
     highest: Number | None = None
     name: str | None = None
     decides_result: bool = True
+    more: str | None = None
 
     def require_valid(self, name: str, value: Any) -> None:
         """Raise UsageError for a value that is not valid; None is.

@@ -31,7 +31,7 @@ from pipeline.frames.sampling import Choice, DetectedFrame, FoundFrame, Sampler
 from pipeline.frames.stats import RunStats
 from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.media.frame import Frame
-from pipeline.model.heads import Candidates
+from pipeline.model.heads import Candidates, thresholds_of
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel
@@ -121,11 +121,7 @@ class ModelDetections:
         self._box = letterbox(prepared.source_wh, prepared.input_wh)
         self._settings = settings
         self._stats = stats
-        asked = settings.options.confidence_threshold
-        self._options = replace(
-            settings.options,
-            confidence_threshold=min(asked, settings.sampler.weakest_confidence),
-        )
+        self._options = settings.options.down_to(settings.sampler.weakest_confidence)
         self._arrived: SimpleQueue[_Inferred | _NotInferred | _End | _Failure] = SimpleQueue()
         self._audited: set[int] = set()
         self._stop = threading.Event()
@@ -165,11 +161,15 @@ class ModelDetections:
 
     def _asked_for(self, detected: DetectedFrame) -> DetectedFrame:
         """Without the boxes that only the sampler needed; those of an audit are compared."""
-        threshold = self._settings.options.confidence_threshold
-        boxes = detected.detections.above(threshold)
+        boxes = self._above(detected.detections)
         if detected.audit is not None:
-            self._stats.audit.compare(boxes, detected.audit.above(threshold), threshold)
+            least = self._settings.options.least_confidence
+            self._stats.audit.compare(boxes, self._above(detected.audit), least)
         return replace(detected, detections=boxes)
+
+    def _above(self, boxes: Detections) -> Detections:
+        names = self._prepared.head.class_names
+        return boxes.above(thresholds_of(self._settings.options, names, boxes.class_id))
 
     # The decoding thread
 
@@ -269,7 +269,7 @@ class ModelDetections:
 
     def _inferred(self, frame: Frame, heads: Heads, latency_seconds: float) -> None:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-        threshold = self._options.confidence_threshold
+        threshold = self._options.least_confidence
         try:
             candidates = self._prepared.head.select(heads, threshold)
         except Exception as error:

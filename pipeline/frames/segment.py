@@ -152,7 +152,7 @@ def _detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
     sampler: Sampler = EveryNth(config.every)
     if config.adaptive:
         most_frames = frames_in_half(config.limits.max_memory_mb, info.frame_bytes)
-        sampler = Adaptive(most_frames, config.detect.confidence_threshold)
+        sampler = Adaptive(most_frames, config.detect.least_confidence)
     return DetectSettings(
         options=config.detect,
         class_ids=settings.class_ids,

@@ -33,7 +33,7 @@ def detect_each(
     errors: list[BaseException] = []
 
     def done(job: tuple[int, Letterbox], heads: Heads, _: float) -> None:
-        candidates = prepared.head.select(heads, detect.confidence_threshold)
+        candidates = prepared.head.select(heads, detect.least_confidence)
         found[job[0]] = detections_from(
             prepared.head, candidates, job[1], detect, class_ids, multi_label=multi_label
         )

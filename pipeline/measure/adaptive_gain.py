@@ -87,7 +87,7 @@ def adaptive_gain(
             )
         lines = [_lines(job) for job in (adaptive, full)]
     frames, file_to_file, cpu = (statistics.median(values) for values in zip(*ratios, strict=True))
-    sure = sure_confidence(config.detect.confidence_threshold)
+    sure = sure_confidence(config.detect.least_confidence)
     return AdaptiveGain(
         sum(not line.interpolated for line in lines[0]) / len(lines[0]),
         agreement(_boxes(lines[0]), _boxes(lines[1]), DECIDING_IOU, sure),

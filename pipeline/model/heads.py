@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,22 +75,67 @@ def select_class_ids(detect: DetectOptions, class_names: Sequence[str]) -> froze
     """The numbers of the classes to keep. Raises UsageError for one the model does not know."""
     if detect.classes is None:
         return None
-    numbers = {name: number for number, name in enumerate(class_names)}
-    wanted, unknown = set(), []
-    for entry in detect.classes:
-        if entry in numbers:
-            wanted.add(numbers[entry])
-        elif entry.isdecimal() and int(entry) < len(class_names):
-            wanted.add(int(entry))
-        else:
-            unknown.append(entry)
-    if clip := next((entry for entry in unknown if os.path.exists(entry)), None):  # noqa: PTH110
-        raise UsageError(
-            f"{clip!r} is taken for a class, and there is a file of this name: clips come before "
-            f"--classes, or after --, as in --classes person -- {clip}"
-        )
-    if unknown:
-        raise UsageError(
-            f"class {unknown[0]!r} is unknown; this model has: {', '.join(class_names)}"
-        )
-    return frozenset(wanted)
+    numbers = [_class_number(entry, class_names) for entry in detect.classes]
+    for entry, number in zip(detect.classes, numbers, strict=True):
+        if number is None and os.path.exists(entry):  # noqa: PTH110
+            raise UsageError(
+                f"{entry!r} is taken for a class, and there is a file of this name: clips come "
+                f"before --classes, or after --, as in --classes person -- {entry}"
+            )
+    return frozenset(
+        _known(entry, number, class_names)
+        for entry, number in zip(detect.classes, numbers, strict=True)
+    )
+
+
+def _class_number(entry: str, class_names: Sequence[str]) -> int | None:
+    """The number of a class that was given by its name or number; None for an unknown one."""
+    if entry in class_names:
+        return class_names.index(entry)
+    return int(entry) if entry.isdecimal() and int(entry) < len(class_names) else None
+
+
+def _known(entry: str, number: int | None, class_names: Sequence[str]) -> int:
+    if number is not None:
+        return number
+    alike = difflib.get_close_matches(entry, class_names, 3)
+    meant = f"did you mean {' or '.join(alike)}? This" if alike else "this"
+    raise UsageError(f"class {entry!r} is unknown; {meant} model has: {', '.join(class_names)}")
+
+
+def require_applicable(detect: DetectOptions, head: Head) -> None:
+    """Raise UsageError for options that this head has no use for, or for an unknown class."""
+    usual = DetectOptions()
+    for flag, is_given in (
+        ("--iou", detect.iou_threshold != usual.iou_threshold),
+        ("--agnostic-nms", detect.agnostic_nms),
+    ):
+        if is_given and not head.needs_nms:
+            raise UsageError(
+                f"{flag} is an option of NMS, which this model does not need: it gives one box for "
+                "each object; leave the option out"
+            )
+    _threshold_table(detect, head.class_names)
+
+
+def thresholds_of(
+    detect: DetectOptions, class_names: tuple[str, ...], class_id: NDArray[np.int64]
+) -> float | NDArray[np.float32]:
+    """The minimum confidence of boxes of these classes; one for all if no class has its own."""
+    if not detect.class_thresholds:
+        return detect.confidence_threshold
+    thresholds: NDArray[np.float32] = _threshold_table(detect, class_names)[class_id]
+    return thresholds
+
+
+@functools.lru_cache(maxsize=16)
+def _threshold_table(detect: DetectOptions, class_names: tuple[str, ...]) -> NDArray[np.float32]:
+    """By class id. Raises UsageError for a class that is unknown or given twice."""
+    table = np.full(len(class_names), detect.confidence_threshold, np.float32)
+    given: dict[int, str] = {}
+    for entry, threshold in detect.class_thresholds:
+        number = _known(entry, _class_number(entry, class_names), class_names)
+        if number in given:
+            raise UsageError(f"--conf has class {entry!r} twice, also as {given[number]!r}")
+        given[number], table[number] = entry, threshold
+    return table

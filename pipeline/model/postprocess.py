@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
 from pipeline.core.config import DetectOptions
-from pipeline.model.heads import Candidates, Head
+from pipeline.model.heads import Candidates, Head, thresholds_of
 from pipeline.model.letterbox import Letterbox
 
 MAX_CANDIDATES = 30_000
@@ -33,13 +33,13 @@ def detections_from(
     """
     if candidates is None:
         return Detections.empty()
-    threshold = options.confidence_threshold
+    names = head.class_names
     if multi_label:
+        threshold = thresholds_of(options, names, np.arange(len(names)))
         candidates = _for_every_class(head.class_scores(candidates), candidates, threshold)
     class_id, confidence = candidates.class_id, candidates.confidence
-    # Those that pass come first.
-    order = np.argsort(-confidence, kind="stable")
-    order = order[: np.count_nonzero(confidence > threshold)]
+    passing = np.flatnonzero(confidence > thresholds_of(options, names, class_id))
+    order = passing[np.argsort(-confidence[passing], kind="stable")]
     if class_ids is not None:
         order = order[np.isin(class_id[order], list(class_ids))]
     order = order[:MAX_CANDIDATES]
@@ -48,16 +48,17 @@ def detections_from(
     candidates = candidates[order]
     xyxy, kept = head.decode(candidates), np.arange(len(order))[: options.max_detections]
     if head.needs_nms:
-        kept = class_aware_nms(
-            xyxy, candidates.class_id, options.iou_threshold, options.max_detections
-        )
+        groups = np.zeros(len(xyxy), np.int64) if options.agnostic_nms else candidates.class_id
+        kept = class_aware_nms(xyxy, groups, options.iou_threshold, options.max_detections)
     return Detections(
         letterbox.to_source(xyxy[kept]), candidates.confidence[kept], candidates.class_id[kept]
     )
 
 
 def _for_every_class(
-    scores: NDArray[np.float32], candidates: Candidates, threshold: float
+    scores: NDArray[np.float32],
+    candidates: Candidates,
+    threshold: float | NDArray[np.float32],
 ) -> Candidates:
     """A candidate for each class of a box that passes."""
     rows, class_id = np.nonzero(scores > threshold)

@@ -39,9 +39,29 @@ def find_weights(
     if wanted == "demo":
         return _bundled()
     named = Path(wanted)
+    if named.is_dir():
+        return _graph_in(named)
     if not named.is_file():
-        raise ModelError(f"{named}: no such model file; give a .pt, .onnx or .xml")
+        raise ModelError(
+            f"{named}: no such model file; give a .pt, .onnx or .xml, or the folder of an OpenVINO "
+            "export"
+        )
     return named
+
+
+def _graph_in(folder: Path) -> Path:
+    """The .xml in a folder, which has its .bin beside it. Raises ModelError."""
+    graphs = sorted(folder.glob("*.xml"))
+    if len(graphs) != 1:
+        found = ", ".join(path.name for path in graphs) or "none"
+        raise ModelError(
+            f"{folder}: not the folder of an OpenVINO export, which has one .xml with its .bin; "
+            f"found {found}"
+        )
+    if not graphs[0].with_suffix(".bin").is_file():
+        missing = graphs[0].with_suffix(".bin").name
+        raise ModelError(f"{folder}: {missing}, the weights of {graphs[0].name}, is not in it")
+    return graphs[0]
 
 
 def _bundled() -> Path:
@@ -124,6 +144,6 @@ def _from_environment() -> Path | str | None:
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if not named or named in MODEL_NAMES:
         return named
-    if not Path(named).is_file():
+    if not Path(named).exists():
         raise ModelError(f"{named}: no such model file, which {ENVIRONMENT_VARIABLE} names")
     return Path(named)

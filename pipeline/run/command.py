@@ -50,7 +50,16 @@ def _words(options: Iterable[tuple[str, Option, Any]]) -> Iterator[str]:
             continue
         yield "--model" if name == "weights" and isinstance(value, str) else str(option.flag)
         if not isinstance(value, bool):
-            yield from value if name == "classes" else (as_text(value),)
+            yield from _values(name, value)
+
+
+def _values(name: str, value: Any) -> Iterator[str]:
+    if name == "classes":
+        yield from value
+    elif name == "class_thresholds":
+        yield from (f"{class_name}={threshold!r}" for class_name, threshold in value)
+    else:
+        yield as_text(value)
 
 
 def _infer_words(infer: InferOptions | AutoOptions) -> list[str] | None:

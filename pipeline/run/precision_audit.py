@@ -45,10 +45,7 @@ def audit_int8(
         clip.prepared.weights, clip.prepared.source_wh, config.imgsz, run.on_progress
     )
     options = [infer, dataclasses.replace(infer, precision="auto", batch=1)]
-    threshold = config.detect.confidence_threshold
-    detect = dataclasses.replace(
-        config.detect, confidence_threshold=min(threshold, _PARTNERS_CONFIDENCE)
-    )
+    detect = config.detect.down_to(_PARTNERS_CONFIDENCE)
     found = []
     for prepared, how in zip((clip.prepared, in_float), options, strict=True):
         run.position.encoding.enter(Step.PREPARE)
@@ -56,7 +53,7 @@ def audit_int8(
             found.append(detect_each(frames, prepared, engine, detect, settings.class_ids))
     audit = Audit()
     for ours, theirs in zip(*found, strict=True):
-        audit.compare(ours, theirs, threshold)
+        audit.compare(ours, theirs, config.detect.least_confidence)
     return audit
 
 

@@ -31,7 +31,7 @@ from pipeline.media.frame import WHOLE, FrameSource, Segment, VideoInfo
 from pipeline.media.scan import ClipScan, scan_clip
 from pipeline.media.still import require_picture_options
 from pipeline.media.streams import stream_warnings
-from pipeline.model.heads import select_class_ids
+from pipeline.model.heads import require_applicable, select_class_ids
 from pipeline.model.prepare import PreparedModel, note_rounded_input
 from pipeline.model.weights import find_weights
 from pipeline.run.context import RunContext
@@ -114,6 +114,7 @@ def _process(
     config, journal = run.config, run.journal
     clip, selection, scan = _open(run, executor, models)
     with contextlib.closing(clip.source), run.position.failures_told():
+        require_applicable(config.detect, clip.prepared.head)
         class_ids = select_class_ids(config.detect, clip.prepared.head.class_names)
         segments = _cut(config, scan)
         del scan  # Its packets.

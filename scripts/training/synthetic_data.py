@@ -2,10 +2,12 @@
 
     python scripts/training/synthetic_data.py clip folder --seed 7 --frames 300
     python scripts/training/synthetic_data.py pictures folder --first-seed 1000000 --scenes 20
+    python scripts/training/synthetic_data.py dataset folder --pictures 640 --size 256x256
 
 `clip` writes truth.jsonl (like detections.jsonl, with track ids) and coco.json for what
 `pipeline process synthetic` makes with the same options. `pictures` writes images/ and labels/
-for `pipeline evaluate --data folder`.
+for `pipeline evaluate --data folder`. `dataset` writes what ultralytics' trainer reads:
+dataset.yaml, crops of the scenes that the demo model learns, and pictures of others to judge on.
 """
 
 from __future__ import annotations
@@ -13,11 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
+from training_scenes import TrainingScenes
 
 from pipeline.core.config import SyntheticOptions
-from pipeline.synthetic.scene import Scene, Truth
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.sprites import CLASS_NAMES
 from pipeline.synthetic.truth import coco_truth, truth_records
 
 
@@ -31,6 +38,8 @@ def main() -> None:
             num_frames=arguments.frames, size_wh=size_wh, seed=arguments.seed
         )
         write_clip_truth(arguments.folder, options)
+    elif arguments.what == "dataset":
+        write_dataset(arguments.folder, size_wh, arguments.pictures)
     else:
         seeds = range(arguments.first_seed, arguments.first_seed + arguments.scenes)
         indices = range(0, arguments.frames * arguments.stride, arguments.stride)
@@ -48,7 +57,9 @@ def _parse_arguments() -> argparse.Namespace:
     pictures.add_argument("--scenes", type=int, default=20)
     pictures.add_argument("--frames", type=int, default=10, help="per scene")
     pictures.add_argument("--stride", type=int, default=60, help="from one to the next")
-    for command in (clip, pictures):
+    dataset = commands.add_parser("dataset", help="what ultralytics' trainer reads")
+    dataset.add_argument("--pictures", type=int, default=640, help="crops to learn from")
+    for command in (clip, pictures, dataset):
         command.add_argument("folder", type=Path)
         command.add_argument("--size", default="640x480")
     return parser.parse_args()
@@ -62,28 +73,52 @@ def write_clip_truth(folder: Path, options: SyntheticOptions) -> None:
     (folder / "coco.json").write_text(json.dumps(coco_truth(options)), encoding="utf-8")
 
 
+def write_dataset(folder: Path, crop_wh: tuple[int, int], num_crops: int) -> None:
+    """Write dataset.yaml, train/ with crops of training scenes, and val/ with whole frames."""
+    num_scenes = 16
+    scenes = TrainingScenes(0, num_scenes)
+    for step in range(-(-num_crops // num_scenes)):
+        # Steps far apart: neighbours in time show nearly the same.
+        batch = scenes.batch(step * 20, crop_wh, 1)
+        for number, rgb in enumerate(batch.rgb):
+            shown = batch.targets[batch.targets[:, 0] == number]
+            boxes = shown[:, 2:] / np.array([*crop_wh, *crop_wh], np.float32)
+            bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+            _write_labelled(folder / "train", f"{step:04d}_{number:02d}", bgr, shown[:, 1], boxes)
+    write_pictures(folder / "val", (640, 480), range(2_000_000, 2_000_008), range(0, 300, 60))
+    names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASS_NAMES))
+    (folder / "dataset.yaml").write_text(
+        f"path: {folder.resolve()}\ntrain: train/images\nval: val/images\nnames:\n{names}",
+        encoding="utf-8",
+    )
+
+
 def write_pictures(folder: Path, size_wh: tuple[int, int], seeds: range, indices: range) -> None:
     """Write images/*.png and labels/*.txt (class cx cy w h, in shares of the picture)."""
-    for name in ("images", "labels"):
-        (folder / name).mkdir(exist_ok=True)
+    width, height = size_wh
     for seed in seeds:
         scene = Scene(size_wh, seed)
         for index in indices:
+            truth = scene.truth(index)
+            centre = (truth.xyxy[:, :2] + truth.xyxy[:, 2:]) / 2
+            boxes = np.hstack((centre, truth.xyxy[:, 2:] - truth.xyxy[:, :2]))
+            boxes /= np.array([width, height, width, height], np.float32)
             stem = f"{seed}_{index:06d}"
-            cv2.imwrite(str(folder / "images" / f"{stem}.png"), scene.draw(index))
-            text = _label_lines(scene.truth(index), size_wh)
-            (folder / "labels" / f"{stem}.txt").write_text(text, encoding="utf-8")
+            _write_labelled(folder, stem, scene.draw(index), truth.class_id, boxes)
 
 
-def _label_lines(truth: Truth, size_wh: tuple[int, int]) -> str:
-    width, height = size_wh
-    return "".join(
-        f"{class_id} {(x0 + x1) / 2 / width:.8f} {(y0 + y1) / 2 / height:.8f} "
-        f"{(x1 - x0) / width:.8f} {(y1 - y0) / height:.8f}\n"
-        for class_id, (x0, y0, x1, y1) in zip(
-            truth.class_id.tolist(), truth.xyxy.tolist(), strict=True
-        )
+def _write_labelled(
+    folder: Path, stem: str, bgr: NDArray[Any], class_id: NDArray[Any], boxes: NDArray[np.float32]
+) -> None:
+    """boxes: (N, 4), centre x, y, width, height in shares of the picture."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / "images" / f"{stem}.png"), bgr)
+    text = "".join(
+        f"{int(number)} " + " ".join(f"{value:.8f}" for value in box) + "\n"
+        for number, box in zip(class_id.tolist(), boxes.tolist(), strict=True)
     )
+    (folder / "labels" / f"{stem}.txt").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
