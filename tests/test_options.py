@@ -44,6 +44,7 @@ OTHER_VALUES = {
     "--no-reuse": "",
     "--no-video": "",
     "--segment-seconds": "7",
+    "--segments-at-once": "2",
     "--least-agreement": "0.9",
     "--stall-seconds": "7",
 }
@@ -51,7 +52,7 @@ OTHER_VALUES = {
 
 WITHOUT_EFFECT = {
     *("--overwrite", "--stall-seconds", "--max-input-size", "--max-streams", "--max-frame-rate"),
-    "--max-memory",
+    *("--max-memory", "--segments-at-once"),
 }
 """Options that do not decide the result. The model is in the key by its content."""
 

@@ -192,6 +192,7 @@ def _add_process(commands: Any) -> None:
             "deinterlace",
             "reuse_duplicates",
             "segment_seconds",
+            "segments_at_once",
         ),
     )
     encoding = command.add_argument_group("encoding")

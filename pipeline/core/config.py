@@ -70,6 +70,12 @@ def _multiple_of_32(text: str) -> int:
     return int(text)
 
 
+def _number_or_auto(text: str) -> int | None:
+    if text != "auto" and not text.isdecimal():
+        raise ValueError(f"{text!r} is neither a number nor auto")
+    return None if text == "auto" else int(text)
+
+
 def _calibration(text: str) -> CalibrationName | Path:
     return CLIP if text == CLIP else Path(text)
 
@@ -95,7 +101,8 @@ class ProcessConfig:
     deinterlace: "auto" deinterlaces interlaced clips, "off" does not.
     reuse_duplicates: reuse the boxes of the frame before for an identical frame.
     segment_seconds: a segment begins with a key frame, and its first and last frames are inferred.
-    cluster: where segments are processed; None for this process.
+    segments_at_once: processes that work on segments side by side; None selects the number.
+    cluster: where segments are processed; None for this machine.
     remote: the addresses of source and output_dir if these are local copies.
 
     All fields are in the keys of results, except those with `decides_result=False`.
@@ -197,6 +204,19 @@ class ProcessConfig:
             decides_result=False,
         ),
     ] = 60.0
+    segments_at_once: Annotated[
+        int | None,
+        Option(
+            "--segments-at-once",
+            "segments that are processed side by side on this machine, each by a process of its "
+            "own with its share of the cores (default: auto)",
+            metavar="N|auto",
+            parse=_number_or_auto,
+            lowest=1,
+            highest=1024,
+            decides_result=False,
+        ),
+    ] = None
     stall_seconds: Annotated[
         float,
         Option(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
-from pipeline.core.config import InferOptions
+from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.task import Manifest, SegmentTask
 
@@ -29,13 +29,15 @@ class Executor(Protocol):
         """Its entries in the report, as plain values."""
         ...
 
-    def prepare(self, clip: OpenClip, infer: InferOptions) -> None:
+    def prepare(
+        self, clip: OpenClip, config: ProcessConfig, infer: InferOptions, num_segments: int
+    ) -> None:
         """Make ready what all segments of a clip need. Raises PipelineError."""
         ...
 
     def run(
         self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
-    ) -> Iterator[Done]:
+    ) -> Generator[Done, None, None]:
         """Yield every task as it is done, with its manifest.
 
         on_frames: called with the number of frames that were finished since the last call. Raises

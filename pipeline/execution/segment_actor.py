@@ -1,78 +1,17 @@
-"""What one actor does: segments, one after the other, with a model that it keeps compiled."""
+"""What one actor does: segments, one after the other, watched from within."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import os
-import tempfile
 import threading
-import uuid
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.core.config import ProcessConfig
-from pipeline.core.errors import (
-    InputError,
-    PipelineError,
-    UsageError,
-    WorkerDied,
-    as_pipeline_error,
-)
+from pipeline.core.errors import PipelineError, UsageError, WorkerDied, as_pipeline_error
 from pipeline.core.machine import thread_ids, versions
-from pipeline.core.notes import collected_notes
-from pipeline.core.position import Beat, Position, Step
-from pipeline.core.progress import no_progress
-from pipeline.execution.store import download, joined, local_copy, upload
+from pipeline.core.position import Position
+from pipeline.execution.segment_worker import Attempt, RemoteTask, SegmentWorker
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
-from pipeline.frames.segment import OpenClip, process_segment
-from pipeline.frames.source import open_source
-from pipeline.frames.task import SegmentFiles, SegmentTask
-from pipeline.inference.models import Models
-from pipeline.model.prepare import PreparedModel, Quantization
-
-WITNESS_NAME = "witness"
-"""A file beside the segments that are made; who reads in it what its task says sees that folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class SharedModel:
-    """A model that was prepared once, for everybody.
-
-    ir: its graph, to be given as weights; key: tells it from others.
-    """
-
-    ir: Path
-    key: str
-    imgsz: int
-    quantization: Quantization | None
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteTask:
-    """A segment to be done elsewhere; all paths are absolute, and seen by every node.
-
-    witness: what the file of that name holds. source_bytes: the size of the clip; None without one.
-    exchange_url: a folder in a store that takes the place of the one where segments are made,
-    which then need not be seen.
-    """
-
-    task: SegmentTask
-    model: SharedModel
-    witness: str
-    source_bytes: int | None
-    exchange_url: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A segment that is done: its files, in a folder of their own, and what was noted."""
-
-    files: SegmentFiles
-    notes: list[str]
 
 
 class SegmentActor:
@@ -87,13 +26,11 @@ class SegmentActor:
         self._expected = expected
         # Ray's, which are always at something.
         self._other_threads = thread_ids()
-        self._node = ""
-        self._models = Models()
-        self._prepared: tuple[str, PreparedModel] | None = None
+        self._worker = SegmentWorker(cores)
 
     def start(self, node: str) -> PipelineError | None:
         """Make ready on the node of this name: results must not depend on where they are made."""
-        self._node = node
+        self._worker = SegmentWorker(self._cores, node)
         found = versions()
         other = [
             f"{name} {found.get(name)} instead of {version}"
@@ -111,7 +48,7 @@ class SegmentActor:
 
         def work() -> None:
             try:
-                result.set_result(self._attempt(remote, position))
+                result.set_result(self._worker.attempt(remote, position, lambda: None))
             except PipelineError as error:
                 result.set_result(error)
             except BaseException as error:
@@ -125,95 +62,3 @@ class SegmentActor:
             except WorkerDied as error:
                 return error
         return result.result()
-
-    def _attempt(self, remote: RemoteTask, position: Position) -> Attempt:
-        """Into a folder of its own: an attempt that was given up may still be at its files."""
-        number, config = remote.task.files.number, remote.task.settings.config
-        name = f"{number:04d}-{uuid.uuid4().hex}"
-        beat = _beat(position)
-        with contextlib.ExitStack() as stack:
-            if config.remote.source_url is not None:
-                copy = stack.enter_context(local_copy(config.remote.source_url, beat))
-                config = dataclasses.replace(config, source=copy)
-            self._require_same(config, remote.source_bytes)
-            if remote.exchange_url is None:
-                self._require_shared(remote)
-                making = remote.task.files.folder
-            else:
-                making = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            made = dataclasses.replace(remote.task.files, folder=making / name)
-            made.folder.mkdir()
-            settings = dataclasses.replace(remote.task.settings, config=config)
-            task = dataclasses.replace(remote.task, settings=settings, files=made)
-            notes = self._make(remote, task, position)
-            if remote.exchange_url is not None:
-                upload(made.folder, joined(remote.exchange_url, name), beat)
-        files = dataclasses.replace(remote.task.files, folder=remote.task.files.folder / name)
-        return Attempt(files, notes)
-
-    def _make(self, remote: RemoteTask, task: SegmentTask, position: Position) -> list[str]:
-        with collected_notes() as notes:
-            settings = task.settings
-            source = open_source(settings.config, self._cores, settings.timeline)
-            try:
-                prepared = self._prepare(remote, source.info.size_wh, position)
-                with self._models.engine(prepared, settings.infer) as engine:
-                    manifest = process_segment(
-                        OpenClip(source, prepared), engine, task, position, lambda: None
-                    )
-            finally:
-                source.close()
-        manifest.write(task.files.manifest)
-        return notes
-
-    def _require_shared(self, remote: RemoteTask) -> None:
-        """Raise InputError where this node does not see the folder of the run."""
-        folder = remote.task.files.folder
-        try:
-            witness = (folder / WITNESS_NAME).read_text(encoding="utf-8")
-        except OSError:
-            witness = ""
-        if witness != remote.witness or not os.access(folder, os.W_OK):
-            raise InputError(
-                f"{self._node} does not see the output folder {folder.parent.parent}, or may not "
-                "write there: it must be on storage that all nodes share, under the same path"
-            )
-
-    def _require_same(self, config: ProcessConfig, num_bytes: int | None) -> None:
-        """Raise InputError where this node does not see the clip, or sees another one."""
-        source = config.source_name
-        try:
-            found = config.origin.num_bytes()
-        except OSError as error:
-            raise InputError(
-                f"{self._node} cannot read {source} ({error.strerror}): it must be on storage that "
-                "all nodes share, under the same path"
-            ) from error
-        if found != num_bytes:
-            raise InputError(
-                f"{self._node} has another file as {source} ({found} bytes instead of "
-                f"{num_bytes}): it must be on storage that all nodes share"
-            )
-
-    def _prepare(
-        self, remote: RemoteTask, source_wh: tuple[int, int], position: Position
-    ) -> PreparedModel:
-        beat = _beat(position)
-        model = remote.model
-        if self._prepared is None or self._prepared[0] != model.key:
-            with contextlib.ExitStack() as stack:
-                ir = model.ir
-                if remote.exchange_url is not None:
-                    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                    source = joined(remote.exchange_url, ir.parent.name)
-                    download(source, scratch / "model", beat)
-                    ir = scratch / "model" / ir.name
-                prepared = self._models.prepare(ir, source_wh, model.imgsz, no_progress)
-            # What is known of it where it was made.
-            prepared = dataclasses.replace(prepared, quantization=model.quantization)
-            self._prepared = model.key, prepared
-        return self._prepared[1]
-
-
-def _beat(position: Position) -> Beat:
-    return functools.partial(position.encoding.enter, Step.PREPARE)

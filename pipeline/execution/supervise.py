@@ -10,9 +10,8 @@ import contextlib
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,15 +24,14 @@ from pipeline.core.errors import (
     Interrupted,
     WorkerDied,
 )
-from pipeline.core.position import Position
 from pipeline.core.progress import Progress, ProgressCallback
-from pipeline.execution.child import STOPPING_SIGNALS, Done, Failed, Result, Work, run_child
+from pipeline.execution.child import STOPPING_SIGNALS, Done, Failed, Result, Work
+from pipeline.execution.child_process import Child, start_child, stopping_signals_blocked
 from pipeline.execution.endings import death, interruption
 from pipeline.execution.journal import tidy
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
 
 _STOP_SECONDS = 3.5
-_EXIT_SECONDS = 2.0
 _CLEAN_UP_SECONDS = 5.0
 
 
@@ -68,12 +66,12 @@ class ChildProcess(Generic[Result]):
     def __init__(self, work: Work[Result], at_end: Callable[[], object] = _do_nothing) -> None:
         self._work = work
         self._at_end = at_end
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._stop = _Stop()
         self._handlers = contextlib.ExitStack()
 
     def __enter__(self) -> ChildProcess[Result]:
-        with _stopping_signals_blocked():
+        with stopping_signals_blocked():
             for number in STOPPING_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     before = signal.signal(number, self._stop)
@@ -122,7 +120,7 @@ class ChildProcess(Generic[Result]):
             answer.error.args = (f"{answer.error.args[0]}; {kept}",)
         raise answer.error from answer.cause
 
-    def _living_child(self) -> _Child:
+    def _living_child(self) -> Child:
         if self._child is not None and not self._child.process.is_alive():
             self._let_go(kill=True)
         if self._child is None:
@@ -134,37 +132,17 @@ class ChildProcess(Generic[Result]):
         child, self._child = self._child, None
         if child is None:
             return
-        if kill:
-            child.process.kill()
-        with child.pipe, contextlib.suppress(OSError):  # It may be gone already.
-            child.pipe.send(None)
-        _end(child.process)
+        child.end(kill=kill)
         self._stop.process = None
         child.process.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Child:
-    """pipe: configs go there, progress and answers come back."""
-
-    process: BaseProcess
-    pipe: Connection[Any, Any]
-    position: Position
-
-
-def _start(work: Work[Any], at_end: Callable[[], object], stop: _Stop) -> _Child:
-    context = _context()
-    position = Position.shared(context)
-    pipe, worker_end = context.Pipe()
-    process = context.Process(
-        target=run_child, args=(work, at_end, position, worker_end), name="worker"
-    )
-    # Held back, so that neither process is without its own handlers for a moment.
-    with _stopping_signals_blocked():
-        process.start()
-        stop.process = process
-    worker_end.close()
-    return _Child(process, pipe, position)
+def _start(work: Work[Any], at_end: Callable[[], object], stop: _Stop) -> Child:
+    # Held back, so that a signal does not miss the process that it has to stop.
+    with stopping_signals_blocked():
+        child = start_child(work, at_end, _context())
+        stop.process = child.process
+    return child
 
 
 def _is_sound(answer: Done[Any] | Failed) -> bool:
@@ -191,13 +169,13 @@ class _Stop:
 
 
 def _answer(
-    child: _Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
+    child: Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
 ) -> Done[Any] | Failed:
     """Have a run done. Raises WorkerDied."""
     try:
         child.pipe.send(config)
     except OSError:
-        raise death(_exit_code(child.process), child.position, config) from None
+        raise death(child.exit_code(), child.position, config) from None
     return _Watch(child, config, on_progress, stop).answer()
 
 
@@ -205,7 +183,7 @@ class _Watch:
     """The wait for the answer of a child to one run."""
 
     def __init__(
-        self, child: _Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
+        self, child: Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
     ) -> None:
         assert child.process.pid is not None
         self._child = child
@@ -232,7 +210,7 @@ class _Watch:
             if ready and message is None:
                 if self._failed is not None:
                     return self._failed
-                raise death(_exit_code(process), self._child.position, self._config)
+                raise death(self._child.exit_code(), self._child.position, self._config)
             if isinstance(message, Done) or (isinstance(message, Failed) and message.cleaned_up):
                 return message
             if message is not None:
@@ -264,18 +242,6 @@ class _Watch:
         return False
 
 
-def _exit_code(process: BaseProcess) -> int | None:
-    process.join(_EXIT_SECONDS)
-    return process.exitcode
-
-
-def _end(process: BaseProcess) -> None:
-    process.join(_EXIT_SECONDS)
-    if process.is_alive():
-        process.kill()
-        process.join()
-
-
 def _context() -> ForkContext | SpawnContext:
     """A fork where it is safe, in a process with one thread; else a new interpreter."""
     try:
@@ -285,12 +251,3 @@ def _context() -> ForkContext | SpawnContext:
     if single_threaded:
         return multiprocessing.get_context("fork")
     return multiprocessing.get_context("spawn")
-
-
-@contextlib.contextmanager
-def _stopping_signals_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

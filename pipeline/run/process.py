@@ -122,7 +122,7 @@ def _process(
         asked, found = result_key(config, sha256), detections_key(config, sha256)
         key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
         _require_room(run, clip.source.info, key, len(segments))
-        executor.prepare(clip, infer)
+        executor.prepare(clip, config, infer, len(segments))
         _note_what_is_left_out(config, clip.source)
         threads = config.encode.threads or selection.options.encoder_threads
         threads = journal.begin(key, len(segments), threads)

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.errors import InputError, UsageError
@@ -132,7 +132,7 @@ def _rendered(
     position: Position,
     tasks: Iterable[SegmentTask],
     on_frames: Callable[[int], object],
-) -> Iterator[tuple[SegmentTask, Manifest]]:
+) -> Generator[tuple[SegmentTask, Manifest], None, None]:
     lines = RecordedLines(recorded.detections, recorded.class_names)
     for task in tasks:
         position.encoding.enter(Step.PREPARE)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -17,7 +18,8 @@ from pipeline.media.frame import Segment, SourceFaults, VideoInfo
 from pipeline.run.context import RunContext
 
 ProcessTasks = Callable[
-    [Iterable[SegmentTask], Callable[[int], object]], Iterator[tuple[SegmentTask, Manifest]]
+    [Iterable[SegmentTask], Callable[[int], object]],
+    Generator[tuple[SegmentTask, Manifest], None, None],
 ]
 """Yields every task as it is done; the second argument is called with the number of frames that
 were finished since the last call."""
@@ -119,11 +121,13 @@ def take_segments(
     ledger = _Ledger(run, info)
     started = time.perf_counter()
     tasks = ledger.tasks(settings, segments)
-    for task, manifest in process(tasks, ledger.report_frames):
-        run.watched.require_unchanged()
-        manifest.write(task.files.manifest)
-        run.journal.add(task.segment.number, task.files.existing())
-        ledger.add(task.segment.number, manifest, time.perf_counter() - started)
+    # Closed also if a result cannot be kept: what still works is ended then.
+    with contextlib.closing(process(tasks, ledger.report_frames)) as results:
+        for task, manifest in results:
+            run.watched.require_unchanged()
+            manifest.write(task.files.manifest)
+            run.journal.add(task.segment.number, task.files.existing())
+            ledger.add(task.segment.number, manifest, time.perf_counter() - started)
     return ledger.taken()
 
 

@@ -19,7 +19,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class TimedExecutor(LocalExecutor):
 
     def run(
         self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
-    ) -> Iterator[Done]:
+    ) -> Generator[Done, None, None]:
         for task in tasks:
             cpu_before = process_cpu_seconds()
             source = open_source(task.settings.config, self.cores)

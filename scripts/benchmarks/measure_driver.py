@@ -21,7 +21,7 @@ from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.errors import PipelineError
 from pipeline.core.machine import process_cpu_seconds
 from pipeline.execution.cluster.pool import ActorPool
-from pipeline.execution.segment_actor import Attempt, RemoteTask, SharedModel
+from pipeline.execution.segment_worker import Attempt, RemoteTask, SharedModel
 from pipeline.frames.task import RunSettings, SegmentFiles, SegmentTask
 from pipeline.media.frame import Segment
 

@@ -1,0 +1,74 @@
+"""Starts and ends the processes that run `child.run_child`.
+
+Imports nothing heavy, as `supervise`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from pipeline.core.position import Position
+from pipeline.execution.child import STOPPING_SIGNALS, run_child
+
+_EXIT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """pipe: arguments go there, progress and answers come back."""
+
+    process: BaseProcess
+    pipe: Connection[Any, Any]
+    position: Position
+
+    def exit_code(self) -> int | None:
+        self.process.join(_EXIT_SECONDS)
+        return self.process.exitcode
+
+    def end(self, *, kill: bool) -> None:
+        """End it in order, or at once; returns when it is gone."""
+        if kill:
+            self.process.kill()
+        with self.pipe, contextlib.suppress(OSError):  # It may be gone already.
+            self.pipe.send(None)
+        self.process.join(_EXIT_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def start_child(
+    work: Callable[..., Any],
+    at_end: Callable[[], object],
+    context: ForkContext | SpawnContext,
+) -> Child:
+    """Start a process that answers each argument with `work(argument, on_progress, position)`.
+
+    at_end: called there before it ends in order.
+    """
+    position = Position.shared(context)
+    pipe, its_end = context.Pipe()
+    process = context.Process(
+        target=run_child, args=(work, at_end, position, its_end), name="worker"
+    )
+    # Held back, so that the process is not without its own handlers for a moment.
+    with stopping_signals_blocked():
+        process.start()
+    its_end.close()
+    return Child(process, pipe, position)
+
+
+@contextlib.contextmanager
+def stopping_signals_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,188 @@
+"""Segments side by side in processes of this machine: the same result, whatever happens to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.core.errors import ModelError, WorkerDied
+from pipeline.core.machine import available_cores
+from pipeline.core.notes import collected_notes
+from pipeline.core.position import no_beat
+from pipeline.core.progress import Progress
+from pipeline.execution.processes import SideBySide, core_shares
+from pipeline.run.process import process_video
+from tests import side_work
+from tests.conftest import process, write_clip
+from tests.recordings import numbered
+
+NUM_FRAMES = 120
+NUM_SEGMENTS = 6
+OPTIONS: dict[str, Any] = {"segment_seconds": 0.8, "infer": InferOptions(precision="f32")}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs cores by their ids")
+
+
+def side_by_side(number: int, **config: Any) -> SideBySide[str, side_work.Answer]:
+    run = ProcessConfig(source=Path("clip.mp4"), output_dir=Path("out"), **config)
+    share = [*os.sched_getaffinity(0)][:1]
+    return SideBySide(side_work.work, [share] * number, run, no_beat)
+
+
+def results(group: SideBySide[str, side_work.Answer], *orders: str) -> dict[int, side_work.Answer]:
+    return dict(group.results(orders, lambda _: None))
+
+
+def test_the_cores_are_divided_without_a_rest() -> None:
+    have = os.sched_getaffinity(0)
+    for number in range(1, len(have) + 1):
+        shares = core_shares(number)
+        assert sorted(core for share in shares for core in share) == sorted(have)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_each_process_finds_the_cores_of_its_share_only() -> None:
+    with side_by_side(1) as group:
+        [answer] = results(group, "hello").values()
+    assert answer.cores == 1
+    assert answer.process_id != os.getpid()
+
+
+def test_progress_counts_every_frame_once() -> None:
+    counted: list[int] = []
+    with side_by_side(1) as group:
+        list(group.results(["frames 7", "frames 5"], counted.append))
+    assert sum(counted) == 12
+
+
+def test_the_work_of_a_process_that_dies_goes_to_the_others(tmp_path: Path) -> None:
+    with collected_notes() as notes, side_by_side(2) as group:
+        answers = results(group, f"die-once {tmp_path / 'mark'}", "hello")
+        # Nothing is started for it: memory may be short.
+        assert len({answer.process_id for answer in answers.values()}) == 1
+    assert set(answers) == {0, 1}
+    [note] = notes
+    assert "SIGKILL" in note
+    assert "1 process" in note
+
+
+def test_if_none_is_left_the_run_fails() -> None:
+    with side_by_side(2) as group, pytest.raises(WorkerDied, match="SIGKILL"):
+        results(group, "die")
+
+
+def test_a_process_that_hangs_is_killed_and_its_step_named() -> None:
+    with side_by_side(1, stall_seconds=1.0) as group, pytest.raises(WorkerDied, match="progress"):
+        results(group, "hang")
+
+
+def test_an_error_of_the_work_ends_the_others() -> None:
+    with side_by_side(2) as group:
+        with pytest.raises(ModelError, match="no such layer"):
+            results(group, "hang", "fail no such layer")
+        processes = [child.pid for child in psutil.Process().children() if is_worker(child)]
+        assert len(processes) == 2
+    assert not any(psutil.pid_exists(pid) for pid in processes)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "spawn_main" in " ".join(process.cmdline())
+    return False
+
+
+# With a model
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six segments of 20 frames."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    keys = {"g": "10", "sc_threshold": "0"}
+    return write_clip(path, [numbered(i) for i in range(NUM_FRAMES)], options=keys)
+
+
+@pytest.fixture(scope="module")
+def clean(
+    clip: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[bytes, bytes]:
+    out = tmp_path_factory.mktemp("clean")
+    process(clip, out, tiny_weights, segments_at_once=1, **OPTIONS)
+    return files(out)
+
+
+def files(out: Path) -> tuple[bytes, bytes]:
+    return (out / "annotated.mp4").read_bytes(), (out / "detections.jsonl").read_bytes()
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+def test_the_result_is_that_of_one_process(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    seen: list[Progress] = []
+    config = ProcessConfig(
+        source=clip, output_dir=tmp_path, weights=tiny_weights, segments_at_once=2, **OPTIONS
+    )
+    report = process_video(config, seen.append)
+    assert files(tmp_path) == clean
+    assert report["configuration"]["segments_at_once"] == 2
+    assert report["configuration"]["cores"] == available_cores()
+    frames = [progress.done for progress in seen if progress.stage == "frames"]
+    assert frames == sorted(frames)
+    assert frames[-1] == NUM_FRAMES
+
+
+@contextlib.contextmanager
+def command(clip: Path, out: Path, weights: Path) -> Iterator[subprocess.Popen[bytes]]:
+    words = ["process", str(clip), "--output-dir", str(out), "--weights", str(weights)]
+    words += ["--segment-seconds", "0.8", "--segments-at-once", "2", "--precision", "f32"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *words], stderr=subprocess.PIPE
+    ) as run:
+        yield run
+        run.kill()
+
+
+def workers_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return [p for p in psutil.Process(run.pid).children(recursive=True) if is_worker(p)]
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_runs_on_after_the_command_and_a_second_one_resumes(
+    stop: signal.Signals,
+    clip: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    clean: tuple[bytes, bytes],
+) -> None:
+    out = tmp_path / "out"
+    with command(clip, out, tiny_weights) as run:
+        journal = out / ".partial" / "journal.jsonl"
+        wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 1)
+        family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+        assert len(workers_of(run)) == 2
+        os.kill(run.pid, stop)
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive
+    report = process(clip, out, tiny_weights, segments_at_once=1, **OPTIONS)
+    assert report["segments"]["done_before"] >= 1
+    assert files(out) == clean
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
