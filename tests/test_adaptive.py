@@ -305,6 +305,11 @@ def test_a_real_run_infers_around_the_change_and_reports_its_audit(
     assert full["audit"] is None
     written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert schema_errors("report", written) == []
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    lead = page.partition('class="lead"')[2].partition("</p>")[0]
+    assert f"those of {NUM_FRAMES - len(chosen)} frames" in lead
+    for name in ("size wh", "pix fmt", "num requests", "size bytes", "every", "True", "False"):
+        assert f"<td>{name}</td>" not in page
     boxes_of = [
         [(box["class_id"], box["xyxy"]) for line in lines for box in line["detections"]]
         for lines in (lines, read_detections(tmp_path / "full"))

@@ -461,7 +461,7 @@ def test_a_signal_that_came_while_clips_were_looked_at_ends_a_batch(
     config = ProcessConfig(source=Path(), output_dir=tmp_path / "out", weights=tiny_weights)
     looked: Any = lambda *_: [5]  # noqa: E731
     batch = Batch(config, clips)
-    with pytest.raises(Interrupted, match="0 of 1 clips are done"):
+    with pytest.raises(Interrupted, match="0 of 1 clip"):
         batch.process(clips, Stopped({"a.mp4": 5}), looked, lambda _: None)
     assert batch.number_of("not reached") == 1
 

@@ -259,16 +259,16 @@ WRONG_USE = [
     (["process", "--hint", "QUICK"], ["QUICK", "THROUGHPUT", "LATENCY", "CUMULATIVE", "NONE"]),
     (["process", "--precision", "int4"], ["int4", "auto", "f32", "bf16", "int8"]),
     (["process", "--codec", "mpeg2"], ["mpeg2", "h264", "hevc", "av1", "vp9"]),
-    (["process", "--conf", "1.5"], ["confidence", "1.5"]),
-    (["process", "--conf", "0"], ["confidence", "0.0"]),
-    (["process", "--conf", "nan"], ["confidence", "nan"]),
-    (["process", "--conf", "light=1.5"], ["confidence", "'light'", "1.5"]),
+    (["process", "--conf", "1.5"], ["--conf", "1.5"]),
+    (["process", "--conf", "0"], ["--conf", "0.0"]),
+    (["process", "--conf", "nan"], ["--conf", "nan"]),
+    (["process", "--conf", "light=1.5"], ["--conf", "'light'", "1.5"]),
     (["process", "--conf", "light=much"], ["'light=much'", "person=0.4"]),
     (["process", "--conf", "lihgt=0.5"], ["'lihgt'", "did you mean light?"]),
     (["process", "--conf", "0=0.5", "light=0.4"], ["'light'", "twice"]),
     (["process", "--classes", "ligth"], ["'ligth'", "did you mean light?"]),
     (["process", "--model", "offical"], ["did you mean official?"]),
-    (["process", "--iou", "0"], ["IoU", "0.0"]),
+    (["process", "--iou", "0"], ["--iou", "0.0"]),
     (["process", "--max-det", "0"], ["max-det", "0"]),
     (["process", "--imgsz", "100"], ["imgsz", "multiple of 32", "100"]),
     (["process", "--imgsz", "0"], ["imgsz", "0"]),
@@ -291,10 +291,10 @@ WRONG_USE = [
     (["process", "--preset", "hurried"], ["'hurried'", "h264", "veryfast"]),
     (["process", "--codec", "hevc", "--crf", "52"], ["between 0 and 51", "hevc", "52"]),
     (["process", "--classes", ""], ["classes", "empty"]),
-    (["process", "--segment-seconds", "inf"], ["segment_seconds", "inf"]),
-    (["process", "--segment-seconds", "nan"], ["segment_seconds", "nan"]),
-    (["process", "--stall-seconds", "inf"], ["stall_seconds", "inf"]),
-    (["process", "--conf", "-0.0"], ["confidence", "-0.0"]),
+    (["process", "--segment-seconds", "inf"], ["--segment-seconds", "inf"]),
+    (["process", "--segment-seconds", "nan"], ["--segment-seconds", "nan"]),
+    (["process", "--stall-seconds", "inf"], ["--stall-seconds", "inf"]),
+    (["process", "--conf", "-0.0"], ["--conf", "-0.0"]),
     (["process", "--max-frame-rate", "inf"], ["'inf'", "30000/1001"]),
     (["process", "--size", "99999x99999"], ["32768x32768", "99999x99999"]),
     (["process", "--model", "nano"], ["nano", "official", "demo"]),
@@ -855,7 +855,7 @@ def test_frames_that_were_not_inferred_are_counted(
     assert "9 boxes in 9 frames\n" in capsys.readouterr().out
     assert main([*command, "--no-reuse", "--every", "4", "--batch", "2"]) == 0
     assert (
-        "9 boxes in 9 frames; 6 frames not inferred, their boxes interpolated"
+        "9 boxes in 9 frames; boxes of 6 frames interpolated, not inferred"
         in capsys.readouterr().out
     )
 

@@ -25,6 +25,7 @@ from pipeline.core.config import (
     SyntheticOptions,
 )
 from pipeline.core.errors import UsageError
+from pipeline.core.options import declared
 from pipeline.measure.benchmark import BenchOptions
 
 OPTIONS: list[tuple[type, dict[str, Any]]] = [
@@ -57,7 +58,9 @@ def test_a_value_of_no_type_that_a_field_has_is_refused_by_its_name(
 ) -> None:
     with pytest.raises(UsageError) as caught:
         kind(**{**given, name: value})
-    assert str(caught.value).startswith(f"{name} must be ")
+    option = declared(kind).get(name)
+    shown = option.name_of(name) if option else name
+    assert str(caught.value).startswith(f"{shown} must be ")
     assert "\n" not in str(caught.value)
 
 
@@ -108,7 +111,7 @@ def test_classes_may_be_integers_and_lists(given_classes: Any, kept: Any) -> Non
     "classes", ["person", [], [True], [1.0], [""], [None], 3, {"person"}], ids=str
 )
 def test_other_classes_are_refused(classes: Any) -> None:
-    with pytest.raises(UsageError, match=r"^classes"):
+    with pytest.raises(UsageError, match=r"^--classes"):
         DetectOptions(classes=classes)
 
 
@@ -137,9 +140,17 @@ def test_a_threshold_outside_of_its_range_is_refused(value: float) -> None:
     if 0 < value < 1:
         assert DetectOptions(confidence_threshold=value).confidence_threshold == value
         return
-    with pytest.raises(UsageError, match=r"confidence\w* must ") as caught:
+    with pytest.raises(UsageError, match=r"^--conf must ") as caught:
         DetectOptions(confidence_threshold=value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_no_audit_can_judge_is_refused() -> None:
+    given: dict[str, Any] = {"source": "clip.mp4", "output_dir": "out", "least_agreement": 0.9}
+    ProcessConfig(**given, adaptive=True)
+    ProcessConfig(**given, infer=InferOptions(precision="int8"))
+    with pytest.raises(UsageError, match="--least-agreement needs"):
+        ProcessConfig(**given)
 
 
 @pytest.mark.parametrize("size_wh", [(8, 8), (0, 480), (-640, 480), (640, 40_000)])

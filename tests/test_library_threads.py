@@ -20,7 +20,6 @@ from pipeline.core.library_threads import one_library_thread
 from pipeline.core.machine import available_cores
 from pipeline.core.progress import Progress
 from tests.checkpoints import save, small_yolov5
-from tests.conftest import process
 
 SCENE = SyntheticOptions(num_frames=12, size_wh=(128, 96))
 
@@ -81,12 +80,20 @@ def test_they_are_those_of_the_host_after_a_run_that_failed(
 
 
 def test_pytorch_has_all_cores_while_it_infers_and_the_threads_of_the_host_afterwards(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = save(tmp_path / "small.pt", small_yolov5(2))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights, seen = save(tmp_path / "small.pt", small_yolov5(2)), {}
     before = settings()
-    infer = InferOptions(engine="pytorch", hint="NONE")
-    report = process(SCENE, tmp_path / "out", weights, infer=infer)
+    config = ProcessConfig(
+        source=SCENE,
+        output_dir=tmp_path / "out",
+        weights=weights,
+        infer=InferOptions(engine="pytorch", hint="NONE"),
+    )
+    report = process_video(config, lambda now: seen.update({now.stage: held_to_one()}))
+    # Threads of BLAS that the preparation wakes would spin on when frames run, and be reported.
+    assert seen == {"convert": True, "frames": True}
     assert report["configuration"]["num_threads"] == available_cores()
     assert settings() == before
     assert before["torch"] == 5

@@ -677,7 +677,7 @@ def test_damaged_sound_does_not_cost_the_picture(tmp_path: Path, tiny_weights: P
     clip.write_bytes(content)
     report = process(clip, tmp_path / "out", tiny_weights)
     [note] = report["output"]["notes"]
-    assert "(audio): 1 damaged packets were left out" in note
+    assert "(audio): 1 damaged packet left out" in note
     [sound] = tracks_of(tmp_path / "out" / "annotated.mp4", "audio")
     assert len(sound) == 38
     assert len(frames_of(tmp_path / "out" / "annotated.mp4")) == 20

@@ -100,6 +100,17 @@ def test_the_same_command_is_done_before_and_one_with_video_is_not(
     assert names_in(out) == ["detections.jsonl", "report.html", "report.json"]
 
 
+def test_a_missing_input_is_reported_before_an_existing_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "annotated.mp4").write_bytes(b"mine")
+    (tmp_path / "report.json").write_text("{}")
+    missing = str(tmp_path / "missing.mp4")
+    assert main(["process", missing, "--output-dir", str(tmp_path), "--model", "demo"]) == 1
+    assert "exists already" not in capsys.readouterr().err
+    assert (tmp_path / "annotated.mp4").read_bytes() == b"mine"
+
+
 def test_a_result_whose_page_is_missing_is_not_complete(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:

@@ -122,9 +122,9 @@ def test_a_declared_option_is_parsed() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"strength": 0}, "strength must be 1 or more, not 0"),
+        ({"strength": 0}, "--strength must be 1 or more, not 0"),
         ({"threads": 9}, "threads must lie between 1 and 8, not 9"),
-        ({"strength": "many"}, "strength must be an integer, not 'many'"),
+        ({"strength": "many"}, "--strength must be an integer, not 'many'"),
     ],
 )
 def test_a_value_outside_its_limits_is_refused(values: dict[str, Any], message: str) -> None:

@@ -19,6 +19,7 @@ from pipeline.cli.arguments import render_config
 from pipeline.cli.commands import main
 from pipeline.cli.parsers import parse_arguments
 from pipeline.core.boxes import Detections
+from pipeline.core.config import SyntheticOptions
 from pipeline.core.detection_lines import DetectionLine
 from pipeline.core.errors import Interrupted
 from pipeline.run.recorded import read_recorded
@@ -268,6 +269,26 @@ def test_detections_that_are_damaged_or_of_another_clip_are_refused_in_one_line(
     assert "decode of frame" not in shown[0]
     assert str(found) in shown[0]
     assert not (tmp_path / "out" / "annotated.mp4").exists()
+
+
+def test_a_file_that_is_missing_is_the_one_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("detections.jsonl", "report.json"):
+        assert render(tmp_path / "clip.mp4", tmp_path, tmp_path / "out") == 1
+        assert f"{tmp_path / name}: No such file" in capsys.readouterr().err
+        (tmp_path / name).write_text("")
+
+
+def test_detections_of_the_scene_are_refused_for_that_reason(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = SyntheticOptions(num_frames=2, size_wh=(64, 48))
+    process(scene, tmp_path / "out", tiny_weights, video=False)
+    assert render(Path("synthetic"), tmp_path / "out", tmp_path / "drawn") == 1
+    shown = capsys.readouterr().err
+    assert "no file" in shown
+    assert "again" not in shown
 
 
 def test_another_clip_of_the_same_kind_is_refused_and_a_copy_is_not(

@@ -621,7 +621,7 @@ def test_a_run_stopped_while_its_report_is_written_leaves_nothing_under_a_final_
 
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.run.process.write_report", stop)
-        with pytest.raises(Interrupted, match="1 of 1 segments are kept"):
+        with pytest.raises(Interrupted, match="1 of 1 segment is kept"):
             process(clip, tmp_path / "out", tiny_weights)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".partial"]
     assert process(clip, tmp_path / "out", tiny_weights)["segments"]["done_before"] == 1

@@ -129,12 +129,12 @@ def test_every_frame_lies_in_one_segment(seconds: int, segment_seconds: float) -
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"fps_per_core": 0.0}, "fps per core"),
-        ({"cores": 3}, "too few"),
-        ({"segment_seconds": -1.0}, "segment seconds"),
+        ({"fps_per_core": 0.0}, "--fps-per-core"),
+        ({"cores": 3}, "--cores-per-actor"),
+        ({"segment_seconds": -1.0}, "--segment-seconds"),
         ({"bandwidth_bytes": float("nan")}, "bandwidth"),
         ({"price_per_core_hour": -1.0}, "price"),
-        ({"clips_at_once": 0}, "clips at once"),
+        ({"clips_at_once": 0}, "--clips-at-once"),
     ],
 )
 def test_options_that_cannot_be_are_refused(changed: dict[str, float], complaint: str) -> None:

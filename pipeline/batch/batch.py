@@ -27,6 +27,7 @@ from pipeline.core.errors import (
     WorkerDied,
 )
 from pipeline.core.progress import Progress, ProgressCallback
+from pipeline.core.text import are, counted
 from pipeline.execution.child import Work
 from pipeline.execution.journal import tidy
 from pipeline.run.identity import model_sha256, result_key
@@ -134,7 +135,7 @@ class Batch:
             for text in result.notes:
                 clips.setdefault(text, []).append(result.clip)
         return [
-            f"{of[0].path}: {text}" if len(of) == 1 else f"{text} ({len(of)} clips)"
+            f"{of[0].path}: {text}" if len(of) == 1 else f"{text} ({counted(len(of), 'clip')})"
             for text, of in clips.items()
         ]
 
@@ -187,9 +188,9 @@ class Batch:
             self._wait_for_others(worker, on_progress)
         except Interrupted as error:
             finished = self.number_of("done") + self.number_of("skipped")
+            of_all = f"{finished} of {counted(len(self._results), 'clip')}"
             error.args = (
-                f"interrupted; {finished} of {len(self._results)} clips are done: "
-                "rerun the command to resume",
+                f"interrupted; {of_all} {are(finished)} done: rerun the command to resume",
             )
             raise
         finally:

@@ -15,6 +15,7 @@ from pipeline.core.errors import PipelineError, UsageError, as_pipeline_error
 from pipeline.core.picture_paths import PICTURE_SUFFIXES
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import Progress, ProgressCallback
+from pipeline.core.text import counted
 
 if TYPE_CHECKING:
     from pipeline.inference.models import Models
@@ -136,7 +137,7 @@ class _Together:
             self._tell()
 
     def _tell(self) -> None:
-        subject = f"{self._num_finished} of {len(self._totals)} clips finished"
+        subject = f"{self._num_finished} of {counted(len(self._totals), 'clip')} finished"
         self._on_progress(Progress("frames", sum(self._done), sum(self._totals), subject=subject))
 
 

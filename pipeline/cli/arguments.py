@@ -153,7 +153,7 @@ def infer_options(arguments: argparse.Namespace) -> InferOptions | AutoOptions:
     for name, option, value in changed(asked):
         if name != "precision" or named.precision not in ("auto", value):
             raise UsageError(
-                f"--config {arguments.config} and {option.flag} {value}: the configuration sets "
-                f"the {option.name_of(name)}; leave one of them out"
+                f"--config {arguments.config} sets {option.flag} too: leave {option.flag} {value} "
+                "or the configuration out"
             )
     return asked.over(named)

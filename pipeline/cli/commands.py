@@ -213,7 +213,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                     _show(line.rstrip("\n"), sys.stderr)
         for line in failure_lines(failed):
             _show(line, sys.stderr)
-        raise PipelineError(f"{len(failed)} of {len(batch.results)} clips failed")
+        raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
     if unwritten is not None:
         raise unwritten
 

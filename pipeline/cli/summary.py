@@ -57,15 +57,13 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     boxes, segments = report["detections"], report["segments"]
     if segments["done_before"]:
         remarks.append(
-            f"{segments['done_before']} of {segments['number']} segments "
-            f"({segments['frames_done_before']} frames) resumed from an interrupted run"
+            f"{segments['done_before']} of {counted(segments['number'], 'segment')} "
+            f"({counted(segments['frames_done_before'], 'frame')}) resumed from an interrupted run"
         )
-    if boxes["reused_frames"]:
-        remarks.append(f"{boxes['reused_frames']} frames identical to the one before, not inferred")
-    if boxes["interpolated_frames"]:
-        remarks.append(
-            f"{boxes['interpolated_frames']} frames not inferred, their boxes interpolated"
-        )
+    if number := boxes["reused_frames"]:
+        remarks.append(f"{counted(number, 'frame')} identical to the one before, not inferred")
+    if number := boxes["interpolated_frames"]:
+        remarks.append(f"boxes of {counted(number, 'frame')} interpolated, not inferred")
     mended = {key: value for key, value in report["source"]["faults"].items() if value}
     return remarks + [f"{key.replace('_', ' ')}: {value}" for key, value in mended.items()]
 
@@ -76,7 +74,7 @@ def _accuracy_lines(report: dict[str, Any]) -> list[str]:
     if report["truth"] and report["truth"]["num_pairs"]:
         truth = report["truth"]
         lines.append(
-            f"truth: {truth['recall']:.1%} of {truth['num_things']} things found, "
+            f"truth: {truth['recall']:.1%} of {counted(truth['num_things'], 'thing')} found, "
             f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
         )
     if audit := report["audit"]:
@@ -115,7 +113,7 @@ def batch_summary(record: dict[str, Any], folder: Path, *, kept: bool = False) -
     """
     total = record["total"]
     now = total["this_run"]
-    counts = [f"{total['done']} of {total['clips']} clips done"]
+    counts = [f"{total['done']} of {counted(total['clips'], 'clip')} done"]
     if total["skipped"]:
         counts.append(f"{total['skipped']} skipped, already done")
     counts += [

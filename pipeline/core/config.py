@@ -273,7 +273,7 @@ class ProcessConfig:
         validate(self)
         require(
             self.imgsz >= 32 and self.imgsz % 32 == 0,
-            f"imgsz must be a multiple of 32, not {self.imgsz}",
+            f"--imgsz must be a multiple of 32, not {self.imgsz}",
         )
         require(
             not (self.adaptive and self.every > 1),
@@ -281,7 +281,7 @@ class ProcessConfig:
         )
         require(
             0.0 < self.least_agreement <= 1.0,
-            f"least-agreement must lie between 0 and 1, not {self.least_agreement}",
+            f"--least-agreement must lie between 0 and 1, not {self.least_agreement}",
         )
         audited = self.adaptive or self.infer.precision == "int8"
         require(
@@ -290,7 +290,7 @@ class ProcessConfig:
         )
         require(
             self.segment_seconds > 0,
-            f"segment-seconds must be more than 0, not {self.segment_seconds}",
+            f"--segment-seconds must be more than 0, not {self.segment_seconds}",
         )
         require(
             self.calibration is None or self.infer.precision == "int8",

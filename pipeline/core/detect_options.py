@@ -69,15 +69,15 @@ class DetectOptions:
         for name, threshold in (("", self.confidence_threshold), *self.class_thresholds):
             require(
                 0.0 < threshold < 1.0,
-                f"confidence{name and f' of {name!r}'} must lie between 0 and 1, not {threshold}",
+                f"--conf{name and f' of {name!r}'} must lie between 0 and 1, not {threshold}",
             )
         require(
             0.0 < self.iou_threshold <= 1.0,
-            f"IoU threshold must lie between 0 and 1, not {self.iou_threshold}",
+            f"--iou must lie between 0 and 1, not {self.iou_threshold}",
         )
-        require(self.classes != (), "classes is empty: name at least one class")
-        require("" not in (self.classes or ()), "classes: a name is empty")
-        require("" not in dict(self.class_thresholds), "conf: the name of a class is empty")
+        require(self.classes != (), "--classes is empty: name at least one class")
+        require("" not in (self.classes or ()), "--classes: a name is empty")
+        require("" not in dict(self.class_thresholds), "--conf: the name of a class is empty")
 
     @property
     def least_confidence(self) -> float:
@@ -105,6 +105,6 @@ def _read_words(words: Iterable[str]) -> tuple[float, list[tuple[str, float]]]:
                 rest = float(number)
         except ValueError:
             raise UsageError(
-                f"confidence {word!r} is neither P nor CLASS=P, as in 0.25 or person=0.4"
+                f"--conf {word!r} is neither P nor CLASS=P, as in 0.25 or person=0.4"
             ) from None
     return rest, named

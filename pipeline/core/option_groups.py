@@ -81,7 +81,7 @@ class InferOptions:
 
     def __post_init__(self) -> None:
         validate(self)
-        require(self.device != "", "device: the name is empty")
+        require(self.device != "", "--device: the name is empty")
         require(
             self.engine == "openvino" or (self.batch == 1 and self.precision in ("auto", "f32")),
             "PyTorch runs one frame at a time, in f32",
@@ -168,11 +168,11 @@ class EncodeOptions:
         most_crf, presets = MOST_CRF[self.codec], PRESETS[self.codec]
         require(
             self.crf is None or 0 <= self.crf <= most_crf,
-            f"crf must lie between 0 and {most_crf} for {self.codec}, not {self.crf}",
+            f"--crf must lie between 0 and {most_crf} for {self.codec}, not {self.crf}",
         )
         require(
             self.preset is None or self.preset in presets,
-            f"preset {self.preset!r} is not a preset of {self.codec}: {', '.join(presets)}",
+            f"--preset {self.preset!r} is not a preset of {self.codec}: {', '.join(presets)}",
         )
 
 
@@ -211,7 +211,6 @@ class SyntheticOptions:
             "frames per second (default: 30); with a folder of pictures: process them as one "
             "clip, in the order of the numbers in their names",
             metavar="R",
-            name="frame rate",
             lowest=Fraction(1, 1000),
             highest=1000,
         ),
@@ -272,7 +271,7 @@ class LimitOptions:
     def __post_init__(self) -> None:
         validate(self)
         require(
-            self.max_frame_rate > 0, f"max-frame-rate must be above 0, not {self.max_frame_rate}"
+            self.max_frame_rate > 0, f"--max-frame-rate must be above 0, not {self.max_frame_rate}"
         )
 
 

@@ -31,7 +31,7 @@ class Option:
     parse: text -> value, raises ValueError; None derives it from the type of the field.
     choices: the values that are valid; None for all.
     lowest, highest: the limits of a number, or of each number of a tuple; both are valid.
-    name: in messages; None takes it from the flag.
+    name: in messages, of an option without a flag; None takes it from the field.
     more: the pattern of further values, if there can be several; the field then takes their list.
     decides_result: whether another value can give another result. It is then in the keys.
     """
@@ -65,7 +65,7 @@ class Option:
 
     def name_of(self, field: str) -> str:
         """The name in messages of the option of a field."""
-        return self.name or (self.flag or field).lstrip("-")
+        return self.flag or self.name or field
 
     def _range(self, num_numbers: int) -> str:
         lowest, highest = (as_text((bound,) * num_numbers) for bound in (self.lowest, self.highest))
@@ -99,10 +99,11 @@ def _declared(kind: Any) -> dict[str, Option]:
 def validate(options: Any) -> None:
     """Convert the fields of a frozen dataclass to their types and require their limits.
 
-    Raises UsageError with the name of the first field that is not valid.
+    Raises UsageError with the name of the first option that is not valid.
     """
-    convert_fields(options)
-    for name, option in declared(options).items():
+    known = declared(options)
+    convert_fields(options, lambda name: known[name].name_of(name) if name in known else name)
+    for name, option in known.items():
         option.require_valid(name, getattr(options, name))
 
 

@@ -31,7 +31,9 @@ class PictureSequence:
     def __post_init__(self) -> None:
         convert_fields(self)
         if not Fraction(1, 1000) <= self.frame_rate <= 1000:
-            raise UsageError(f"frame rate must lie between 1/1000 and 1000, not {self.frame_rate}")
+            raise UsageError(
+                f"--frame-rate must lie between 1/1000 and 1000, not {self.frame_rate}"
+            )
 
     @property
     def paths(self) -> list[Path]:

@@ -18,6 +18,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def are(number: int) -> str:
+    """The verb after so many: "is" for one, else "are"."""
+    return "is" if number == 1 else "are"
+
+
 def duration(seconds: float) -> str:
     """ "2.88 s", "12.5 min", "1,234.5 h": in a suitable unit."""
     if seconds < 100:

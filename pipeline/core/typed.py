@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from fractions import Fraction
 from numbers import Integral, Real
@@ -25,17 +25,18 @@ _NAMES: dict[Any, str] = {
 }
 
 
-def convert_fields(options: Any) -> None:
+def convert_fields(options: Any, name_of: Callable[[str], str] = str) -> None:
     """Convert each field of a frozen dataclass to its declared type.
 
-    Paths may be given as text, fractions as numbers, tuples as any sequence. Raises UsageError
-    with the name of the field.
+    Paths may be given as text, fractions as numbers, tuples as any sequence. Raises UsageError.
+
+    name_of: the name of a field in messages.
     """
     kind: Any = type(options)
     hints = _hints(kind)
     for field in fields(options):
         value = getattr(options, field.name)
-        found = converted(field.name, value, hints[field.name])
+        found = converted(name_of(field.name), value, hints[field.name])
         if found is not value:
             object.__setattr__(options, field.name, found)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import file_sha256, flush_to_disk
+from pipeline.core.text import are, counted
 from pipeline.core.work_folder import (
     KEY_NAME,
     MARK_NAME,
@@ -238,9 +239,10 @@ def what_is_kept(journal: Journal) -> str:
     """A text about the kept segments for the user; empty if there are none."""
     if not journal.num_done:
         return ""
-    of_all = f" of {journal.num_segments}" if journal.num_segments else ""
-    segments = "segment is" if journal.num_done == 1 and not of_all else "segments are"
-    return f"{journal.num_done}{of_all} {segments} kept: rerun the command to resume"
+    done = counted(journal.num_done, "segment")
+    if journal.num_segments:
+        done = f"{journal.num_done} of {counted(journal.num_segments, 'segment')}"
+    return f"{done} {are(journal.num_done)} kept: rerun the command to resume"
 
 
 def _remove(path: Path) -> None:

@@ -32,6 +32,7 @@ from pipeline.execution.journal import tidy
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
 
 _STOP_SECONDS = 3.5
+_SAME_SIGNAL_SECONDS = 0.3
 _CLEAN_UP_SECONDS = 5.0
 
 
@@ -60,7 +61,7 @@ class ChildProcess(Generic[Result]):
     The child begins with the first run. One that died, or did not end a run as it should, is
     replaced for the next one. SIGINT, SIGTERM and SIGHUP are caught as long as the context lasts,
     but for those that are ignored (nohup): the first of them asks the work to stop, by a
-    KeyboardInterrupt; a second one, or too long a wait, kills the child.
+    KeyboardInterrupt; a later one, or too long a wait, kills the child.
     """
 
     def __init__(self, work: Work[Result], at_end: Callable[[], object] = _do_nothing) -> None:
@@ -151,21 +152,31 @@ def _is_sound(answer: Done[Any] | Failed) -> bool:
 
 
 class _Stop:
-    """The handler of the signals that stop a run: the first asks the worker, the second kills."""
+    """The handler of the signals that stop a run: the first asks the worker, the second kills.
+
+    The same one at once after the first is part of it: Ctrl-C reaches all processes of a terminal,
+    and some that start others (make, timeout) pass it on.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self.process: BaseProcess | None = None
+        self._first_at = 0.0
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         first = self.signal_number is None
         if first:
-            self.signal_number = number
-        if self.process is not None:
-            if first:
-                self.process.terminate()
-            else:
-                self.process.kill()
+            self.signal_number, self._first_at = number, time.monotonic()
+        if self.process is None:
+            return
+        if first:
+            self.process.terminate()
+        elif not self._is_part_of_first(number):
+            self.process.kill()
+
+    def _is_part_of_first(self, number: int) -> bool:
+        at_once = time.monotonic() - self._first_at < _SAME_SIGNAL_SECONDS
+        return at_once and number == self.signal_number
 
 
 def _answer(

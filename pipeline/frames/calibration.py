@@ -22,6 +22,7 @@ from pipeline.core.files import file_state
 from pipeline.core.notes import note
 from pipeline.core.picture_paths import calibration_pictures
 from pipeline.core.picture_sequence import PictureSequence
+from pipeline.core.text import counted
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.photographs import calibration_of_photographs
 from pipeline.frames.picture_sequence import PictureSequenceSource
@@ -71,7 +72,7 @@ def calibration_of_folder(folder: Path) -> Calibration:
     hashes = [hashlib.sha256(picture_bytes(path)).digest() for path in chosen]
     return Calibration(
         key=hashlib.sha256(b"".join(hashes)).hexdigest(),
-        origin=f"{len(chosen)} pictures of {folder.name}",
+        origin=f"{counted(len(chosen), 'picture')} of {folder.name}",
         frames=lambda: map(_same_picture, chosen, hashes, range(len(chosen))),
     )
 
@@ -115,7 +116,7 @@ def calibration_of_clips(clips: Sequence[Path], limits: LimitOptions) -> Calibra
     each = -(-NUM_PICTURES // max(1, len(states)))
     return Calibration(
         key=f"{each} of {[state[0] for state in states.values()]}",
-        origin=f"frames of {len(states)} clips",
+        origin=f"frames of {counted(len(states), 'clip')}",
         frames=lambda: itertools.chain.from_iterable(
             _frames_if_readable(path, limits, state, each) for path, state in states.items()
         ),

@@ -21,6 +21,7 @@ from pipeline.core.config import EncodeOptions
 from pipeline.core.errors import EncodeError
 from pipeline.core.machine import thread_ids
 from pipeline.core.position import Beat, no_beat
+from pipeline.core.text import counted
 from pipeline.media.frame import BOTTOM_FIELD_FIRST, TOP_FIELD_FIRST, VideoInfo, plane_rows
 
 # SVT-AV1 writes to the terminal on its own unless told to keep to errors.
@@ -330,7 +331,7 @@ def require_decodable(
             for _ in itertools.islice(container.decode(stream), wanted):
                 found += 1
                 beat()
-            reason = f"{found} of {num_frames} frames come out"
+            reason = f"{found} of {counted(num_frames, 'frame')} come out"
     except av.FFmpegError as error:
         found, reason = 0, error.strerror or type(error).__name__
     if found < wanted:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
+from pipeline.core.text import counted
 from pipeline.media.frame import Frame
 from pipeline.media.pictures import read_pixels
 from pipeline.model.letterbox import PADDING_VALUE
@@ -47,7 +48,7 @@ def calibration_of_photographs() -> Calibration:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return Calibration(
         key=f"{NUM_CROPS} crops {digest.hexdigest()}",
-        origin=f"{NUM_CROPS} crops of {len(paths)} photographs",
+        origin=f"{NUM_CROPS} crops of {counted(len(paths), 'photograph')}",
         frames=lambda: _frames(paths),
     )
 

@@ -16,6 +16,7 @@ from pipeline.core.config import LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.position import Position, Step
+from pipeline.core.text import counted
 from pipeline.frames.adaptive import Adaptive, frames_in_half
 from pipeline.frames.annotated_file import (
     FrameEncoder,
@@ -174,7 +175,7 @@ def _require_memory(info: VideoInfo, num_frames: int, limits: LimitOptions) -> N
     needed_mb = -(-info.frame_bytes * num_frames // 1_000_000)
     if needed_mb > limits.max_memory_mb:
         raise InputError(
-            f"{info.name}: {num_frames} frames of {info.size_wh[0]}x{info.size_wh[1]} "
+            f"{info.name}: {counted(num_frames, 'frame')} of {info.size_wh[0]}x{info.size_wh[1]} "
             f"({info.pix_fmt}) may be in flight, which needs {needed_mb} MB, more than "
             f"--max-memory {limits.max_memory_mb}; a smaller --batch or --requests needs less"
         )

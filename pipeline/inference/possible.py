@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.core.config import AutoOptions, InferOptions
 from pipeline.core.errors import UsageError
-from pipeline.core.text import counted
+from pipeline.core.text import are, counted
 from pipeline.inference.configurations import possible_devices
 from pipeline.model.compiled import core
 
@@ -31,5 +31,5 @@ def require_possible(asked: InferOptions | AutoOptions, cores: int) -> None:
     if devices == ["CPU"] and (asked.num_streams or 0) > cores:
         raise UsageError(
             f"--streams {asked.num_streams} needs as many cores, but there "
-            f"{'is' if cores == 1 else 'are'} {counted(cores, 'core')}; use fewer streams"
+            f"{are(cores)} {counted(cores, 'core')}; use fewer streams"
         )

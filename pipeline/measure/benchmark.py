@@ -23,6 +23,7 @@ from pipeline.core.config import InferOptions, ModelName, SyntheticOptions
 from pipeline.core.errors import InferenceError, PipelineError, UsageError, reason_of
 from pipeline.core.machine import available_cores, processor_name, versions
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
+from pipeline.core.text import counted
 from pipeline.core.typed import convert_fields, converted
 from pipeline.inference.configurations import (
     BASELINE,
@@ -75,9 +76,12 @@ class BenchOptions:
     def __post_init__(self) -> None:
         convert_fields(self)
         if self.num_rounds < 1:
-            raise UsageError(f"rounds must be 1 or more, not {self.num_rounds}")
+            raise UsageError(f"--rounds must be 1 or more, not {self.num_rounds}")
         if self.num_frames < self.num_rounds:
-            raise UsageError(f"{self.num_frames} frames are too few for {self.num_rounds} rounds")
+            raise UsageError(
+                f"{counted(self.num_frames, 'frame')} for {counted(self.num_rounds, 'round')}: "
+                "give at least one frame per round"
+            )
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UsageError
+from pipeline.core.text import counted
 from pipeline.run.page import render_page
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
     frames, machine = result["frames"], result["machine"]
     axes.set_title(
         f"{result['model']}, {frames['source']} {frames['size_wh'][0]}x{frames['size_wh'][1]}, "
-        f"{machine['cores']} cores of {machine['processor']}\n"
+        f"{counted(machine['cores'], 'core')} of {machine['processor']}\n"
         f"in brackets: speed relative to {result['baseline']}",
         fontsize=11,
         loc="left",

@@ -16,6 +16,7 @@ from pipeline.core.machine import available_cores
 from pipeline.core.notes import note
 from pipeline.core.picture_paths import list_pictures
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
+from pipeline.core.text import counted
 from pipeline.core.typed import converted
 from pipeline.frames.calibration import calibration_of_folder, default_calibration
 from pipeline.inference.detect_each import detect_each
@@ -73,7 +74,7 @@ def evaluate(
     infer = converted("infer", infer, InferOptions | None)
     calibration = converted("calibration", calibration, Path | None)
     if imgsz < 32 or imgsz % 32:
-        raise UsageError(f"imgsz must be a multiple of 32, not {imgsz}")
+        raise UsageError(f"--imgsz must be a multiple of 32, not {imgsz}")
     infer = infer or InferOptions()
     require_possible(infer, available_cores())
     if calibration is not None and infer.precision != "int8":
@@ -99,7 +100,9 @@ def _read_truth(data: Path) -> dict[Path, list[Label]]:
     pictures = list_pictures(data / "images")
     truth = {path: _read_labels(data / "labels" / f"{path.stem}.txt") for path in pictures}
     if not any(len(labels) for labels in truth.values()):
-        raise InputError(f"{data / 'labels'}: no label for any of {len(pictures)} pictures")
+        raise InputError(
+            f"{data / 'labels'}: no label for any of {counted(len(pictures), 'picture')}"
+        )
     return truth
 
 

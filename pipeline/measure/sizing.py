@@ -96,11 +96,12 @@ class JobOptions:
         ):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                shown = "bandwidth" if name == "bandwidth_bytes" else name.replace("_", " ")
-                raise UsageError(f"{shown} must be more than 0 and finite, not {value}")
+                flag = name.removesuffix("_bytes").replace("_", "-")
+                raise UsageError(f"--{flag} must be more than 0 and finite, not {value}")
         if self.cores < self.cores_per_actor:
             raise UsageError(
-                f"{self.cores} cores are too few for an actor of {self.cores_per_actor}"
+                f"{counted(self.cores, 'core')} for an actor of {self.cores_per_actor}: give more "
+                "--cores, or fewer --cores-per-actor"
             )
 
     @property

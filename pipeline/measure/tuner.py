@@ -135,7 +135,7 @@ def _frames_to_measure(config: ProcessConfig, usual: SpeedOptions, end_seconds: 
         raise InferenceError(_NO_TIME) from error
     if available < _LEAST_FRAMES:
         raise InputError(
-            f"{available} frames are too few to tune on; at least {_LEAST_FRAMES} are needed"
+            f"too short to tune on: {counted(available, 'frame')}, of at least {_LEAST_FRAMES}"
         )
     return min(_MOST_FRAMES, max(_LEAST_FRAMES, round(fps * _MEASUREMENT_SECONDS)))
 
@@ -150,7 +150,7 @@ def candidates(
     grid = {
         "rule: THROUGHPUT hint, not pinned": infer,
         "THROUGHPUT hint, pinned": dataclasses.replace(infer, pinning=True),
-        f"{counted(cores, 'stream')}, {4 * cores} requests": dataclasses.replace(
+        f"{counted(cores, 'stream')}, {counted(4 * cores, 'request')}": dataclasses.replace(
             by_hand, num_streams=cores, num_requests=4 * cores
         ),
         "THROUGHPUT hint, batch 2": dataclasses.replace(infer, batch=2),

@@ -15,6 +15,7 @@ from av.container import InputContainer
 from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.core.picture_paths import PICTURE_SUFFIXES
+from pipeline.core.text import counted
 from pipeline.media.demuxers import ALLOWED_DEMUXERS
 from pipeline.media.file_kind import why_unreadable
 
@@ -102,7 +103,7 @@ def _check_container(path: Path, container: InputContainer, limits: LimitOptions
         raise InputError(f"{path}: {container.format.name} is not a format that is read here")
     if len(container.streams) > limits.max_streams:
         raise InputError(
-            f"{path}: has {len(container.streams)} streams, more than --max-streams "
+            f"{path}: has {counted(len(container.streams), 'stream')}, more than --max-streams "
             f"{limits.max_streams}"
         )
     for stream in container.streams.video:

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import EncodeError, reason_of
 from pipeline.core.position import Beat, no_beat
+from pipeline.core.text import counted
 from pipeline.media.container import exact, open_input
 from pipeline.media.metadata import carry_metadata
 from pipeline.media.picture_track import picture_track
@@ -153,7 +154,9 @@ def verify(
     except (av.FFmpegError, IndexError) as error:
         raise EncodeError(f"{path.name} cannot be read back ({error})") from error
     if len(shown) != num_frames:
-        raise EncodeError(f"{path.name} holds {len(shown)} frames where {num_frames} were encoded")
+        raise EncodeError(
+            f"{path.name} holds {counted(len(shown), 'frame')} where {num_frames} were encoded"
+        )
     tolerance = 0.1
     if abs(float(end) - end_seconds) > tolerance:
         raise EncodeError(
@@ -222,7 +225,9 @@ def _mux_packets(
             if stream is video:
                 raise
             refused[f"stream {origin.index} ({origin.type})"] += 1
-    return [f"{name}: {count} damaged packets were left out" for name, count in refused.items()]
+    return [
+        f"{name}: {counted(count, 'damaged packet')} left out" for name, count in refused.items()
+    ]
 
 
 def _video_packets(

@@ -18,6 +18,7 @@ from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
+from pipeline.core.text import counted
 from pipeline.media.audio import (
     MOST_CHANNELS,
     SoundEncoder,
@@ -158,8 +159,8 @@ def converted(
 def damage(source: InputContainer, converters: dict[int, Converter]) -> list[str]:
     """A note for each stream of which packets could not be decoded."""
     return [
-        f"stream {index} ({source.streams[index].type}): {converter.num_damaged} damaged packets "
-        "were left out"
+        f"stream {index} ({source.streams[index].type}): "
+        f"{counted(converter.num_damaged, 'damaged packet')} left out"
         for index, converter in converters.items()
         if converter.num_damaged
     ]

@@ -6,6 +6,7 @@ import shutil
 
 from pipeline.core.detection_lines import join_lines
 from pipeline.core.position import Step
+from pipeline.core.text import counted
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.task import SegmentFiles
 from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
@@ -67,7 +68,7 @@ def _notes_on_size(info: VideoInfo, faults: SourceFaults) -> list[str]:
         return []
     width, height = info.size_wh
     return [
-        f"the frame size changes: {faults.resized_frames} frames of another size were "
+        f"the frame size changes: {counted(faults.resized_frames, 'frame')} of another size "
         f"scaled to {width}x{height}"
     ]
 
@@ -79,5 +80,5 @@ def _notes_on_length(source: FrameSource, num_frames: int) -> list[str]:
         # Frames hidden by an edit list, or never recorded, are not missing.
         claimed = timeline.num_frames if timeline.is_complete else claimed - timeline.num_hidden
     if claimed and claimed > num_frames:
-        return [f"the header claims {claimed} frames, {num_frames} could be read"]
+        return [f"the header claims {counted(claimed, 'frame')}, {num_frames} could be read"]
     return []

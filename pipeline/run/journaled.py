@@ -17,7 +17,7 @@ from pipeline.core.errors import (
 from pipeline.core.notes import collected_notes, note
 from pipeline.core.position import Position
 from pipeline.core.progress import Progress, ProgressCallback
-from pipeline.core.text import counted
+from pipeline.core.text import are, counted
 from pipeline.core.watched import watched_source
 from pipeline.execution.journal import Journal, open_journal, what_is_kept
 from pipeline.run.context import RunContext
@@ -44,7 +44,7 @@ def run_journaled(
             collected_notes() as notes,
             open_journal(config.output_dir, config.source) as journal,
         ):
-            if not journal.publishing:
+            if not journal.publishing and _is_there(config):
                 require_free()
             run = RunContext(config, journal, position, frames, watched_source(config))
             try:
@@ -67,6 +67,15 @@ def run_journaled(
                 raise Interrupted(f"interrupted; {kept}") from error
     except OSError as error:
         raise InputError(f"{error.filename or config.output_dir}: {error.strerror}") from error
+
+
+def _is_there(config: ProcessConfig) -> bool:
+    """Whether the input exists; what opens one that does not says so, before any other fault."""
+    try:
+        config.origin.stamp()
+    except OSError:
+        return False
+    return True
 
 
 class _LatestFrames:
@@ -106,7 +115,7 @@ def require_permission_to_discard(config: ProcessConfig, journal: Journal, key: 
     if not config.overwrite:
         raise InputError(
             f"{config.output_dir}: {segments}options or versions "
-            f"{'is' if kept == 1 else 'are'} kept: the command of that run resumes it, "
+            f"{are(kept)} kept: the command of that run resumes it, "
             "--overwrite discards it"
         )
     note(f"{segments}options or versions discarded, as --overwrite asks for")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.core.library_threads import one_library_thread
 from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
@@ -91,6 +92,7 @@ def process_video(
             return _process_on(opened, models, config, progress, position)
 
 
+@one_library_thread()  # Before the frames too: threads of BLAS go on spinning for a while.
 def _process_on(
     executor: Executor,
     models: Models,

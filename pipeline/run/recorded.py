@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.config import EncodeOptions
 from pipeline.core.errors import InputError, UsageError
+from pipeline.core.text import counted
 from pipeline.run.outputs import REPORT_JSON_NAME, REPORT_VERSION
 
 if TYPE_CHECKING:
@@ -79,15 +80,14 @@ class Rendered:
 
 def read_recorded(detections: Path) -> RecordedRun:
     """What the report beside detections says. Raises InputError."""
+    num_lines = _num_lines(detections)
     path = detections.parent / REPORT_JSON_NAME
     try:
-        with detections.open("rb") as lines:
-            num_lines = sum(1 for _ in lines)
         report = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            f"{error.filename}: {error.strerror}: detections are drawn with the "
-            f"{REPORT_JSON_NAME} that was written beside them"
+            f"{path}: {error.strerror}: detections are drawn with the {REPORT_JSON_NAME} that was "
+            "written beside them"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error})") from error
@@ -95,21 +95,33 @@ def read_recorded(detections: Path) -> RecordedRun:
         recorded = _recorded(detections, report)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
         raise InputError(
-            f"{path}: cannot be used (format version {REPORT_VERSION} is needed, of a clip or a "
-            "picture): process the clip again with this version"
+            f"{path}: is damaged, or of another version: process the clip again with this version"
         ) from error
     if num_lines != recorded.num_lines:
         raise InputError(
-            f"{detections}: holds {num_lines} lines where the report says {recorded.num_lines}: "
-            "it was changed; process the clip again"
+            f"{detections}: holds {counted(num_lines, 'line')} where the report says "
+            f"{recorded.num_lines}: it was changed; process the clip again"
         )
     return recorded
 
 
+def _num_lines(detections: Path) -> int:
+    try:
+        with detections.open("rb") as lines:
+            return sum(1 for _ in lines)
+    except OSError as error:
+        raise InputError(f"{detections}: {error.strerror}") from error
+
+
 def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
     source, used = report["source"], report["configuration"]
-    if report["schema_version"] != REPORT_VERSION or source["fingerprint"] is None:
-        raise ValueError("another version, or no file")
+    if report["schema_version"] != REPORT_VERSION:
+        raise ValueError("another version")
+    if source["fingerprint"] is None:
+        raise InputError(
+            f"{detections}: is of {source['name']}, which is no file: only detections of a clip or "
+            "a picture can be drawn later"
+        )
     width, height = source["size_wh"]
     return RecordedRun(
         detections=detections,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.core.config import ProcessConfig
-from pipeline.core.errors import InputError, PipelineError
+from pipeline.core.errors import InputError
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import ProgressCallback
 from pipeline.execution.store import exists, joined, local_copy, read, size, upload, version
@@ -107,7 +107,8 @@ def _made_before(config: ProcessConfig, on_progress: ProgressCallback) -> dict[s
 
 
 def _key(config: ProcessConfig, on_progress: ProgressCallback) -> str | None:
+    """None for a missing input, of which the run itself says so. Raises PipelineError."""
     try:
         return result_key(config, model_sha256(config, on_progress))
-    except (OSError, PipelineError):  # The run itself says what is wrong.
+    except OSError:
         return None

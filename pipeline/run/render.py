@@ -17,6 +17,7 @@ from pipeline.core.machine import available_cores, versions
 from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
+from pipeline.core.text import counted
 from pipeline.frames.encode import encoding_warnings, require_encodable
 from pipeline.frames.render import RecordedLines, render_segment
 from pipeline.frames.scaled import annotated_info
@@ -97,8 +98,8 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
         taken = take_segments(run, info, process, settings, segments)
         if taken.num_frames != recorded.num_lines:
             raise InputError(
-                f"{recorded.detections}: has {recorded.num_lines} lines, but {taken.num_frames} "
-                "frames of the clip can be decoded: process the clip again"
+                f"{recorded.detections}: has {counted(recorded.num_lines, 'line')}, but of the "
+                f"clip {counted(taken.num_frames, 'frame')} can be decoded: process it again"
             )
         notes += join_annotated(run, source, taken)
     run.watched.require_unchanged()

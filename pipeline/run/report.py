@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.machine import peak_memory_mb, processor_name, versions
+from pipeline.core.text import counted
 from pipeline.frames.audit import Audit
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.stats import Occupancy, RunStats
@@ -257,7 +258,8 @@ def precision_note(quantization: Quantization | None) -> str | None:
         f"{values['map_50_95']:.4f} in {precision}"
         for precision, values in found["accuracy"].items()
     )
-    return f"INT8, mAP@0.5:0.95 {scores}, on {found['num_images']} pictures of {found['data']}"
+    pictures = counted(found["num_images"], "picture")
+    return f"INT8, mAP@0.5:0.95 {scores}, on {pictures} of {found['data']}"
 
 
 def _occupancy(queue: Occupancy) -> dict[str, float | int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from pipeline.core.errors import PipelineError, UsageError, WorkerDied
+from pipeline.core.text import counted
 from pipeline.execution.cluster.actors import Actor, Actors
 from pipeline.execution.cluster.jobs import JobQueue
 from pipeline.execution.cluster.nodes import Nodes
@@ -86,6 +87,6 @@ class Growth:
                 "are taken by other work"
             )
         return UsageError(
-            f"no node of the cluster has the {self._cores} cores of an actor: --cores-per-actor "
-            "with fewer, or larger nodes"
+            f"no node of the cluster has {counted(self._cores, 'core')}, as an actor needs: give "
+            "fewer --cores-per-actor, or use larger nodes"
         )
