@@ -29,6 +29,7 @@ from pipeline.execution.child import Work
 from pipeline.frames.encode import ordinary_priority
 from pipeline.media.frame import ColorTags, VideoInfo
 from pipeline.model.prepare import PreparedModel
+from pipeline.model.stored_head import layout_json
 from pipeline.model.yolov5 import HeadLayout, YOLOv5Head
 from pipeline.run.process import process_video
 from pipeline.run.report_files import Report
@@ -86,7 +87,7 @@ def light_detector(
         conv = ops.convolution(nchw, kernel, [stride, stride], [0, 0], [0, 0], [1, 1])
         heads.append(ops.transpose(ops.add(conv, bias), np.array([0, 2, 3, 1])))
     model = ov.Model(heads, [image], "light_detector")
-    model.set_rt_info(TINY_LAYOUT.to_json(), ["pipeline", "head_layout"])
+    model.set_rt_info(layout_json(TINY_LAYOUT), ["pipeline", "head_layout"])
     return model
 
 

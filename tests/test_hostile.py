@@ -30,6 +30,7 @@ from pipeline.core.text import printable
 from pipeline.core.work_folder import SPOOL_NAME
 from pipeline.execution.journal import open_journal
 from pipeline.frames.decode import VideoReader
+from pipeline.model.stored_head import layout_json
 from tests.commands import run
 from tests.conftest import (
     TINY_LAYOUT,
@@ -515,7 +516,7 @@ def test_any_class_name_is_harmless(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = light_detector()
-    layout = json.loads(TINY_LAYOUT.to_json()) | {"class_names": [text, "shade"]}
+    layout = json.loads(layout_json(TINY_LAYOUT)) | {"class_names": [text, "shade"]}
     model.set_rt_info(json.dumps(layout), ["pipeline", "head_layout"])
     weights = tmp_path / "light.xml"
     ov.save_model(model, weights, compress_to_fp16=False)

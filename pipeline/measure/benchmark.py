@@ -37,7 +37,7 @@ from pipeline.inference.openvino import resolved_precision
 from pipeline.measure.own_process import ModelJob, ModelSpeed, in_own_process, measure_model
 from pipeline.model.compiled import core
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
-from pipeline.model.prepare import PreparedModel, note_rounded_input, prepare_model
+from pipeline.model.prepare import PreparedModel, note_model, prepare_model
 from pipeline.model.preprocess import Preprocessor
 from pipeline.model.weights import find_weights
 from pipeline.synthetic.source import SyntheticSource
@@ -123,7 +123,7 @@ def benchmark(
     rows = _rows(options.names, devices)
     weights = find_weights(options.weights, on_progress)
     prepared = prepare_model(weights, options.source.size_wh, options.imgsz, on_progress)
-    note_rounded_input(prepared, options.imgsz)
+    note_model(prepared, options.imgsz)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npy"
         num_inputs = _write_inputs(options.source, prepared.input_wh, inputs)

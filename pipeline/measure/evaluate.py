@@ -25,7 +25,7 @@ from pipeline.inference.possible import require_possible
 from pipeline.measure.coco import MOST_DETECTIONS, Label, average_precision
 from pipeline.media.pictures import read_picture
 from pipeline.model.letterbox import input_size_wh
-from pipeline.model.prepare import PreparedModel, Quantization, note_rounded_input, prepare_model
+from pipeline.model.prepare import PreparedModel, Quantization, note_model, prepare_model
 from pipeline.model.quantize import Calibration, quantize, record_accuracy
 from pipeline.model.weights import find_weights
 
@@ -209,7 +209,7 @@ class _Judged:
         self, size_wh: tuple[int, int], infer: InferOptions, calibration: Calibration | None
     ) -> PreparedModel:
         prepared = prepare_model(self._weights, size_wh, self._imgsz, self._on_progress)
-        note_rounded_input(prepared, self._imgsz)
+        note_model(prepared, self._imgsz)
         if infer.precision != "int8":
             return prepared
         calibration = calibration or default_calibration(prepared.head.class_names)

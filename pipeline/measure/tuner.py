@@ -25,7 +25,7 @@ from pipeline.inference.selection import Measured, Selection, SpeedOptions, rule
 from pipeline.measure.adaptive_gain import AdaptiveGain, adaptive_gain
 from pipeline.measure.own_process import in_own_process
 from pipeline.model.compiled import core
-from pipeline.model.prepare import note_rounded_input, prepare_model
+from pipeline.model.prepare import note_model, prepare_model
 from pipeline.model.weights import find_weights
 from pipeline.run.process import process_video
 
@@ -82,7 +82,7 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     weights = find_weights(config.weights, on_progress, config.default_model)
     end_seconds = time.perf_counter() + MOST_SECONDS
     prepared = prepare_model(weights, _size_of(config), config.imgsz, on_progress)
-    note_rounded_input(prepared, config.imgsz)
+    note_model(prepared, config.imgsz)
     devices = core().available_devices
     among = candidates(available_cores(), devices, precision, prepared.source_wh)
     with tempfile.TemporaryDirectory() as scratch:

@@ -42,14 +42,12 @@ def from_pictures(model: ov.Model, input_wh: tuple[int, int]) -> ov.Model:
 
 
 def to_channels_last(model: ov.Model) -> ov.Model:
-    """Outputs as float32 NHWC, and each SiLU as one Swish, which the CPU fuses."""
+    """Outputs as float32 NHWC, and activations fused."""
     builder = PrePostProcessor(model)
     for i in range(len(model.outputs)):
         builder.output(i).model().set_layout(Layout("NCHW"))
         builder.output(i).tensor().set_layout(Layout("NHWC")).set_element_type(Type.f32)
-    model = builder.build()
-    _fuse_swish(model)
-    return model
+    return with_fused_activations(builder.build())
 
 
 def fixed_input_wh(model: ov.Model) -> tuple[int, int] | None:
@@ -154,8 +152,8 @@ def _fold_constants(model: ov.Model) -> None:
     passes.run_passes(model)
 
 
-def _fuse_swish(model: ov.Model) -> None:
-    """x * sigmoid(x), as ONNX writes SiLU, -> Swish(x)."""
+def with_fused_activations(model: ov.Model) -> ov.Model:
+    """Change x * sigmoid(x), as ONNX writes SiLU, into Swish(x), which the CPU fuses."""
     for product in model.get_ordered_ops():
         if product.get_type_name() != "Multiply":
             continue
@@ -166,3 +164,4 @@ def _fuse_swish(model: ov.Model) -> None:
                 fused.set_friendly_name(product.get_friendly_name())
                 product.output(0).replace(fused.output(0))
                 break
+    return model

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from pipeline.core.errors import ModelError
 from pipeline.core.files import file_sha256
+from pipeline.model.metadata import METADATA_NAME
 from pipeline.model.weights import MOST_BYTES
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ _MOST_NUMBERS = 1 << 28
 
 
 def parts_of(weights: Path) -> tuple[Path, ...]:
-    """The file itself, and for an IR its .bin, and its .npz where one is there."""
+    """The file itself; for an IR its .bin, and its .npz and metadata.yaml where they are there."""
     if weights.suffix != ".xml":
         return (weights,)
-    beside = weights.with_suffix(_CONVOLUTIONS_SUFFIX)
-    return (weights, weights.with_suffix(".bin"), *([beside] if beside.exists() else []))
+    beside = (weights.with_suffix(_CONVOLUTIONS_SUFFIX), weights.with_name(METADATA_NAME))
+    return (weights, weights.with_suffix(".bin"), *filter(Path.exists, beside))
 
 
 def parts_sha256(weights: Path) -> str:

@@ -26,19 +26,29 @@ from pipeline.core.errors import ModelError, reason_of
 from pipeline.core.machine import package_version
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
-from pipeline.model import graph, yolov5_graph
+from pipeline.model import graph
 from pipeline.model.compiled import core
+from pipeline.model.decoded import DecodedHead
 from pipeline.model.heads import Head
 from pipeline.model.layers import build_graph
 from pipeline.model.letterbox import input_size_wh, rounded_up
 from pipeline.model.parts import parts_sha256, require_plain_graph, require_sizes
-from pipeline.model.yolov5 import YOLOv5Head
+from pipeline.model.stored_head import (
+    Layout,
+    check_finished,
+    cut_at_heads,
+    finish,
+    has_stored_layout,
+    needs_arrays,
+    stored_head,
+    stored_layout,
+)
 
 _SUFFIXES = (".pt", ".onnx", ".xml")
 _ARRAYS_SUFFIX = ".npz"
 _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
 
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """Raise it with each change of what a conversion writes: graphs in the cache are then rebuilt."""
 
 
@@ -98,8 +108,13 @@ def prepare_model(
         return _prepare(weights, sha256, folder, source_wh, imgsz, on_progress)
 
 
-def note_rounded_input(prepared: PreparedModel, imgsz: int) -> None:
-    """Note that the longer side of the input is more than imgsz, where the strides require that."""
+def note_model(prepared: PreparedModel, imgsz: int) -> None:
+    """Note where the input is larger than imgsz, as the strides require, and a graph left whole."""
+    if isinstance(prepared.head, DecodedHead):
+        note(
+            f"{prepared.weights.name} runs with the decoding and NMS that are in it: its raw heads "
+            "were not found, so it is slower than one that ultralytics exports by default"
+        )
     stride = max(prepared.head.strides)
     side, _ = rounded_up((imgsz, imgsz), stride)
     if imgsz < side == max(prepared.input_wh):
@@ -145,22 +160,23 @@ def _convert(
 
     Its sides are then multiples of the largest stride.
     """
+    layout: Layout | None = None
     if weights.suffix == ".pt":
         on_progress(Progress("convert", 0, 3, unit="step"))
         model, layout = build_graph(weights)
         on_progress(Progress("convert", 1, 3, unit="step"))
     else:
         require_plain_graph(weights)
-        model, layout = _read(weights), None
+        model = _read(weights)
     on_progress(Progress("convert", 2, 3, unit="step"))
     try:
         graph.require_sane_shapes(model, weights)
-        if layout is None and yolov5_graph.has_stored_layout(model):
+        if layout is None and has_stored_layout(model):
             return _finished_before(model, weights)
         if layout is None:
-            model, layout = yolov5_graph.cut_at_heads(model, weights)
+            model, layout = cut_at_heads(model, weights)
         input_wh = graph.fixed_input_wh(model) or rounded_up(least_wh, max(layout.strides))
-        finished = yolov5_graph.finish(model, layout, input_wh)
+        finished = finish(model, layout, input_wh)
         graph.require_sane_shapes(finished[0], weights)
         return finished
     except ModelError:
@@ -172,15 +188,16 @@ def _convert(
 
 def _finished_before(model: ov.Model, weights: Path) -> tuple[ov.Model, Head]:
     """A graph that an earlier run finished, with its head."""
-    layout, fixed_wh = yolov5_graph.stored_layout(model, weights), graph.fixed_input_wh(model)
+    layout, fixed_wh = stored_layout(model, weights), graph.fixed_input_wh(model)
     if fixed_wh is None:
         raise ModelError(f"{weights}: its input has no fixed size")
-    yolov5_graph.check_heads(model, layout, fixed_wh)
-    if not yolov5_graph.has_split_heads(model, layout):
-        return model, YOLOv5Head(layout)
+    check_finished(model, layout, fixed_wh)
+    beside = weights.with_suffix(_ARRAYS_SUFFIX)
+    if not beside.exists() and not needs_arrays(model, layout):
+        return model, stored_head(model, {}, weights)
     head = _stored_head(model, weights)
     if head is None:
-        missing = weights.with_suffix(_ARRAYS_SUFFIX).name
+        missing = beside.name
         raise ModelError(f"{weights}: {missing}, which belongs to it, cannot be read")
     return model, head
 
@@ -204,7 +221,7 @@ def read_cached_ir(ir: Path) -> ov.Model | None:
         return None
     try:
         model = core().read_model(ir)
-        yolov5_graph.stored_layout(model, ir)
+        stored_layout(model, ir)
         return model
     except (RuntimeError, ModelError):
         note_damage(ir)
@@ -234,7 +251,7 @@ def _stored_head(model: ov.Model, ir: Path) -> Head | None:
             ir.with_suffix(_ARRAYS_SUFFIX).open("rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
-            return YOLOv5Head.from_stored(yolov5_graph.stored_layout(model, ir), arrays)
+            return stored_head(model, arrays, ir)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,27 +56,6 @@ class HeadLayout:
     def num_values(self) -> int:
         """Values per prediction: box, objectness, classes."""
         return 5 + self.num_classes
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "class_names": self.class_names,
-                "anchors_px": self.anchors_px,
-                "strides": self.strides,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> HeadLayout:
-        """Raises ValueError, KeyError or TypeError for what to_json did not write."""
-        values = json.loads(text)
-        return cls(
-            class_names=tuple(str(name) for name in values["class_names"]),
-            anchors_px=tuple(
-                tuple((float(w), float(h)) for w, h in head) for head in values["anchors_px"]
-            ),
-            strides=tuple(int(stride) for stride in values["strides"]),
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

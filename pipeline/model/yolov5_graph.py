@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino import Node, Output
+from openvino import Output
 from openvino import opset13 as ops
 
 from pipeline.core.errors import ModelError
 from pipeline.model.compiled import Compiled, compile_for
 from pipeline.model.graph import from_pictures, to_channels_last
+from pipeline.model.last_layers import last_convolutions
+from pipeline.model.metadata import Metadata
 from pipeline.model.yolov5 import STRIDES, HeadConvolution, HeadLayout, YOLOv5Head
 
-_RT_INFO_KEY = ["pipeline", "head_layout"]
 OBJECTNESS = "objectness"
 """The prefix of the names of convolutions that must keep their accuracy."""
 
 _NUM_ANCHORS = 3
-
-
-def has_stored_layout(model: ov.Model) -> bool:
-    """Whether `finish` made this graph."""
-    return bool(model.has_rt_info(_RT_INFO_KEY))
-
-
-def stored_layout(model: ov.Model, origin: Path) -> HeadLayout:
-    """The head layout that `finish` stored in a graph. Raises ModelError if there is none."""
-    try:
-        return HeadLayout.from_json(model.get_rt_info(_RT_INFO_KEY).astype(str))
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{origin}: its head layout cannot be read ({error})") from error
 
 
 def finish(
@@ -50,19 +37,16 @@ def finish(
     model, convolutions = _split_heads(from_pictures(model, input_wh), layout)
     model = to_channels_last(model)
     check_heads(model, layout, input_wh)
-    model.set_rt_info(layout.to_json(), _RT_INFO_KEY)
     return model, YOLOv5Head(layout, convolutions)
 
 
-def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, HeadLayout]:
+def cut_at_heads(model: ov.Model, metadata: Metadata, origin: Path) -> tuple[ov.Model, HeadLayout]:
     """A graph exported by YOLOv5 itself -> the same graph ending at its raw heads.
 
     The heads are the last convolutions before the results. Anchors are not kept by the export,
     but its boxes are made from them: they are read off one inference, which at the same time
     proves that this is a YOLOv5 head. Raises ModelError if it is not.
     """
-    if len(model.inputs) != 1 or model.input().partial_shape.rank != ov.Dimension(4):
-        raise ModelError(f"{origin}: expected one image input (1, 3, height, width)")
     decoded = model.outputs[0]
     if decoded.partial_shape.rank != ov.Dimension(3):
         raise ModelError(
@@ -74,7 +58,7 @@ def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, HeadLayout]:
             f"{origin}: has a second output, like a segmentation model, which is not supported"
         )
     num_values = decoded.partial_shape[2]
-    heads = _last_convolutions(decoded)
+    heads = last_convolutions(decoded)
     if (
         num_values.is_dynamic
         or num_values.get_length() < 6
@@ -87,7 +71,7 @@ def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, HeadLayout]:
         )
     probe = ov.Model([*heads, decoded.get_node().input_value(0)], model.get_parameters(), "probe")
     order, anchors_px = _infer_anchors(probe.clone(), origin)
-    names = _class_names(model, num_values.get_length() - 5)
+    names = metadata.names_for(num_values.get_length() - 5)
     layout = HeadLayout(class_names=names, anchors_px=anchors_px, strides=STRIDES[len(order)])
     return ov.Model([heads[i] for i in order], model.get_parameters(), "yolov5"), layout
 
@@ -150,40 +134,6 @@ def _pointwise_convolution(
     return features, values[:, :, 0, 0], bias.get_data().astype(np.float32).reshape(-1)
 
 
-def _last_convolutions(result: Output) -> list[Output]:
-    """The convolutions (with their bias, if any) behind a result with no other in between."""
-    found: dict[str, Output] = {}
-    waiting, seen = [result.get_node()], set()
-    while waiting:
-        node = waiting.pop()
-        if node.get_friendly_name() in seen:
-            continue
-        seen.add(node.get_friendly_name())
-        if _is_convolution(node):
-            found[node.get_friendly_name()] = node.output(0)
-            continue
-        waiting.extend(value.get_node() for value in node.input_values())
-    return list(found.values())
-
-
-def _is_convolution(node: Node) -> bool:
-    if node.get_type_name() == "Convolution":
-        return True
-    inputs = [value.get_node() for value in node.input_values()]
-    return (
-        node.get_type_name() == "Add"
-        and any(entry.get_type_name() == "Convolution" for entry in inputs)
-        and any(_is_made_of_a_constant(entry) for entry in inputs)
-    )
-
-
-def _is_made_of_a_constant(node: Node) -> bool:
-    """A constant, or one that was reshaped or converted."""
-    while node.get_type_name() in ("Reshape", "Convert", "Unsqueeze"):
-        node = node.input_value(0).get_node()
-    return bool(node.get_type_name() == "Constant")
-
-
 def _infer_anchors(
     probe: ov.Model, origin: Path
 ) -> tuple[list[int], tuple[tuple[tuple[float, float], ...], ...]]:
@@ -222,16 +172,3 @@ def _size_over_anchor(head: NDArray[np.float32]) -> NDArray[np.float32]:
     t = head.reshape(_NUM_ANCHORS, -1, head.shape[1] * head.shape[2])[:, 2:4].transpose(0, 2, 1)
     ratio: NDArray[np.float32] = (2.0 / (1.0 + np.exp(-t))) ** 2
     return ratio
-
-
-def _class_names(model: ov.Model, num_classes: int) -> tuple[str, ...]:
-    """The names that YOLOv5's export leaves as metadata; numbers where it left none."""
-    key = ["framework", "names"]
-    if model.has_rt_info(key):
-        try:
-            names = ast.literal_eval(model.get_rt_info(key).astype(str))
-        except (ValueError, SyntaxError):
-            names = None
-        if isinstance(names, dict) and len(names) == num_classes:
-            return tuple(str(name) for name in names.values())
-    return tuple(str(i) for i in range(num_classes))

@@ -33,7 +33,7 @@ from pipeline.media.scan import ClipScan, scan_clip
 from pipeline.media.still import require_picture_options
 from pipeline.media.streams import stream_warnings
 from pipeline.model.heads import require_applicable, select_class_ids
-from pipeline.model.prepare import PreparedModel, note_rounded_input
+from pipeline.model.prepare import PreparedModel, note_model
 from pipeline.model.weights import find_weights
 from pipeline.run.context import RunContext
 from pipeline.run.identity import ModelIdentity, detections_key, result_key, run_key
@@ -251,7 +251,7 @@ def _open(
         weights = find_weights(config.weights, run.on_progress, config.default_model)
         size_wh = source.info.size_wh
         prepared = models.prepare(weights, size_wh, config.imgsz, run.on_progress)
-        note_rounded_input(prepared, config.imgsz)
+        note_model(prepared, config.imgsz)
         selection = select(config.infer, prepared, config.encode, executor.cores)
         if selection.options.infer.precision == "int8":
             from pipeline.frames.calibration import calibration_for  # A run in float needs none.

@@ -1,0 +1,119 @@
+"""What an exporter wrote beside or into a model: its classes, task, strides and input size."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+
+from pipeline.core.errors import ModelError
+
+METADATA_NAME = "metadata.yaml"
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What is known of an exported model; None where its exporter did not say.
+
+    class_names: by class id. task: of ultralytics: "detect", "segment", ... end_to_end: whether
+    its boxes need no NMS. imgsz_wh: the input it was exported for. description: of its exporter.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    task: str | None = None
+    stride: int | None = None
+    imgsz_wh: tuple[int, int] | None = None
+    end_to_end: bool | None = None
+    description: str | None = None
+
+    def names_for(self, num_classes: int) -> tuple[str, ...]:
+        """The names of so many classes; numbers where the exporter left no names."""
+        names = self.class_names or ()
+        return names if len(names) == num_classes else tuple(map(str, range(num_classes)))
+
+
+def read_metadata(model: ov.Model, origin: Path) -> Metadata:
+    """The metadata.yaml beside an IR, else what is in the graph itself.
+
+    Raises ModelError for a metadata.yaml that cannot be read.
+    """
+    beside = origin.with_name(METADATA_NAME)
+    if origin.suffix == ".xml" and beside.is_file():
+        return _metadata(_read_yaml(beside))
+    found = {
+        key: model.get_rt_info(["framework", key]).astype(str)
+        for key in ("names", "task", "stride", "imgsz", "end2end", "description")
+        if model.has_rt_info(["framework", key])
+    }
+    labels = ["model_info", "labels"]  # Those of OpenVINO's model API; spaces are underscores.
+    if "names" not in found and model.has_rt_info(labels):
+        found["names"] = model.get_rt_info(labels).astype(str).split()
+    return _metadata(found)
+
+
+def _read_yaml(path: Path) -> Mapping[Any, Any]:
+    # Imported here, because only exported folders need it.
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ModelError(f"{path}: refused: more than {_MOST_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+        # Aliases can make a short text into a large value.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ModelError(f"{path}: refused: it has aliases, which no exporter writes")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path}: not the metadata of a model ({reason})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: not the metadata of a model (it is no mapping)")
+    return content
+
+
+def _metadata(found: Mapping[Any, Any]) -> Metadata:
+    """Entries as they are, or as the text that Python makes of them; odd ones count as unknown."""
+    values = {key: _value(found.get(key)) for key in ("names", "task", "stride", "imgsz")}
+    stride, imgsz = values["stride"], values["imgsz"]
+    end_to_end = _value(found.get("end2end"))
+    return Metadata(
+        class_names=_class_names(values["names"]),
+        task=values["task"] if isinstance(values["task"], str) else None,
+        stride=stride if type(stride) is int and 0 < stride <= 1024 else None,
+        imgsz_wh=_size_wh(imgsz),
+        end_to_end=end_to_end if isinstance(end_to_end, bool) else None,
+        description=str(found["description"])[:200] if found.get("description") else None,
+    )
+
+
+def _value(entry: Any) -> Any:
+    if not isinstance(entry, str):
+        return entry
+    try:
+        return ast.literal_eval(entry)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return entry
+
+
+def _class_names(names: Any) -> tuple[str, ...] | None:
+    if isinstance(names, dict):
+        if list(names) != list(range(len(names))):
+            return None
+        names = list(names.values())
+    if not isinstance(names, list | tuple) or not names:
+        return None
+    return tuple(str(name) for name in names)
+
+
+def _size_wh(imgsz: Any) -> tuple[int, int] | None:
+    """Of [height, width]."""
+    if isinstance(imgsz, list | tuple) and len(imgsz) == 2:
+        height, width = imgsz
+        if type(height) is int and type(width) is int:
+            return width, height
+    return None

@@ -1,0 +1,98 @@
+"""YOLOv8 and later: from exported files and checkpoints to the boxes of the original modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.core.progress import no_progress
+from pipeline.model.compiled import Compiled, compile_for, core
+from pipeline.model.heads import Head
+from pipeline.model.prepare import prepare_model
+from pipeline.model.weights import find_weights
+from tests.families import NAMES, SMALL, decoded_by_ultralytics, exported, random_model
+from tests.test_heads import noise
+
+EXPORTED = Path("../shared/models/yolo11n_int8_openvino_model")
+needs_export = pytest.mark.skipif(not EXPORTED.is_dir(), reason=f"{EXPORTED} is not here")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def all_boxes(
+    head: Head, outputs: list[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """xyxy and class scores of every cell."""
+    candidates = head.select(outputs, 1e-30)
+    assert candidates is not None
+    return head.decode(candidates), head.class_scores(candidates)
+
+
+def as_xyxy(xywh: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.hstack((xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2))
+
+
+def assert_same_boxes(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Every coordinate is within 0.02 pixels or 1e-4 of the longer side of the box."""
+    side = (expected[:, 2:] - expected[:, :2]).max(axis=1)
+    assert (np.abs(found - expected).max(axis=1) <= np.maximum(0.02, 1e-4 * side)).all()
+
+
+EXACTLY = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
+"""INT8 saturates on processors without VNNI, at values that depend on how layers are fused."""
+
+
+def infer(model: ov.Model, model_input: NDArray[Any]) -> list[NDArray[np.float32]]:
+    with Compiled(lambda: compile_for(model, "CPU", EXACTLY)) as compiled:
+        return [output[0] for output in compiled.infer(model_input)]
+
+
+@needs_export
+def test_the_published_export_gives_its_own_boxes_from_its_raw_heads() -> None:
+    weights = find_weights(EXPORTED, no_progress)
+    prepared = prepare_model(weights, (640, 640), 640, no_progress)
+    assert prepared.head.class_names[:2] == ("person", "bicycle")
+    picture = noise((640, 640))[None]
+    xyxy, scores = all_boxes(prepared.head, infer(prepared.model, picture))
+    image = picture.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    (decoded,) = infer(core().read_model(weights), image)
+    np.testing.assert_allclose(scores, decoded[4:].T, atol=1e-4)
+    assert_same_boxes(xyxy, as_xyxy(decoded[:4].T))
+
+
+@needs_export
+def test_an_export_for_one_size_takes_pictures_of_others() -> None:
+    weights = find_weights(EXPORTED, no_progress)
+    prepared = prepare_model(weights, (768, 432), 320, no_progress)
+    assert prepared.input_wh == (320, 192)
+    assert [list(output.shape) for output in prepared.model.outputs] == [
+        [1, 192 // stride, 320 // stride, values] for stride in (8, 16, 32) for values in (80, 64)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_an_export_with_attention_gives_the_boxes_of_the_original_at_every_size(
+    tmp_path: Path, dynamic: bool
+) -> None:
+    model = random_model("yolo11n.yaml", scale=SMALL)
+    weights = exported(model, tmp_path / "exported", 128, dynamic=dynamic)
+    for source_wh in ((128, 128), (192, 96)):
+        prepared = prepare_model(weights, source_wh, max(source_wh), no_progress)
+        assert (prepared.input_wh, prepared.head.class_names) == (source_wh, tuple(NAMES.values()))
+        assert prepared.head.needs_nms
+        picture = noise(source_wh)
+        xyxy, scores = all_boxes(prepared.head, infer(prepared.model, picture[None]))
+        decoded = decoded_by_ultralytics(model, picture).numpy()
+        np.testing.assert_allclose(scores, decoded[4:].T, atol=1e-3)
+        assert_same_boxes(xyxy, as_xyxy(decoded[:4].T))
+        assert (scores > 0.3).any()
+        assert scores.min() < 0.1
