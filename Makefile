@@ -73,6 +73,9 @@ bench-e2e: $(CONVERT) ## how close VIDEO=clip.mp4 comes to what the cores allow;
 samples: $(LIGHT) ## make the sample clip, its detections and the README's picture anew
 	@$(BIN)/python scripts/samples/make_samples.py
 
+# Hundreds of processes import the same modules: each would compile them anew.
+test coverage: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.installed-dev ## run all tests, on all cores
 	$(BIN)/python -m pytest -n logical -m "not torture and not conformance" $(ARGS)
 
@@ -82,8 +85,8 @@ coverage: $(VENV)/.installed-dev ## run all tests, and show which lines they do 
 torture: $(VENV)/.installed-dev ## make faults on purpose, by the hundred; writes docs/reliability.md
 	$(BIN)/python -m pytest -m torture -o faulthandler_timeout=18000 --table docs/reliability.md tests/torture tests/test_compiled.py $(ARGS)
 
-conformance: $(VENV)/.installed-dev ## hold a thousand clips against what ffmpeg shows of them; writes docs/reliability.md
-	$(BIN)/python -m pytest -m conformance -o faulthandler_timeout=18000 --table docs/reliability.md tests/conformance $(ARGS)
+conformance: $(VENV)/.installed-dev ## hold a thousand clips against ffmpeg, all footage against YOLOv5; writes docs/reliability.md
+	$(BIN)/python -m pytest -m conformance -o faulthandler_timeout=18000 --table docs/reliability.md tests/conformance tests/test_reference.py $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .

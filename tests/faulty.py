@@ -7,6 +7,7 @@ what follows. Of many clips, the frames of all that a worker does are counted, f
     kill    is killed, as by the kernel when memory runs out
     segv    reads where there is nothing
     exit    leaves without a word
+    pause   does not go on until the run is interrupted
     hang    never comes back; on the main thread it says "told to stop" when it is
     spin    never comes back either, and works all the time
     work    works for 2 s of CPU time and goes on
@@ -46,7 +47,7 @@ def fail(fault: str) -> None:
         ctypes.string_at(0)
     elif fault == "exit":
         os._exit(3)
-    elif fault == "hang":
+    elif fault in ("hang", "pause"):
         while True:
             time.sleep(1000)
     elif fault == "spin":

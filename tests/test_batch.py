@@ -520,11 +520,9 @@ def test_a_step_that_hangs_costs_its_clip_only(footage: list[Path], usual: list[
 def test_a_signal_ends_all_clips_and_the_same_command_goes_on(
     stop: signal.Signals, code: int, footage: list[Path], usual: list[str]
 ) -> None:
-    many = [with_light((i % 16, 3)) for i in range(1000)]
-    write_clip(footage[2], many, options={"preset": "ultrafast"})
     arguments = ["process", str(Path("footage").resolve()), *usual[:2]]
     out = ["--output-dir", str(Path("out").resolve())]
-    with faulty("tell", "encode", 2 * FRAMES + 5, *arguments, *out) as running:
+    with faulty("pause", "encode", 2 * FRAMES + 5, *arguments, *out) as running:
         pid = worker_pid(running)
         running.send_signal(stop)
         words = last_words(running)

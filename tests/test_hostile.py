@@ -331,7 +331,7 @@ def test_of_a_truncated_clip_what_could_be_decoded_is_kept(
     clip = small_clip(tmp_path / f"clip.{suffix}", detail=100, **options)
     size = clip.stat().st_size
     in_header = [100 * number / size for number in (0, 1, 4, 8, 12, 16, 24, 32, 48, 64, 100, 200)]
-    files = truncated_files(clip, tmp_path, [*in_header, *range(4, 101, 4)])
+    files = truncated_files(clip, tmp_path, [*in_header, *range(10, 101, 10)])
     found = outcomes(files, tiny_weights, tmp_path)
     assert_harmless(found)
     assert found[-1].num_frames == NUM_FRAMES
@@ -345,11 +345,11 @@ def test_mutated_files_give_frames_or_an_error_in_time_and_memory(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
     clips = mutation_clips(tmp_path)
-    found = outcomes(mutated_files(clips, tmp_path, range(200)), tiny_weights, tmp_path)
+    found = outcomes(mutated_files(clips, tmp_path, range(60)), tiny_weights, tmp_path)
     assert_harmless(found)
     kinds = collections.Counter(outcome.kind for outcome in found)
-    assert len(found) == 200
-    assert min(kinds["frames"], kinds["refused"]) > 20
+    assert len(found) == 60
+    assert min(kinds["frames"], kinds["refused"]) > 6
 
 
 def test_the_same_seed_makes_the_same_file(tmp_path: Path) -> None:

@@ -738,7 +738,7 @@ def test_memory_does_not_depend_on_the_length_of_the_clip(
     picture = tmp_path / "lights.png"
     cv2.imwrite(str(picture), np.maximum(with_light((3, 3)), with_light((9, 6))))
     config = ProcessConfig(
-        source=SyntheticOptions(num_frames=6000, size_wh=(128, 96), image=picture),
+        source=SyntheticOptions(num_frames=4000, size_wh=(128, 96), image=picture),
         output_dir=tmp_path / "out",
         weights=tiny_weights,
         reuse_duplicates=reuse_duplicates,
@@ -748,10 +748,10 @@ def test_memory_does_not_depend_on_the_length_of_the_clip(
     )
     # Not in this process, whose memory also moves with what other tests have left.
     resident_mb = in_own_process(resident_mb_while_processing, config)
-    late = [resident for done, resident in resident_mb.items() if done >= 2000]
-    assert len(late) == 9
+    late = [resident for done, resident in resident_mb.items() if done >= 1500]
+    assert len(late) == 6
     # 550 bytes a frame; measured are 0.2 to 0.5 MB in all.
-    assert max(late) - resident_mb[2000] < 2.2
+    assert max(late) - resident_mb[1500] < 1.4
 
 
 def pipeline_process(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -771,8 +771,9 @@ def test_a_real_clip_needs_less_than_400_mb(tmp_path: Path) -> None:
     clip = SHARED / "videos" / "car-detection.mp4"
     out = tmp_path / "out"
     options = ("--weights", CHECKPOINT, "--output-dir", out, "--overwrite")
-    pipeline_process(clip, *options)  # The first run converts the model, in the same process.
-    pipeline_process(clip, *options)
+    # The first run converts the model, in the same process.
+    for num_frames in (1, 100):
+        pipeline_process(clip, *options, "--frames", num_frames)
     assert json.loads((out / "report.json").read_text())["peak_memory_mb"] < 400
 
 
@@ -816,14 +817,14 @@ def test_with_a_warm_cache_the_first_frame_is_done_within_a_moment(tmp_path: Pat
     clip = SHARED / "videos" / "car-detection.mp4"
     command = [sys.executable, "-c", FIRST_FRAME, str(clip), str(CHECKPOINT), str(tmp_path / "o")]
     imports, first_frame, heavy = [], [], []
-    for _ in range(7):
+    for _ in range(5):
         imports.append(float(output_of([sys.executable, "-c", IMPORTS])))
         seconds, modules = output_of(command).splitlines()
         first_frame.append(float(seconds))
         heavy.append(modules)
     # 0.8 s where loading the libraries alone takes 0.25; on a slower machine that much more.
     assert min(first_frame[1:]) < max(0.8, 3.2 * min(imports[1:]))
-    assert heavy[1:] == ["[]"] * 6
+    assert heavy[1:] == ["[]"] * 4
 
 
 @pytest.mark.parametrize("limit", [None, 1000])

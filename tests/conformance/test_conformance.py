@@ -21,7 +21,7 @@ needs_ffmpeg = pytest.mark.skipif(
     not (shutil.which("ffmpeg") and shutil.which("ffprobe")),
     reason="needs the programs ffmpeg and ffprobe",
 )
-_SAMPLE = 24
+_SAMPLE = 12
 
 
 def judge_all(recipes: list[Recipe], weights: Path) -> list[Verdict]:
