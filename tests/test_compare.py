@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import pytest
-from compare import INPUTS, Input, boxes_of_labels, compare, programs
+from compare import BOTTLE, INPUTS, Input, boxes_of_labels, compare, programs
 
 from tests.conftest import with_light, write_clip
 
@@ -20,7 +20,8 @@ def test_a_row_says_how_long_a_program_takes_over_each_of_ours(
     clips = [write_clip(tmp_path / f"{i}.mp4", [with_light((i, 3))] * 4) for i in range(2)]
     arguments = argparse.Namespace(weights=tiny_weights, peers=None, **OPTIONS)
     program = programs(arguments)[0]
-    rows = compare(Input("two clips", clips, every=2), [program], 1, tmp_path)
+    footage = Input("two clips", clips, every=2, warm_up=clips[0])
+    rows = compare(footage, [program], 1, tmp_path)
     assert rows == ["| two clips | pipeline | 8 | 1.00 (1.00 to 1.00) |"]
 
 
@@ -49,6 +50,19 @@ def test_boxes_of_peers_are_the_lines_of_their_labels(tmp_path: Path) -> None:
     (tmp_path / "found" / "labels").mkdir(parents=True)
     (tmp_path / "found" / "labels" / "clip_1.txt").write_text("0 1 1 1 1\n2 1 1 1 1\n")
     assert boxes_of_labels(tmp_path) == 2
+
+
+def test_there_are_as_many_clips_and_minutes_as_asked_for(tmp_path: Path) -> None:
+    if not BOTTLE.exists():
+        pytest.skip(f"{BOTTLE} is missing")
+    asked = argparse.Namespace(clips=2, minutes=0.1)
+    footage = INPUTS["short"](tmp_path, asked)
+    assert len(footage.clips) == 2
+    assert footage.warm_up == footage.clips[0]
+    footage = INPUTS["long"](tmp_path, asked)
+    assert footage.warm_up is not None
+    sizes = [path.stat().st_size for path in (footage.warm_up, *footage.clips)]
+    assert 0 < sizes[0] < sizes[1] / 2
 
 
 def test_five_kinds_of_input_are_compared() -> None:
