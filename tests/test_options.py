@@ -45,6 +45,7 @@ OTHER_VALUES = {
     "--no-video": "",
     "--segment-seconds": "7",
     "--segments-at-once": "2",
+    "--cores": "1",
     "--least-agreement": "0.9",
     "--stall-seconds": "7",
 }
@@ -52,7 +53,7 @@ OTHER_VALUES = {
 
 WITHOUT_EFFECT = {
     *("--overwrite", "--stall-seconds", "--max-input-size", "--max-streams", "--max-frame-rate"),
-    *("--max-memory", "--segments-at-once"),
+    *("--max-memory", "--segments-at-once", "--cores"),
 }
 """Options that do not decide the result. The model is in the key by its content."""
 

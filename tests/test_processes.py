@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -15,18 +16,23 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.cli.commands import main
+from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig
 from pipeline.core.errors import ModelError, WorkerDied
 from pipeline.core.machine import available_cores
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import no_beat
 from pipeline.core.progress import Progress
-from pipeline.execution.processes import SideBySide, core_shares
+from pipeline.execution.at_once import CORES_INFERRING_ALL, CORES_INFERRING_SOME, num_at_once
+from pipeline.execution.processes import SideBySide
+from pipeline.frames.decode import VideoReader
+from pipeline.media.frame import VideoInfo
 from pipeline.run.process import process_video
 from tests import side_work
 from tests.conftest import process, write_clip
 from tests.recordings import numbered
 
+SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "clip.mp4"
 NUM_FRAMES = 120
 NUM_SEGMENTS = 6
 OPTIONS: dict[str, Any] = {"segment_seconds": 0.8, "infer": InferOptions(precision="f32")}
@@ -42,14 +48,6 @@ def side_by_side(number: int, **config: Any) -> SideBySide[str, side_work.Answer
 
 def results(group: SideBySide[str, side_work.Answer], *orders: str) -> dict[int, side_work.Answer]:
     return dict(group.results(orders, lambda _: None))
-
-
-def test_the_cores_are_divided_without_a_rest() -> None:
-    have = os.sched_getaffinity(0)
-    for number in range(1, len(have) + 1):
-        shares = core_shares(number)
-        assert sorted(core for share in shares for core in share) == sorted(have)
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_each_process_finds_the_cores_of_its_share_only() -> None:
@@ -186,3 +184,70 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# How many
+
+
+def info(num_frames: int | None, size_wh: tuple[int, int] = (768, 432)) -> VideoInfo:
+    with contextlib.closing(VideoReader(SAMPLE)) as reader:
+        return dataclasses.replace(
+            reader.info,
+            size_wh=size_wh,
+            num_frames_header=num_frames,
+            num_frames_scanned=num_frames,
+        )
+
+
+def chosen(
+    cores: int, of_clip: int | None, cores_each: int = CORES_INFERRING_ALL, **options: Any
+) -> int:
+    """The number for a clip of so many frames in 100 segments, on a machine with so many cores."""
+    size_wh, num_segments = options.pop("size_wh", (768, 432)), options.pop("num_segments", 100)
+    config = ProcessConfig(source=SAMPLE, output_dir=Path("out"), **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.execution.at_once.available_cores", lambda: cores)
+        found = info(of_clip, size_wh)
+        return num_at_once(config, found, num_segments, cores_each, lambda n: 4 + 2 * cores // n)
+
+
+def test_auto_takes_as_many_processes_as_pay() -> None:
+    assert [chosen(cores, 100_000) for cores in (1, 2, 4, 8, 16)] == [1, 1, 1, 2, 4]
+    # Where few frames are inferred, a process keeps fewer cores busy.
+    some = CORES_INFERRING_SOME
+    assert [chosen(cores, 100_000, some) for cores in (1, 2, 4, 16)] == [1, 1, 2, 8]
+
+
+def test_auto_starts_no_process_for_a_short_clip() -> None:
+    assert [chosen(16, number) for number in (900, 2_500, 100_000, None)] == [1, 2, 4, 4]
+    assert chosen(16, 100_000, num_segments=3) == 3
+
+
+def test_no_more_processes_than_cores_or_segments() -> None:
+    assert chosen(2, 100, segments_at_once=16) == 2
+    assert chosen(16, 100, segments_at_once=16, num_segments=3) == 3
+    with collected_notes() as notes:
+        assert chosen(16, 100, segments_at_once=4, num_frames=90) == 1
+    assert "--frames" in notes[0]
+
+
+def test_processes_share_the_memory_for_frames() -> None:
+    limits = LimitOptions(max_memory_mb=500)
+    with collected_notes() as notes:
+        number = chosen(8, 9_000, segments_at_once=8, limits=limits, size_wh=(3840, 2160))
+    assert 1 < number < 8
+    assert "--max-memory" in notes[0]
+
+
+# Drawing
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+def test_recorded_detections_are_drawn_side_by_side(
+    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+) -> None:
+    recorded = tmp_path / "recorded"
+    process(clip, recorded, tiny_weights, video=False, segments_at_once=1, **OPTIONS)
+    words = ["render", str(clip), str(recorded / "detections.jsonl"), "--segments-at-once", "2"]
+    assert main([*words, "--output-dir", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "annotated.mp4").read_bytes() == clean[0]

@@ -23,16 +23,17 @@ from pipeline.cli.spool import spooled
 from pipeline.core.config import (
     DetectOptions,
     EncodeOptions,
+    InferOptions,
     SyntheticOptions,
 )
 from pipeline.core.errors import EncodeError, FolderInUse, InputError, Interrupted, PipelineError
-from pipeline.core.machine import available_cores
 from pipeline.core.progress import Progress
 from pipeline.core.work_folder import MARK_NAME, SPOOL_NAME, WORK_NAME
 from pipeline.execution.journal import Journal, open_journal
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.detect import ModelDetections
 from pipeline.frames.encode import VideoEncoder
+from pipeline.inference.selection import SpeedOptions, rule
 from pipeline.media.cut import cut_clip
 from pipeline.media.frame import Frame
 from pipeline.media.scan import scan_clip
@@ -506,7 +507,7 @@ def test_a_file_system_that_cannot_lock_is_a_warning(
 def test_a_run_goes_on_with_as_many_encoder_threads_as_it_began_with(
     clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
 ) -> None:
-    # As on a machine with other cores, or after tuning.
+    # As after tuning.
     out = tmp_path / "out"
     interrupt(clip, out, tiny_weights, 75)
     with pytest.MonkeyPatch.context() as patch:
@@ -518,9 +519,10 @@ def test_a_run_goes_on_with_as_many_encoder_threads_as_it_began_with(
             whole(*arguments, num_threads=num_threads)
 
         patch.setattr(VideoEncoder, "__init__", watched)
-        patch.setattr("pipeline.inference.selection.available_cores", lambda: 8)
+        tuned = SpeedOptions(InferOptions(pinning=False), encoder_threads=5)
+        patch.setattr("pipeline.inference.selection.rule", lambda _: tuned)
         assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
-    assert set(seen) == {max(1, available_cores() // 2)}
+    assert set(seen) == {rule((128, 96)).encoder_threads}
     assert results(out) == clean
 
 

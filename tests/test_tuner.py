@@ -34,7 +34,7 @@ RULE = "rule: THROUGHPUT hint, not pinned"
 def options_of(num: int) -> dict[str, SpeedOptions]:
     """The rule, and others that differ in their requests."""
     return {
-        "rule": rule(2, FRAME_WH),
+        "rule": rule(FRAME_WH),
         **{f"candidate {i}": SpeedOptions(InferOptions(num_requests=i), 1) for i in range(1, num)},
     }
 
@@ -198,10 +198,10 @@ def test_it_tells_how_far_it_is() -> None:
 @pytest.mark.parametrize("cores", [1, 2, 8])
 def test_candidates_fit_the_cores_and_begin_with_the_rule(cores: int) -> None:
     found = candidates(cores, ["CPU"], "auto", FRAME_WH)
-    assert next(iter(found.items())) == (RULE, rule(cores, FRAME_WH))
+    assert next(iter(found.items())) == (RULE, rule(FRAME_WH))
     for options in found.values():
         assert (options.infer.num_streams or 1) <= cores
-        assert options.encoder_threads <= cores
+        assert options.encoder_threads <= max(cores, rule(FRAME_WH).encoder_threads)
         assert options.infer.device == "CPU"
     assert len({(options.infer, options.encoder_threads) for options in found.values()}) == len(
         found

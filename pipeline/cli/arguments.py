@@ -94,6 +94,8 @@ def render_config(arguments: argparse.Namespace, recorded: RecordedRun) -> Proce
         deinterlace=recorded.deinterlace,
         segment_seconds=recorded.segment_seconds,
         stall_seconds=arguments.stall_seconds,
+        cores=arguments.cores,
+        segments_at_once=arguments.segments_at_once,
     )
 
 

@@ -35,6 +35,7 @@ from pipeline.core.config import (
     ProcessConfig,
     SyntheticOptions,
 )
+from pipeline.core.cores import limited_cores
 from pipeline.core.errors import (
     InputError,
     Interrupted,
@@ -44,6 +45,7 @@ from pipeline.core.errors import (
 )
 from pipeline.core.machine import available_cores
 from pipeline.core.notes import collected_notes
+from pipeline.core.options import declared
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback, no_progress
 from pipeline.core.text import counted, printable
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = parse_arguments(argv)
     try:
-        with collected_notes() as notes:
+        with collected_notes() as notes, limited_cores(_cores(arguments)):
             _COMMANDS[arguments.command](arguments)
         if arguments.command != "process":  # Its report contains them.
             for line in notes:
@@ -79,6 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _fail(arguments, as_pipeline_error(error), EXIT_FAILED)
     return EXIT_DONE
+
+
+def _cores(arguments: argparse.Namespace) -> int | None:
+    """The limit on cores, before a library is loaded that starts threads for all of them."""
+    if arguments.command == "plan":  # Those of a cluster.
+        return None
+    number: int | None = getattr(arguments, "cores", None)
+    declared(ProcessConfig)["cores"].require_valid("cores", number)
+    return number
 
 
 def _fail(arguments: argparse.Namespace, reason: object, code: int) -> int:

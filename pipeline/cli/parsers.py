@@ -179,6 +179,7 @@ def _add_process(commands: Any) -> None:
         help="output folder (default: output/CLIP; for many clips: output)",
     )
     add_options(command, ProcessConfig, "overwrite")
+    _add_cores(command)
     _add_model_options(command)
     add_options(command.add_argument_group("boxes"), DetectOptions)
     add_options(
@@ -231,9 +232,11 @@ def _add_render(commands: Any) -> None:
         help="output folder (default: that of the detections)",
     )
     add_options(command, ProcessConfig, "overwrite")
+    _add_cores(command)
     _add_debug(command)
     _add_quiet(command)
     encoding = command.add_argument_group("encoding", "Without these options, as that run did.")
+    add_options(command, ProcessConfig, "segments_at_once")
     add_options(encoding, EncodeOptions, default=None)
     add_options(_add_limits(command), ProcessConfig, "stall_seconds")
 
@@ -264,6 +267,7 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument(
         "--data", type=Path, required=True, metavar="FOLDER", help="folder with images/ and labels/"
     )
+    _add_cores(command)
     _add_model_options(command)
 
 
@@ -297,6 +301,7 @@ def _add_bench(commands: Any) -> None:
     command.add_argument(
         "--output-dir", type=Path, default="output/bench", metavar="DIR", help="output folder"
     )
+    _add_cores(command)
     _add_weights_options(command)
 
 
@@ -315,6 +320,7 @@ def _add_tune(commands: Any) -> None:
         default=SYNTHETIC,
         help="a clip, or 'synthetic' for the synthetic scene",
     )
+    _add_cores(command)
     _add_precision(_add_weights_options(command))
     add_options(command.add_argument_group("encoding"), EncodeOptions, "codec", "crf", "preset")
     _add_limits(command)
@@ -375,6 +381,10 @@ def _add_configs(commands: Any) -> None:
         "unavailable on this machine.",
     )
     _add_debug(command)
+
+
+def _add_cores(command: argparse.ArgumentParser) -> None:
+    add_options(command, ProcessConfig, "cores")
 
 
 def _add_debug(command: argparse.ArgumentParser) -> None:

@@ -101,6 +101,7 @@ class ProcessConfig:
     deinterlace: "auto" deinterlaces interlaced clips, "off" does not.
     reuse_duplicates: reuse the boxes of the frame before for an identical frame.
     segment_seconds: a segment begins with a key frame, and its first and last frames are inferred.
+    cores: how many cores of this machine the run uses; None takes all.
     segments_at_once: processes that work on segments side by side; None selects the number.
     cluster: where segments are processed; None for this machine.
     remote: the addresses of source and output_dir if these are local copies.
@@ -204,6 +205,18 @@ class ProcessConfig:
             decides_result=False,
         ),
     ] = 60.0
+    cores: Annotated[
+        int | None,
+        Option(
+            "--cores",
+            "keep everything that runs to N cores, those that are least busy; Linux only (default: "
+            "all that this process may use)",
+            metavar="N",
+            lowest=1,
+            highest=4096,
+            decides_result=False,
+        ),
+    ] = None
     segments_at_once: Annotated[
         int | None,
         Option(

@@ -9,7 +9,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,23 +39,6 @@ def _cores_of_affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def on_cores(ids: Collection[int]) -> Iterator[None]:
-    """Keep this thread, and the threads and processes that it starts meanwhile, to these cores.
-
-    Without ids, and elsewhere than on Linux, nothing changes.
-    """
-    if not ids or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, ids)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _cpu_quotas(cgroup_file: Path, cgroup_root: Path) -> Iterator[float | None]:

@@ -15,12 +15,16 @@ Done = tuple[SegmentTask, Manifest]
 class Executor(Protocol):
     """Takes segments through all steps; what it leaves are the files that each task names.
 
-    cores: that one segment is worked on with.
+    cores: of this machine, or of each actor.
+    at_once: how many segments share these cores; None where each has so many of its own.
     capacity: how many segments it can work on at the same time as things stand.
     """
 
     @property
     def cores(self) -> int: ...
+
+    @property
+    def at_once(self) -> int | None: ...
 
     @property
     def capacity(self) -> int: ...

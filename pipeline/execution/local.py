@@ -7,17 +7,25 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig, RemoteOptions
+from pipeline.core.cores import core_shares
 from pipeline.core.errors import UsageError
 from pipeline.core.machine import available_cores
 from pipeline.core.position import Position, Step
+from pipeline.execution.at_once import (
+    CORES_INFERRING_ALL,
+    CORES_INFERRING_SOME,
+    num_at_once,
+)
 from pipeline.execution.executor import Done
-from pipeline.execution.processes import SideBySide, core_shares
+from pipeline.execution.processes import SideBySide
 from pipeline.execution.remote_tasks import remote_tasks, take_over
 from pipeline.execution.segment_process import ProcessSegments
 from pipeline.execution.segment_worker import Attempt, RemoteTask
-from pipeline.frames.segment import OpenClip, process_segment
+from pipeline.frames.detect import most_in_flight
+from pipeline.frames.segment import OpenClip, process_segment, sampler_of
 from pipeline.frames.task import SegmentTask
 from pipeline.inference.models import Models
+from pipeline.media.frame import VideoInfo
 
 
 class LocalExecutor:
@@ -28,11 +36,8 @@ class LocalExecutor:
     def __init__(self, models: Models, position: Position) -> None:
         self._models = models
         self._position = position
-        self._at_once = 1
-
-    @property
-    def cores(self) -> int:
-        return max(1, available_cores() // self._at_once)
+        self.cores = available_cores()
+        self.at_once = 1
 
     def facts(self) -> dict[str, Any]:
         return {"executor": "local"}
@@ -40,17 +45,22 @@ class LocalExecutor:
     def prepare(
         self, clip: OpenClip, config: ProcessConfig, infer: InferOptions, num_segments: int
     ) -> None:
-        self._at_once = segments_at_once(config, num_segments)
-        if self._at_once > 1 and infer.engine != "openvino":
-            raise UsageError("PyTorch processes one segment at a time: --segments-at-once 1")
-        if self._at_once == 1:
+        self.at_once = 1
+        if infer.engine == "openvino" and infer.device == "CPU":
+            self.at_once = self._num_at_once(clip.source.info, config, infer, num_segments)
+        elif (config.segments_at_once or 1) > 1:
+            raise UsageError(
+                "--segments-at-once: processes side by side run the model in OpenVINO on the CPU; "
+                "with another engine or device, leave it out"
+            )
+        if self.at_once == 1:
             with self._models.engine(clip.prepared, infer):
                 pass  # It is kept.
 
     def run(
         self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
     ) -> Generator[Done, None, None]:
-        if self._at_once > 1:
+        if self.at_once > 1:
             yield from self._side_by_side(clip, list(tasks), on_frames)
             return
         for task in tasks:
@@ -59,14 +69,29 @@ class LocalExecutor:
                 manifest = process_segment(clip, engine, task, self._position, lambda: on_frames(1))
             yield task, manifest
 
+    def _num_at_once(
+        self, info: VideoInfo, config: ProcessConfig, infer: InferOptions, num_segments: int
+    ) -> int:
+        def frames_in_flight(at_once: int) -> int:
+            # One stream per core, and a request that waits for each.
+            num_requests = (infer.num_requests or 2 * self.cores) // at_once * infer.batch
+            return most_in_flight(sampler_of(config, info), max(1, num_requests))
+
+        infers_all = config.every == 1 and not config.adaptive
+        cores_each = CORES_INFERRING_ALL if infers_all else CORES_INFERRING_SOME
+        return num_at_once(config, info, num_segments, cores_each, frames_in_flight)
+
     def _side_by_side(
         self, clip: OpenClip, tasks: list[SegmentTask], on_frames: Callable[[int], object]
     ) -> Generator[Done, None, None]:
-        if not tasks:
-            return
-        tasks = [_without_address(task) for task in tasks]
+        tasks = [_for_a_share(task, self.at_once) for task in tasks]
         travelling = remote_tasks(clip, tasks, self._beat)
-        work, shares = ProcessSegments(self.cores), core_shares(self._at_once)
+        if not travelling:
+            return
+        work, shares = (
+            ProcessSegments(max(1, self.cores // self.at_once)),
+            core_shares(self.at_once),
+        )
         config = tasks[0].settings.config
         with SideBySide[RemoteTask, Attempt](work, shares, config, self._beat) as processes:
             arguments = [remote for _, remote in travelling]
@@ -77,15 +102,20 @@ class LocalExecutor:
         self._position.encoding.enter(Step.WAIT_CLUSTER)
 
 
-def segments_at_once(config: ProcessConfig, num_segments: int) -> int:
-    """How many segments of a clip are processed at once on this machine."""
-    if config.num_frames is not None and config.synthetic is None:
-        return 1  # How many frames of a segment to take, only those before it can tell.
-    asked = config.segments_at_once
-    return max(1, min(asked or 1, num_segments, available_cores()))
+def _for_a_share(task: SegmentTask, at_once: int) -> SegmentTask:
+    """A task for one of so many processes, with the copies here of a clip and output in a store.
 
-
-def _without_address(task: SegmentTask) -> SegmentTask:
-    """A task for the copies that this machine has of a clip and output in a store."""
-    config = dataclasses.replace(task.settings.config, remote=RemoteOptions())
-    return dataclasses.replace(task, settings=dataclasses.replace(task.settings, config=config))
+    The streams and requests that were selected for all cores are divided, too.
+    """
+    infer = task.settings.infer
+    divided = {
+        name: max(1, value // at_once)
+        for name in ("num_streams", "num_requests")
+        if (value := getattr(infer, name)) is not None
+    }
+    settings = dataclasses.replace(
+        task.settings,
+        config=dataclasses.replace(task.settings.config, remote=RemoteOptions()),
+        infer=dataclasses.replace(infer, **divided),
+    )
+    return dataclasses.replace(task, settings=settings)

@@ -6,9 +6,7 @@ Imports nothing heavy, as `supervise`.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import multiprocessing
-import os
 import sys
 import time
 import types
@@ -19,8 +17,8 @@ from multiprocessing.connection import wait
 from typing import Generic, TypeVar
 
 from pipeline.core.config import MOST_ATTEMPTS, ProcessConfig
+from pipeline.core.cores import on_cores
 from pipeline.core.errors import Interrupted, WorkerDied
-from pipeline.core.machine import on_cores
 from pipeline.core.notes import note
 from pipeline.core.position import Beat, Position
 from pipeline.core.progress import Progress, ProgressCallback
@@ -176,16 +174,6 @@ class SideBySide(Generic[Argument, Result]):
             raise error
         note(f"{error}; the run continues with {counted(num_left, 'process', 'processes')}")
         self._lost.append(member.job)
-
-
-def core_shares(num_processes: int) -> list[list[int]]:
-    """The cores of this process, by their ids, divided among so many; empty lists elsewhere than
-    on Linux."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [[] for _ in range(num_processes)]
-    ids = sorted(os.sched_getaffinity(0))
-    bounds = [len(ids) * n // num_processes for n in range(num_processes + 1)]
-    return [ids[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
 def _nothing() -> None:

@@ -63,6 +63,8 @@ class RayExecutor:
             ray.shutdown()
             raise
 
+    at_once = None
+
     @property
     def cores(self) -> int:
         return self._cores

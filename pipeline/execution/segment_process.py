@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.core.position import Position
-from pipeline.core.progress import Progress, ProgressCallback
+from pipeline.core.progress import ProgressCallback
+from pipeline.execution.frame_counter import FrameCounter
 from pipeline.execution.segment_worker import Attempt, RemoteTask, SegmentWorker
 
 
@@ -28,18 +29,3 @@ class ProcessSegments:
         attempt = self._worker.attempt(task, position, counter.on_frame)
         counter.end()
         return attempt
-
-
-class FrameCounter:
-    """Reports the frames of one segment, also those that were too many to report each."""
-
-    def __init__(self, on_progress: ProgressCallback) -> None:
-        self._on_progress = on_progress
-        self._num_frames = 0
-
-    def on_frame(self) -> None:
-        self._num_frames += 1
-        self._on_progress(Progress("frames", self._num_frames, None))
-
-    def end(self) -> None:
-        self._on_progress(Progress("frames", self._num_frames, self._num_frames))

@@ -14,6 +14,8 @@ from pipeline.frames.stats import RunStats
 from pipeline.media.frame import Frame
 
 _MOST_AHEAD = 4
+MOST_IN_FLIGHT = _MOST_AHEAD + 2
+"""Decoded frames: those that wait, and one on each side of them."""
 _JOIN_SECONDS = 2.0
 
 

@@ -96,6 +96,15 @@ class _Failure:
     error: BaseException
 
 
+def most_in_flight(sampler: Sampler, num_requests: int) -> int:
+    """How many frames are between decoding and the end of the loop at the most.
+
+    num_requests: frames that can be inferred at the same time. There are more frames than that: a
+    failed request is found when its turn comes again.
+    """
+    return num_requests + _EXTRA_IN_FLIGHT + sampler.window(num_requests)
+
+
 class ModelDetections:
     """The detections that a model finds in the frames of a clip, or of a segment of it.
 
@@ -128,8 +137,7 @@ class ModelDetections:
         self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
         num_requests = self._pool.num_requests * self._pool.batch
         self._window = settings.sampler.window(num_requests)
-        # More than there are requests: a failed request is found when its turn comes again.
-        max_in_flight = num_requests + _EXTRA_IN_FLIGHT + self._window
+        max_in_flight = most_in_flight(settings.sampler, num_requests)
         self._in_flight = threading.Semaphore(max_in_flight)
         self._found = _Latest(2 * max_in_flight)
         self._decoding = threading.Thread(target=self._decode, name="decode", daemon=True)

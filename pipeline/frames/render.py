@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -60,6 +61,11 @@ class RecordedLines:
                     )
                 yield DetectedFrame(frame, line.detections, inferred=True)
 
+    def seconds(self) -> list[float]:
+        """When each frame is shown, for `first_line`."""
+        with self._path.open(encoding="utf-8") as lines:
+            return [self._read(text, index).pts_seconds for index, text in enumerate(lines)]
+
     def _read(self, text: str, index: int) -> DetectionLine:
         try:
             line = DetectionLine.from_json(text)
@@ -75,6 +81,14 @@ class RecordedLines:
                 f"{self._path}: line {index + 1} is missing or damaged ({error})"
             ) from error
         return line
+
+
+def first_line(seconds: Sequence[float], start_seconds: float) -> int:
+    """The index of the first line of a segment that begins at a time of the result.
+
+    seconds: of all lines, in order.
+    """
+    return bisect_left(seconds, start_seconds - _TOLERANCE_SECONDS)
 
 
 def render_segment(

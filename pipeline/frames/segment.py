@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TextIO
 
-from pipeline.core.config import LimitOptions
+from pipeline.core.config import LimitOptions, ProcessConfig
 from pipeline.core.errors import InputError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.position import Position, Step
@@ -148,16 +148,20 @@ def _open_results(
         )
 
 
+def sampler_of(config: ProcessConfig, info: VideoInfo) -> Sampler:
+    """What decides which frames of a clip are inferred."""
+    if not config.adaptive:
+        return EveryNth(config.every)
+    most_frames = frames_in_half(config.limits.max_memory_mb, info.frame_bytes)
+    return Adaptive(most_frames, config.detect.least_confidence)
+
+
 def _detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
     config = settings.config
-    sampler: Sampler = EveryNth(config.every)
-    if config.adaptive:
-        most_frames = frames_in_half(config.limits.max_memory_mb, info.frame_bytes)
-        sampler = Adaptive(most_frames, config.detect.least_confidence)
     return DetectSettings(
         options=config.detect,
         class_ids=settings.class_ids,
-        sampler=sampler,
+        sampler=sampler_of(config, info),
         reuse_duplicates=config.reuse_duplicates,
         stall_seconds=config.stall_seconds,
     )

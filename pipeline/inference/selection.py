@@ -72,7 +72,7 @@ def select(
     cores: None takes those of this process. Raises UsageError for what cannot be met here.
     """
     require_possible(asked, cores or available_cores())
-    usual = rule(cores or available_cores(), prepared.source_wh)
+    usual = rule(prepared.source_wh)
     if isinstance(asked, InferOptions):
         return Selection(dataclasses.replace(usual, infer=asked), "request", "it was requested")
     tuning = tuning_of(prepared, encode, asked.precision or "auto", cores=cores)
@@ -85,17 +85,16 @@ def select(
     return dataclasses.replace(tuned, options=_with(tuned.options, asked))
 
 
-def rule(cores: int, frame_wh: tuple[int, int]) -> SpeedOptions:
+def rule(frame_wh: tuple[int, int]) -> SpeedOptions:
     """The options that are good on most machines.
 
     The THROUGHPUT hint gives every core work of its own. Its threads are not pinned to their
-    cores, so that they can make room for those that decode and encode. The encoder gets few
-    threads, because the model needs most of the cores anyway: more would only get in its way.
-    Frames of a megapixel and more cost more to encode than to infer: there it gets all.
+    cores, so that they can make room for those that decode and encode. The threads of the encoder
+    decide its bytes: they follow from the frame, not from the cores, so that a result does not
+    depend on how many cores or processes make it.
     """
     large = frame_wh[0] * frame_wh[1] >= _LARGE_FRAME_PX
-    threads = cores if large else max(1, cores // 2)
-    return SpeedOptions(InferOptions(pinning=False), encoder_threads=threads)
+    return SpeedOptions(InferOptions(pinning=False), encoder_threads=4 if large else 2)
 
 
 @dataclass(frozen=True, slots=True)

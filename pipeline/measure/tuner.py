@@ -144,7 +144,7 @@ def candidates(
     cores: int, devices: Sequence[str], precision: str, frame_wh: tuple[int, int]
 ) -> dict[str, SpeedOptions]:
     """A coarse grid of options by name; the rule comes first."""
-    usual = rule(cores, frame_wh)
+    usual = rule(frame_wh)
     infer = dataclasses.replace(usual.infer, precision=precision)
     by_hand = dataclasses.replace(infer, hint="NONE", num_threads=cores)
     grid = {

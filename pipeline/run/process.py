@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.core.cores import limited_cores
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
@@ -85,7 +86,7 @@ def process_video(
             return process_video(config, on_progress, position, own, executor)
     config = converted("config", config, ProcessConfig)
     position = position or Position()
-    with CallersErrors(on_progress) as progress:
+    with CallersErrors(on_progress) as progress, limited_cores(config.cores):
         if executor is not None:
             return _process_on(executor, models, config, progress, position)
         with open_executor(config.cluster, models, position) as opened:
@@ -148,6 +149,8 @@ def _process(
         int8_audit=int8_audit,
         executor=executor.facts(),
         cores=executor.cores,
+        at_once=executor.at_once or taken.at_once,
+        all_cores=executor.cores * (1 if executor.at_once else taken.at_once),
         encoder_threads=threads,
         fingerprint=run.watched.fingerprint if config.clip else None,
         notes=notes,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 
 from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.core.cores import core_shares, limited_cores
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import available_cores, versions
@@ -18,8 +19,12 @@ from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
 from pipeline.core.text import counted
+from pipeline.execution.at_once import CORES_INFERRING_SOME, num_at_once
+from pipeline.execution.processes import SideBySide
+from pipeline.execution.render_process import RenderSegments
+from pipeline.frames.ahead import MOST_IN_FLIGHT
 from pipeline.frames.encode import encoding_warnings, require_encodable
-from pipeline.frames.render import RecordedLines, render_segment
+from pipeline.frames.render import RecordedLines, first_line, render_segment
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.source import open_source
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
@@ -72,7 +77,7 @@ def render_clip(
         _is_beside_its_report(config, recorded)
         require_free_output(config, ANNOTATED_NAMES)
 
-    with CallersErrors(on_progress) as progress:
+    with CallersErrors(on_progress) as progress, limited_cores(config.cores):
         return run_journaled(config, progress, position or Position(), require_free, work)
 
 
@@ -94,7 +99,13 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
         require_space(config, annotated_info(info, config.encode), kept_bytes)
         threads = journal.begin(key, len(segments), config.encode.threads or 1)
         settings = RunSettings(config, InferOptions(), threads, None, source.timeline)
-        process = functools.partial(_rendered, source, recorded, run.position)
+        lines = RecordedLines(recorded.detections, recorded.class_names)
+        at_once = num_at_once(
+            config, info, len(segments), CORES_INFERRING_SOME, lambda _: MOST_IN_FLIGHT
+        )
+        process = functools.partial(_rendered, source, lines, run.position)
+        if at_once > 1:
+            process = functools.partial(_rendered_side_by_side, lines, at_once, run.position)
         taken = take_segments(run, info, process, settings, segments)
         if taken.num_frames != recorded.num_lines:
             raise InputError(
@@ -129,15 +140,41 @@ def _is_beside_its_report(config: ProcessConfig, recorded: RecordedRun) -> bool:
 
 def _rendered(
     source: FrameSource,
-    recorded: RecordedRun,
+    lines: RecordedLines,
     position: Position,
     tasks: Iterable[SegmentTask],
     on_frames: Callable[[int], object],
 ) -> Generator[tuple[SegmentTask, Manifest], None, None]:
-    lines = RecordedLines(recorded.detections, recorded.class_names)
     for task in tasks:
         position.encoding.enter(Step.PREPARE)
         yield task, render_segment(source, lines, task, position, lambda: on_frames(1))
+
+
+def _rendered_side_by_side(
+    lines: RecordedLines,
+    at_once: int,
+    position: Position,
+    tasks: Iterable[SegmentTask],
+    on_frames: Callable[[int], object],
+) -> Generator[tuple[SegmentTask, Manifest], None, None]:
+    tasks, starts = list(tasks), lines.seconds()
+    if not tasks:
+        return
+    time_base = tasks[0].settings.timeline.time_base if tasks[0].settings.timeline else 0
+    tasks = [
+        dataclasses.replace(
+            task, first_index=first_line(starts, float((task.segment.start_pts or 0) * time_base))
+        )
+        for task in tasks
+    ]
+    beat = functools.partial(position.encoding.enter, Step.WAIT_CLUSTER)
+    work = RenderSegments(max(1, available_cores() // at_once), lines)
+    config = tasks[0].settings.config
+    with SideBySide(work, core_shares(at_once), config, beat) as processes:
+        for number, notes in processes.results(tasks, on_frames):
+            for text in notes:
+                note(text)
+            yield tasks[number], Manifest.read(tasks[number].files.manifest)
 
 
 def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:

@@ -58,7 +58,8 @@ class FinishedRun:
     stats: measured on all segments together.
     int8_audit: None for a model in float.
     executor: where the segments were processed, as plain values.
-    cores: cores per segment.
+    cores: of this machine, or of each actor. at_once: the number of segments at once. all_cores: of
+        all of them together.
     annotated: see `annotated_record`; None without an annotated file. encoder_threads: those of
         the encoder, or that it would have had.
     fingerprint: of the content of the clip; None without one.
@@ -75,6 +76,8 @@ class FinishedRun:
     int8_audit: Audit | None
     executor: dict[str, Any]
     cores: int
+    at_once: int
+    all_cores: int
     encoder_threads: int
     fingerprint: str | None
     notes: list[str]
@@ -87,7 +90,7 @@ def build_report(run: FinishedRun) -> Report:
     """The report of a finished run."""
     stats, taken = run.stats, run.taken
     encoder_threads = run.encoder_threads if run.annotated else None
-    steps = step_times(stats, run.cores, encoder_threads, taken.at_once)
+    steps = step_times(stats, max(1, run.all_cores // run.at_once), encoder_threads, run.at_once)
     return {
         "schema_version": REPORT_VERSION,
         "result_key": run.result_key,
@@ -132,14 +135,14 @@ def build_report(run: FinishedRun) -> Report:
 
 
 def _configuration(run: FinishedRun) -> dict[str, Any]:
-    config, workers = run.config, run.taken.at_once
+    config = run.config
     return {
         **run.taken.manifests[-1].engine,
         **run.executor,
-        "segments_at_once": workers,
+        "segments_at_once": run.at_once,
         "num_requests": run.stats.requests_running.limit,
         "max_frames_in_flight": run.stats.in_flight.limit,
-        "cores": run.cores * workers,
+        "cores": run.all_cores,
         "every": config.every,
         "adaptive": config.adaptive,
         "reuse_duplicates": config.reuse_duplicates,
@@ -175,7 +178,7 @@ def _model(prepared: PreparedModel) -> dict[str, Any]:
 
 def _speed(run: FinishedRun, steps: list[dict[str, Any]]) -> dict[str, Any]:
     stats, wall_seconds = run.stats, run.phases.wall_seconds
-    frames, all_cores = stats.num_frames, run.cores * run.taken.at_once
+    frames, all_cores = stats.num_frames, run.all_cores
     frames_fps = frames / run.taken.busy_seconds
     cpu_ms = 1000 * stats.frames_cpu_seconds / frames
     steps_ms = sum(step["cpu_ms"] for step in steps if step["step"] != OTHER_THREADS)

@@ -93,9 +93,7 @@ class EndToEnd:
         self._weights = find_weights(None, no_progress)
         prepared = prepare_model(self._weights, info.size_wh, 640, no_progress)
         self._infer = {
-            precision: dataclasses.replace(
-                rule(available_cores(), info.size_wh).infer, precision=precision
-            )
+            precision: dataclasses.replace(rule(info.size_wh).infer, precision=precision)
             for precision in precisions
         }
         self._engines: dict[str, Engine] = {}
