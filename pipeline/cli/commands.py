@@ -39,6 +39,7 @@ from pipeline.core.cores import limited_cores
 from pipeline.core.errors import (
     InputError,
     Interrupted,
+    ModelError,
     PipelineError,
     UsageError,
     as_pipeline_error,
@@ -342,6 +343,16 @@ def _configs(_: argparse.Namespace) -> None:
             _show(f"{'':<14} {why}")
 
 
+def _models(arguments: argparse.Namespace) -> None:
+    from pipeline.cli.models import described, json_text, table_lines
+
+    found = described(arguments.models)
+    for line in json_text(found).splitlines() if arguments.json else table_lines(found):
+        _show(line)
+    if failed := [entry for entry in found if entry.error]:
+        raise ModelError(f"{counted(len(failed), 'model')} cannot be used: {failed[0].error}")
+
+
 def _concrete(options: InferOptions | AutoOptions) -> InferOptions:
     """The options for pictures, for which nothing is tuned."""
     return options.over(InferOptions()) if isinstance(options, AutoOptions) else options
@@ -355,4 +366,5 @@ _COMMANDS = {
     "tune": _tune,
     "plan": _plan,
     "configs": _configs,
+    "models": _models,
 }

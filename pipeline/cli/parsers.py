@@ -150,6 +150,7 @@ def argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
     _add_tune(commands)
     _add_plan(commands)
     _add_configs(commands)
+    _add_models(commands)
     return parser, commands.choices
 
 
@@ -385,6 +386,26 @@ def _add_configs(commands: Any) -> None:
 
 def _add_cores(command: argparse.ArgumentParser) -> None:
     add_options(command, ProcessConfig, "cores")
+
+
+def _add_models(commands: Any) -> None:
+    command = commands.add_parser(
+        "models",
+        help="show what models are, and what applies to them",
+        description="Show family, classes, input and parameters of models, and which optimisations "
+        "apply to them. A model that cannot be used is named with the reason; the exit code is "
+        "then 1.",
+    )
+    command.add_argument(
+        "models",
+        nargs="*",
+        type=_read_model,
+        metavar="MODEL",
+        help="files, exported folders, or names (default: official and demo, as far as they are "
+        "here)",
+    )
+    command.add_argument("--json", action="store_true", help="as JSON, one object for each model")
+    _add_debug(command)
 
 
 def _add_debug(command: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from pipeline.core.errors import ModelError
 from pipeline.model.archive import read_archive
 from pipeline.model.pickle_machine import Layer
-from pipeline.model.stored_tensors import Refused
+from pipeline.model.stored_tensors import Refused, UnknownClass
+from pipeline.model.supported import kind_of_file, require_supported_class
 from pipeline.model.weights import require_size
 from pipeline.model.yolov5 import STRIDES, HeadLayout
 
@@ -64,9 +65,12 @@ def read_checkpoint(path: Path) -> tuple[Layer, HeadLayout]:
     try:
         content = read_archive(path, LAYERS, _IGNORED)
     except Refused as error:
+        if isinstance(error, UnknownClass):
+            require_supported_class(error.name, path)
         raise ModelError(f"{path}: refused, nothing in it was executed: {error}") from error
     except Exception as error:  # Arbitrary bytes can make the reader raise any exception.
-        raise ModelError(f"{path}: not a PyTorch checkpoint ({one_line(error)})") from error
+        reason = kind_of_file(path) or one_line(error)
+        raise ModelError(f"{path}: not a PyTorch checkpoint ({reason})") from error
     model = None
     if isinstance(content, dict):
         model = content.get("ema")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.model.stored_tensors import DTYPES, Array, Name, Refused, Tensors
+from pipeline.model.stored_tensors import DTYPES, Array, Name, Refused, Tensors, UnknownClass
 
 _LONGEST_SHOWN_NAME = 100
 _CALLS = (
@@ -122,9 +122,10 @@ class Machine:
         known = (self._layers, self._ignored, _CALLS, DTYPES)
         if not any(dotted in names for names in known):
             shown = dotted[:_LONGEST_SHOWN_NAME]
-            raise Refused(
+            raise UnknownClass(
                 f"it asks for {shown if shown.isprintable() else repr(shown)}, which a YOLOv5 "
-                "detection model does not need"
+                "detection model does not need",
+                dotted,
             )
         self.push(Name(dotted))
 

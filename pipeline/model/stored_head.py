@@ -15,9 +15,11 @@ from pipeline.core.errors import ModelError
 from pipeline.model import anchor_free_graph, decoded_graph, yolov5_graph
 from pipeline.model.anchor_free import AnchorFreeHead, AnchorFreeLayout
 from pipeline.model.decoded import DecodedHead, DecodedLayout
+from pipeline.model.found import require_no_other_family, task_of
 from pipeline.model.heads import Head
 from pipeline.model.last_layers import require_one_picture_input
 from pipeline.model.metadata import read_metadata
+from pipeline.model.supported import require_task
 from pipeline.model.yolov5 import HeadLayout, YOLOv5Head
 
 Layout = HeadLayout | AnchorFreeLayout | DecodedLayout
@@ -72,12 +74,10 @@ def cut_at_heads(model: ov.Model, origin: Path) -> tuple[ov.Model, Layout]:
     """
     require_one_picture_input(model, origin)
     metadata = read_metadata(model, origin)
-    if metadata.task not in (None, "detect"):
-        raise ModelError(
-            f"{origin}: a model for the task {metadata.task!r:.50}; supported are detection models"
-        )
+    require_task(metadata.task or task_of(model), origin)
     if (cut := anchor_free_graph.cut_at_heads(model, metadata)) is not None:
         return cut
+    require_no_other_family(model, origin)
     if (layout := decoded_graph.layout_of(model, metadata)) is not None:
         return model, layout
     return yolov5_graph.cut_at_heads(model, metadata, origin)

@@ -33,6 +33,14 @@ class Refused(Exception):
     """The archive contains something that a checkpoint does not need; the message is one line."""
 
 
+class UnknownClass(Refused):
+    """The archive asks for a class that is not known; name: the class, which may be any text."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 @dataclass(frozen=True, slots=True)
 class Name:
     """The name in a GLOBAL instruction, as text only."""

@@ -76,15 +76,23 @@ def _bundled() -> Path:
     )
 
 
+def placed_official() -> Path | None:
+    """The official model in the first of the usual places; None if it would be downloaded."""
+    places = (folder / OFFICIAL_NAME for folder in _official_folders())
+    return next(filter(Path.is_file, places), None)
+
+
+def _official_folders() -> list[Path]:
+    return [Path("weights"), Path("../shared/weights"), cache_dir()]
+
+
 def _official(on_progress: ProgressCallback) -> Path:
-    folders = [Path("weights"), Path("../shared/weights"), cache_dir()]
-    for folder in folders:
-        if (folder / OFFICIAL_NAME).is_file():
-            return folder / OFFICIAL_NAME
+    if placed := placed_official():
+        return placed
     try:
         return download(OFFICIAL_URL, OFFICIAL_SHA256, cache_dir() / OFFICIAL_NAME, on_progress)
     except ModelError as error:
-        tried = ", ".join(str(folder) for folder in folders)
+        tried = ", ".join(map(str, _official_folders()))
         raise ModelError(
             f"{OFFICIAL_NAME} is in none of {tried} and could not be downloaded: {error}; "
             f"put the file into one of them, or give it with --weights or {ENVIRONMENT_VARIABLE}; "

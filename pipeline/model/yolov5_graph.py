@@ -12,6 +12,7 @@ from openvino import opset13 as ops
 
 from pipeline.core.errors import ModelError
 from pipeline.model.compiled import Compiled, compile_for
+from pipeline.model.found import unknown
 from pipeline.model.graph import from_pictures, to_channels_last
 from pipeline.model.last_layers import last_convolutions
 from pipeline.model.metadata import Metadata
@@ -49,14 +50,7 @@ def cut_at_heads(model: ov.Model, metadata: Metadata, origin: Path) -> tuple[ov.
     """
     decoded = model.outputs[0]
     if decoded.partial_shape.rank != ov.Dimension(3):
-        raise ModelError(
-            f"{origin}: expected YOLOv5's output (1, boxes, 5 + classes), found "
-            f"{decoded.partial_shape}; export it with YOLOv5's export.py, or give the .pt"
-        )
-    if any(output.partial_shape.rank == ov.Dimension(4) for output in model.outputs[1:]):
-        raise ModelError(
-            f"{origin}: has a second output, like a segmentation model, which is not supported"
-        )
+        raise unknown(model, origin)
     num_values = decoded.partial_shape[2]
     heads = last_convolutions(decoded)
     if (
@@ -65,10 +59,7 @@ def cut_at_heads(model: ov.Model, metadata: Metadata, origin: Path) -> tuple[ov.
         or len(heads) not in STRIDES
         or any(head.partial_shape[1] != _NUM_ANCHORS * num_values.get_length() for head in heads)
     ):
-        raise ModelError(
-            f"{origin}: not a YOLOv5 detection model: three or four heads of {_NUM_ANCHORS} x "
-            f"(5 + classes) channels expected before its output {decoded.partial_shape}"
-        )
+        raise unknown(model, origin)
     probe = ov.Model([*heads, decoded.get_node().input_value(0)], model.get_parameters(), "probe")
     order, anchors_px = _infer_anchors(probe.clone(), origin)
     names = metadata.names_for(num_values.get_length() - 5)

@@ -4,9 +4,9 @@
     PEERS/bin/python scripts/training/train_ultralytics.py FOLDER --minutes 15
 
 The peers' interpreter has `ultralytics`, `nncf` and `onnx`; nothing of this project is needed.
-Writes NAME.pt and its exports NAME_static_openvino_model/, NAME_dynamic_openvino_model/,
-NAME_int8_openvino_model/ and NAME.onnx into FOLDER. The models are small proofs of the way from
-trainer to file, not good detectors; `scripts/benchmarks/agreement_with_predict.py` compares them.
+Writes NAME.pt into FOLDER, and its exports into static/, dynamic/, int8/ and onnx/ there. The
+models prove the way from trainer to file and are no good detectors; repeated, it trains on;
+`scripts/benchmarks/agreement_with_predict.py` compares what is found with them.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def main() -> None:
 
 
 def train(name: str, checkpoint: Path, arguments: argparse.Namespace) -> None:
-    """From random weights, for a time, to the checkpoint of the last epoch."""
-    model = YOLO(f"{name}.yaml")
+    """For a time, from the checkpoint that is there or random weights, to one of the last epoch."""
+    model = YOLO(checkpoint if checkpoint.exists() else f"{name}.yaml")
     model.train(
         data=str(arguments.folder / "dataset.yaml"),
         time=arguments.minutes / 60,
@@ -75,18 +75,13 @@ def train(name: str, checkpoint: Path, arguments: argparse.Namespace) -> None:
 
 
 def export(checkpoint: Path, way: str, options: dict[str, Any]) -> None:
-    """Export a checkpoint in one way, for inputs of 640x640."""
-    # The exporter names its output after the checkpoint, and changes the model.
-    copy = checkpoint.with_name(f"{checkpoint.stem}_{way}.pt")
-    shutil.copy(checkpoint, copy)
-    data = {"data": str(checkpoint.parent / "dataset.yaml")} if way == "int8" else {}
-    written = Path(YOLO(copy).export(imgsz=640, device="cpu", **options, **data))
+    """Export a checkpoint in one way, for inputs of 640x640, into a folder of that name."""
+    folder = checkpoint.parent / way
+    folder.mkdir(exist_ok=True)
+    copy = Path(shutil.copy(checkpoint, folder))  # The exporter writes beside its model.
+    data = {"data": str(checkpoint.parent / "dataset.yaml")} if options.get("int8") else {}
+    print(YOLO(copy).export(imgsz=640, device="cpu", **options, **data), flush=True)
     copy.unlink()
-    target = checkpoint.with_suffix(".onnx")
-    if way != "onnx":
-        target = checkpoint.with_name(f"{checkpoint.stem}_{way}_openvino_model")
-        shutil.rmtree(target, ignore_errors=True)
-    written.rename(target)
 
 
 if __name__ == "__main__":
