@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from pipeline.core.config import ProcessConfig, SyntheticOptions
+from pipeline.core.errors import Interrupted, PipelineError
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Position
-from pipeline.core.progress import ProgressCallback
+from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.execution.child import Work
 from pipeline.frames.encode import ordinary_priority
 from pipeline.media.frame import ColorTags, VideoInfo
@@ -150,7 +152,7 @@ def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
         return work(config, on_progress, Position())
 
     class WorkerHere:
-        def __init__(self, work: Work[Any], at_end: Callable[[], object]) -> None:
+        def __init__(self, work: Work[Any], at_end: Callable[[], object], _: int) -> None:
             self._work, self._at_end = work, at_end
 
         def __enter__(self) -> Any:
@@ -161,6 +163,18 @@ def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> Any:
             return self._work(config, on_progress, Position())
+
+        def run_each(
+            self, configs: Iterable[ProcessConfig], on_progress: Callable[[int, Progress], None]
+        ) -> Iterator[tuple[int, Any]]:
+            for number, config in enumerate(configs):
+                try:
+                    outcome = self.run(config, functools.partial(on_progress, number))
+                except Interrupted:
+                    raise
+                except PipelineError as error:
+                    outcome = error
+                yield number, outcome
 
         def require_not_stopped(self) -> None:
             pass

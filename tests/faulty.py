@@ -1,7 +1,8 @@
 """The command with a fault in its worker: python -m tests.faulty FAULT STEP FRAME process ...
 
 The worker says "reached PID" on stdout when it comes to that step of that frame, and then does
-what follows. Of many clips, the frames of all that a worker does are counted, for most steps.
+what follows. Of many clips, the frames of all that a worker does are counted, for most steps;
+with "encode:NAME" those of every clip whose output folder has that in its path.
 
     tell    goes on
     kill    is killed, as by the kernel when memory runs out
@@ -114,8 +115,32 @@ def at_call(number: int, fault: str, step: Callable[..., Any]) -> Callable[..., 
     return wrapped
 
 
+def break_encoders(fault: str, name: str, frame: int) -> None:
+    """Patch the encoders of clips that have a name in their path."""
+    from pipeline.frames.encode import VideoEncoder
+
+    begin, encode = VideoEncoder.__init__, VideoEncoder.encode
+    broken = set()
+
+    def began(encoder: Any, path: Any, *arguments: Any, **options: Any) -> None:
+        if name in str(path):
+            broken.add(encoder)
+        begin(encoder, path, *arguments, **options)
+
+    def faulty_encode(encoder: Any, *arguments: Any) -> None:
+        if encoder in broken and encoder.num_frames == frame:
+            fail(fault)
+        encode(encoder, *arguments)
+
+    setattr(VideoEncoder, "__init__", began)  # noqa: B010
+    setattr(VideoEncoder, "encode", faulty_encode)  # noqa: B010
+
+
 def break_step(fault: str, step: str, frame: int) -> None:
     """Patch this process, which is the worker."""
+    if step.startswith("encode:"):
+        break_encoders(fault, step.removeprefix("encode:"), frame)
+        return
     from pipeline.core.boxes import Detections
     from pipeline.frames.annotate import Annotator
     from pipeline.frames.decode import VideoReader

@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from pipeline.batch.clips import Clip
-from pipeline.batch.work import Expected, ProcessTogether, look_at_clips
+from pipeline.batch.progress import BatchProgress
+from pipeline.batch.work import ProcessTogether, look_at_pictures
 from pipeline.core.config import CLIP, ProcessConfig
 from pipeline.core.errors import (
     FolderInUse,
@@ -26,6 +27,7 @@ from pipeline.core.errors import (
     UsageError,
     WorkerDied,
 )
+from pipeline.core.picture_paths import PICTURE_SUFFIXES
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.core.text import are, counted
 from pipeline.execution.child import Work
@@ -92,6 +94,10 @@ class ClipProcess(Protocol):
     """As `supervise.ChildProcess`."""
 
     def run(self, config: ProcessConfig, on_progress: ProgressCallback) -> dict[str, Any]: ...
+
+    def run_each(
+        self, configs: Iterable[ProcessConfig], on_progress: Callable[[int, Progress], None]
+    ) -> Iterator[tuple[int, dict[str, Any] | PipelineError]]: ...
 
     def require_not_stopped(self) -> None: ...
 
@@ -173,18 +179,17 @@ class Batch:
         started = time.perf_counter()
         missing = _missing_parents(clip.output_dir for clip in clips)
         try:
-            expected = self._look_at(clips, supervise, on_progress)
-            worker.require_not_stopped()
             if self._config.cluster is not None:
                 try:
-                    self._process_together(clips, expected, supervise, on_progress)
+                    self._process_together(clips, supervise, on_progress)
                 except WorkerDied:
                     # One of the clips caused it; taken one by one, the clip itself reports it.
                     clips = [c for c in clips if self._results[c].status == "not reached"]
-                    expected = [Expected()] * len(clips)
-                    self._process_in_turn(clips, expected, worker, on_progress)
+                    self._process_in_turn(clips, worker, on_progress)
             else:
-                self._process_in_turn(clips, expected, worker, on_progress)
+                clips = self._in_order(clips, supervise, on_progress)
+                worker.require_not_stopped()
+                self._process_in_turn(clips, worker, on_progress)
             self._wait_for_others(worker, on_progress)
         except Interrupted as error:
             finished = self.number_of("done") + self.number_of("skipped")
@@ -199,26 +204,30 @@ class Batch:
                     folder.rmdir()
             self.wall_seconds = time.perf_counter() - started
 
-    def _process_in_turn(
-        self,
-        clips: Sequence[Clip],
-        expected: Sequence[Expected],
-        worker: ClipProcess,
-        on_progress: ProgressCallback,
-    ) -> None:
+    def _in_order(
+        self, clips: Sequence[Clip], supervise: Supervise, on_progress: ProgressCallback
+    ) -> list[Clip]:
         """Pictures that take the same input of the model follow each other: it is loaded once."""
-        done, ahead = 0, sum(e.num_frames or 0 for e in expected)
-        in_turn = sorted(
-            zip(clips, expected, strict=True), key=lambda item: item[1].input_wh or (0, 0)
-        )
-        for number, (clip, of_clip) in enumerate(in_turn, 1):
-            count = of_clip.num_frames
-            ahead -= count or 0
-            subject = f"{number} of {len(clips)} {clip.path.name}"
-            tell = functools.partial(_of_all, on_progress, subject, done, ahead)
-            self._process_clip(clip, worker, tell)
-            figures = self._results[clip].figures
-            done += figures.num_frames if figures else count or 0
+        paths = [clip.path for clip in clips if clip.path.suffix.lower() in PICTURE_SUFFIXES]
+        if not paths:
+            return list(clips)
+        look = functools.partial(look_at_pictures, paths)
+        try:
+            sizes = dict(zip(paths, supervise(look, self._config, on_progress), strict=True))
+        except WorkerDied:
+            return list(clips)  # One of the pictures caused it, and reports it itself.
+        return sorted(clips, key=lambda clip: sizes.get(clip.path, (0, 0)))
+
+    def _process_in_turn(
+        self, clips: Sequence[Clip], worker: ClipProcess, on_progress: ProgressCallback
+    ) -> None:
+        progress = BatchProgress([clip.path for clip in clips], on_progress)
+        configs = (self._config_of(clip) for clip in clips)
+        for number, outcome in worker.run_each(configs, progress.tell):
+            progress.finished(number)
+            if isinstance(outcome, UsageError):
+                raise outcome
+            self._note(clips[number], outcome)
 
     def _wait_for_others(self, worker: ClipProcess, on_progress: ProgressCallback) -> None:
         """Wait for clips that other runs are processing, and process those they do not finish."""
@@ -237,13 +246,11 @@ class Batch:
     def _process_together(
         self,
         clips: Sequence[Clip],
-        expected: Sequence[Expected],
         supervise: Supervise,
         on_progress: ProgressCallback,
     ) -> None:
         created = [not clip.output_dir.exists() for clip in clips]
-        counts = [of_clip.num_frames for of_clip in expected]
-        work = ProcessTogether([self._config_of(clip) for clip in clips], counts)
+        work = ProcessTogether([self._config_of(clip) for clip in clips])
         try:
             outcomes = supervise(work, self._config, on_progress)
         except PipelineError:
@@ -260,16 +267,6 @@ class Batch:
                 self._note(clip, outcome)
         if wrong_use is not None:
             raise wrong_use
-
-    def _look_at(
-        self, clips: Sequence[Clip], supervise: Supervise, on_progress: ProgressCallback
-    ) -> list[Expected]:
-        look = functools.partial(look_at_clips, [clip.path for clip in clips])
-        try:
-            return supervise(look, self._config, on_progress)
-        except WorkerDied:
-            # One of the clips caused it; taken one by one, the clip itself reports it.
-            return [Expected()] * len(clips)
 
     def _process_clip(self, clip: Clip, worker: ClipProcess, on_progress: ProgressCallback) -> None:
         try:
@@ -302,13 +299,3 @@ def _missing_parents(folders: Iterable[Path]) -> list[Path]:
     parents = {parent for folder in folders for parent in folder.parents}
     missing = [parent for parent in parents if not parent.exists()]
     return sorted(missing, key=lambda parent: -len(parent.parts))
-
-
-def _of_all(
-    on_progress: ProgressCallback, subject: str, done: int, ahead: int, progress: Progress
-) -> None:
-    """Report the progress of a clip as that of all; done, ahead: frames before and after it."""
-    if progress.stage == "frames":
-        of_clip = max(progress.done, progress.total or 0)
-        progress = Progress("frames", done + progress.done, done + of_clip + ahead)
-    on_progress(dataclasses.replace(progress, subject=subject))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -10,48 +11,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.batch.progress import BatchProgress
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import PipelineError, UsageError, as_pipeline_error
-from pipeline.core.picture_paths import PICTURE_SUFFIXES
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import Progress, ProgressCallback
-from pipeline.core.text import counted
+from pipeline.core.turns import Turns
 
 if TYPE_CHECKING:
     from pipeline.inference.models import Models
 
 MOST_CLIPS_AT_ONCE = 64
+CLIPS_AT_ONCE = 3
+"""In one process: one is prepared, the frames of one run, and one is finished."""
+
 _BEAT_SECONDS = 0.25
+_beginning = threading.Lock()
+"""Two threads that import the same libraries for the first time are in each other's way."""
 
 
 class ProcessClips:
-    """Processes one clip after the other, with the model kept loaded."""
+    """Processes clips, with the model kept loaded; the frames of one follow those of another.
+
+    While some threads prepare or finish their clips, the frames of one clip at a time run.
+    """
 
     def __init__(self) -> None:
         self._models: Models | None = None
+        self._turns: Turns | None = None
 
     def __call__(
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
     ) -> dict[str, Any]:
-        from pipeline.inference.models import Models
-        from pipeline.run.process import process_video
+        with _beginning:
+            from pipeline.execution.launch import open_executor
+            from pipeline.inference.models import Models
+            from pipeline.run.process import process_video
 
-        if self._models is None:
-            self._models = Models()
-        return process_video(config, on_progress, position, self._models)
+            if self._models is None or self._turns is None:
+                self._models, self._turns = Models(), Turns()
+        with open_executor(config.cluster, self._models, position, self._turns) as executor:
+            return process_video(config, on_progress, position, self._models, executor)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessTogether:
     """Processes many clips at the same time on a cluster, because one alone is too little work.
 
-    configs: those of the clips, all for the same cluster. expected: the number of frames of each
-    clip; None if unknown. Returns the report or the error of each clip; None for clips that were
-    not started because of a UsageError.
+    configs: those of the clips, all for the same cluster. Returns the report or the error of each
+    clip; None for clips that were not started because of a UsageError.
     """
 
     configs: Sequence[ProcessConfig]
-    expected: Sequence[int | None]
 
     def __call__(
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
@@ -60,13 +71,15 @@ class ProcessTogether:
         from pipeline.inference.models import Models
         from pipeline.run.process import process_video
 
-        models, progress = Models(), _Together(self.expected, on_progress)
+        paths = [clip.origin.file for clip in self.configs]
+        models, progress = Models(), BatchProgress([p for p in paths if p], on_progress)
         positions = [Position() for _ in self.configs]
 
         def process(number: int) -> dict[str, Any] | PipelineError:
             clip, place = self.configs[number], positions[number]
             try:
-                return process_video(clip, progress.of(number), place, models, executor)
+                tell = functools.partial(progress.tell, number)
+                return process_video(clip, tell, place, models, executor)
             except PipelineError as error:
                 return error
             except Exception as error:
@@ -106,41 +119,6 @@ def clips_together(num_clips: int, num_workers: int) -> int:
     return max(1, min(MOST_CLIPS_AT_ONCE, num_clips, num_workers + 1))
 
 
-class _Together:
-    """Combines the progress of many clips; thread-safe."""
-
-    def __init__(self, expected: Sequence[int | None], on_progress: ProgressCallback) -> None:
-        self._totals = [count or 0 for count in expected]
-        self._done = [0] * len(expected)
-        self._num_finished = 0
-        self._on_progress = on_progress
-        self._lock = threading.Lock()
-
-    def of(self, number: int) -> ProgressCallback:
-        """The progress callback of one clip."""
-
-        def tell(progress: Progress) -> None:
-            if progress.stage != "frames":
-                return  # The preparation of a model is not shown.
-            with self._lock:
-                self._done[number] = progress.done
-                self._totals[number] = max(progress.done, progress.total or 0)
-                self._tell()
-
-        return tell
-
-    def finished(self, number: int) -> None:
-        """Record that a clip has no more frames."""
-        with self._lock:
-            self._totals[number] = self._done[number]
-            self._num_finished += 1
-            self._tell()
-
-    def _tell(self) -> None:
-        subject = f"{self._num_finished} of {counted(len(self._totals), 'clip')} finished"
-        self._on_progress(Progress("frames", sum(self._done), sum(self._totals), subject=subject))
-
-
 def end_processing() -> None:
     """Clean up after the last clip."""
     from pipeline.core.cache import remove_temporary_folder
@@ -148,38 +126,23 @@ def end_processing() -> None:
     remove_temporary_folder()
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What the header of a clip or picture claims.
-
-    num_frames: None where it is not known. input_wh: of the model, for a picture; None for a clip,
-    and where it is not known.
-    """
-
-    num_frames: int | None = None
-    input_wh: tuple[int, int] | None = None
-
-
-def look_at_clips(
-    clips: Sequence[Path], config: ProcessConfig, on_progress: ProgressCallback, position: Position
-) -> list[Expected]:
-    """What is to be expected of each clip."""
+def look_at_pictures(
+    paths: Sequence[Path], config: ProcessConfig, on_progress: ProgressCallback, position: Position
+) -> list[tuple[int, int]]:
+    """The size of the model's input, width and height, for each picture; zeros if not known."""
     found = []
-    for number, path in enumerate(clips, 1):
+    for number, path in enumerate(paths, 1):
         position.encoding.enter(Step.PREPARE)
-        found.append(_expected(path, config))
-        on_progress(Progress("look at clips", number, len(clips), unit="clip"))
+        found.append(_input_wh(path, config))
+        on_progress(Progress("look at pictures", number, len(paths), unit="picture"))
     return found
 
 
-def _expected(path: Path, config: ProcessConfig) -> Expected:
-    from pipeline.batch.footage import read_header, read_size_wh
+def _input_wh(path: Path, config: ProcessConfig) -> tuple[int, int]:
+    from pipeline.batch.footage import read_size_wh
     from pipeline.model.letterbox import input_size_wh
 
     try:
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            return Expected(1, input_size_wh(read_size_wh(path, config.limits), config.imgsz))
-        claimed = read_header(path, config.limits).num_frames
-    except Exception:  # The reason is reported when the clip is processed.
-        return Expected()
-    return Expected(claimed if config.num_frames is None else min(claimed, config.num_frames))
+        return input_size_wh(read_size_wh(path, config.limits), config.imgsz)
+    except Exception:  # The reason is reported when the picture is processed.
+        return (0, 0)

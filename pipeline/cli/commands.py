@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from pipeline.batch.batch import Batch
 from pipeline.batch.clips import find_clips
 from pipeline.batch.report import batch_record, has_news, write_batch
-from pipeline.batch.work import ProcessClips, end_processing
+from pipeline.batch.work import CLIPS_AT_ONCE, ProcessClips, end_processing
 from pipeline.cli.arguments import (
     infer_options,
     is_batch,
@@ -199,7 +199,8 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         with _progress_shown(arguments) as progress:
             # Before the worker starts, which holds back the signals that would end this.
             if clips := batch.clips_left(progress):
-                with ChildProcess(ProcessClips(), end_processing) as worker:
+                at_once = CLIPS_AT_ONCE if config.cluster is None else 1
+                with ChildProcess(ProcessClips(), end_processing, at_once) as worker:
                     batch.process(clips, worker, supervise, progress)
                 worker.require_not_stopped()
     finally:

@@ -24,7 +24,8 @@ def no_beat() -> None:
 class Step(IntEnum):
     """The step of a thread; the WAIT steps wait for the other thread or the model.
 
-    WAIT_CLUSTER: waits for segments that are processed elsewhere.
+    WAIT_CLUSTER: waits for segments that are processed elsewhere. WAIT_TURN: waits for the frames
+    of another clip.
     """
 
     PREPARE = 0
@@ -42,7 +43,8 @@ class Step(IntEnum):
     WAIT_REQUEST = 12
     WAIT_INFERENCE = 13
     WAIT_CLUSTER = 14
-    DONE = 15
+    WAIT_TURN = 15
+    DONE = 16
 
     @property
     def label(self) -> str:

@@ -6,6 +6,7 @@ Nothing heavy may be imported here: the parent forks from what it has imported.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
@@ -52,9 +53,17 @@ class ChildTraceback(Exception):
 
 
 def run_child(
-    work: Work[Any], at_end: Callable[[], object], position: Position, pipe: Connection[Any, Any]
+    work: Work[Any],
+    at_end: Callable[[], object],
+    positions: Sequence[Position],
+    pipe: Connection[Any, Any],
 ) -> None:
-    """The child's whole life: every config that comes is answered by a Done or a Failed."""
+    """The child's whole life: every config that comes is answered by a Done or a Failed.
+
+    positions: one for each run at a time; what comes and goes bears the number of one. A single one
+    is that of the main thread, where a signal interrupts the work; several are those of threads,
+    which end with the process.
+    """
     # Ctrl-C, and the end of a terminal, reach the whole process group; the parent alone decides
     # what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -63,20 +72,11 @@ def run_child(
     signal.signal(signal.SIGTERM, interruption)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING_SIGNALS)
-    answer: Done[Any] | Failed
-    while True:
-        try:
-            with interruption.raised():
-                config = pipe.recv()
-                if config is None:
-                    break
-                answer = _work_on(work, config, pipe, position)
-        except KeyboardInterrupt:
-            answer = Failed(Interrupted("interrupted"), None)
-        with contextlib.suppress(OSError):  # Nobody listens any more.
-            pipe.send(answer)
-        if interruption.came:
-            break
+    sender = _Sender(pipe)
+    if len(positions) == 1:
+        _answer_in_turn(work, positions[0], pipe, sender, interruption)
+    else:
+        _answer_at_once(work, positions, pipe, sender, interruption)
     with contextlib.suppress(Exception):
         at_end()
     for stream in (sys.stdout, sys.stderr):
@@ -86,6 +86,48 @@ def run_child(
     os._exit(0)
 
 
+def _answer_in_turn(
+    work: Work[Any],
+    position: Position,
+    pipe: Connection[Any, Any],
+    sender: _Sender,
+    interruption: _Interruption,
+) -> None:
+    """Answer each config on this thread, until there are no more or a signal comes."""
+    answer: Done[Any] | Failed
+    send = functools.partial(sender.send, 0)
+    while True:
+        try:
+            with interruption.raised():
+                asked = pipe.recv()
+                if asked is None:
+                    return
+                answer = _work_on(work, asked[1], send, position)
+        except KeyboardInterrupt:
+            answer = Failed(Interrupted("interrupted"), None)
+        send(answer)
+        if interruption.came:
+            return
+
+
+def _answer_at_once(
+    work: Work[Any],
+    positions: Sequence[Position],
+    pipe: Connection[Any, Any],
+    sender: _Sender,
+    interruption: _Interruption,
+) -> None:
+    """Answer each config on a thread of its own, until there are no more or a signal comes."""
+
+    def answer(number: int, config: ProcessConfig) -> None:
+        send = functools.partial(sender.send, number)
+        send(_work_on(work, config, send, positions[number]))
+
+    with contextlib.suppress(KeyboardInterrupt), interruption.raised():
+        while (asked := pipe.recv()) is not None:
+            threading.Thread(target=answer, args=asked, name="clip", daemon=True).start()
+
+
 def _failed(error: BaseException, *, cleaned_up: bool = True) -> Failed:
     """To be called where the error is being handled."""
     known = error if isinstance(error, PipelineError) else as_pipeline_error(error)
@@ -93,16 +135,28 @@ def _failed(error: BaseException, *, cleaned_up: bool = True) -> Failed:
 
 
 def _work_on(
-    work: Work[Any], config: ProcessConfig, pipe: Connection[Any, Any], position: Position
+    work: Work[Any], config: ProcessConfig, send: Callable[[Any], None], position: Position
 ) -> Done[Any] | Failed:
     position.reset()
-    position.on_failure = lambda error: pipe.send(_failed(error, cleaned_up=False))
+    position.on_failure = lambda error: send(_failed(error, cleaned_up=False))
     try:
-        return Done(work(config, _sender(pipe), position))
+        return Done(work(config, _sparing(send), position))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         return _failed(error)
+
+
+class _Sender:
+    """Sends messages to the parent, each with the number of its run; any thread may."""
+
+    def __init__(self, pipe: Connection[Any, Any]) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def send(self, number: int, message: Any) -> None:
+        with contextlib.suppress(OSError), self._lock:  # Nobody listens any more.
+            self._pipe.send((number, message))
 
 
 class _Interruption:
@@ -136,7 +190,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _sender(messages: Connection[Any, Any]) -> ProgressCallback:
+def _sparing(send_message: Callable[[Any], None]) -> ProgressCallback:
     """Sends what is worth showing: every stage, its end, and a few reports a second."""
     last_sent, last_stage = 0.0, ""
 
@@ -149,6 +203,6 @@ def _sender(messages: Connection[Any, Any]) -> ProgressCallback:
             or now - last_sent >= _PROGRESS_SECONDS
         ):
             last_sent, last_stage = now, progress.stage
-            messages.send(progress)
+            send_message(progress)
 
     return send

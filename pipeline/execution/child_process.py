@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, SpawnContext
@@ -22,11 +22,14 @@ _EXIT_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """pipe: arguments go there, progress and answers come back."""
+    """pipe: arguments go there, progress and answers come back, each with the number of its run.
+
+    positions: of each run at a time, by its number.
+    """
 
     process: BaseProcess
     pipe: Connection[Any, Any]
-    position: Position
+    positions: Sequence[Position]
 
     def exit_code(self) -> int | None:
         self.process.join(_EXIT_SECONDS)
@@ -48,21 +51,22 @@ def start_child(
     work: Callable[..., Any],
     at_end: Callable[[], object],
     context: ForkContext | SpawnContext,
+    num_at_once: int = 1,
 ) -> Child:
     """Start a process that answers each argument with `work(argument, on_progress, position)`.
 
-    at_end: called there before it ends in order.
+    at_end: called there before it ends in order. num_at_once: of runs; see `run_child`.
     """
-    position = Position.shared(context)
+    positions = [Position.shared(context) for _ in range(num_at_once)]
     pipe, its_end = context.Pipe()
     process = context.Process(
-        target=run_child, args=(work, at_end, position, its_end), name="worker"
+        target=run_child, args=(work, at_end, positions, its_end), name="worker"
     )
     # Held back, so that the process is not without its own handlers for a moment.
     with stopping_signals_blocked():
         process.start()
     its_end.close()
-    return Child(process, pipe, position)
+    return Child(process, pipe, positions)
 
 
 @contextlib.contextmanager

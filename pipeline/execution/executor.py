@@ -18,6 +18,7 @@ class Executor(Protocol):
     cores: of this machine, or of each actor.
     at_once: how many segments share these cores; None where each has so many of its own.
     capacity: how many segments it can work on at the same time as things stand.
+    waited_seconds: how long `run` has waited for the frames of other clips.
     """
 
     @property
@@ -28,6 +29,9 @@ class Executor(Protocol):
 
     @property
     def capacity(self) -> int: ...
+
+    @property
+    def waited_seconds(self) -> float: ...
 
     def facts(self) -> dict[str, Any]:
         """Its entries in the report, as plain values."""

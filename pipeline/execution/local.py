@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig, RemoteOptions
@@ -11,6 +13,7 @@ from pipeline.core.cores import core_shares
 from pipeline.core.errors import UsageError
 from pipeline.core.machine import available_cores
 from pipeline.core.position import Position, Step
+from pipeline.core.turns import Turns
 from pipeline.execution.at_once import (
     CORES_INFERRING_ALL,
     CORES_INFERRING_SOME,
@@ -29,15 +32,21 @@ from pipeline.media.frame import VideoInfo
 
 
 class LocalExecutor:
-    """position: receives the current step and frame."""
+    """position: receives the current step and frame.
+
+    turns: of the clips that other threads work on; None if there are none. The frames of one follow
+    those of another: a clip has its turn until the last of its frames was decoded.
+    """
 
     capacity = 1
 
-    def __init__(self, models: Models, position: Position) -> None:
+    def __init__(self, models: Models, position: Position, turns: Turns | None = None) -> None:
         self._models = models
         self._position = position
+        self._turns = turns
         self.cores = available_cores()
         self.at_once = 1
+        self.waited_seconds = 0.0
 
     def facts(self) -> dict[str, Any]:
         return {"executor": "local"}
@@ -63,11 +72,17 @@ class LocalExecutor:
         if self.at_once > 1:
             yield from self._side_by_side(clip, list(tasks), on_frames)
             return
-        for task in tasks:
-            self._position.encoding.enter(Step.PREPARE)
-            with self._models.engine(clip.prepared, task.settings.infer) as engine:
-                manifest = process_segment(clip, engine, task, self._position, lambda: on_frames(1))
-            yield task, manifest
+        with contextlib.ExitStack() as stack:
+            end_turn: Callable[[], object] | None = None
+            for task in tasks:
+                if self._turns is not None and end_turn is None:
+                    end_turn = stack.enter_context(self._turn(self._turns))
+                self._position.encoding.enter(Step.PREPARE)
+                with self._models.engine(clip.prepared, task.settings.infer) as engine:
+                    manifest = process_segment(
+                        clip, engine, task, self._position, lambda: on_frames(1), end_turn
+                    )
+                yield task, manifest
 
     def _num_at_once(
         self, info: VideoInfo, config: ProcessConfig, infer: InferOptions, num_segments: int
@@ -93,10 +108,22 @@ class LocalExecutor:
             core_shares(self.at_once),
         )
         config = tasks[0].settings.config
-        with SideBySide[RemoteTask, Attempt](work, shares, config, self._beat) as processes:
+        with (
+            contextlib.nullcontext() if self._turns is None else self._turn(self._turns),
+            SideBySide[RemoteTask, Attempt](work, shares, config, self._beat) as processes,
+        ):
             arguments = [remote for _, remote in travelling]
             for number, attempt in processes.results(arguments, on_frames):
                 yield tasks[number], take_over(attempt, tasks[number], None, self._beat)
+
+    @contextlib.contextmanager
+    def _turn(self, turns: Turns) -> Iterator[Callable[[], object]]:
+        """Wait until the frames of no other clip run."""
+        self._position.encoding.enter(Step.WAIT_TURN)
+        began = time.perf_counter()
+        with turns.taken() as end_turn:
+            self.waited_seconds += time.perf_counter() - began
+            yield end_turn
 
     def _beat(self) -> None:
         self._position.encoding.enter(Step.WAIT_CLUSTER)

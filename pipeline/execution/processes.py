@@ -119,13 +119,13 @@ class SideBySide(Generic[Argument, Result]):
                 return
             child = self._idle.pop() if self._idle else self._start(self._unstarted.popleft())
             assert child.process.pid is not None
-            watchdog = Watchdog(child.process.pid, child.position, self._config)
+            watchdog = Watchdog(child.process.pid, child.positions[0], self._config)
             member = _Member(child, job, watchdog)
             self._busy.append(member)
             try:
-                child.pipe.send(job.argument)
+                child.pipe.send((0, job.argument))
             except OSError:
-                self._lose(member, death(child.exit_code(), child.position, self._config))
+                self._lose(member, death(child.exit_code(), child.positions[0], self._config))
 
     def _start(self, cores: Sequence[int]) -> Child:
         # In a new interpreter: a fork would have the threads and cores of OpenVINO here.
@@ -139,9 +139,9 @@ class SideBySide(Generic[Argument, Result]):
         """Take one message of a process; its result, if that is it."""
         child, job = member.child, member.job
         try:
-            message = child.pipe.recv()
+            _, message = child.pipe.recv()
         except (EOFError, OSError):
-            self._lose(member, death(child.exit_code(), child.position, self._config))
+            self._lose(member, death(child.exit_code(), child.positions[0], self._config))
             return None
         member.watchdog.progressed()
         if isinstance(message, Progress):

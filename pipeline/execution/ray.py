@@ -48,6 +48,8 @@ class RayExecutor:
     cluster. A context manager, which ends the actors, and the cluster if it was started here.
     """
 
+    waited_seconds = 0.0
+
     def __init__(self, options: ClusterOptions, position: Position) -> None:
         self._position = position
         self._most_nodes = 1

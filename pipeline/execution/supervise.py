@@ -7,33 +7,23 @@ happened. Nothing heavy may be imported here: that keeps the fork cheap and safe
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import signal
-import time
-from collections.abc import Callable
-from multiprocessing.connection import wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.context import ForkContext, SpawnContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
-from typing import Any, Generic
+from typing import Generic
 
 from pipeline.core.config import ProcessConfig
-from pipeline.core.errors import (
-    InputError,
-    Interrupted,
-    WorkerDied,
-)
+from pipeline.core.errors import InputError, Interrupted, PipelineError
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.execution.child import STOPPING_SIGNALS, Done, Failed, Result, Work
-from pipeline.execution.child_process import Child, start_child, stopping_signals_blocked
-from pipeline.execution.endings import death, interruption
+from pipeline.execution.child_process import start_child, stopping_signals_blocked
+from pipeline.execution.endings import interruption
 from pipeline.execution.journal import tidy
-from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
-
-_STOP_SECONDS = 3.5
-_SAME_SIGNAL_SECONDS = 0.3
-_CLEAN_UP_SECONDS = 5.0
+from pipeline.execution.watch import LivingChild, Run, Stop
 
 
 def _do_nothing() -> None:
@@ -52,23 +42,32 @@ def supervise(work: Work[Result], config: ProcessConfig, on_progress: ProgressCa
 
 
 class ChildProcess(Generic[Result]):
-    """A child process that does one run after the other; for the main thread only.
+    """A child process that does one run after the other, or some at once; for the main thread only.
 
     work: a function of a module, or an object that can be pickled, called in the child as
         work(config, on_progress, position) for every run; what it keeps is there for the next.
     at_end: called in the child before it ends in order.
+    num_at_once: the runs that may be under way; if it is more than one, each has a thread of its
+        own in the child.
 
     The child begins with the first run. One that died, or did not end a run as it should, is
     replaced for the next one. SIGINT, SIGTERM and SIGHUP are caught as long as the context lasts,
     but for those that are ignored (nohup): the first of them asks the work to stop, by a
-    KeyboardInterrupt; a later one, or too long a wait, kills the child.
+    KeyboardInterrupt, or ends the child if its runs have threads of their own; a later one, or
+    too long a wait, kills the child.
     """
 
-    def __init__(self, work: Work[Result], at_end: Callable[[], object] = _do_nothing) -> None:
+    def __init__(
+        self,
+        work: Work[Result],
+        at_end: Callable[[], object] = _do_nothing,
+        num_at_once: int = 1,
+    ) -> None:
         self._work = work
         self._at_end = at_end
-        self._child: Child | None = None
-        self._stop = _Stop()
+        self._num_at_once = num_at_once
+        self._child: LivingChild | None = None
+        self._stop = Stop()
         self._handlers = contextlib.ExitStack()
 
     def __enter__(self) -> ChildProcess[Result]:
@@ -97,160 +96,120 @@ class ChildProcess(Generic[Result]):
         was killed; Interrupted if a signal came before the result. In all these cases what the
         child left behind is removed.
         """
-        self.require_not_stopped()
-        creates = not config.output_dir.exists()
-        child = self._living_child()
-        answer: Done[Result] | Failed | None = None
-        kept = ""
+        ((_, outcome),) = self.run_each([config], lambda _, progress: on_progress(progress))
+        if isinstance(outcome, PipelineError):
+            raise outcome
+        return outcome
+
+    def run_each(
+        self, configs: Iterable[ProcessConfig], on_progress: Callable[[int, Progress], None]
+    ) -> Iterator[tuple[int, Result | PipelineError]]:
+        """Do the work for each config; yield its number, and its result or error, as it ends.
+
+        on_progress: called with the number of the config. Where the child dies with several runs
+        under way, each of them is begun again alone: then it is known which one caused it. What
+        failed runs left behind is removed. Raises Interrupted.
+        """
+        waiting = _Waiting(configs)
         try:
-            answer = _answer(child, config, on_progress, self._stop)
-        except WorkerDied as error:
-            answer = Failed(error, None, cleaned_up=False)
+            while (child := self._begin(waiting)) is not None:
+                (run, answer), *more = child.next_ended(on_progress)
+                if more and self._stop.signal_number is None:
+                    self._let_go(kill=True)
+                    waiting.begin_alone([run, *(other for other, _ in more)])
+                    continue
+                for other, _ in more:
+                    tidy(other.config.output_dir, created=other.creates)
+                yield run.number, self._outcome(run, answer, waiting)
         finally:
-            if answer is None or (isinstance(answer, Failed) and not answer.cleaned_up):
+            if self._child is not None and (left := self._child.under_way):
                 self._let_go(kill=True)
-            elif not _is_sound(answer):
-                self._let_go(kill=False)
-            if not isinstance(answer, Done):
-                kept = tidy(config.output_dir, created=creates)
+                for run in left:
+                    tidy(run.config.output_dir, created=run.creates)
+
+    def _begin(self, waiting: _Waiting) -> LivingChild | None:
+        """Begin as many runs as may be under way; the child, None when all runs have ended."""
+        under_way = self._child.under_way if self._child is not None else []
+        while (run := waiting.next(under_way, self._num_at_once)) is not None:
+            self.require_not_stopped()
+            self._living_child().begin(run)
+            under_way = [*under_way, run]
+        return self._child if under_way else None
+
+    def _outcome(
+        self, run: Run, answer: Done[Result] | Failed, waiting: _Waiting
+    ) -> Result | PipelineError:
+        """The result or the error of a run that has ended. Raises Interrupted."""
         if isinstance(answer, Done):
             return answer.result
+        others = self._child.under_way if self._child is not None else []
+        if not answer.cleaned_up or (others and not _is_sound(answer)):
+            self._let_go(kill=True)
+            waiting.begin_again(others)
+        elif not _is_sound(answer):
+            self._let_go(kill=False)
+        kept = tidy(run.config.output_dir, created=run.creates)
         if self._stop.signal_number is not None:
             raise interruption(answer.error, self._stop.signal_number, kept)
         if kept and not answer.cleaned_up:
             answer.error.args = (f"{answer.error.args[0]}; {kept}",)
-        raise answer.error from answer.cause
+        answer.error.__cause__ = answer.cause
+        return answer.error
 
-    def _living_child(self) -> Child:
-        if self._child is not None and not self._child.process.is_alive():
+    def _living_child(self) -> LivingChild:
+        child = self._child
+        if child is not None and not child.under_way and not child.is_alive():
             self._let_go(kill=True)
         if self._child is None:
-            self._child = _start(self._work, self._at_end, self._stop)
+            self._child = self._start()
         return self._child
+
+    def _start(self) -> LivingChild:
+        # Held back, so that a signal does not miss the process that it has to stop.
+        with stopping_signals_blocked():
+            child = start_child(self._work, self._at_end, _context(), self._num_at_once)
+            self._stop.process = child.process
+        return LivingChild(child, self._stop)
 
     def _let_go(self, *, kill: bool) -> None:
         """End the child, if there is one: in order, or at once."""
         child, self._child = self._child, None
-        if child is None:
-            return
-        child.end(kill=kill)
-        self._stop.process = None
-        child.process.close()
+        if child is not None:
+            child.end(kill=kill)
+            self._stop.process = None
+            child.close()
 
 
-def _start(work: Work[Any], at_end: Callable[[], object], stop: _Stop) -> Child:
-    # Held back, so that a signal does not miss the process that it has to stop.
-    with stopping_signals_blocked():
-        child = start_child(work, at_end, _context())
-        stop.process = child.process
-    return child
+class _Waiting:
+    """The runs that have not begun yet, or are to begin again."""
+
+    def __init__(self, configs: Iterable[ProcessConfig]) -> None:
+        self._configs = enumerate(configs)
+        self._again: deque[Run] = deque()
+        self._alone: deque[Run] = deque()
+
+    def next(self, under_way: Sequence[Run], most: int) -> Run | None:
+        """The run to begin beside those under way; None if there is none now."""
+        if any(run.alone for run in under_way) or len(under_way) >= most:
+            return None
+        if self._alone:
+            return None if under_way else self._alone.popleft()
+        if self._again:
+            return self._again.popleft()
+        for number, config in self._configs:
+            return Run(number, config, creates=not config.output_dir.exists())
+        return None
+
+    def begin_again(self, runs: Iterable[Run]) -> None:
+        self._again.extend(runs)
+
+    def begin_alone(self, runs: Iterable[Run]) -> None:
+        self._alone.extend(dataclasses.replace(run, alone=True) for run in runs)
 
 
-def _is_sound(answer: Done[Any] | Failed) -> bool:
+def _is_sound(answer: Failed) -> bool:
     """Whether the child can be trusted with another run: nothing of this one hangs in it."""
-    return isinstance(answer, Done) or isinstance(answer.error, InputError)
-
-
-class _Stop:
-    """The handler of the signals that stop a run: the first asks the worker, the second kills.
-
-    The same one at once after the first is part of it: Ctrl-C reaches all processes of a terminal,
-    and some that start others (make, timeout) pass it on.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-        self.process: BaseProcess | None = None
-        self._first_at = 0.0
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        first = self.signal_number is None
-        if first:
-            self.signal_number, self._first_at = number, time.monotonic()
-        if self.process is None:
-            return
-        if first:
-            self.process.terminate()
-        elif not self._is_part_of_first(number):
-            self.process.kill()
-
-    def _is_part_of_first(self, number: int) -> bool:
-        at_once = time.monotonic() - self._first_at < _SAME_SIGNAL_SECONDS
-        return at_once and number == self.signal_number
-
-
-def _answer(
-    child: Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
-) -> Done[Any] | Failed:
-    """Have a run done. Raises WorkerDied."""
-    try:
-        child.pipe.send(config)
-    except OSError:
-        raise death(child.exit_code(), child.position, config) from None
-    return _Watch(child, config, on_progress, stop).answer()
-
-
-class _Watch:
-    """The wait for the answer of a child to one run."""
-
-    def __init__(
-        self, child: Child, config: ProcessConfig, on_progress: ProgressCallback, stop: _Stop
-    ) -> None:
-        assert child.process.pid is not None
-        self._child = child
-        self._config = config
-        self._on_progress = on_progress
-        self._stop = stop
-        self._watchdog = Watchdog(child.process.pid, child.position, config)
-        self._stop_at: float | None = None
-        self._failed: Failed | None = None
-        self._failed_at = 0.0
-
-    def answer(self) -> Done[Any] | Failed:
-        """Pass progress on until the child answers, or has failed and does not finish cleaning up.
-
-        Raises WorkerDied.
-        """
-        pipe, process = self._child.pipe, self._child.process
-        while True:
-            ready = wait([pipe, process.sentinel], POLL_SECONDS)
-            message = None
-            if pipe in ready:
-                with contextlib.suppress(EOFError, OSError):
-                    message = pipe.recv()
-            if ready and message is None:
-                if self._failed is not None:
-                    return self._failed
-                raise death(self._child.exit_code(), self._child.position, self._config)
-            if isinstance(message, Done) or (isinstance(message, Failed) and message.cleaned_up):
-                return message
-            if message is not None:
-                self._note(message)
-            if self._is_over(quiet=not ready):
-                assert self._failed is not None
-                return self._failed
-
-    def _note(self, message: Failed | Progress) -> None:
-        """Progress, or a failure that the child is still cleaning up."""
-        if not isinstance(message, Failed):
-            self._on_progress(message)
-            self._watchdog.progressed()
-        elif self._failed is None:
-            self._failed, self._failed_at = message, time.monotonic()
-            if message.error.step is not None:
-                message.error.file = self._config.source_name
-
-    def _is_over(self, *, quiet: bool) -> bool:
-        """Whether a child that failed has had its time to clean up. Raises WorkerDied."""
-        if self._stop.signal_number is not None:
-            self._stop_at = self._stop_at or time.monotonic() + _STOP_SECONDS
-            if time.monotonic() >= self._stop_at:
-                raise WorkerDied("the worker did not stop in time and was killed")
-        elif self._failed is not None:
-            return time.monotonic() - self._failed_at >= _CLEAN_UP_SECONDS
-        elif quiet:
-            self._watchdog.look()
-        return False
+    return isinstance(answer.error, InputError)
 
 
 def _context() -> ForkContext | SpawnContext:

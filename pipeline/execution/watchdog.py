@@ -64,7 +64,8 @@ class Watchdog:
 
     def look(self) -> None:
         """To be called every POLL_SECONDS. Raises WorkerDied if the process hangs."""
-        if self._heartbeat != self._position.heartbeat:
+        waits = self._position.encoding.step == Step.WAIT_TURN  # For a run that is watched itself.
+        if waits or self._heartbeat != self._position.heartbeat:
             self.progressed()
             return
         if self._is_stopped():

@@ -19,9 +19,14 @@ KNOWN = (INFERENCE, DECODER, ENCODER, DECODING_THREAD, ENCODING_THREAD)
 
 
 class CpuAccount:
-    """Begins to count when it is made, on the thread that encodes."""
+    """Begins to count when it is made, on the thread that encodes.
 
-    def __init__(self) -> None:
+    alone: whether no other clip is worked on in this process; if not, only threads that certainly
+    work on frames of this one count, and those of inference.
+    """
+
+    def __init__(self, *, alone: bool = True) -> None:
+        self._alone = alone
         self._process_seconds = time.process_time()
         self._own_seconds = time.thread_time()
         self._threads_seconds = thread_cpu_seconds()
@@ -29,7 +34,7 @@ class CpuAccount:
     def spent(
         self, names: Mapping[int, str], decoding_seconds: float, *, all_infer: bool
     ) -> dict[str, float]:
-        """CPU seconds by the name of the thread; all of them are those of the process.
+        """CPU seconds by the name of the thread; if alone, all of them are those of the process.
 
         names: of threads that the libraries started, by the kernel's ids.
         decoding_seconds: of the thread that decodes, as it measured them itself.
@@ -50,6 +55,8 @@ class CpuAccount:
             name = name or called.get(thread_id) or _name_of(thread_id)
             if name != DECODING_THREAD:  # It may be about to end.
                 spent[name] += seconds - self._threads_seconds.get(thread_id, 0.0)
+        if not self._alone:
+            return {name: spent[name] for name in KNOWN if name in spent}
         # Where threads cannot be listed, inference is what nothing else was.
         ended = INFERENCE if all_infer or not now else ENDED
         spent[ended] += max(0.0, total - sum(spent.values()))

@@ -34,7 +34,7 @@ from pipeline.frames.snapshots import Snapshots, snapshots_of
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.inference.engine import Engine
-from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
+from pipeline.media.frame import Frame, FrameSource, SourceFaults, VideoInfo
 from pipeline.model.prepare import PreparedModel
 from pipeline.synthetic.scene import Truth
 from pipeline.synthetic.source import SyntheticSource
@@ -56,20 +56,24 @@ def process_segment(
     task: SegmentTask,
     position: Position,
     on_frame: Callable[[], object],
+    end_turn: Callable[[], object] | None = None,
 ) -> Manifest:
     """Take a segment's frames through all steps into files that were read back and are right.
 
-    position: set to where the work is. on_frame: called once per finished frame. Raises
-    PipelineError.
+    position: set to where the work is. on_frame: called once per finished frame. end_turn: called
+    when the last frame of the clip was decoded, so that those of another one can follow; None if
+    there are no others in this process. Raises PipelineError.
     """
     source, stats = clip.source, RunStats(position)
-    frames = itertools.islice(source.frames(task.segment), task.num_frames)
+    frames: Iterator[Frame] = itertools.islice(source.frames(task.segment), task.num_frames)
+    if end_turn is not None and task.segment.end_pts is None:
+        frames = _then(frames, end_turn)
     # What was skipped before the very first frame belongs to the first segment.
     faults_before = SourceFaults()
     if task.segment.start_pts is not None:
         faults_before.add(source.faults)
     encoder, snapshots = _open_encoder(task, source.info), snapshots_of(task, source.info)
-    started, account = time.perf_counter(), CpuAccount()
+    started, account = time.perf_counter(), CpuAccount(alone=end_turn is None)
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
         stack.enter_context(position.failures_told())
@@ -105,6 +109,11 @@ def process_segment(
             "input_shape": list(engine.input_shape),
         },
     )
+
+
+def _then(frames: Iterator[Frame], call: Callable[[], object]) -> Iterator[Frame]:
+    yield from frames
+    call()
 
 
 def _record_cpu_seconds(

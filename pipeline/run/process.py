@@ -156,7 +156,8 @@ def _process(
         notes=notes,
         phases=Phases(
             prepare_seconds=prepared_at - started,
-            frames_seconds=taken.seconds_reused + frames_at - prepared_at,
+            frames_seconds=taken.seconds_reused
+            + (frames_at - prepared_at - executor.waited_seconds),
             finish_seconds=time.perf_counter() - frames_at,
         ),
         judgement=_judged(config, clip.prepared, class_ids, journal.finished),
