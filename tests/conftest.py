@@ -24,6 +24,7 @@ from openvino import opset13 as ops
 
 from pipeline.core.config import ProcessConfig, SyntheticOptions
 from pipeline.core.errors import Interrupted, PipelineError
+from pipeline.core.machine import available_cores
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Position
 from pipeline.core.progress import Progress, ProgressCallback
@@ -326,22 +327,53 @@ def _lock_file(name: str) -> IO[str]:
     return Path(tempfile.gettempdir(), f"pipeline-tests-{os.getuid()}-{name}").open("w")
 
 
+_taken: list[contextlib.AbstractContextManager[None]] = []
+"""The turn of the test that runs, or of those that run alone one after the other."""
+
+
+def _is_alone(item: pytest.Item | None) -> bool:
+    return item is not None and item.get_closest_marker("alone") is not None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     """Run what measures time while no other worker of xdist runs a test."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
-    with _turn(alone=item.get_closest_marker("alone") is not None):
+    if not _taken:
+        turn = _turn(alone=_is_alone(item))
+        turn.__enter__()
+        _taken.append(turn)
+    try:
         return (yield)
+    finally:
+        if not (_is_alone(item) and _is_alone(nextitem)):
+            _taken.pop().__exit__(None, None, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores: many tests wait, for time limits, disks and other processes."""
+    return available_cores() + 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--table", type=Path, help="write what was counted into this page")
 
 
+_FIRST = ("supervise", "cpu_account", "scene", "run", "ray", "media", "resume", "hostile", "batch")
+"""Files of tests that come first.
+
+The supervisor is made for a process in which nothing has run yet. While tests run alone all workers
+wait, least where those begin. The others take the longest.
+"""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the supervisor come first: it is made for a process in which nothing has run yet."""
-    items.sort(key=lambda item: item.path.name != "test_supervise.py")
+    places = {f"test_{name}.py": place for place, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: (places.get(item.path.name, len(places)), not _is_alone(item)))
 
 
 def pytest_sessionfinish() -> None:
