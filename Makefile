@@ -106,9 +106,10 @@ $(VENV)/.installed-light: requirements-light.txt pyproject.toml constraints.txt 
 	$(INSTALL) --no-deps --editable .
 	@touch $@
 
+# Without a warning that the package also asks for PyTorch, which is left out here.
 $(VENV)/.installed-convert: $(VENV)/.installed-light
 	@echo "Adding NNCF (INT8), the pictures that it calibrates on, and ONNX to $(VENV), this once"
-	$(INSTALL) nncf onnx matplotlib scikit-learn
+	$(INSTALL) --no-warn-conflicts nncf onnx matplotlib scikit-learn
 	$(INSTALL) --no-deps ultralytics
 	@touch $@
 

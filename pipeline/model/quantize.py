@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.cache import NotKept, publish, save_ir, seal
 from pipeline.core.errors import InputError, ModelError, UsageError, reason_of
+from pipeline.core.hidden_package import hidden_package
 from pipeline.core.machine import package_version
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
@@ -124,7 +124,8 @@ def _quantize(
         return pixels
 
     on_progress(Progress("quantize", 0, total, unit="image"))
-    with _without_torch(), _without_garbage_collection():
+    # NNCF imports PyTorch for models of its kind, which takes as long as half of a quantisation.
+    with hidden_package("torch"), _without_garbage_collection():
         nncf = _import_nncf()
         try:
             model = _quantized_by(nncf, basis.model, nncf.Dataset(inputs, report), total)
@@ -144,22 +145,6 @@ def _quantized_by(nncf: Any, model: ov.Model, dataset: Any, num_pictures: int) -
             subset_size=num_pictures,
             ignored_scope=nncf.IgnoredScope(patterns=[f"{OBJECTNESS}_.*"], validate=False),
         )
-
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """PyTorch counts as not installed, unless it is loaded already.
-
-    NNCF imports it for models of its kind: that takes as long as half of a quantisation.
-    """
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]
 
 
 @contextlib.contextmanager
