@@ -45,13 +45,24 @@ def random_model(
             nn.init.normal_(module.bias, 0.0, 0.3)
     with torch.no_grad():
         model.train()(torch.rand(2, 3, 128, 128))
-        detect = model.model[-1]
-        for name, bias in (("cv2", 1.0), ("cv3", -2.5)):
-            for branch in (name, f"one2one_{name}"):
-                for level in getattr(detect, branch, None) or ():
-                    nn.init.normal_(level[-1].weight, 0.0, 0.25 if name == "cv3" else 0.1)
-                    nn.init.normal_(level[-1].bias, bias, 0.5)
-    return model.eval().requires_grad_(False)
+        _spread_heads(model.eval().requires_grad_(False))
+    model.end2end = hasattr(model.model[-1], "one2one_cv2")
+    return model
+
+
+def _spread_heads(model: Any) -> None:
+    """Make distances of some cells and probabilities from 0.001 to 0.9 of what the heads give."""
+    seen: dict[nn.Module, Tensor] = {}
+    detect = model.model[-1]
+    names = [name for name in dict(detect.named_children()) if name.endswith(("cv2", "cv3"))]
+    lasts = [level[-1] for name in names for level in getattr(detect, name)]
+    hooks = [last.register_forward_hook(lambda m, _, y: seen.update({m: y})) for last in lasts]
+    model(torch.rand(1, 3, 128, 128))
+    for hook, last in zip(hooks, lasts, strict=True):
+        hook.remove()
+        last.weight *= 1.5 / (seen[last] - last.bias.view(1, -1, 1, 1)).std()
+        is_of_classes = last.out_channels == detect.nc
+        nn.init.normal_(last.bias, -2.5 if is_of_classes else 1.0, 0.5)
 
 
 def checkpoint_of(model: Any, path: Path) -> Path:
@@ -87,9 +98,20 @@ def _exporting(model: Any, dynamic: bool) -> Any:
     return exporting
 
 
-def decoded_by_ultralytics(model: Any, picture: NDArray[np.uint8]) -> Tensor:
-    """What the original modules make of a picture (height, width, 3), before NMS."""
+def decoded_by_ultralytics(
+    model: Any, picture: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the original modules make of a picture (height, width, 3), before NMS or its like.
+
+    xyxy (N, 4) and class scores (N, classes) of every cell.
+    """
+    detect = model.model[-1]
     with torch.no_grad():
         images = torch.from_numpy(picture)[None].permute(0, 3, 1, 2) / 255
-        found: Tensor = model(images)[0][0]
-        return found
+        raw = model(images)[1]
+        decoded = detect._inference(raw["one2one"] if detect.end2end else raw)[0].numpy().T
+    boxes, scores = decoded[:, :4], decoded[:, 4:]
+    if not detect.end2end:
+        centre, half = boxes[:, :2], boxes[:, 2:] / 2
+        boxes = np.hstack((centre - half, centre + half))
+    return boxes, scores

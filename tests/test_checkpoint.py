@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.core.errors import ModelError
 from pipeline.model.layers import build_graph
 from pipeline.model.pytorch import read_pytorch
+from pipeline.model.yolov5 import HeadLayout
 from tests.checkpoints import (
     ANCHORS_PX,
     Conv,
@@ -48,6 +49,7 @@ def test_a_checkpoint_gives_the_heads_of_the_model_that_was_saved(
 ) -> None:
     original = small_yolov5(num_classes)
     model, layout = read_pytorch(save(tmp_path / "model.pt", original))
+    assert isinstance(layout, HeadLayout)
     assert layout.class_names == tuple(class_names(num_classes).values())
     np.testing.assert_allclose(layout.anchors_px, ANCHORS_PX, rtol=1e-3)
     assert layout.strides == (8, 16, 32)
@@ -83,6 +85,7 @@ def test_class_names_may_be_a_plain_list(tmp_path: Path) -> None:
     original = three_convolutions(2)
     original.names = ["cat", "dog"]
     _, layout = read_pytorch(save(tmp_path / "model.pt", original))
+    assert isinstance(layout, HeadLayout)
     assert layout.class_names == ("cat", "dog")
 
 
@@ -203,7 +206,7 @@ def test_a_torchscript_file_is_one_clear_error(tmp_path: Path) -> None:
 )
 def test_a_file_without_a_yolov5_model_is_one_clear_error(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(ModelError, match="no YOLOv5 detection model"):
+    with pytest.raises(ModelError, match="no YOLO detection model"):
         read_pytorch(tmp_path / "model.pt")
 
 
@@ -284,6 +287,7 @@ def test_other_heads_than_those_of_yolov5_are_refused(
 @needs_checkpoint
 def test_the_official_checkpoint_knows_80_classes_and_its_anchors_in_pixels() -> None:
     model, layout = read_pytorch(CHECKPOINT)
+    assert isinstance(layout, HeadLayout)
     assert layout.num_classes == 80
     assert layout.class_names[:3] == ("person", "bicycle", "car")
     assert layout.class_names[79] == "toothbrush"

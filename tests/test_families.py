@@ -8,14 +8,23 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from pipeline.core.progress import no_progress
 from pipeline.model.compiled import Compiled, compile_for, core
 from pipeline.model.heads import Head
 from pipeline.model.prepare import prepare_model
+from pipeline.model.pytorch import read_pytorch
 from pipeline.model.weights import find_weights
-from tests.families import NAMES, SMALL, decoded_by_ultralytics, exported, random_model
+from tests.families import (
+    NAMES,
+    SMALL,
+    checkpoint_of,
+    decoded_by_ultralytics,
+    exported,
+    random_model,
+)
 from tests.test_heads import noise
 
 EXPORTED = Path("../shared/models/yolo11n_int8_openvino_model")
@@ -79,7 +88,7 @@ def test_an_export_for_one_size_takes_pictures_of_others() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("dynamic", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_an_export_with_attention_gives_the_boxes_of_the_original_at_every_size(
     tmp_path: Path, dynamic: bool
 ) -> None:
@@ -91,8 +100,48 @@ def test_an_export_with_attention_gives_the_boxes_of_the_original_at_every_size(
         assert prepared.head.needs_nms
         picture = noise(source_wh)
         xyxy, scores = all_boxes(prepared.head, infer(prepared.model, picture[None]))
-        decoded = decoded_by_ultralytics(model, picture).numpy()
-        np.testing.assert_allclose(scores, decoded[4:].T, atol=1e-3)
-        assert_same_boxes(xyxy, as_xyxy(decoded[:4].T))
+        expected_xyxy, expected_scores = decoded_by_ultralytics(model, picture)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-3)
+        assert_same_boxes(xyxy, expected_xyxy)
         assert (scores > 0.3).any()
         assert scores.min() < 0.1
+
+
+SLOW = pytest.mark.slow
+FAMILIES = [
+    pytest.param("yolov5nu.yaml", SMALL, marks=SLOW),
+    pytest.param("yolov8n.yaml", SMALL, marks=SLOW),
+    pytest.param("yolov8s.yaml", None, marks=SLOW),
+    pytest.param("yolov8n-p6.yaml", SMALL, marks=SLOW),
+    pytest.param("yolov8n-p2.yaml", SMALL, marks=SLOW),
+    pytest.param("yolov9t.yaml", SMALL, marks=SLOW),
+    pytest.param("yolov10n.yaml", SMALL, marks=SLOW),
+    pytest.param("yolov10s.yaml", None, marks=SLOW),
+    pytest.param("yolo11n.yaml", None, marks=SLOW),
+    pytest.param("yolo12n.yaml", None, marks=SLOW),
+    ("yolo26n.yaml", SMALL),
+]
+
+
+@pytest.mark.parametrize(("config", "scale"), FAMILIES)
+def test_a_checkpoint_of_each_family_gives_the_boxes_of_the_original(
+    tmp_path: Path, config: str, scale: list[float] | None
+) -> None:
+    model = random_model(config, scale=scale)
+    weights = checkpoint_of(model, tmp_path / "model.pt")
+    model.half().float()  # As it was saved.
+    prepared = prepare_model(weights, (160, 128), 160, no_progress)
+    in_pytorch, _ = read_pytorch(weights)
+    assert prepared.head.needs_nms == (not model.end2end)
+    assert prepared.head.class_names == tuple(NAMES.values())
+    picture = noise(prepared.input_wh)
+    expected_xyxy, expected_scores = decoded_by_ultralytics(model, picture)
+    with torch.no_grad():
+        images = torch.from_numpy(picture)[None].permute(0, 3, 1, 2) / 255
+        baseline = [output[0].permute(1, 2, 0).numpy() for output in in_pytorch(images)]
+    for outputs in (infer(prepared.model, picture[None]), baseline):
+        xyxy, scores = all_boxes(prepared.head, outputs)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-3)
+        assert_same_boxes(xyxy, expected_xyxy)
+    passing = (expected_scores > 0.25).any(axis=1).mean()
+    assert 0 < passing < 1

@@ -18,6 +18,7 @@ from yolov5n import STRIDES, new_yolov5n, save_checkpoint
 
 from pipeline.measure.evaluate import evaluate
 from pipeline.model.pytorch import read_pytorch
+from pipeline.model.yolov5 import HeadLayout
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES
 from tests.checkpoints import ANCHORS_PX
@@ -45,6 +46,7 @@ def test_a_saved_model_is_read_like_any_yolov5_checkpoint(tmp_path: Path) -> Non
     model = new_yolov5n(CLASS_NAMES, ANCHORS_PX)
     save_checkpoint(tmp_path / "model.pt", model)
     found, layout = read_pytorch(tmp_path / "model.pt")
+    assert isinstance(layout, HeadLayout)
     assert layout.class_names == CLASS_NAMES
     np.testing.assert_allclose(layout.anchors_px, ANCHORS_PX, rtol=1e-3)
     image = torch.rand(1, 3, 64, 96)
@@ -69,6 +71,7 @@ def test_a_saved_model_names_its_classes_as_yolov5_does(tmp_path: Path) -> None:
 @needs_checkpoint
 def test_the_architecture_is_that_of_the_official_model() -> None:
     official, layout = read_pytorch(CHECKPOINT)
+    assert isinstance(layout, HeadLayout)
     own = new_yolov5n(layout.class_names, layout.anchors_px)
     shapes = {
         name: tuple(value.shape) for name, value in own.state_dict().items() if ".bn." not in name

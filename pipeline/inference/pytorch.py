@@ -20,7 +20,7 @@ from pipeline.core.machine import available_cores, process_cpu_seconds
 from pipeline.inference.engine import Engine, Heads, Job, Pool, inference_error
 from pipeline.model.letterbox import PADDING_VALUE
 from pipeline.model.prepare import PreparedModel
-from pipeline.model.pytorch import YOLOv5, read_pytorch
+from pipeline.model.pytorch import YOLO, read_pytorch
 
 _NUM_INPUTS = 3
 _CLOSE_SECONDS = 2.0
@@ -71,7 +71,7 @@ class PyTorchPool(Pool[Job]):
 
     def __init__(
         self,
-        model: YOLOv5,
+        model: YOLO,
         input_shape: tuple[int, ...],
         on_done: Callable[[Job, Heads, float], None],
         on_error: Callable[[BaseException], None],

@@ -1,40 +1,72 @@
-"""Reads a YOLOv5 checkpoint without executing anything in it, and without PyTorch.
+"""Reads a checkpoint of YOLO without executing anything in it, and without PyTorch.
 
 Only the layers listed below are supported; everything else is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.core.errors import ModelError
+from pipeline.model.anchor_free import AnchorFreeLayout
 from pipeline.model.archive import read_archive
+from pipeline.model.blocks import layers_in_order
 from pipeline.model.pickle_machine import Layer
 from pipeline.model.stored_tensors import Refused, UnknownClass
 from pipeline.model.supported import kind_of_file, require_supported_class
 from pipeline.model.weights import require_size
 from pipeline.model.yolov5 import STRIDES, HeadLayout
 
-MODELS = frozenset({"models.yolo.Model", "models.yolo.DetectionModel"})
 DETECT = "models.yolo.Detect"
-LAYERS = MODELS | {
-    DETECT,
-    "models.common.Conv",
-    "models.common.C3",
-    "models.common.SPPF",
-    "models.common.Bottleneck",
-    "models.common.Concat",
-    "torch.nn.modules.batchnorm.BatchNorm2d",
-    "torch.nn.modules.conv.Conv2d",
-    "torch.nn.modules.pooling.MaxPool2d",
-    "torch.nn.modules.container.ModuleList",
-    "torch.nn.modules.container.Sequential",
-    "torch.nn.modules.activation.SiLU",
-    "torch.nn.modules.upsampling.Upsample",
+YOLOV5_MODELS = frozenset({"models.yolo.Model", "models.yolo.DetectionModel"})
+ULTRALYTICS_MODELS = frozenset({"ultralytics.nn.tasks.DetectionModel"})
+
+_PACKAGE = "ultralytics.nn.modules"
+_CLASSES: Mapping[str, tuple[str, ...]] = {
+    "conv": ("Conv", "DWConv", "RepConv", "Concat"),
+    "block": (
+        *("Bottleneck", "C2", "C2f", "C3", "C3k", "C3k2", "SPPF", "DFL"),  # v5u, v8, 11
+        *("C2PSA", "PSABlock", "Attention"),  # 11, 26
+        *("RepBottleneck", "RepCSP", "RepNCSPELAN4", "ELAN1", "AConv", "ADown", "SPPELAN"),  # v9
+        *("C2fCIB", "CIB", "RepVGGDW", "PSA", "SCDown"),  # v10
+        *("A2C2f", "ABlock", "AAttn"),  # 12
+    ),
+    "head": ("Detect", "v10Detect"),
 }
+ULTRALYTICS_DETECTS = frozenset(
+    f"{module}.{name}" for name in _CLASSES["head"] for module in (_PACKAGE, f"{_PACKAGE}.head")
+)
+ULTRALYTICS_LAYERS = frozenset(
+    f"{module}.{name}"  # The first releases had all of them in one module.
+    for part, names in _CLASSES.items()
+    for name in names
+    for module in (_PACKAGE, f"{_PACKAGE}.{part}")
+)
+LAYERS = (
+    YOLOV5_MODELS
+    | ULTRALYTICS_MODELS
+    | ULTRALYTICS_LAYERS
+    | {
+        DETECT,
+        "models.common.Conv",
+        "models.common.C3",
+        "models.common.SPPF",
+        "models.common.Bottleneck",
+        "models.common.Concat",
+        "torch.nn.modules.batchnorm.BatchNorm2d",
+        "torch.nn.modules.conv.Conv2d",
+        "torch.nn.modules.pooling.MaxPool2d",
+        "torch.nn.modules.container.ModuleList",
+        "torch.nn.modules.container.Sequential",
+        "torch.nn.modules.activation.SiLU",
+        "torch.nn.modules.linear.Identity",
+        "torch.nn.modules.upsampling.Upsample",
+    }
+)
 MOST_CHANNELS = 8192
 
 _IGNORED = frozenset(
@@ -50,16 +82,22 @@ _IGNORED = frozenset(
         "_codecs.encode",
         "torch.Size",
         "torch.device",
+        "types.SimpleNamespace",
+        "ultralytics.utils.IterableSimpleNamespace",
+        "ultralytics.yolo.utils.IterableSimpleNamespace",
     }
 )
 _MOST_CLASSES, _LONGEST_CLASS_NAME = 10_000, 200
+_MOST_LEVELS, _MOST_BINS, _MOST_STRIDE = 5, 64, 64
+
+CheckpointLayout = HeadLayout | AnchorFreeLayout
 
 
-def read_checkpoint(path: Path) -> tuple[Layer, HeadLayout]:
-    """The model of a YOLOv5 v6/v7 .pt file as its layers, in float32, and its head layout.
+def read_checkpoint(path: Path) -> tuple[Layer, CheckpointLayout]:
+    """The model of a .pt file as its layers, in float32, and its head layout.
 
-    Raises ModelError for a file that is not a checkpoint, needs an unknown class, or whose last
-    layer does not have the three or four heads of YOLOv5.
+    The file is one of YOLOv5 v6/v7 or of ultralytics. Raises ModelError for a file that is not a
+    checkpoint, needs an unknown class, or whose last layer is not that of a detection model.
     """
     require_size(path)
     try:
@@ -75,14 +113,30 @@ def read_checkpoint(path: Path) -> tuple[Layer, HeadLayout]:
     if isinstance(content, dict):
         model = content.get("ema")
         model = content.get("model") if model is None else model
-    if not isinstance(model, Layer) or model.kind not in MODELS:
-        raise ModelError(f"{path}: contains no YOLOv5 detection model")
-    return model, _head_layout(path, model)
+    if not isinstance(model, Layer):
+        raise ModelError(f"{path}: contains no YOLO detection model")
+    if model.kind in YOLOV5_MODELS:
+        return model, _head_layout(path, model)
+    if model.kind in ULTRALYTICS_MODELS:
+        return model, _anchor_free_layout(path, model)
+    raise ModelError(f"{path}: contains no YOLO detection model")
 
 
-def layers_in_order(layer: Layer) -> list[Layer]:
-    """The layers in a Sequential or ModuleList."""
-    return list(layer.children.values())
+def branches(detect: Layer) -> tuple[list[Layer], list[Layer]]:
+    """The branches of a detection layer of ultralytics for each level: classes, then boxes.
+
+    Those that need no NMS, where it has both kinds.
+    """
+    prefix = "one2one_" if is_end_to_end(detect) else ""
+    classes, boxes = (
+        layers_in_order(detect.children[f"{prefix}{name}"]) for name in ("cv3", "cv2")
+    )
+    return classes, boxes
+
+
+def is_end_to_end(detect: Layer) -> bool:
+    """Whether it was trained to give one box for each object."""
+    return "one2one_cv2" in detect.children
 
 
 def one_line(error: BaseException) -> str:
@@ -119,6 +173,31 @@ def _head_layout(path: Path, model: Layer) -> HeadLayout:
             f"{channels}"
         )
     return layout
+
+
+def _anchor_free_layout(path: Path, model: Layer) -> AnchorFreeLayout:
+    try:
+        detect = layers_in_order(model.children["model"])[-1]
+        if detect.kind not in ULTRALYTICS_DETECTS:
+            raise ModelError(f"{path}: its last layer is not the detection layer of ultralytics")
+        strides = tuple(int(value) for value in _stride(detect).reshape(-1)[: _MOST_LEVELS + 1])
+        bins = detect.settings["reg_max"]
+        num_branches = [len(of_levels) for of_levels in branches(detect)]
+        names = _class_names(path, model)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(
+            f"{path}: its detection layer is incomplete ({one_line(error)})"
+        ) from error
+    if type(bins) is not int or not 1 <= bins <= _MOST_BINS:
+        raise ModelError(f"{path}: its detection layer has {bins!r:.50} values for a distance")
+    if (
+        num_branches != [len(strides)] * 2
+        or strides != tuple(strides[0] << level for level in range(len(strides)))
+        or not 1 <= len(strides) <= _MOST_LEVELS
+        or not 1 <= strides[0] <= strides[-1] <= _MOST_STRIDE
+    ):
+        raise ModelError(f"{path}: its detection layer has {num_branches} heads at {strides}")
+    return AnchorFreeLayout(names, strides, bins, needs_nms=not is_end_to_end(detect))
 
 
 def _stride(detect: Layer) -> Any:

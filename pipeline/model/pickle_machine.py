@@ -123,7 +123,7 @@ class Machine:
         if not any(dotted in names for names in known):
             shown = dotted[:_LONGEST_SHOWN_NAME]
             raise UnknownClass(
-                f"it asks for {shown if shown.isprintable() else repr(shown)}, which a YOLOv5 "
+                f"it asks for {shown if shown.isprintable() else repr(shown)}, which a YOLO "
                 "detection model does not need",
                 dotted,
             )

@@ -9,10 +9,18 @@ from typing import Any, cast
 
 from pipeline.core.cache import cache_dir
 from pipeline.core.errors import ModelError
-from pipeline.model.checkpoint import one_line, read_checkpoint
+from pipeline.model.checkpoint import (
+    DETECT,
+    ULTRALYTICS_DETECTS,
+    ULTRALYTICS_LAYERS,
+    ULTRALYTICS_MODELS,
+    YOLOV5_MODELS,
+    CheckpointLayout,
+    one_line,
+    read_checkpoint,
+)
 from pipeline.model.layers import build_graph
 from pipeline.model.pickle_machine import Layer
-from pipeline.model.yolov5 import HeadLayout
 
 # Otherwise ultralytics writes settings into the home folder, prints, and uses the network.
 os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_dir()))
@@ -22,7 +30,7 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from ultralytics.nn.modules import C3, SPPF, Bottleneck, Concat, Conv
+from ultralytics.nn.modules import C3, SPPF, Bottleneck, Concat, Conv, block, conv
 
 
 class Detect(nn.Module):
@@ -39,11 +47,24 @@ class Detect(nn.Module):
         return tuple(conv(x) for conv, x in zip(self.m.children(), features, strict=True))
 
 
-class YOLOv5(nn.Module):
-    """The layers of a YOLOv5 checkpoint, each taking what its `f` names from those before.
+class AnchorFreeDetect(nn.Module):
+    """The detection layer of ultralytics up to its raw heads: classes and box of each stride."""
 
-    forward: float32 (N, 3, height, width), RGB in 0..1 -> raw heads, one per stride,
-    float32 (N, anchors * (5 + classes), height / stride, width / stride).
+    cv2: nn.ModuleList
+    cv3: nn.ModuleList
+
+    def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        prefix = "one2one_" if "one2one_cv2" in self._modules else ""
+        classes, boxes = (self.get_submodule(f"{prefix}{name}") for name in ("cv3", "cv2"))
+        levels = zip(classes.children(), boxes.children(), features, strict=True)
+        return tuple(branch(x) for *of_level, x in levels for branch in of_level)
+
+
+class YOLO(nn.Module):
+    """The layers of a checkpoint, each taking what its `f` names from those before.
+
+    forward: float32 (N, 3, height, width), RGB in 0..1 -> the raw heads as the head of the
+    checkpoint takes them, float32 (N, values, height / stride, width / stride).
     """
 
     model: nn.Sequential
@@ -66,9 +87,16 @@ class YOLOv5(nn.Module):
 
 
 _MODULES: Mapping[str, type[nn.Module]] = {
-    "models.yolo.Model": YOLOv5,
-    "models.yolo.DetectionModel": YOLOv5,
-    "models.yolo.Detect": Detect,
+    **dict.fromkeys(YOLOV5_MODELS | ULTRALYTICS_MODELS, YOLO),
+    **dict.fromkeys(ULTRALYTICS_DETECTS, AnchorFreeDetect),
+    **{
+        name: getattr(module, short)
+        for name in ULTRALYTICS_LAYERS - ULTRALYTICS_DETECTS
+        for short in [name.rpartition(".")[2]]
+        for module in (conv, block)
+        if hasattr(module, short)  # Older versions have fewer.
+    },
+    DETECT: Detect,
     "models.common.Conv": Conv,
     "models.common.C3": C3,
     "models.common.SPPF": SPPF,
@@ -80,19 +108,20 @@ _MODULES: Mapping[str, type[nn.Module]] = {
     "torch.nn.modules.container.ModuleList": nn.ModuleList,
     "torch.nn.modules.container.Sequential": nn.Sequential,
     "torch.nn.modules.activation.SiLU": nn.SiLU,
+    "torch.nn.modules.linear.Identity": nn.Identity,
     "torch.nn.modules.upsampling.Upsample": nn.Upsample,
 }
 
 
-def read_pytorch(path: Path) -> tuple[YOLOv5, HeadLayout]:
-    """The float32 model of a YOLOv5 v6/v7 .pt file, ready to run, and its head layout.
+def read_pytorch(path: Path) -> tuple[YOLO, CheckpointLayout]:
+    """The float32 model of a .pt file, ready to run, and its head layout.
 
     Raises ModelError for what `build_graph` refuses.
     """
     _, layout = build_graph(path)  # Whose bounds hold for the same layers in PyTorch.
     layers, _ = read_checkpoint(path)
     try:
-        return _ready_to_run(cast("YOLOv5", _module(layers))), layout
+        return _ready_to_run(cast("YOLO", _module(layers))), layout
     except Exception as error:  # Inconsistent layers can raise any exception.
         raise ModelError(f"{path}: its layers cannot be run ({one_line(error)})") from error
 
@@ -123,7 +152,7 @@ def _module(layer: Layer) -> nn.Module:
     return module
 
 
-def _ready_to_run(model: YOLOv5) -> YOLOv5:
+def _ready_to_run(model: YOLO) -> YOLO:
     """Evaluation mode, each batch normalisation folded into its convolution."""
     model = model.eval().requires_grad_(False)
     for module in model.modules():

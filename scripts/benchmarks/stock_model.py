@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.model.pytorch import YOLOv5, read_pytorch
+from pipeline.model.pytorch import YOLO, read_pytorch
 from pipeline.model.yolov5 import HeadLayout
 
 
 class DecodedYOLOv5(nn.Module):
     """float32 (1, 3, height, width) in 0..1 -> (1, boxes, 5 + classes), boxes as cx cy w h."""
 
-    def __init__(self, model: YOLOv5, layout: HeadLayout) -> None:
+    def __init__(self, model: YOLO, layout: HeadLayout) -> None:
         super().__init__()
         self._model = model
         self._layout = layout
@@ -43,6 +43,7 @@ class DecodedYOLOv5(nn.Module):
 def stock_model(checkpoint: Path, input_wh: tuple[int, int]) -> ov.Model:
     """The decoded model of a checkpoint for one input size, as OpenVINO converts it."""
     model, layout = read_pytorch(checkpoint)
+    assert isinstance(layout, HeadLayout)
     example = torch.zeros(1, 3, input_wh[1], input_wh[0])
     decoded = DecodedYOLOv5(model, layout).eval()
     return ov.convert_model(decoded, example_input=example, input=[example.shape])

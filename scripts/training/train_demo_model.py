@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from training_scenes import FIRST_TRAINING_SEED, Batch, TrainingScenes
 from yolov5n import STRIDES, in_channels_last, new_yolov5n, save_checkpoint
 
-from pipeline.model.pytorch import YOLOv5
+from pipeline.model.pytorch import YOLO
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES
 
@@ -150,7 +150,7 @@ def learning_rate(step: int, num_steps: int) -> float:
     return _LEARNING_RATE * rise * (_LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * fall)
 
 
-def train_step(model: YOLOv5, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
+def train_step(model: YOLO, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
     """Change the weights once; returns the parts of the loss, as detection_loss does."""
     model.train()
     # Stored as NHWC already: this is PyTorch's channels_last without copying.
@@ -240,7 +240,7 @@ def _draw(sender: Connection, receiver: Connection, seed: int, first: int, num_s
             return
 
 
-def _new_optimizer(model: YOLOv5) -> torch.optim.Optimizer:
+def _new_optimizer(model: YOLO) -> torch.optim.Optimizer:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     return torch.optim.AdamW(
@@ -255,7 +255,7 @@ def _new_optimizer(model: YOLOv5) -> torch.optim.Optimizer:
 
 
 @torch.no_grad()
-def _average(averaged: YOLOv5, model: YOLOv5, step: int) -> None:
+def _average(averaged: YOLO, model: YOLO, step: int) -> None:
     share = 1 - _AVERAGING * (1 - math.exp(-(step + 1) / _AVERAGING_RAMP_STEPS))
     values: dict[str, Any] = model.state_dict()
     kept = {k: v for k, v in averaged.state_dict().items() if v.is_floating_point()}

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 # First, because it keeps ultralytics from looking around when that is imported.
-from pipeline.model.pytorch import Detect, YOLOv5
+from pipeline.model.pytorch import YOLO, Detect
 
 import torch  # isort: skip
 from torch import nn  # isort: skip
@@ -25,7 +25,7 @@ STRIDES = (8, 16, 32)
 AnchorsPx = Sequence[Sequence[tuple[float, float]]]
 
 _ORIGINAL_NAMES: dict[type, str] = {
-    YOLOv5: "models.yolo.DetectionModel",
+    YOLO: "models.yolo.DetectionModel",
     Detect: "models.yolo.Detect",
     Conv: "models.common.Conv",
     C3: "models.common.C3",
@@ -35,7 +35,7 @@ _ORIGINAL_NAMES: dict[type, str] = {
 }
 
 
-def new_yolov5n(class_names: Sequence[str], anchors_px: AnchorsPx) -> YOLOv5:
+def new_yolov5n(class_names: Sequence[str], anchors_px: AnchorsPx) -> YOLO:
     """With random weights from PyTorch's generator; anchors_px: three (w, h) for each stride."""
     # Untyped, as ultralytics has them.
     conv: Any = Conv
@@ -74,7 +74,7 @@ def new_yolov5n(class_names: Sequence[str], anchors_px: AnchorsPx) -> YOLOv5:
         num_parameters = sum(parameter.numel() for parameter in layer.parameters())
         values = {"i": number, "f": source, "type": original, "np": num_parameters}
         layer.__dict__.update(values)
-    model = YOLOv5()
+    model = YOLO()
     model.model = nn.Sequential(*(layer for _, layer in layers))
     model.names = dict(enumerate(class_names))
     model.__dict__.update(
@@ -93,7 +93,7 @@ def new_yolov5n(class_names: Sequence[str], anchors_px: AnchorsPx) -> YOLOv5:
     return model
 
 
-def save_checkpoint(path: Path, model: YOLOv5, **content: Any) -> None:
+def save_checkpoint(path: Path, model: YOLO, **content: Any) -> None:
     """Write the model, as float16, the way YOLOv5's own training ends; complete or not at all.
 
     content: further plain values for the file's dictionary.
@@ -109,7 +109,7 @@ def save_checkpoint(path: Path, model: YOLOv5, **content: Any) -> None:
     partial.replace(path)
 
 
-def in_channels_last(model: YOLOv5) -> None:
+def in_channels_last(model: YOLO) -> None:
     """Keep the convolutions' weights in the layout that CPUs train fastest with."""
     for parameter in model.parameters():
         if parameter.ndim == 4:
