@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.inference.models import Models
 from pipeline.inference.openvino import InferPool, OpenVinoEngine
 from pipeline.model.compiled import Compiled, compile_for
+from pipeline.model.prepare import Quantization
 from tests.conftest import light_detector, prepared_light_detector
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -318,3 +320,20 @@ def test_300_runs_on_busy_cores_neither_hang_nor_grow(tmp_path: Path) -> None:
     with all_cores_busy():
         record = rounds("runs", 300, tmp_path, 3600)
     assert record["grown_mb"] < 50, record
+
+
+def test_three_sizes_in_turns_keep_their_engines_in_int8_and_in_float(tmp_path: Path) -> None:
+    """As a batch of clips of three sizes in INT8 takes them: each is compared with float."""
+    sizes = [prepared_light_detector(tmp_path / str(number)) for number in range(3)]
+    as_int8 = Quantization(calibrated_on="nothing", folder=tmp_path, accuracy=None)
+    both = [[dataclasses.replace(size, quantization=as_int8), size] for size in sizes]
+    with Models() as models:
+        rounds = []
+        for _ in range(2):
+            engines = []
+            for prepared in (model for pair in both for model in pair):
+                with models.engine(prepared, OPTIONS) as engine:
+                    engines.append(engine)
+            rounds.append(engines)
+        assert len(set(map(id, rounds[0]))) == 6
+        assert all(first is again for first, again in zip(*rounds, strict=True))

@@ -78,7 +78,10 @@ class Models:
         self._lock = threading.Lock()
         self._prepared: _Latest[PreparedModel] = _Latest()
         self._quantized: _Latest[PreparedModel] = _Latest()
-        self._engines: _Latest[_Loaded] = _Latest(_drop)
+        # In INT8 each size has an engine in float beside it, for the comparison.
+        self._engines: dict[bool, _Latest[_Loaded]] = {
+            is_int8: _Latest(_drop) for is_int8 in (False, True)
+        }
 
     def __enter__(self) -> Models:
         return self
@@ -90,7 +93,8 @@ class Models:
         traceback: TracebackType | None,
     ) -> None:
         with self._lock:
-            self._engines.clear()
+            for engines in self._engines.values():
+                engines.clear()
 
     def prepare(
         self, weights: Path, source_wh: tuple[int, int], imgsz: int, on_progress: ProgressCallback
@@ -122,7 +126,7 @@ class Models:
     def engine(self, prepared: PreparedModel, options: InferOptions) -> Iterator[Engine]:
         """As `load_engine`; the engine stays open for as long as it is used here."""
         with self._lock:
-            loaded = self._engines.get(
+            loaded = self._engines[prepared.quantization is not None].get(
                 (id(prepared.model), options),
                 lambda: _Loaded(prepared.model, load_engine(prepared, options)),
             )
