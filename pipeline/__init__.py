@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ProcessConfig,
         SyntheticOptions,
     )
+    from pipeline.core.detection_lines import DetectedBox, DetectedFrame, read_detections
     from pipeline.core.errors import (
         EncodeError,
         FolderInUse,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoOptions",
     "DetectOptions",
+    "DetectedBox",
+    "DetectedFrame",
     "EncodeError",
     "EncodeOptions",
     "FolderInUse",
@@ -61,10 +64,11 @@ __all__ = [
     "UsageError",
     "WorkerDied",
     "process_video",
+    "read_detections",
 ]
 
 
-_MODULES = ("core.config", "core.errors", "core.progress", "run.process")
+_MODULES = ("core.config", "core.errors", "core.progress", "core.detection_lines", "run.process")
 """The modules of the public names; the last one imports openvino, av and cv2."""
 
 

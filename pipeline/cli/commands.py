@@ -23,6 +23,7 @@ from pipeline.cli.arguments import (
     render_config,
     tune_config,
 )
+from pipeline.cli.exports import export_command, export_results, require_local_export
 from pipeline.cli.parsers import OUTPUT_FOLDER, parse_arguments
 from pipeline.cli.spool import spooled
 from pipeline.cli.summary import batch_summary, failure_lines, run_summary
@@ -157,6 +158,7 @@ def _process(arguments: argparse.Namespace) -> None:
         _process_batch(arguments)
         return
     config = process_config(arguments)
+    require_local_export(arguments.export, config.remote.output_url)
     with contextlib.ExitStack() as stack:
         if arguments.videos == [STANDARD_INPUT]:
             if sys.stdin is None:
@@ -185,6 +187,7 @@ def _process(arguments: argparse.Namespace) -> None:
         )
     for line in report["output"]["notes"]:
         _show(f"note: {line}", sys.stderr)
+    export_results([config.output_dir], arguments.export, config.output_dir)
 
 
 def _process_batch(arguments: argparse.Namespace) -> None:
@@ -219,6 +222,8 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                     _show(line)
             for line in batch.notes:
                 _show(f"note: {line}", sys.stderr)
+    finished = [result.clip.output_dir for result in batch.results if result.figures]
+    export_results(finished, arguments.export, output_dir)
     if failed := [result for result in batch.results if result.status == "failed"]:
         if arguments.debug:
             for result in failed:
@@ -243,6 +248,12 @@ def _render(arguments: argparse.Namespace) -> None:
         _show(f"{config.output_dir}/{rendered.file}")
     for line in rendered.notes:
         _show(f"note: {line}", sys.stderr)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    for path in export_command(arguments):
+        if not arguments.quiet:
+            _show(str(path))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -362,6 +373,7 @@ def _concrete(options: InferOptions | AutoOptions) -> InferOptions:
 _COMMANDS = {
     "process": _process,
     "render": _render,
+    "export": _export,
     "evaluate": _evaluate,
     "bench": _bench,
     "tune": _tune,

@@ -26,6 +26,7 @@ from pipeline.core.config import (
 from pipeline.core.machine import versions
 from pipeline.core.text import printable
 from pipeline.inference.configurations import AUTO
+from pipeline.run.exports.formats import EXPORT_FOLDER, EXPORT_FORMATS
 
 OUTPUT_FOLDER = "output"
 
@@ -145,6 +146,7 @@ def argument_parser() -> tuple[_Parser, dict[str, _Parser]]:
     )
     _add_process(commands)
     _add_render(commands)
+    _add_export(commands)
     _add_evaluate(commands)
     _add_bench(commands)
     _add_tune(commands)
@@ -181,6 +183,15 @@ def _add_process(commands: Any) -> None:
     )
     add_options(command, ProcessConfig, "overwrite")
     _add_cores(command)
+    command.add_argument(
+        "--export",
+        nargs="+",
+        choices=EXPORT_FORMATS,
+        metavar="FORMAT",
+        default=[],
+        help="write the detections in these formats too, into export/ of the output folder: "
+        + ", ".join(EXPORT_FORMATS),
+    )
     _add_model_options(command)
     add_options(command.add_argument_group("boxes"), DetectOptions)
     add_options(
@@ -240,6 +251,48 @@ def _add_render(commands: Any) -> None:
     add_options(command, ProcessConfig, "segments_at_once")
     add_options(encoding, EncodeOptions, default=None)
     add_options(_add_limits(command), ProcessConfig, "stall_seconds")
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write existing detections in the formats of other tools",
+        description="Write the detections of earlier runs in the formats of other tools: coco, "
+        "csv (one row per box), cvat (CVAT for video 1.1), labelstudio (tasks with "
+        "predictions), megadetector (JSON 1.6), mot (MOTChallenge), yolo (data set of "
+        "ultralytics). Several results become one data set, with unique ids.",
+        formatter_class=_HelpFormatter,
+    )
+    command.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="result",
+        help="output folder of a run or of a batch, or a detections.jsonl with the report.json "
+        "beside it",
+    )
+    command.add_argument(
+        "--to", nargs="+", required=True, choices=EXPORT_FORMATS, metavar="FORMAT", help="formats"
+    )
+    command.add_argument(
+        "--every-nth", type=int, default=1, metavar="N", help="only every Nth frame"
+    )
+    command.add_argument(
+        "--images",
+        type=Path,
+        metavar="CLIPS",
+        help="write the exported frames as pictures too (coco, mot, yolo); CLIPS is the clip, or "
+        "the folder with the clips",
+    )
+    command.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"output folder (default: {EXPORT_FOLDER}/ beside the detections of one result)",
+    )
+    add_options(command, ProcessConfig, "overwrite")
+    _add_debug(command)
+    _add_quiet(command)
 
 
 def _add_limits(command: argparse.ArgumentParser) -> Any:

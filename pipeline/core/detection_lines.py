@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.core.boxes import Detections
+from pipeline.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,70 @@ class DetectionLine:
             ),
             interpolated=record.get("interpolated"),
         )
+
+
+class DetectedBox(NamedTuple):
+    """A box as it stands in a line.
+
+    xyxy: left, top, right, bottom in pixels of the displayed frame. track_id: None for a box that
+    belongs to no track.
+    """
+
+    class_id: int
+    class_name: str
+    confidence: float
+    xyxy: tuple[float, float, float, float]
+    track_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedFrame:
+    """A line as plain values: see DetectionLine. boxes: most confident first."""
+
+    frame_index: int
+    pts: int | None
+    pts_seconds: float
+    boxes: tuple[DetectedBox, ...]
+    interpolated: bool | None = None
+
+
+def read_detections(path: Path | str) -> Iterator[DetectedFrame]:
+    """The frames of detections.jsonl or truth.jsonl, read one at a time.
+
+    Raises InputError, with the number of the line, for a file that cannot be read or is damaged.
+    """
+    number = 0
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):  # noqa: B007
+                yield _detected_frame(json.loads(line))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: line {number} is damaged ({error!r})") from error
+
+
+def _detected_frame(record: dict[str, Any]) -> DetectedFrame:
+    """Raises ValueError, KeyError or TypeError."""
+    boxes = []
+    for entry in record["detections"]:
+        left, top, right, bottom = map(float, entry["xyxy"])
+        boxes.append(
+            DetectedBox(
+                int(entry["class_id"]),
+                str(entry["class_name"]),
+                float(entry["confidence"]),
+                (left, top, right, bottom),
+                entry.get("track_id"),
+            )
+        )
+    return DetectedFrame(
+        int(record["frame_index"]),
+        record.get("pts"),
+        float(record["pts_seconds"]),
+        tuple(boxes),
+        record.get("interpolated"),
+    )
 
 
 def read_detection_lines(path: Path) -> Iterator[DetectionLine]:

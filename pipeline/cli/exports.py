@@ -1,0 +1,58 @@
+"""Arguments of `export`, and of `process --export` -> exports of finished results."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.core.errors import UsageError
+from pipeline.run.exports.formats import EXPORT_FOLDER
+
+
+def require_local_export(formats: Sequence[str], output_url: str | None) -> None:
+    """Raise UsageError for an export of results that go to an object store."""
+    if formats and output_url is not None:
+        raise UsageError(
+            "--export writes beside results in a folder: copy the result from the object store, "
+            "then use `pipeline export`"
+        )
+
+
+def export_results(folders: Sequence[Path], formats: Sequence[str], output_dir: Path) -> None:
+    """Export the results in these folders as one data set, in place of an earlier export.
+
+    Raises InputError.
+    """
+    if not formats or not folders:
+        return
+    from pipeline.run.exports.clip import find_results, read_clips
+    from pipeline.run.exports.export import export
+
+    export(read_clips(find_results(folders)), formats, output_dir / EXPORT_FOLDER)
+
+
+def export_command(arguments: argparse.Namespace) -> list[Path]:
+    """Carry out `export`; returns what was written. Raises UsageError, InputError."""
+    from pipeline.run.exports.clip import find_results, read_clips
+    from pipeline.run.exports.export import export, require_free
+    from pipeline.run.exports.pictures import PICTURE_NAMES, find_sources
+
+    if arguments.every_nth < 1:
+        raise UsageError("--every-nth must be 1 or more")
+    if arguments.images and not PICTURE_NAMES.keys() & set(arguments.to):
+        raise UsageError(f"--images: only {', '.join(PICTURE_NAMES)} have pictures")
+    results = find_results(arguments.results)
+    folder = arguments.output_dir or _folder_beside(arguments.results, results)
+    if not arguments.overwrite:
+        require_free(folder, arguments.to)
+    clips = read_clips(results, arguments.every_nth)
+    sources = find_sources(clips, arguments.images) if arguments.images else None
+    return export(clips, arguments.to, folder, sources)
+
+
+def _folder_beside(given: Sequence[Path], results: Sequence[Path]) -> Path:
+    """The folder beside the one result, or in that of the one batch. Raises UsageError."""
+    if len(given) > 1:
+        raise UsageError("several results: say with --output-dir where their export goes")
+    return (given[0] if given[0].is_dir() else results[0].parent) / EXPORT_FOLDER
