@@ -31,7 +31,7 @@ from tests.conftest import TINY_INPUT_WH, with_light, without_progress, write_cl
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
-COMMANDS = ["process", "render", "evaluate", "bench", "tune", "plan", "configs"]
+COMMANDS = ["process", "render", "export", "evaluate", "bench", "tune", "plan", "configs", "models"]
 CONFIGURATIONS = ["auto", *configurations(2)]
 FULL = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
@@ -314,7 +314,7 @@ WRONG_USE = [
     (["evaluate", "--data", ".", "--imgsz", "-32"], ["imgsz", "-32"]),
     (["evaluate"], ["--data"]),
     (["nonsense"], ["nonsense", "process", "evaluate", "configs"]),
-    ([], ["no command given", "process, render, evaluate"]),
+    ([], ["no command given", "process, render, export, evaluate"]),
     (["--debug", "process"], ["--debug", "after the command"]),
     (["proces", "clip.mp4"], ["'proces'", "`pipeline process`"]),
     (["pyproject.toml"], ["`pipeline process pyproject.toml`"]),

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from pipeline import read_detections as read_frames
 from pipeline.cli.commands import main
@@ -376,7 +376,7 @@ def test_the_pictures_of_a_data_set_are_the_frames_of_its_labels(
         "000007.jpg",
     ]
     for index, path in zip((0, 3, 6), pictures, strict=True):
-        found = cv2.imread(str(path)).astype(int)
+        found = np.asarray(cv2.imread(str(path)), int)
         differences = [np.abs(found - with_light((i, 3))[..., ::-1]).mean() for i in range(7)]
         assert int(np.argmin(differences)) == index
 

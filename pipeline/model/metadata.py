@@ -6,11 +6,12 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import openvino as ov
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import ModelError
+
+if TYPE_CHECKING:
+    import openvino as ov  # At run time it would load OpenVINO for --help.
 
 METADATA_NAME = "metadata.yaml"
 _MOST_BYTES = 1 << 20
