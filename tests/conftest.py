@@ -135,6 +135,13 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cache-of-the-tests"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_shared_fixtures(cache_of_the_tests: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_of_the_tests))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(cache_of_the_tests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's cache out of the tests, and the tests out of the user's cache."""

@@ -20,6 +20,7 @@ from pipeline.core.config import EncodeOptions
 from pipeline.core.errors import InputError
 from pipeline.frames.decode import VideoReader
 from pipeline.media.frame import plane_rows
+from pipeline.run.report_files import Report
 from tests.conftest import gray, process, read_detections, video_times
 from tests.recordings import (
     FULL,
@@ -38,7 +39,8 @@ from tests.recordings import (
     tracks_of,
 )
 
-BT709 = (LIMITED, 1, 1, 1)
+BT709, HDR = (LIMITED, 1, 1, 1), (LIMITED, 9, 16, 9)
+CODECS = ("h264", "hevc", "av1", "vp9")
 
 
 def noise(count: int, size_wh: tuple[int, int] = (128, 96)) -> list[Image]:
@@ -101,15 +103,23 @@ def displayed(image: Image, degrees: int, hflip: bool, vflip: bool) -> Image:
     return turned[:: -1 if vflip else 1, :: -1 if hflip else 1]
 
 
-every_rotation = pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-every_mirroring = pytest.mark.parametrize(
-    ("hflip", "vflip"), [(False, False), (True, False), (False, True)]
+MIRRORINGS = [(False, False), (True, False), (False, True)]
+"""Horizontally, vertically."""
+
+
+@pytest.mark.parametrize(
+    ("degrees", "hflip", "vflip", "suffix"),
+    [
+        *(
+            (degrees, hflip, vflip, "mp4")
+            for degrees in (0, 90, 180, 270)
+            for hflip, vflip in MIRRORINGS
+        ),
+        (90, False, False, "mkv"),
+        (180, True, False, "mkv"),
+        (270, False, True, "mkv"),
+    ],
 )
-
-
-@every_rotation
-@every_mirroring
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_turned_clip_comes_out_upright_with_detections_in_displayed_pixels(
     tmp_path: Path, tiny_weights: Path, degrees: int, hflip: bool, vflip: bool, suffix: str
 ) -> None:
@@ -138,7 +148,7 @@ def test_a_turned_clip_comes_out_upright_with_detections_in_displayed_pixels(
             assert light_y.min() <= (top + bottom) / 2 <= light_y.max() + 1
 
 
-@every_rotation
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_the_shape_of_pixels_turns_with_the_picture(
     tmp_path: Path, tiny_weights: Path, degrees: int
 ) -> None:
@@ -190,16 +200,16 @@ def test_a_turned_full_range_clip_keeps_its_brightness(tmp_path: Path, tiny_weig
 
 
 @pytest.mark.parametrize(
-    ("time_base", "step"),
+    ("time_base", "step", "codec"),
     [
-        (Fraction(1, 1000), 10),
-        (Fraction(1, 600), 7),
-        (Fraction(1001, 30000), 1),
-        (Fraction(1, 90000), 901),
+        *((Fraction(1, 1000), 10, codec) for codec in CODECS),
+        (Fraction(1, 600), 7, "h264"),
+        (Fraction(1001, 30000), 1, "hevc"),
+        (Fraction(1, 90000), 901, "av1"),
+        (Fraction(1, 90000), 901, "h264"),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
 def test_uneven_frame_times_are_kept_to_the_tick(
     tmp_path: Path, tiny_weights: Path, time_base: Fraction, step: int, codec: str
 ) -> None:
@@ -212,8 +222,15 @@ def test_uneven_frame_times_are_kept_to_the_tick(
     assert [time for time, _ in video_times(output)] == times_of(clip)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "mov"])
-@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(50)])
+@pytest.mark.parametrize(
+    ("suffix", "rate"),
+    [
+        *((suffix, Fraction(30000, 1001)) for suffix in ("mp4", "mkv", "ts", "mov")),
+        ("mp4", Fraction(24000, 1001)),
+        ("mkv", Fraction(50)),
+    ],
+    ids=str,
+)
 def test_frame_times_of_every_rate_are_kept_to_the_tick(
     tmp_path: Path, tiny_weights: Path, suffix: str, rate: Fraction
 ) -> None:
@@ -238,8 +255,9 @@ def test_results_carry_the_times_of_the_source(tmp_path: Path, tiny_weights: Pat
     assert [line["pts_seconds"] for line in lines] == [0.0, 0.04, 0.075, 0.18]
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
-@pytest.mark.parametrize("last_duration", [40, 97, 1920])
+@pytest.mark.parametrize(
+    ("codec", "last_duration"), [*((codec, 1920) for codec in CODECS), ("h264", 40), ("hevc", 97)]
+)
 def test_a_long_last_frame_stays_as_long(
     tmp_path: Path, tiny_weights: Path, codec: str, last_duration: int
 ) -> None:
@@ -387,8 +405,15 @@ def test_every_container_and_codec_gives_every_frame_at_its_time(
     assert cells == [{(index % 16, index // 16)} for index in range(30)]
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [
+        *(("libx264", suffix) for suffix in ("mp4", "mkv", "ts")),
+        ("libx265", "mp4"),
+        ("libx265", "ts"),
+        ("mpeg4", "mkv"),
+    ],
+)
 def test_b_frames_come_in_the_order_in_which_they_are_seen(
     tmp_path: Path, tiny_weights: Path, codec: str, suffix: str
 ) -> None:
@@ -423,8 +448,10 @@ def test_b_frames_of_an_avi_all_come_in_order(tmp_path: Path, tiny_weights: Path
     assert [later - earlier for earlier, later in pairwise(times)] == [Fraction(1, 25)] * 29
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
-@pytest.mark.parametrize("num_frames", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("codec", "num_frames"),
+    [*((codec, 1) for codec in CODECS), ("hevc", 2), ("hevc", 3), ("av1", 2), ("vp9", 2)],
+)
 def test_a_clip_of_one_or_a_few_frames_is_enough(
     tmp_path: Path, tiny_weights: Path, codec: str, num_frames: int
 ) -> None:
@@ -434,30 +461,42 @@ def test_a_clip_of_one_or_a_few_frames_is_enough(
     assert times_of(tmp_path / "out" / "annotated.mp4") == times_of(clip)
 
 
+@pytest.fixture(scope="module")
+def tagged_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("tagged") / "clip.mp4", moving_lights(30), tags=BT709)
+
+
+@pytest.fixture(scope="module")
+def in_each_codec(tagged_clip: Path, tiny_weights: Path) -> dict[str, tuple[Path, Report]]:
+    """The annotated file and the report by codec."""
+    results = {}
+    for codec in CODECS:
+        out = tagged_clip.parent / codec
+        report = process(tagged_clip, out, tiny_weights, encode=EncodeOptions(codec=codec))
+        results[codec] = out / "annotated.mp4", report
+    return results
+
+
 @pytest.mark.parametrize(
     ("codec", "tag"), [("h264", "avc1"), ("hevc", "hvc1"), ("av1", "av01"), ("vp9", "vp09")]
 )
 def test_every_output_codec_opens_under_the_tag_that_players_know(
-    tmp_path: Path, tiny_weights: Path, codec: str, tag: str
+    codec: str, tag: str, tagged_clip: Path, in_each_codec: dict[str, tuple[Path, Report]]
 ) -> None:
-    clip = record(tmp_path / "clip.mp4", moving_lights(30))
-    report = process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
-    output = tmp_path / "out" / "annotated.mp4"
+    output, report = in_each_codec[codec]
     with av.open(str(output)) as container:
         context = container.streams.video[0].codec_context
         assert (context.codec.canonical_name, context.codec_tag) == (codec, tag)
     assert [(frame.width, frame.height) for frame in frames_of(output)] == [(128, 96)] * 30
-    assert times_of(output) == times_of(clip)
+    assert times_of(output) == times_of(tagged_clip)
     assert report["output"]["codec"] == codec
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_a_player_can_start_before_it_has_the_whole_file(
-    tmp_path: Path, tiny_weights: Path, codec: str
+    codec: str, in_each_codec: dict[str, tuple[Path, Report]]
 ) -> None:
-    clip = record(tmp_path / "clip.mp4", moving_lights(10))
-    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
-    content = (tmp_path / "out" / "annotated.mp4").read_bytes()
+    content = in_each_codec[codec][0].read_bytes()
     names, start = [], 0
     while start < len(content):
         names.append(content[start + 4 : start + 8])
@@ -468,8 +507,10 @@ def test_a_player_can_start_before_it_has_the_whole_file(
 # Pixel formats, sizes and colours
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
-@pytest.mark.parametrize("size_wh", [(127, 95), (128, 95), (127, 96)])
+@pytest.mark.parametrize(
+    ("codec", "size_wh"),
+    [*((codec, (127, 95)) for codec in CODECS), ("h264", (128, 95)), ("av1", (127, 96))],
+)
 def test_a_clip_of_odd_size_loses_no_pixel(
     tmp_path: Path, tiny_weights: Path, codec: str, size_wh: tuple[int, int]
 ) -> None:
@@ -488,18 +529,21 @@ def test_a_clip_of_odd_size_loses_no_pixel(
 
 
 @pytest.mark.parametrize(
-    ("codec", "pix_fmt"),
+    ("codec", "pix_fmt", "tags"),
     [
-        ("libx264", "yuv420p"),
-        ("libx264", "yuv420p10le"),
-        ("libx265", "yuv420p10le"),
-        ("libx264", "yuv422p"),
-        ("libx264", "yuv444p"),
-        ("libx264", "nv12"),
-        ("libx265", "yuv422p10le"),
+        ("libx264", "yuv420p", UNTAGGED),
+        ("libx264", "yuv420p", BT709),
+        ("libx264", "yuv420p", HDR),
+        ("libx264", "yuv420p10le", BT709),
+        ("libx265", "yuv420p10le", UNTAGGED),
+        ("libx265", "yuv420p10le", HDR),
+        ("libx264", "yuv422p", UNTAGGED),
+        ("libx264", "yuv444p", BT709),
+        ("libx264", "nv12", UNTAGGED),
+        ("libx265", "yuv422p10le", HDR),
     ],
+    ids=str,
 )
-@pytest.mark.parametrize("tags", [UNTAGGED, BT709, (LIMITED, 9, 16, 9)], ids=str)
 def test_every_pixel_format_becomes_8_bit_with_its_brightness_and_colour_tags(
     tmp_path: Path,
     tiny_weights: Path,
@@ -554,17 +598,17 @@ def test_colours_of_an_rgb_recording_look_the_same(
     assert seen == pytest.approx([150, 70, 20], abs=6)
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_colour_tags_reach_every_output_codec(
-    tmp_path: Path, tiny_weights: Path, codec: str
+    codec: str, in_each_codec: dict[str, tuple[Path, Report]]
 ) -> None:
-    clip = record(tmp_path / "clip.mp4", moving_lights(3), tags=BT709)
-    process(clip, tmp_path / "out", tiny_weights, encode=EncodeOptions(codec=codec))
-    assert {tags_of(frame) for frame in frames_of(tmp_path / "out" / "annotated.mp4")} == {BT709}
+    assert {tags_of(frame) for frame in frames_of(in_each_codec[codec][0])} == {BT709}
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
-@pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(10, 11)])
+@pytest.mark.parametrize(
+    ("codec", "aspect"),
+    [*((codec, Fraction(10, 11)) for codec in CODECS), ("h264", Fraction(4, 3))],
+)
 def test_the_shape_of_pixels_is_kept(
     tmp_path: Path, tiny_weights: Path, codec: str, aspect: Fraction
 ) -> None:
@@ -706,8 +750,9 @@ def test_subtitles_of_an_mp4_are_copied(tmp_path: Path, tiny_weights: Path) -> N
 # Broken clips and what is no clip
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
-@pytest.mark.parametrize("part", [0.3, 0.7])
+@pytest.mark.parametrize(
+    ("suffix", "part"), [("mp4", 0.3), ("mkv", 0.7), ("ts", 0.3), ("ts", 0.7), ("avi", 0.3)]
+)
 def test_a_truncated_clip_gives_what_is_left_of_it(
     tmp_path: Path, tiny_weights: Path, suffix: str, part: float
 ) -> None:
