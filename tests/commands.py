@@ -64,7 +64,9 @@ class Command:
             ours, told = socket.socketpair()
             self._told = self._ours.enter_context(ours)
             descriptors = [first, second, third, theirs.enter_context(told).fileno()]
-            socket.send_fds(_zygote()[1], [pickle.dumps(request)], descriptors)
+            with _starting:
+                control = _zygote()[1]
+            socket.send_fds(control, [pickle.dumps(request)], descriptors)
         self.pid = int(self._line())
 
     def _stream(
@@ -156,6 +158,9 @@ def run(
             command.kill()
             raise
         return subprocess.CompletedProcess(command.args, command.wait(), out, err)
+
+
+_starting = threading.Lock()
 
 
 @functools.cache

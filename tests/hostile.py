@@ -1,9 +1,8 @@
 """Footage made to do harm: mutated, truncated, lying, or a playlist that leads elsewhere.
 
-Everything follows from a seed. Run as a module it is the worker that takes such files through the
-pipeline, so that a crash of native code ends the worker and not the tests:
-
-    python -m tests.hostile WEIGHTS FOLDER < one path a line > one JSON line a file
+Everything follows from a seed. `main` is that of a worker which takes such files through the
+pipeline, so that a crash of native code ends the worker and not the tests. Its arguments are the
+weights and a folder; it reads a path a line, and answers each with a line of JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.commands import Command
 
 CONTAINERS = ("mp4", "mkv", "avi", "webm", "ts")
 SECONDS_PER_FILE = 30.0
@@ -177,8 +178,9 @@ class Worker:
 
     def __init__(self, weights: Path, folder: Path) -> None:
         self._weights, self._folder = weights, folder
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Command | None = None
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader: threading.Thread | None = None
 
     def __enter__(self) -> Worker:
         return self
@@ -203,29 +205,31 @@ class Worker:
             return Outcome(path.name, "crash", message=f"exit code {code}")
         return Outcome(**json.loads(answer))
 
-    def _start(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile", str(self._weights), str(self._folder)],
+    def _start(self) -> Command:
+        process = Command(
+            self._weights,
+            self._folder,
+            module="tests.hostile",
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=Path(__file__).resolve().parents[1],
-            text=True,
         )
         self._process, self._answers = process, queue.SimpleQueue()
-        threading.Thread(target=_forward, args=(process, self._answers), daemon=True).start()
+        arguments = (process, self._answers)
+        self._reader = threading.Thread(target=_forward, args=arguments, daemon=True)
+        self._reader.start()
         first = self._answers.get(timeout=SECONDS_PER_FILE)
         assert first, "the worker did not start"
         return process
 
     def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+        if self._process is not None and self._reader is not None:
+            with self._process as process:
+                process.kill()
+                self._reader.join()
             self._process = None
 
 
-def _forward(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> None:
+def _forward(process: Command, answers: queue.SimpleQueue[str]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         answers.put(line)
@@ -244,8 +248,9 @@ def outcomes(files: Iterable[Path], weights: Path, folder: Path) -> list[Outcome
     return found
 
 
-def _work(weights: Path, folder: Path) -> None:
+def main() -> int:
     """The worker's end: a path as JSON a line, an outcome a line."""
+    weights, folder = map(Path, sys.argv[1:])
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     from pipeline.run.process import process_video  # Before the first file is timed.
@@ -256,6 +261,7 @@ def _work(weights: Path, folder: Path) -> None:
         answer = _outcome_of(process_video, path, out, weights)
         shutil.rmtree(out, ignore_errors=True)
         print(json.dumps(answer), file=answers, flush=True)
+    return 0
 
 
 def _outcome_of(run: Any, path: Path, out: Path, weights: Path) -> dict[str, Any]:
@@ -299,7 +305,3 @@ def _peak_mb() -> float:
     """Of this program alone: getrusage also counts what the process was before it."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
-if __name__ == "__main__":
-    _work(Path(sys.argv[1]), Path(sys.argv[2]))

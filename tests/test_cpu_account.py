@@ -97,5 +97,5 @@ def test_what_pytorch_takes_is_inference(tmp_path: Path) -> None:
     weights = save(tmp_path / "small.pt", small_yolov5(2))
     infer = InferOptions(engine="pytorch", hint="NONE")
     scene = SyntheticOptions(num_frames=12, size_wh=(320, 240))
-    report: dict[str, Any] = process(scene, tmp_path / "out", weights, infer=infer)
+    report: dict[str, Any] = process(scene, tmp_path / "out", weights, infer=infer, imgsz=320)
     assert cpu_ms(report)["infer"] > 10 * cpu_ms(report)["other threads"]
