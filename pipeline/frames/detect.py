@@ -172,7 +172,9 @@ class ModelDetections:
         boxes = self._above(detected.detections)
         if detected.audit is not None:
             least = self._settings.options.least_confidence
-            self._stats.audit.compare(boxes, self._above(detected.audit), least)
+            # At the threshold of a class, boxes come and go: those of the lowest one are compared.
+            ours, theirs = detected.detections.above(least), detected.audit.above(least)
+            self._stats.audit.compare(ours, theirs, least)
         return replace(detected, detections=boxes)
 
     def _above(self, boxes: Detections) -> Detections:

@@ -4,8 +4,9 @@
 
 FOLDER has images/ and labels/ as for `pipeline evaluate`, best of square pictures: their input is
 then the same on both sides. The peers' interpreter has `ultralytics` and what it needs to read the
-models. Counted are boxes of a confidence of 0.05 or more above the threshold that have a partner
-of the same class at IoU 0.9 or more, of ours and of theirs; and the mAP of ours on the labels.
+models. Counted are boxes above the threshold by a margin, because nearer to it they come and go,
+that have a partner of the same class at IoU 0.9 or more, of ours and of theirs; and the mAP of ours
+on the labels.
 """
 
 from __future__ import annotations
@@ -31,9 +32,6 @@ from pipeline.media.pictures import read_picture
 from pipeline.model.prepare import prepare_model
 from pipeline.model.weights import find_weights
 
-_MARGIN = 0.05
-"""Boxes nearer to the threshold come and go."""
-
 _PREDICT = """
 import json, sys
 from pathlib import Path
@@ -56,6 +54,7 @@ def main() -> None:
     parser.add_argument("--peers", required=True, metavar="PYTHON")
     parser.add_argument("--data", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--conf", type=float, default=0.25)
+    parser.add_argument("--margin", type=float, default=0.05, help="over --conf, of what counts")
     parser.add_argument("--iou", type=float, default=0.45)
     parser.add_argument("--imgsz", type=int, default=640)
     arguments = parser.parse_args()
@@ -67,7 +66,7 @@ def main() -> None:
         weights = find_weights(model, no_progress)
         names, ours = found_here(weights, pictures, detect, arguments.imgsz)
         their_names, theirs = found_by_predict(model, pictures, arguments)
-        compared = agreement(ours, theirs, sure_confidence=arguments.conf + _MARGIN)
+        compared = agreement(ours, theirs, sure_confidence=arguments.conf + arguments.margin)
         same = "same" if names == their_names else "other"
         exact = InferOptions(precision="f32")
         accuracy = evaluate(arguments.data, weights=weights, imgsz=arguments.imgsz, infer=exact)
