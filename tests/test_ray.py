@@ -78,6 +78,8 @@ from pipeline.execution.supervise import supervise
 supervise(process_in_child, pickle.loads(bytes.fromhex(sys.argv[1])), no_progress)
 """
 PROJECT = Path(__file__).resolve().parents[1]
+LOOK_SECONDS = 0.03
+"""Between two looks at all processes, which cost milliseconds each."""
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +209,13 @@ def at_work() -> list[psutil.Process]:
 
 def kill_one() -> None:
     while not (found := at_work()):
-        time.sleep(0.001)
+        time.sleep(LOOK_SECONDS)
     found[0].kill()
 
 
 def a_node_at_work(cluster: Cluster) -> Any:
     while True:
+        time.sleep(LOOK_SECONDS)
         raylets = {actor.ppid() for actor in at_work()}
         for node in cluster.worker_nodes:
             if raylets & {process.process.pid for process in node.all_processes["raylet"]}:
@@ -360,7 +363,7 @@ def test_a_driver_that_is_killed_goes_on_with_what_was_done(
     done = number_of_lines(journal)
     assert done >= 2
     while at_work():
-        time.sleep(0.01)
+        time.sleep(LOOK_SECONDS)
     report = run(cluster, clip, out, tiny_weights)
     assert report["segments"]["done_before"] >= done
     assert_same(out, clean)
@@ -379,7 +382,7 @@ def test_a_segment_that_costs_one_actor_after_the_other_is_given_up(
         while not stop.is_set():
             for actor in at_work():
                 actor.kill()
-            time.sleep(0.005)
+            time.sleep(LOOK_SECONDS)
 
     killer = threading.Thread(target=kill_all)
     killer.start()
