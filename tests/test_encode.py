@@ -13,7 +13,8 @@ import pytest
 from pipeline.core.errors import EncodeError, InputError, UsageError
 from pipeline.core.machine import thread_ids
 from pipeline.core.option_groups import CODECS, MOST_CRF, PRESETS, EncodeOptions
-from pipeline.frames.encode import VideoEncoder, encoder_settings, require_decodable
+from pipeline.frames.codecs import encoder_settings
+from pipeline.frames.encode import VideoEncoder, require_decodable
 from pipeline.media.mux import SourceStreams, mux, verify
 from tests.conftest import gray, info_of, process, write_clip
 from tests.recordings import damage_packets

@@ -15,7 +15,7 @@ from pipeline.frames.encode import VideoEncoder, require_decodable
 from pipeline.frames.scaled import annotated_info
 from pipeline.media.frame import VideoInfo
 from pipeline.media.mux import verify
-from pipeline.media.still import PictureEncoder, verify_picture
+from pipeline.media.still import PictureEncoder, Streamless, verify_picture
 
 
 class FrameEncoder(Protocol):
@@ -47,28 +47,11 @@ class FrameEncoder(Protocol):
         """Let go of the file, finished or not."""
 
 
-class NoEncoder:
+class NoEncoder(Streamless):
     """Takes frames and writes no file."""
-
-    worker_threads: frozenset[int] = frozenset()
-
-    def __init__(self) -> None:
-        self.num_frames = 0
 
     def encode(self, image: av.VideoFrame, pts: int, duration: int, time_base: Fraction) -> None:
         self.num_frames += 1
-
-    def some_times(self) -> list[tuple[int, int]]:
-        return []
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def abandon(self) -> None:
-        """Nothing is open."""
 
 
 def undrawn(image: av.VideoFrame, detections: Detections) -> av.VideoFrame:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.closing import Closing
 from pipeline.core.errors import InferenceError
 from pipeline.media.frame import Frame
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Job = TypeVar("Job")
 _Job = TypeVar("_Job", contravariant=True)
@@ -28,24 +25,7 @@ def inference_error(message: str, job: object) -> InferenceError:
     return error
 
 
-class _Closed(Protocol):
-    """A context manager that closes itself."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None: ...
-
-
-class Pool(_Closed, Protocol[_Job]):
+class Pool(Closing, Protocol[_Job]):
     """Infers frames: one thread fills inputs and submits, other threads call back.
 
     `on_done(job, heads, latency_seconds)` is called as results come, in any order and on any
@@ -92,7 +72,7 @@ class Pool(_Closed, Protocol[_Job]):
         ...
 
 
-class Engine(_Closed, Protocol):
+class Engine(Closing, Protocol):
     """A compiled or loaded model. A context manager, which closes it."""
 
     @property

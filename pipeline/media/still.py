@@ -49,15 +49,35 @@ def require_picture_options(config: ProcessConfig) -> None:
         )
 
 
-class PictureEncoder:
+class Streamless:
+    """What encoders have in common that write no track: nothing is open, held back, or timed."""
+
+    worker_threads: frozenset[int] = frozenset()
+
+    def __init__(self) -> None:
+        self.num_frames = 0
+
+    def some_times(self) -> list[tuple[int, int]]:
+        return []
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def abandon(self) -> None:
+        """Nothing is open."""
+
+
+class PictureEncoder(Streamless):
     """Writes the one frame of a picture, as `VideoEncoder` does those of a clip.
 
     JPEG of quality 95, or PNG, by the end of the path. Raises EncodeError.
     """
 
     def __init__(self, path: Path, info: VideoInfo) -> None:
-        self.num_frames = 0
-        self.worker_threads: frozenset[int] = frozenset()
+        super().__init__()
         self._path = path
         self._options: list[int] = []
         if path.suffix == ".jpg":
@@ -75,19 +95,6 @@ class PictureEncoder:
         except cv2.error as error:
             raise EncodeError(f"the picture could not be encoded ({reason_of(error)})") from error
         self.num_frames += 1
-
-    def some_times(self) -> list[tuple[int, int]]:
-        """None: it has no place in time."""
-        return []
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def abandon(self) -> None:
-        """Nothing is open."""
 
 
 def verify_picture(path: Path, info: VideoInfo) -> None:

@@ -22,13 +22,13 @@ import time
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from pipeline.core.closing import Closing
 from pipeline.core.errors import InferenceError
 from pipeline.core.machine import nicer, process_cpu_seconds, thread_cpu_seconds
 
@@ -156,7 +156,7 @@ def _do_nothing(request: ov.InferRequest, number: int) -> None:
     """Takes the place of a callback. It lives as long as this module, and is never called."""
 
 
-class Compiled:
+class Compiled(Closing):
     """A compiled model with its requests; a context manager.
 
     compile_model: makes it; what that raises is raised. Dropped without `close`, it ends all the
@@ -173,17 +173,6 @@ class Compiled:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Compiled:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

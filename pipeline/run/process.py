@@ -19,7 +19,7 @@ from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal
 from pipeline.execution.launch import open_executor
 from pipeline.frames.audit import Audit
-from pipeline.frames.encode import encoding_warnings, require_encodable
+from pipeline.frames.codecs import encoding_warnings, require_encodable
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.source import open_source

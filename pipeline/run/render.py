@@ -23,7 +23,7 @@ from pipeline.execution.at_once import CORES_INFERRING_SOME, num_at_once
 from pipeline.execution.processes import SideBySide
 from pipeline.execution.render_process import RenderSegments
 from pipeline.frames.ahead import MOST_IN_FLIGHT
-from pipeline.frames.encode import encoding_warnings, require_encodable
+from pipeline.frames.codecs import encoding_warnings, require_encodable
 from pipeline.frames.render import RecordedLines, first_line, render_segment
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.source import open_source

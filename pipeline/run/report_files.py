@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import EncodeOptions
-from pipeline.frames.encode import encoder_settings
+from pipeline.frames.codecs import encoder_settings
 from pipeline.media.frame import VideoInfo
 from pipeline.media.still import picture_settings
 from pipeline.run.identity import drawn_key
