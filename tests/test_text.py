@@ -33,9 +33,10 @@ def _plurals(tree: ast.AST) -> list[int]:
             continue
         for number, text in itertools.pairwise(node.values):
             if isinstance(number, ast.FormattedValue) and isinstance(text, ast.Constant):
-                is_constant = re.fullmatch(r"[A-Z_]+", ast.unparse(number.value))
-                is_counted = "counted(" in ast.unparse(number.value)
-                if _PLURAL.match(str(text.value)) and not is_constant and not is_counted:
+                value = ast.unparse(number.value)
+                is_constant = re.fullmatch(r"[A-Z_]+", value)
+                is_text = "counted(" in value or ".join(" in value
+                if _PLURAL.match(str(text.value)) and not is_constant and not is_text:
                     found.append(node.lineno)
     return found
 
