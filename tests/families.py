@@ -109,7 +109,9 @@ def decoded_by_ultralytics(
     with torch.no_grad():
         images = torch.from_numpy(picture)[None].permute(0, 3, 1, 2) / 255
         raw = model(images)[1]
-        decoded = detect._inference(raw["one2one"] if detect.end2end else raw)[0].numpy().T
+        if "one2one" in raw:
+            raw = raw["one2one" if detect.end2end else "one2many"]
+        decoded = detect._inference(raw)[0].numpy().T
     boxes, scores = decoded[:, :4], decoded[:, 4:]
     if not detect.end2end:
         centre, half = boxes[:, :2], boxes[:, 2:] / 2

@@ -24,7 +24,7 @@ from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.inference.models import Models
 from pipeline.inference.openvino import InferPool, OpenVinoEngine
 from pipeline.model.compiled import Compiled, compile_for
-from pipeline.model.prepare import Quantization
+from pipeline.model.quantization import Quantization
 from tests.conftest import light_detector, prepared_light_detector
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -16,6 +16,7 @@ from pipeline.model.compiled import Compiled, compile_for, core
 from pipeline.model.heads import Head
 from pipeline.model.prepare import prepare_model
 from pipeline.model.pytorch import read_pytorch
+from pipeline.model.quantize import Calibration, quantize
 from pipeline.model.weights import find_weights
 from tests.families import (
     NAMES,
@@ -145,3 +146,13 @@ def test_a_checkpoint_of_each_family_gives_the_boxes_of_the_original(
         assert_same_boxes(xyxy, expected_xyxy)
     passing = (expected_scores > 0.25).any(axis=1).mean()
     assert 0 < passing < 1
+
+
+@needs_export
+def test_an_export_in_int8_is_used_as_it_is() -> None:
+    weights = find_weights(EXPORTED, no_progress)
+    prepared = prepare_model(weights, (96, 64), 96, no_progress)
+    assert prepared.quantization is not None
+    assert prepared.quantization.calibrated_on is None
+    nothing = Calibration("none", "no pictures", lambda: iter(()))
+    assert quantize(prepared, nothing, no_progress) is prepared

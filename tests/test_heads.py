@@ -238,7 +238,8 @@ def test_a_head_without_anchors_flows_through_engine_and_postprocess(tmp_path: P
 
 def test_boxes_of_a_head_that_needs_no_nms_are_all_kept(tmp_path: Path) -> None:
     few = dataclasses.replace(DETECT, iou_threshold=0.1)
-    for needs_nms, number in ((True, 1), (False, 3)):
+    # Without NMS, two of the three boxes also stand for their second class.
+    for needs_nms, number in ((True, 1), (False, 5)):
         head = DistancesHead(needs_nms=needs_nms)
         prepared = prepared_with(head, tmp_path)
         picture = gray(0)

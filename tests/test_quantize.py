@@ -24,7 +24,8 @@ from pipeline.inference.openvino import compile_model
 from pipeline.media.frame import Frame
 from pipeline.model import quantize as quantizing
 from pipeline.model.prepare import PreparedModel, prepare_model
-from pipeline.model.quantize import NUM_PICTURES, Calibration, quantize, record_accuracy
+from pipeline.model.quantization import record_accuracy
+from pipeline.model.quantize import NUM_PICTURES, Calibration, quantize
 from pipeline.run.identity import result_key
 from pipeline.synthetic.source import SyntheticSource
 from tests.checkpoints import save, small_yolov5, three_convolutions

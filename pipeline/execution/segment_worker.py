@@ -22,7 +22,8 @@ from pipeline.frames.segment import OpenClip, process_segment
 from pipeline.frames.source import open_source
 from pipeline.frames.task import SegmentFiles, SegmentTask
 from pipeline.inference.models import Models
-from pipeline.model.prepare import PreparedModel, Quantization
+from pipeline.model.prepare import PreparedModel
+from pipeline.model.quantization import Quantization
 
 WITNESS_NAME = "witness"
 """A file beside the segments that are made; who reads in it what its task says sees that folder."""

@@ -25,8 +25,9 @@ from pipeline.inference.possible import require_possible
 from pipeline.measure.coco import MOST_DETECTIONS, Label, average_precision
 from pipeline.media.pictures import read_picture
 from pipeline.model.letterbox import input_size_wh
-from pipeline.model.prepare import PreparedModel, Quantization, note_model, prepare_model
-from pipeline.model.quantize import Calibration, quantize, record_accuracy
+from pipeline.model.prepare import PreparedModel, note_model, prepare_model
+from pipeline.model.quantization import Quantization, record_accuracy
+from pipeline.model.quantize import Calibration, quantize
 from pipeline.model.weights import find_weights
 
 # The settings of YOLOv5's val.py.
@@ -118,6 +119,8 @@ def _verdicts(
             note(f"{infer.device} does not run in {asked}, which is left out")
         else:
             verdicts[verdict.precision] = verdict
+            if verdict.precision == "int8":  # Then its file may be, and there is no other.
+                break
     return verdicts
 
 
@@ -210,7 +213,7 @@ class _Judged:
     ) -> PreparedModel:
         prepared = prepare_model(self._weights, size_wh, self._imgsz, self._on_progress)
         note_model(prepared, self._imgsz)
-        if infer.precision != "int8":
+        if infer.precision != "int8" or prepared.quantization is not None:
             return prepared
         calibration = calibration or default_calibration(prepared.head.class_names)
         return quantize(prepared, calibration, self._on_progress)

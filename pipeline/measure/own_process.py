@@ -97,7 +97,7 @@ def measure_model(job: ModelJob) -> ModelSpeed:
     started = time.perf_counter()
     size_wh = job.source.size_wh
     prepared = prepare_model(job.weights, size_wh, job.imgsz, no_progress)
-    if job.options.precision == "int8":
+    if job.options.precision == "int8" and prepared.quantization is None:
         from pipeline.frames.calibration import default_calibration
         from pipeline.model.quantize import quantize
 

@@ -60,7 +60,7 @@ def describe_model(weights: Path, on_progress: ProgressCallback) -> ModelFacts:
     weights: as `find_weights` gives it.
     """
     prepared = prepare_model(weights, _ODD_WH, max(_ODD_WH), on_progress)
-    head, is_int8 = prepared.head, _is_int8(prepared.model)
+    head, is_int8 = prepared.head, prepared.quantization is not None
     return ModelFacts(
         file=str(weights),
         sha256=prepared.weights_sha256,
@@ -96,10 +96,6 @@ def _family(prepared: PreparedModel, weights: Path) -> str:
     if isinstance(head, DecodedHead):
         return "YOLO with decoded output"
     return "YOLOv5" if len(head.strides) == 3 else "YOLOv5 P6"
-
-
-def _is_int8(model: ov.Model) -> bool:
-    return any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
 
 
 def _num_parameters(model: ov.Model, head: Head) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import Layout, Node, Output, Type
 from openvino import opset13 as ops
 from openvino.passes import ConstantFolding, Manager
@@ -59,6 +60,11 @@ def fixed_input_wh(model: ov.Model) -> tuple[int, int] | None:
     return int(hw[-1]), int(hw[-2])
 
 
+def is_quantized(model: ov.Model) -> bool:
+    """Whether it is in INT8."""
+    return any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
+
+
 def with_batch(model: ov.Model, batch: int) -> ov.Model:
     """A finished graph for several pictures at a time: its first dimensions become batch.
 
@@ -84,11 +90,13 @@ def _with_picture_input(model: ov.Model, input_wh: tuple[int, int]) -> ov.Model:
     """uint8 NHWC pictures in place of float NCHW ones in 0..1."""
     width, height = input_wh
     old = model.get_parameters()[0]
-    consumers = list(old.output(0).get_target_inputs())
+    consumers = _consumers(old)
+    if len(consumers) == 1 and _keeps_every_level(consumers[0]):
+        consumers = _consumers(consumers[0])
     picture = ops.parameter([1, height, width, 3], Type.u8, name="images")
     picture.output(0).set_names({"images"})
     picture.set_layout(Layout("NHWC"))
-    first = consumers[0].get_node()
+    first = consumers[0]
     if len(consumers) == 1 and _pairs_columns(first, width):
         first.output(0).replace(_convolution_on_pairs(picture, first, input_wh))
     else:
@@ -97,19 +105,51 @@ def _with_picture_input(model: ov.Model, input_wh: tuple[int, int]) -> ov.Model:
     return ov.Model(model.get_results(), [picture], model.get_friendly_name())
 
 
+def _consumers(node: Node) -> list[Node]:
+    return [entry.get_node() for entry in node.output(0).get_target_inputs()]
+
+
+def _keeps_every_level(node: Node) -> bool:
+    """Whether it quantises 0..1 in steps of 1/255, which pictures have already."""
+    if node.get_type_name() != "FakeQuantize" or node.get_attributes()["levels"] != 256:
+        return False
+    limits = [node.input_value(i).get_node() for i in range(1, 5)]
+    return all(
+        limit.get_type_name() == "Constant" and (limit.get_data() == number).all()
+        for limit, number in zip(limits, (0, 1, 0, 1), strict=True)
+    )
+
+
 def _pairs_columns(node: Node, width: int) -> bool:
     """Whether a convolution can read its picture in pairs of columns instead."""
     if node.get_type_name() != "Convolution" or width % 2:
         return False
     about = node.get_attributes()
-    weights = node.input_value(1).get_node()
     return bool(
-        weights.get_type_name() == "Constant"
+        _constant(node.input_value(1)) is not None
         and about["auto_pad"] == "explicit"
         and about["strides"][1] == 2
-        and about["pads_begin"][1] % 2 == 0
         and about["dilations"] == [1, 1]
     )
+
+
+def _constant(value: Output) -> NDArray[np.float32] | None:
+    """A constant, or one that is kept as scaled integers; None for all else."""
+    node = value.get_node()
+    kind = node.get_type_name()
+    if kind == "Constant":
+        return np.asarray(node.get_data(), np.float32)
+    if kind not in ("Convert", "Multiply", "Subtract"):
+        return None
+    parts = [_constant(entry) for entry in node.input_values()]
+    if any(part is None for part in parts):
+        return None
+    if kind == "Convert":
+        return parts[0]
+    first, second = parts
+    assert first is not None
+    assert second is not None
+    return first * second if kind == "Multiply" else first - second
 
 
 def _convolution_on_pairs(picture: Node, conv: Node, input_wh: tuple[int, int]) -> Output:
@@ -122,13 +162,17 @@ def _convolution_on_pairs(picture: Node, conv: Node, input_wh: tuple[int, int]) 
     """
     width, _ = input_wh
     about = conv.get_attributes()
-    weights = conv.input_value(1).get_node().get_data().astype(np.float32) / np.float32(255)
+    weights = _constant(conv.input_value(1))
+    assert weights is not None
+    weights = weights / np.float32(255)
+    first_column = about["pads_begin"][1] % 2  # A pair begins at an even column.
+    weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (first_column, 0)))
     if weights.shape[3] % 2:
         weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (0, 1)))
     out, channels, rows, columns = weights.shape
     # (out, channel, row, pair, column of the pair) -> (out, column of the pair and channel, ...)
     paired = weights.reshape(out, channels, rows, columns // 2, 2).transpose(0, 4, 1, 2, 3)
-    pads_begin = [about["pads_begin"][0], about["pads_begin"][1] // 2]
+    pads_begin = [about["pads_begin"][0], (about["pads_begin"][1] + first_column) // 2]
     out_width = conv.output(0).shape[3]
     pad_right = out_width - 1 + columns // 2 - width // 2 - pads_begin[1]
     # 0 keeps a dimension as it is, so that the batch can still be changed.

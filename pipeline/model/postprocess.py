@@ -29,12 +29,13 @@ def detections_from(
 
     options: its classes are not looked at. class_ids: the classes to keep; None keeps all.
     multi_label: let one box stand for every class that passes, as YOLOv5's val.py does;
-    otherwise for its best class, as detect.py does.
+    otherwise for its best class, as detect.py does. Without NMS it always stands for all: models
+    that need none are trained and used so.
     """
     if candidates is None:
         return Detections.empty()
     names = head.class_names
-    if multi_label:
+    if multi_label or not head.needs_nms:
         threshold = thresholds_of(options, names, np.arange(len(names)))
         candidates = _for_every_class(head.class_scores(candidates), candidates, threshold)
     class_id, confidence = candidates.class_id, candidates.confidence

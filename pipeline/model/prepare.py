@@ -6,7 +6,6 @@ import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -33,6 +32,7 @@ from pipeline.model.heads import Head
 from pipeline.model.layers import build_graph
 from pipeline.model.letterbox import input_size_wh, rounded_up
 from pipeline.model.parts import parts_sha256, require_plain_graph, require_sizes
+from pipeline.model.quantization import Quantization, read_accuracy
 from pipeline.model.stored_head import (
     Layout,
     check_finished,
@@ -50,18 +50,6 @@ _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
 
 CONVERSION_VERSION = 2
 """Raise it with each change of what a conversion writes: graphs in the cache are then rebuilt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quantization:
-    """A graph in INT8.
-
-    folder: its folder in the cache; accuracy: the result of an evaluation, or None.
-    """
-
-    calibrated_on: str
-    folder: Path
-    accuracy: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +80,7 @@ def prepare_model(
 
     A graph of fixed input size keeps it; every other takes the smallest rectangle that fits
     the frames at imgsz. If the cache folder cannot be written, nothing is cached, with a note.
-    Raises ModelError if it is not a YOLOv5 detection model.
+    Raises ModelError if it is no detection model of a supported family.
     """
     if weights.suffix not in _SUFFIXES:
         raise ModelError(f"{weights}: expected a model file ending in {', '.join(_SUFFIXES)}")
@@ -142,6 +130,9 @@ def _prepare(
         # What OpenVINO compiles and keeps is for the graph as it was read.
         model = read_cached_ir(ir) or model
         on_progress(Progress("convert", 3, 3, unit="step"))
+    quantization = None
+    if graph.is_quantized(model):
+        quantization = Quantization(None, folder, read_accuracy(folder))
     return PreparedModel(
         model=model,
         head=head,
@@ -150,6 +141,7 @@ def _prepare(
         weights=weights,
         weights_sha256=sha256,
         compiled_cache_dir=folder / "compiled",
+        quantization=quantization,
     )
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import hashlib
 import io
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -31,11 +30,11 @@ from pipeline.model.graph import reshaped
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
 from pipeline.model.prepare import (
     PreparedModel,
-    Quantization,
     prepare_model,
     read_cached_ir,
 )
 from pipeline.model.preprocess import Preprocessor
+from pipeline.model.quantization import Quantization, read_accuracy
 from pipeline.model.yolov5_graph import OBJECTNESS
 
 NUM_PICTURES = 100
@@ -45,7 +44,7 @@ CALIBRATION_SIDE = 320
 """The sides in pixels of the input that every model is quantised at, if it has no fixed one. One
 quantised model is used for all sizes; the time that it takes grows with this area."""
 
-_IR_NAME, _ACCURACY_NAME = "model.xml", "accuracy.json"
+_IR_NAME = "model.xml"
 
 CALIBRATION_VERSION = 2
 """Raise it with each change of which pictures calibrate, how they are decoded and preprocessed, or
@@ -69,9 +68,11 @@ def quantize(
 ) -> PreparedModel:
     """A prepared model in INT8, from the cache if it was quantised before.
 
-    It is quantised at one size of the input, and so is the same for frames of every size. Raises
-    ModelError, InputError, UsageError.
+    It is quantised at one size of the input, and so is the same for frames of every size. A model
+    whose file is in INT8 stays as it is. Raises ModelError, InputError, UsageError.
     """
+    if prepared.quantization is not None:
+        return prepared
     side = CALIBRATION_SIDE
     basis = prepare_model(prepared.weights, (side, side), side, on_progress)
     folder = basis.compiled_cache_dir.parent / f"int8-{_key(calibration, basis)}"
@@ -92,7 +93,7 @@ def quantize(
         model=model,
         compiled_cache_dir=folder / "compiled",
         quantization=Quantization(
-            calibrated_on=calibration.origin, folder=folder, accuracy=_read_accuracy(folder)
+            calibrated_on=calibration.origin, folder=folder, accuracy=read_accuracy(folder)
         ),
     )
 
@@ -100,15 +101,6 @@ def quantize(
 def _save(model: ov.Model, ir: Path) -> None:
     save_ir(model, ir)
     seal(ir, ir.with_suffix(".bin"))
-
-
-def record_accuracy(quantization: Quantization, accuracy: dict[str, Any]) -> None:
-    """Store the result of an evaluation beside the model, for the reports of later runs.
-
-    Raises NotKept if the cache folder cannot be written.
-    """
-    text = json.dumps(accuracy, indent=2) + "\n"
-    publish(quantization.folder / _ACCURACY_NAME, lambda path: path.write_text(text))
 
 
 def _quantize(
@@ -192,18 +184,3 @@ def _model_inputs(calibration: Calibration, input_wh: tuple[int, int]) -> list[N
 def _key(calibration: Calibration, basis: PreparedModel) -> str:
     known = f"{calibration.key} {basis.input_wh} {CALIBRATION_VERSION} {_nncf_version()}"
     return hashlib.sha256(known.encode()).hexdigest()[:16]
-
-
-def _read_accuracy(folder: Path) -> dict[str, Any] | None:
-    if not (folder / _ACCURACY_NAME).exists():
-        return None
-    try:
-        kept = dict(json.loads((folder / _ACCURACY_NAME).read_text(encoding="utf-8")))
-        for found in kept["accuracy"].values():
-            float(found["map_50_95"])
-        if {"data", "num_images"} <= kept.keys():
-            return kept
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        pass
-    note(f"{_ACCURACY_NAME}, the result of an evaluation in {folder}, is damaged: evaluate again")
-    return None

@@ -35,9 +35,11 @@ def audit_int8(
     """Infer frames spread over a clip in INT8 and in float; `ours` are the boxes in INT8.
 
     num_frames: of the clip. An eighth of them are compared at most, so that this takes a small
-    part of a short run too. None for a model in float, and for a picture.
+    part of a short run too. None for a model that is in float or not in float at all, and for a
+    picture.
     """
-    if clip.prepared.quantization is None or clip.source.info.is_picture:
+    quantization = clip.prepared.quantization
+    if quantization is None or quantization.calibrated_on is None or clip.source.info.is_picture:
         return None
     config, infer = run.config, settings.infer
     frames = list(_at_model_size(run, clip, num_frames))

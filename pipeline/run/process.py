@@ -257,7 +257,7 @@ def _open(
         prepared = models.prepare(weights, size_wh, config.imgsz, run.on_progress)
         note_model(prepared, config.imgsz)
         selection = select(config.infer, prepared, config.encode, executor.cores)
-        if selection.options.infer.precision == "int8":
+        if selection.options.infer.precision == "int8" and prepared.quantization is None:
             from pipeline.frames.calibration import calibration_for  # A run in float needs none.
 
             calibration = calibration_for(config, prepared.head.class_names)

@@ -16,7 +16,8 @@ from pipeline.frames.segment import OpenClip
 from pipeline.frames.stats import Occupancy, RunStats
 from pipeline.inference.selection import Selection
 from pipeline.media.frame import VideoInfo
-from pipeline.model.prepare import PreparedModel, Quantization
+from pipeline.model.prepare import PreparedModel
+from pipeline.model.quantization import Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
 from pipeline.run.command import repeat_command
 from pipeline.run.outputs import REPORT_VERSION
