@@ -12,6 +12,7 @@ from pipeline.core.config import InferOptions, ProcessConfig, RemoteOptions
 from pipeline.core.cores import core_shares
 from pipeline.core.errors import UsageError
 from pipeline.core.machine import available_cores
+from pipeline.core.memory import release_memory
 from pipeline.core.position import Position, Step
 from pipeline.core.turns import Turns
 from pipeline.execution.at_once import (
@@ -83,6 +84,8 @@ class LocalExecutor:
                         clip, engine, task, self._position, lambda: on_frames(1), end_turn
                     )
                 yield task, manifest
+                if task.segment.end_pts is not None:  # Another one follows.
+                    release_memory()
 
     def _num_at_once(
         self, info: VideoInfo, config: ProcessConfig, infer: InferOptions, num_segments: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+from pipeline.core.memory import release_memory
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
@@ -33,5 +34,6 @@ class RenderSegments:
             with contextlib.closing(source):
                 manifest = render_segment(source, self.lines, task, position, counter.on_frame)
         manifest.write(task.files.manifest)
+        release_memory()
         counter.end()
         return notes

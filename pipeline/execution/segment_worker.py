@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError
+from pipeline.core.memory import release_memory
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import no_progress
@@ -129,6 +130,7 @@ class SegmentWorker:
             finally:
                 source.close()
         manifest.write(task.files.manifest)
+        release_memory()
         return notes
 
     def _require_shared(self, remote: RemoteTask) -> None:

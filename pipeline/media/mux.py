@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
@@ -162,9 +163,9 @@ def verify(
         raise EncodeError(
             f"{path.name} ends at {float(end):.2f} s, its source at {end_seconds:.2f} s"
         )
-    in_order = sorted(shown)
+    in_order = np.sort(np.frombuffer(shown, np.int64))  # A list takes five times the memory.
     for index, seconds in (times or {}).items():
-        found = in_order[index] * time_base
+        found = int(in_order[index]) * time_base
         if abs(found - seconds) > time_base:
             raise EncodeError(
                 f"{path.name} shows frame {index} at {float(found):.6f} s, where it was encoded "

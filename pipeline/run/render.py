@@ -15,6 +15,7 @@ from pipeline.core.cores import core_shares, limited_cores
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import available_cores, versions
+from pipeline.core.memory import release_memory
 from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
@@ -148,6 +149,8 @@ def _rendered(
     for task in tasks:
         position.encoding.enter(Step.PREPARE)
         yield task, render_segment(source, lines, task, position, lambda: on_frames(1))
+        if task.segment.end_pts is not None:  # Another one follows.
+            release_memory()
 
 
 def _rendered_side_by_side(

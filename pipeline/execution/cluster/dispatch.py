@@ -71,6 +71,7 @@ class Dispatch:
     def end(self) -> None:
         """Discard all jobs and end all actors."""
         self._queue.clear()
+        self._growth.end()
         self._actors.end(self._actors.all())
 
     def fail(self, error: PipelineError) -> None:

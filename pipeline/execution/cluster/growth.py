@@ -7,6 +7,7 @@ import time
 from pipeline.core.errors import PipelineError, UsageError, WorkerDied
 from pipeline.core.text import counted
 from pipeline.execution.cluster.actors import Actor, Actors
+from pipeline.execution.cluster.autoscaler import ResourceRequest
 from pipeline.execution.cluster.jobs import JobQueue
 from pipeline.execution.cluster.nodes import Nodes
 
@@ -26,6 +27,7 @@ class Growth:
         self._actors = actors
         self._queue = queue
         self._cores = cores
+        self._request = ResourceRequest(cores)
         self._next_look = self._last_ready = time.monotonic()
 
     def look_soon(self) -> None:
@@ -42,12 +44,17 @@ class Growth:
         if now < self._next_look:
             return []
         self._next_look = now + LOOK_SECONDS
+        self._request.ask(self._num_jobs())
         self._nodes.refresh()
         for actor in [actor for actor in self._actors.idle if not self._alive(actor)]:
             self._actors.kill(actor)
             self.look_soon()
         rooms = self._rooms()[: self._num_missing(now)]
         return [self._actors.start(node_id, self._nodes.name(node_id)) for node_id in rooms]
+
+    def end(self) -> None:
+        """Need no actors any more."""
+        self._request.withdraw()
 
     def timeout_error(self) -> PipelineError | None:
         """The error of all jobs if they have waited too long without any actor; else None."""
@@ -77,8 +84,10 @@ class Growth:
     def _num_missing(self, now: float) -> int:
         # Where other work has the cores, an actor may take long to start: others need not wait.
         late = sum(actor.started_at < now - LATE_SECONDS for actor in self._actors.starting)
-        num_jobs = len(self._queue) + len(self._actors.busy)
-        return max(0, num_jobs - (len(self._actors.all()) - late))
+        return max(0, self._num_jobs() - (len(self._actors.all()) - late))
+
+    def _num_jobs(self) -> int:
+        return len(self._queue) + len(self._actors.busy)
 
     def _no_actor(self) -> PipelineError:
         if self._actors.starting:
