@@ -748,10 +748,10 @@ def test_memory_does_not_depend_on_the_length_of_the_clip(
     )
     # Not in this process, whose memory also moves with what other tests have left.
     resident_mb = in_own_process(resident_mb_while_processing, config)
-    late = [resident for done, resident in resident_mb.items() if done >= 1500]
-    assert len(late) == 6
+    late = [resident for done, resident in resident_mb.items() if done >= 2000]
+    assert len(late) == 5
     # 550 bytes a frame; measured are 0.2 to 0.5 MB in all.
-    assert max(late) - resident_mb[1500] < 1.4
+    assert max(late) - resident_mb[2000] < 1.1
 
 
 def pipeline_process(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -817,14 +817,14 @@ def test_with_a_warm_cache_the_first_frame_is_done_within_a_moment(tmp_path: Pat
     clip = SHARED / "videos" / "car-detection.mp4"
     command = [sys.executable, "-c", FIRST_FRAME, str(clip), str(CHECKPOINT), str(tmp_path / "o")]
     imports, first_frame, heavy = [], [], []
-    for _ in range(5):
+    for _ in range(7):
         imports.append(float(output_of([sys.executable, "-c", IMPORTS])))
         seconds, modules = output_of(command).splitlines()
         first_frame.append(float(seconds))
         heavy.append(modules)
     # 0.8 s where loading the libraries alone takes 0.25; on a slower machine that much more.
     assert min(first_frame[1:]) < max(0.8, 3.2 * min(imports[1:]))
-    assert heavy[1:] == ["[]"] * 4
+    assert heavy[1:] == ["[]"] * 6
 
 
 @pytest.mark.parametrize("limit", [None, 1000])
