@@ -285,9 +285,8 @@ def test_a_model_that_is_not_there_is_told_once(
     footage: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["process", "footage", "--weights", "missing.pt"]) == 1
-    assert capsys.readouterr().err == (
-        "pipeline: missing.pt: no such model file; give a .pt, .onnx or .xml\n"
-    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pipeline: missing.pt: no such model file")
     assert not Path("output").exists()
 
 
