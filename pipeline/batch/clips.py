@@ -184,13 +184,13 @@ def _told_apart(places: dict[str, PurePath]) -> dict[str, PurePath]:
     for real, place in sorted(
         places.items(), key=lambda item: (-len(item[1].parts), str(item[1]), item[0])
     ):
-        free = next(
-            candidate
+        free, folded = next(
+            (candidate, folded)
             for candidate in _candidates(place, real)
-            if _folded(candidate) not in taken | above
+            if (folded := _folded(candidate)) not in taken and folded not in above
         )
         apart[real] = free
-        taken.add(_folded(free))
+        taken.add(folded)
         above.update(_folded(parent) for parent in free.parents)
     return apart
 

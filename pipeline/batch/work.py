@@ -20,6 +20,7 @@ from pipeline.core.turns import Turns
 
 if TYPE_CHECKING:
     from pipeline.inference.models import Models
+    from pipeline.run.precision_audit import Int8Audits
 
 MOST_CLIPS_AT_ONCE = 64
 CLIPS_AT_ONCE = 3
@@ -39,6 +40,7 @@ class ProcessClips:
     def __init__(self) -> None:
         self._models: Models | None = None
         self._turns: Turns | None = None
+        self._audits: Int8Audits | None = None
 
     def __call__(
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
@@ -46,12 +48,15 @@ class ProcessClips:
         with _beginning:
             from pipeline.execution.launch import open_executor
             from pipeline.inference.models import Models
+            from pipeline.run.precision_audit import Int8Audits
             from pipeline.run.process import process_video
 
-            if self._models is None or self._turns is None:
-                self._models, self._turns = Models(), Turns()
-        with open_executor(config.cluster, self._models, position, self._turns) as executor:
-            return process_video(config, on_progress, position, self._models, executor)
+            if self._models is None:
+                self._turns, self._audits = Turns(), Int8Audits(of_batch=True)
+                self._models = Models()
+        models, audits = self._models, self._audits
+        with open_executor(config.cluster, models, position, self._turns) as executor:
+            return process_video(config, on_progress, position, models, executor, audits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,10 @@ class ProcessTogether:
     ) -> list[dict[str, Any] | PipelineError | None]:
         from pipeline.execution.launch import open_executor
         from pipeline.inference.models import Models
+        from pipeline.run.precision_audit import Int8Audits
         from pipeline.run.process import process_video
 
+        audits = Int8Audits(of_batch=True)
         paths = [clip.origin.file for clip in self.configs]
         models, progress = Models(), BatchProgress([p for p in paths if p], on_progress)
         positions = [Position() for _ in self.configs]
@@ -79,7 +86,7 @@ class ProcessTogether:
             clip, place = self.configs[number], positions[number]
             try:
                 tell = functools.partial(progress.tell, number)
-                return process_video(clip, tell, place, models, executor)
+                return process_video(clip, tell, place, models, executor, audits)
             except PipelineError as error:
                 return error
             except Exception as error:

@@ -48,7 +48,7 @@ from pipeline.run.outputs import (
     require_free_output,
     require_space,
 )
-from pipeline.run.precision_audit import audit_int8, int8_warning
+from pipeline.run.precision_audit import Int8Audits, audit_int8
 from pipeline.run.report import (
     FinishedRun,
     Phases,
@@ -68,6 +68,7 @@ def process_video(
     position: Position | None = None,
     models: Models | None = None,
     executor: Executor | None = None,
+    audits: Int8Audits | None = None,
 ) -> Report:
     """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
 
@@ -80,23 +81,25 @@ def process_video(
     position: receives the current step and frame, for a supervising process.
     models: keeps the model loaded for the next run.
     executor: processes the segments; None opens that of the config for this run.
+    audits: of all clips of a batch in INT8.
     """
     if models is None:
         with Models() as own:
-            return process_video(config, on_progress, position, own, executor)
+            return process_video(config, on_progress, position, own, executor, audits)
     config = converted("config", config, ProcessConfig)
-    position = position or Position()
+    position, audits = position or Position(), audits or Int8Audits()
     with CallersErrors(on_progress) as progress, limited_cores(config.cores):
         if executor is not None:
-            return _process_on(executor, models, config, progress, position)
+            return _process_on(executor, models, audits, config, progress, position)
         with open_executor(config.cluster, models, position) as opened:
-            return _process_on(opened, models, config, progress, position)
+            return _process_on(opened, models, audits, config, progress, position)
 
 
 @one_library_thread()  # Before the frames too: threads of BLAS go on spinning for a while.
 def _process_on(
     executor: Executor,
     models: Models,
+    audits: Int8Audits,
     config: ProcessConfig,
     on_progress: ProgressCallback,
     position: Position,
@@ -104,14 +107,19 @@ def _process_on(
     started = time.perf_counter()
 
     def work(run: RunContext, notes: list[str]) -> Report:
-        return _process(run, executor, models, notes, started)
+        return _process(run, executor, models, audits, notes, started)
 
     require_free = functools.partial(require_free_output, config)
     return run_journaled(config, on_progress, position, require_free, work)
 
 
 def _process(
-    run: RunContext, executor: Executor, models: Models, notes: list[str], started: float
+    run: RunContext,
+    executor: Executor,
+    models: Models,
+    audits: Int8Audits,
+    notes: list[str],
+    started: float,
 ) -> Report:
     """The phases of a run. notes: notes of the phases are appended."""
     config, journal = run.config, run.journal
@@ -137,7 +145,7 @@ def _process(
     notes += join(run, clip.source, taken)
     run.watched.require_unchanged()
     stats = taken.stats()
-    int8_audit = _audit(run, models, clip, settings, stats)
+    int8_audit = _audit(run, models, audits, clip, settings, stats)
     finished = FinishedRun(
         config=config,
         result_key=asked,
@@ -172,7 +180,12 @@ def _process(
 
 
 def _audit(
-    run: RunContext, models: Models, clip: OpenClip, settings: RunSettings, stats: RunStats
+    run: RunContext,
+    models: Models,
+    audits: Int8Audits,
+    clip: OpenClip,
+    settings: RunSettings,
+    stats: RunStats,
 ) -> Audit | None:
     """Note what may be wrong with the result; return the audit of INT8, None in float."""
     config = run.config
@@ -180,10 +193,7 @@ def _audit(
         note(other_threads)
     if config.adaptive and (warning := audit_warning(stats, config.least_agreement)):
         note(warning)
-    int8_audit = audit_int8(run, models, clip, settings, stats.num_frames)
-    if int8_audit and (warning := int8_warning(int8_audit, config)):
-        note(warning)
-    return int8_audit
+    return audit_int8(run, models, audits, clip, settings, stats.num_frames)
 
 
 def _annotated(
