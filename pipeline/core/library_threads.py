@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,13 +24,20 @@ def one_library_thread() -> Iterator[None]:
     them at a higher priority than inference. BLAS and OpenCV have one setting per process; the
     last of several concurrent blocks restores it. OpenMP has one per thread, here the caller's.
     """
-    libraries = ThreadpoolController()  # On each call, because more may have been loaded.
+    libraries = _loaded(len(sys.modules))
     _enter(libraries)
     try:
         with libraries.limit(limits=1, user_api="openmp"):
             yield
     finally:
         _leave()
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(num_modules: int) -> ThreadpoolController:
+    """The libraries that are loaded; those of modules that are imported later are more."""
+    del num_modules
+    return ThreadpoolController()
 
 
 def _enter(libraries: ThreadpoolController) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import stat
 from fractions import Fraction
@@ -74,15 +75,26 @@ def open_input(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContai
 
 def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> InputContainer:
     try:
-        # Where the header names no streams, the decoders that FFmpeg looks into the file with
-        # know no limit: none of them at first.
-        with _open(path, {**options, "codec_whitelist": "none"}) as container:
-            _check_container(path, container, limits)
+        found = path.stat()
+        _probe(path, (found.st_ino, found.st_size, found.st_mtime_ns), limits)
         return _open(path, options)
     except av.FFmpegError as error:
         raise InputError(
             f"{path}: not a video that can be read: {why_unreadable(path, error)}"
         ) from error
+
+
+@functools.lru_cache(maxsize=16)
+def _probe(path: Path, stamp: tuple[int, ...], limits: LimitOptions) -> None:
+    """Check a file without decoders, once for as long as it is the same: it is opened repeatedly.
+
+    Where the header names no streams, the decoders that FFmpeg looks into the file with know no
+    limit. Raises InputError, FFmpegError.
+    """
+    del stamp
+    options = {**_OPEN_OPTIONS, "max_pixels": str(max_pixels(limits)), "codec_whitelist": "none"}
+    with _open(path, options) as container:
+        _check_container(path, container, limits)
 
 
 def _open(path: Path, options: dict[str, str]) -> InputContainer:

@@ -6,6 +6,7 @@ Imports nothing heavy: an existing output is reported before libraries are loade
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,9 +62,12 @@ def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAM
             f"{config.output_dir / REPORT_JSON_NAME} has format version {version}, this program "
             f"reads up to {REPORT_VERSION}: update it, or replace the result with --overwrite"
         )
+    source = config.clip and config.clip.resolve()
     for name in reversed(names):
         target = config.output_dir / name
-        if config.clip is not None and config.clip.resolve() == target.resolve():
+        if not os.path.lexists(target):
+            continue
+        if source is not None and source == target.resolve():
             raise UsageError(
                 f"{config.clip} is both input and output: choose another output folder"
             )
