@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -13,8 +14,13 @@ _NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 
 
 def file_sha256(path: Path, beat: Callable[[], object] = lambda: None) -> str:
-    """The SHA-256 of a file's content, in hexadecimal; beat: called once per megabyte."""
+    """The SHA-256 of a file's content, in hexadecimal; beat: called once per megabyte.
+
+    Raises OSError, also for what is not a regular file: a named pipe would wait for its writer.
+    """
     digest = hashlib.sha256()
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)

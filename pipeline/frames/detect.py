@@ -164,7 +164,9 @@ class ModelDetections:
     def __iter__(self) -> Iterator[DetectedFrame]:
         self._decoding.start()
         for detected in self._settings.sampler.fill_in(self._in_order()):
-            yield self._asked_for(detected)
+            with self._stats.consumer.postprocess:
+                asked_for = self._asked_for(detected)
+            yield asked_for
             self._in_flight.release()
 
     def _asked_for(self, detected: DetectedFrame) -> DetectedFrame:

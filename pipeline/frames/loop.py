@@ -74,12 +74,13 @@ def run_frames(
     started, end_seconds = time.perf_counter(), 0.0
     try:
         for detected in source:
-            # What is drawn is what is written: the lines can be drawn again.
-            frame, detections = detected.frame, detected.detections.rounded()
+            frame = detected.frame
             end_seconds = float((frame.pts + frame.duration) * frame.time_base)
             # Frames that are not inferred are behind the one that arrived last.
             place.frame_index = first_index + frame.index
             with clocks.annotate:
+                # What is drawn is what is written: the lines can be drawn again.
+                detections = detected.detections.rounded()
                 image = results.render(frame.image, detections)
                 results.snapshots.look(end_seconds, image)
             with clocks.encode:
