@@ -53,7 +53,9 @@ from tests.toy_actor import Toy
 pytest.importorskip("ray", reason="needs Ray: pip install ray")
 
 import ray
+from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.cluster_utils import Cluster
+from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.execution.cluster.nodes import node_name, nodes_alive
 from pipeline.execution.cluster.pool import ActorPool
@@ -658,6 +660,23 @@ def test_a_job_goes_to_another_node_and_is_given_up_in_the_end(
     assert len(starts) == MOST_ATTEMPTS
     assert starts[0] != starts[1]
     assert pool.submit("", "job 8").result(60)
+
+
+def asked_for() -> object:
+    """What the cluster's autoscaler was asked for last."""
+    return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL) or "[]")
+
+
+def test_the_autoscaler_is_asked_for_room_while_there_are_jobs(
+    pool: ActorPool[str, str], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "job")
+    future = pool.submit(f"read {tmp_path / 'job'}", "job")
+    with (tmp_path / "job").open("w"):  # Once the actor has opened it.
+        assert asked_for() == [{"CPU": 1}]
+    assert future.result(30)
+    pool.close()
+    assert asked_for() == []
 
 
 def test_an_error_leaves_the_actor_as_it_is(pool: ActorPool[str, str], tmp_path: Path) -> None:
