@@ -159,7 +159,7 @@ def test_a_checkpoint_that_pytorch_cannot_run_is_a_row_that_says_so(tiny: Path) 
 
 @pytest.mark.parametrize(("frames", "rounds"), [(0, 1), (10, 0), (10, -1), (3, 4)])
 def test_too_few_frames_or_rounds_are_refused(frames: int, rounds: int) -> None:
-    with pytest.raises(UsageError, match="rounds"):
+    with pytest.raises(UsageError, match="round"):
         BenchOptions(source=SOURCE, num_frames=frames, num_rounds=rounds)
 
 

@@ -160,7 +160,8 @@ def assert_one_core_is_used(cores: int, report: dict[str, Any]) -> None:
     assert report["machine"]["cores"] == 1
     assert report["configuration"]["num_streams"] == 1
     assert report["configuration"]["num_threads"] == 1
-    assert report["output"]["threads"] == 1
+    # Those of the encoder decide bytes: they are the same on every machine.
+    assert report["output"]["threads"] == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs the affinity of Linux")

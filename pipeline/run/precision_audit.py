@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.core.config import ProcessConfig
 from pipeline.core.notes import note
 from pipeline.core.position import Step
+from pipeline.core.text import counted
 from pipeline.frames.audit import Audit
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.source import open_source
@@ -144,7 +145,7 @@ def _warning(audit: Audit, num_clips: int, config: ProcessConfig) -> str:
     remedy = "calibrate on pictures like the clip's with --calibration FOLDER, or run in float"
     if config.calibration is None:
         remedy = "use --calibration clip, or --calibration FOLDER with pictures like the clip's"
-    where = f" in frames of {num_clips} clips" if num_clips > 1 else ""
+    where = f" in frames of {counted(num_clips, 'clip')}" if num_clips > 1 else ""
     return (
         f"of the boxes in INT8{where}, {low:.1%} to {high:.1%} are as in float, less than "
         f"--least-agreement {config.least_agreement:g}: {remedy}"
