@@ -129,6 +129,7 @@ def _pairs_columns(node: Node, width: int) -> bool:
         _constant(node.input_value(1)) is not None
         and about["auto_pad"] == "explicit"
         and about["strides"][1] == 2
+        and about["pads_begin"][1] % 2 == 0
         and about["dilations"] == [1, 1]
     )
 
@@ -165,14 +166,12 @@ def _convolution_on_pairs(picture: Node, conv: Node, input_wh: tuple[int, int]) 
     weights = _constant(conv.input_value(1))
     assert weights is not None
     weights = weights / np.float32(255)
-    first_column = about["pads_begin"][1] % 2  # A pair begins at an even column.
-    weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (first_column, 0)))
     if weights.shape[3] % 2:
         weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (0, 1)))
     out, channels, rows, columns = weights.shape
     # (out, channel, row, pair, column of the pair) -> (out, column of the pair and channel, ...)
     paired = weights.reshape(out, channels, rows, columns // 2, 2).transpose(0, 4, 1, 2, 3)
-    pads_begin = [about["pads_begin"][0], (about["pads_begin"][1] + first_column) // 2]
+    pads_begin = [about["pads_begin"][0], about["pads_begin"][1] // 2]
     out_width = conv.output(0).shape[3]
     pad_right = out_width - 1 + columns // 2 - width // 2 - pads_begin[1]
     # 0 keeps a dimension as it is, so that the batch can still be changed.

@@ -48,7 +48,7 @@ _SUFFIXES = (".pt", ".onnx", ".xml")
 _ARRAYS_SUFFIX = ".npz"
 _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
 
-CONVERSION_VERSION = 2
+CONVERSION_VERSION = 3
 """Raise it with each change of what a conversion writes: graphs in the cache are then rebuilt."""
 
 
