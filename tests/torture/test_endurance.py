@@ -111,9 +111,11 @@ START = """
 import json, sys
 from pathlib import Path
 from pipeline import InferOptions, ProcessConfig, process_video
+from pipeline.core.machine import available_cores
 clip, weights, out, requests = sys.argv[1:]
 process_video(ProcessConfig(source=Path(clip), weights=Path(weights), output_dir=Path(out),
-    infer=InferOptions(precision="f32", num_requests=int(requests), num_streams=int(requests))))
+    infer=InferOptions(precision="f32", num_requests=int(requests),
+        num_streams=min(int(requests), available_cores()))))
 """
 
 
