@@ -118,7 +118,7 @@ def test_the_disk(
                 small_disk(tmp_path / "disk", kilobytes) as disk,
             ):
                 message = refused(source, disk / "out", tiny_weights)
-                assert "space" in message or "MB are free" in message, message
+                assert "disk full" in message or "MB are free" in message, message
                 subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
                 went_on += run(source, disk / "out", tiny_weights)["segments"]["done_before"] > 0
                 assert results(disk / "out") == clean
