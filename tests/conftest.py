@@ -190,8 +190,9 @@ def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
         def require_not_stopped(self) -> None:
             pass
 
-    monkeypatch.setattr("pipeline.cli.commands.supervise", here)
-    monkeypatch.setattr("pipeline.cli.commands.ChildProcess", WorkerHere)
+    monkeypatch.setattr("pipeline.cli.process.supervise", here)
+    monkeypatch.setattr("pipeline.cli.render.supervise", here)
+    monkeypatch.setattr("pipeline.cli.process.ChildProcess", WorkerHere)
 
 
 def write_clip(

@@ -31,7 +31,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.batch.work import ProcessClips
-from pipeline.cli import commands as cli
+from pipeline.cli import process
+from pipeline.cli.commands import main as run_command
 from pipeline.core.config import ProcessConfig
 from pipeline.core.machine import available_cores
 from pipeline.core.position import Position
@@ -189,7 +190,7 @@ def break_step(fault: str, step: str, frame: int) -> None:
 
 def main() -> int:
     fault, step, frame, *arguments = sys.argv[1:]
-    work = cli.process_in_child
+    work = process.process_in_child
 
     def faulty(config: ProcessConfig, on_progress: ProgressCallback, position: Position) -> Any:
         break_step(fault, step, int(frame))
@@ -209,9 +210,9 @@ def main() -> int:
             break_step(fault, step, int(frame))
         return whole(clips, config, on_progress, position)
 
-    cli.process_in_child = faulty
+    process.process_in_child = faulty
     setattr(ProcessClips, "__call__", faulty_clips)  # noqa: B010
-    return cli.main(arguments)
+    return run_command(arguments)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ import cv2
 import psutil
 import pytest
 
-from pipeline.cli.commands import main, process_in_child
+from pipeline.cli.commands import main
+from pipeline.cli.process import process_in_child
 from pipeline.core.config import (
     MOST_ATTEMPTS,
     ClusterOptions,
@@ -73,7 +74,7 @@ OPTIONS: dict[str, Any] = {
 }
 DRIVER = """
 import pickle, sys
-from pipeline.cli.commands import process_in_child
+from pipeline.cli.process import process_in_child
 from pipeline.core.position import Position
 from pipeline.core.progress import no_progress
 from pipeline.execution.supervise import supervise

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from pipeline.batch.clips import names_many
+from pipeline.cli.groups import OUTPUT_FOLDER
 from pipeline.cli.options import SCENE_FIELDS, given
-from pipeline.cli.parsers import OUTPUT_FOLDER
 from pipeline.core.config import (
     STANDARD_INPUT,
     SYNTHETIC,

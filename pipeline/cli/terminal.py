@@ -1,13 +1,15 @@
-"""Progress on a terminal: a bar, or a line every few seconds if stderr is not a terminal."""
+"""What is printed: lines, and progress as a bar, or as lines if stderr is not a terminal."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import sys
 import time
 from typing import Any, TextIO
 
-from pipeline.core.progress import Progress
+from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.core.text import printable
 
 _LINE_INTERVAL_SECONDS = 5.0
@@ -105,3 +107,27 @@ def _described(progress: Progress) -> str:
     if len(subject) > _LONGEST_SUBJECT:
         subject = f"{subject[: _LONGEST_SUBJECT - 3]}..."
     return f"{subject}: {progress.stage}"
+
+
+def show(line: str, stream: TextIO | None = None) -> None:
+    """Print a line; names and messages in it may come from hostile files.
+
+    Raises OSError if standard output is on a full disk. Nothing is raised if its reader has
+    closed it.
+    """
+    stream = stream or sys.stdout
+    if stream is None:  # Closed by the shell.
+        return
+    shown = printable(line).encode(stream.encoding or "utf-8", "backslashreplace")
+    try:
+        print(shown.decode(stream.encoding or "utf-8"), file=stream, flush=True)
+    except OSError as error:
+        discard(stream)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def progress_shown(
+    arguments: argparse.Namespace,
+) -> contextlib.AbstractContextManager[ProgressCallback]:
+    return contextlib.nullcontext(no_progress) if arguments.quiet else ProgressPrinter()

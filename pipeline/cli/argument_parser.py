@@ -1,0 +1,62 @@
+"""The parser of a command: errors in one line, and the closest name for an unknown one."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from pipeline.cli.options import Words
+from pipeline.core.text import printable
+
+_RENAMED = {"--max-size": "--max-input-size"}
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints errors in one line, escaped: file names that a shell expanded may be hostile."""
+
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation would change its meaning with the next option that begins with it.
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        reason = " ".join(message.split())
+        self.exit(2, printable(f"pipeline: {reason}; see {self.prog} --help") + "\n")
+
+    def parse_mixed(self, words: Sequence[str], command: str) -> argparse.Namespace:
+        """Parse options and names in any order; suggest the closest option for an unknown one."""
+        found, unknown = self.parse_known_intermixed_args(
+            list(self._one_by_one(words)), argparse.Namespace(command=command)
+        )
+        if unknown:
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            word = unknown[0].partition("=")[0]
+            if word in _RENAMED:
+                self.error(f"{word} is now {_RENAMED[word]}")
+            alike = difflib.get_close_matches(word, known, 1, 0.7) if word.startswith("--") else []
+            meant = f"; did you mean {alike[0]}?" if alike else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return found
+
+    def _one_by_one(self, words: Sequence[str]) -> Iterator[str]:
+        """Several values of one option, each with the option: a clip may come behind them."""
+        flag, option = "", None
+        for before, word in itertools.pairwise(["", *words]):
+            if before != flag and option and option.more.fullmatch(word):
+                yield f"{flag}={word}"
+                continue
+            if before != flag or option is None:
+                found = self._option_string_actions.get(word)
+                flag, option = word, found if isinstance(found, Words) else None
+            yield word

@@ -1,0 +1,209 @@
+"""`process`: one clip, or many as a batch."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pipeline.batch.batch import Batch
+from pipeline.batch.clips import find_clips
+from pipeline.batch.report import batch_record, has_news, write_batch
+from pipeline.batch.work import CLIPS_AT_ONCE, ProcessClips, end_processing
+from pipeline.cli.argument_parser import HelpFormatter
+from pipeline.cli.arguments import is_batch, process_config
+from pipeline.cli.export import export_results, require_local_export
+from pipeline.cli.groups import (
+    OUTPUT_FOLDER,
+    add_cores,
+    add_limits,
+    add_model_options,
+    add_synthetic,
+)
+from pipeline.cli.options import add_options
+from pipeline.cli.spool import spooled
+from pipeline.cli.summary import batch_summary, failure_lines, run_summary
+from pipeline.cli.terminal import progress_shown, show
+from pipeline.core.config import (
+    STANDARD_INPUT,
+    ClusterOptions,
+    DetectOptions,
+    EncodeOptions,
+    ProcessConfig,
+)
+from pipeline.core.errors import InputError, PipelineError, UsageError
+from pipeline.core.notes import collected_notes
+from pipeline.core.position import Position
+from pipeline.core.progress import ProgressCallback
+from pipeline.core.text import counted
+from pipeline.execution.journal import is_publishing
+from pipeline.execution.supervise import ChildProcess, supervise
+from pipeline.run.exports.formats import EXPORT_FORMATS
+from pipeline.run.outputs import DETECTIONS_NAME, require_free_output
+
+
+def add_parser(commands: Any) -> None:
+    command = commands.add_parser(
+        "process",
+        help="annotate one or many clips or pictures",
+        description="Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and "
+        "report.html, for the synthetic scene also truth.jsonl. A picture gives annotated.jpg or "
+        "annotated.png instead of annotated.mp4. Given several files, a folder or a pattern, each "
+        "clip (or each picture, if there are no clips) is processed into its own output folder; "
+        "batch.json and batch.html summarise them. A clip with a finished result for the same "
+        "model and options is skipped. A clip that fails does not stop the others. Rerun an "
+        "interrupted command to resume.",
+        formatter_class=HelpFormatter,
+    )
+    command.add_argument(
+        "videos",
+        nargs="*",
+        metavar="video",
+        help="a clip, '-' for standard input, or 'synthetic' for the synthetic scene (the "
+        "default); or files, folders and quoted patterns like 'cams/**/*.mp4'",
+    )
+    command.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        help="output folder (default: output/CLIP; for many clips: output)",
+    )
+    add_options(command, ProcessConfig, "overwrite")
+    add_cores(command)
+    command.add_argument(
+        "--export",
+        nargs="+",
+        choices=EXPORT_FORMATS,
+        metavar="FORMAT",
+        default=[],
+        help="write the detections in these formats too, into export/ of the output folder: "
+        + ", ".join(EXPORT_FORMATS),
+    )
+    add_model_options(command)
+    add_options(command.add_argument_group("boxes"), DetectOptions)
+    add_options(
+        command.add_argument_group("frames"),
+        ProcessConfig,
+        *(
+            "num_frames",
+            "every",
+            "adaptive",
+            "least_agreement",
+            "deinterlace",
+            "reuse_duplicates",
+            "segment_seconds",
+            "segments_at_once",
+        ),
+    )
+    encoding = command.add_argument_group("encoding")
+    add_options(encoding, EncodeOptions)
+    add_options(encoding, ProcessConfig, "video")
+    add_options(add_limits(command), ProcessConfig, "stall_seconds")
+    add_synthetic(command)
+    cluster = command.add_argument_group("cluster", "Process segments on a Ray cluster.")
+    cluster.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="this machine or a Ray cluster",
+    )
+    add_options(cluster, ClusterOptions, "address", "cores_per_actor")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if is_batch(arguments):
+        _process_batch(arguments)
+        return
+    config = process_config(arguments)
+    require_local_export(arguments.export, config.remote.output_url)
+    with contextlib.ExitStack() as stack:
+        if arguments.videos == [STANDARD_INPUT]:
+            if sys.stdin is None:
+                raise UsageError("standard input is closed; give a clip with < or a pipe")
+            if not is_publishing(config.output_dir):
+                require_free_output(config)  # Before all of it has been read.
+            source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
+            config = dataclasses.replace(config, source=source)
+        progress = stack.enter_context(progress_shown(arguments))
+        report = supervise(process_in_child, config, progress)
+    place = config.remote.output_url or str(config.output_dir)
+    try:
+        if report["done_before"]:
+            show(
+                f"{config.source_name}: skipped, already done with the same model and options; "
+                "--overwrite repeats it"
+            )
+        for line in () if arguments.quiet else run_summary(report, place):
+            show(line)
+    except OSError as error:  # The result is the files.
+        complete = f"{place}/{report['output']['file'] or DETECTIONS_NAME}"
+        show(
+            f"pipeline: {complete} is complete; its summary could not be shown "
+            f"({error.filename}: {error.strerror})",
+            sys.stderr,
+        )
+    for line in report["output"]["notes"]:
+        show(f"note: {line}", sys.stderr)
+    export_results([config.output_dir], arguments.export, config.output_dir)
+
+
+def _process_batch(arguments: argparse.Namespace) -> None:
+    output_dir = Path(arguments.output_dir or OUTPUT_FOLDER)
+    config = dataclasses.replace(process_config(arguments), output_dir=output_dir)
+    with collected_notes() as notes:
+        batch = Batch(config, find_clips(arguments.videos, output_dir))
+    for line in notes:
+        show(f"note: {line}", sys.stderr)
+    unwritten: InputError | None = None
+    try:
+        with progress_shown(arguments) as progress:
+            # Before the worker starts, which holds back the signals that would end this.
+            if clips := batch.clips_left(progress):
+                at_once = CLIPS_AT_ONCE if config.cluster is None else 1
+                with ChildProcess(ProcessClips(), end_processing, at_once) as worker:
+                    batch.process(clips, worker, supervise, progress)
+                worker.require_not_stopped()
+    finally:
+        if batch.number_of("not reached") < len(batch.results):
+            record = batch_record(batch, [*notes, *batch.notes], output_dir)
+            news = has_news(record, output_dir)
+            try:
+                if news:
+                    write_batch(record, output_dir)
+            except InputError as error:  # The results are the clips; reported at the end.
+                unwritten = error
+            with contextlib.suppress(OSError):  # The results are the files.
+                for line in (
+                    () if arguments.quiet else batch_summary(record, output_dir, kept=not news)
+                ):
+                    show(line)
+            for line in batch.notes:
+                show(f"note: {line}", sys.stderr)
+    finished = [result.clip.output_dir for result in batch.results if result.figures]
+    export_results(finished, arguments.export, output_dir)
+    if failed := [result for result in batch.results if result.status == "failed"]:
+        if arguments.debug:
+            for result in failed:
+                for line in traceback.format_exception(result.error):
+                    show(line.rstrip("\n"), sys.stderr)
+        for line in failure_lines(failed):
+            show(line, sys.stderr)
+        raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
+    if unwritten is not None:
+        raise unwritten
+
+
+def process_in_child(
+    config: ProcessConfig, on_progress: ProgressCallback, position: Position
+) -> dict[str, Any]:
+    """The work of the child process of `process`, which imports the heavy libraries."""
+    from pipeline.core.cache import remove_temporary_folder
+    from pipeline.run.remote import process_or_skip
+
+    try:
+        return process_or_skip(config, on_progress, position)
+    finally:
+        remove_temporary_folder()

@@ -1,0 +1,79 @@
+"""`render`: existing detections onto their clip."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.argument_parser import HelpFormatter
+from pipeline.cli.arguments import render_config
+from pipeline.cli.groups import add_cores, add_debug, add_limits, add_quiet
+from pipeline.cli.options import add_options
+from pipeline.cli.terminal import progress_shown, show
+from pipeline.core.config import EncodeOptions, ProcessConfig
+from pipeline.core.position import Position
+from pipeline.core.progress import ProgressCallback
+from pipeline.core.text import counted
+from pipeline.execution.supervise import supervise
+from pipeline.run.recorded import RecordedRun, Rendered, read_recorded
+
+
+def add_parser(commands: Any) -> None:
+    command = commands.add_parser(
+        "render",
+        help="draw existing detections onto their clip, without a model",
+        description="Draw the detections.jsonl of an earlier run onto its clip or picture: writes "
+        "annotated.mp4 (or .jpg, .png) as that run did or would have done. The report.json beside "
+        "the detections says which clip they belong to; another clip is refused. Rerun an "
+        "interrupted command to resume.",
+        formatter_class=HelpFormatter,
+    )
+    command.add_argument("clip", help="the clip or picture")
+    command.add_argument(
+        "detections", type=Path, help="its detections.jsonl, with report.json beside it"
+    )
+    command.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default: that of the detections)",
+    )
+    add_options(command, ProcessConfig, "overwrite")
+    add_cores(command)
+    add_debug(command)
+    add_quiet(command)
+    encoding = command.add_argument_group("encoding", "Without these options, as that run did.")
+    add_options(command, ProcessConfig, "segments_at_once")
+    add_options(encoding, EncodeOptions, default=None)
+    add_options(add_limits(command), ProcessConfig, "stall_seconds")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    recorded = read_recorded(arguments.detections)
+    config = render_config(arguments, recorded)
+    with progress_shown(arguments) as progress:
+        rendered = supervise(RenderInChild(recorded), config, progress)
+    if not arguments.quiet:
+        seconds = rendered.wall_seconds
+        frames = counted(rendered.num_frames, "frame")
+        show(f"{frames} in {seconds:.2f} s: {rendered.num_frames / seconds:.1f} fps")
+        show(f"{config.output_dir}/{rendered.file}")
+    for line in rendered.notes:
+        show(f"note: {line}", sys.stderr)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RenderInChild:
+    """The work of the child process of `render`, which imports FFmpeg and OpenCV."""
+
+    recorded: RecordedRun
+
+    def __call__(
+        self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
+    ) -> Rendered:
+        from pipeline.run.render import render_clip
+
+        return render_clip(config, self.recorded, on_progress, position)
