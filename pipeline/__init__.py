@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from pipeline.core.progress import Progress
+    from pipeline.run.detect import detect
     from pipeline.run.process import process_video
 
 __all__ = [
@@ -63,13 +64,17 @@ __all__ = [
     "SyntheticOptions",
     "UsageError",
     "WorkerDied",
+    "detect",
     "process_video",
     "read_detections",
 ]
 
 
-_MODULES = ("core.config", "core.errors", "core.progress", "core.detection_lines", "run.process")
-"""The modules of the public names; the last one imports openvino, av and cv2."""
+_MODULES = (
+    *("core.config", "core.errors", "core.progress", "core.detection_lines"),
+    *("run.process", "run.detect"),
+)
+"""The modules of the public names; the last two import openvino, av and cv2."""
 
 
 def __getattr__(name: str) -> object:

@@ -278,6 +278,11 @@ class ProcessConfig:
         return synthetic if synthetic and synthetic.image is None else None
 
     @property
+    def infers_some(self) -> bool:
+        """Whether the boxes of some frames come from other frames."""
+        return self.every > 1 or self.adaptive
+
+    @property
     def default_model(self) -> ModelName:
         """The model if `weights` is None."""
         return "demo" if self.scene else "official"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
 from pipeline.core.errors import InputError
@@ -31,7 +32,11 @@ class DetectionLine:
 
     def to_json(self, class_names: Sequence[str]) -> str:
         """A line without its end."""
-        record: dict[str, object] = {
+        return json.dumps(self.record(class_names))
+
+    def record(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """The values of a line, rounded as they are written."""
+        record: dict[str, Any] = {
             "frame_index": self.frame_index,
             "pts": self.pts,
             "pts_seconds": round(self.pts_seconds, 6),
@@ -39,7 +44,7 @@ class DetectionLine:
         if self.interpolated is not None:
             record["interpolated"] = self.interpolated
         record["detections"] = self.detections.as_records(class_names)
-        return json.dumps(record)
+        return record
 
     @classmethod
     def from_json(cls, line: str) -> DetectionLine:
@@ -83,6 +88,37 @@ class DetectedFrame:
     boxes: tuple[DetectedBox, ...]
     interpolated: bool | None = None
 
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """The boxes as xyxy (N, 4) in pixels, class_id (N,) and confidence (N,)."""
+        return (
+            np.array([box.xyxy for box in self.boxes], np.float32).reshape(-1, 4),
+            np.array([box.class_id for box in self.boxes], np.int64),
+            np.array([box.confidence for box in self.boxes], np.float32),
+        )
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> DetectedFrame:
+        """Of the values of a line. Raises ValueError, KeyError or TypeError."""
+        boxes = []
+        for entry in record["detections"]:
+            left, top, right, bottom = map(float, entry["xyxy"])
+            boxes.append(
+                DetectedBox(
+                    int(entry["class_id"]),
+                    str(entry["class_name"]),
+                    float(entry["confidence"]),
+                    (left, top, right, bottom),
+                    entry.get("track_id"),
+                )
+            )
+        return cls(
+            int(record["frame_index"]),
+            record.get("pts"),
+            float(record["pts_seconds"]),
+            tuple(boxes),
+            record.get("interpolated"),
+        )
+
 
 def read_detections(path: Path | str) -> Iterator[DetectedFrame]:
     """The frames of detections.jsonl or truth.jsonl, read one at a time.
@@ -93,34 +129,11 @@ def read_detections(path: Path | str) -> Iterator[DetectedFrame]:
     try:
         with Path(path).open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):  # noqa: B007
-                yield _detected_frame(json.loads(line))
+                yield DetectedFrame.from_record(json.loads(line))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: line {number} is damaged ({error!r})") from error
-
-
-def _detected_frame(record: dict[str, Any]) -> DetectedFrame:
-    """Raises ValueError, KeyError or TypeError."""
-    boxes = []
-    for entry in record["detections"]:
-        left, top, right, bottom = map(float, entry["xyxy"])
-        boxes.append(
-            DetectedBox(
-                int(entry["class_id"]),
-                str(entry["class_name"]),
-                float(entry["confidence"]),
-                (left, top, right, bottom),
-                entry.get("track_id"),
-            )
-        )
-    return DetectedFrame(
-        int(record["frame_index"]),
-        record.get("pts"),
-        float(record["pts_seconds"]),
-        tuple(boxes),
-        record.get("interpolated"),
-    )
 
 
 def read_detection_lines(path: Path) -> Iterator[DetectionLine]:

@@ -95,8 +95,7 @@ class LocalExecutor:
             num_requests = (infer.num_requests or 2 * self.cores) // at_once * infer.batch
             return most_in_flight(sampler_of(config, info), max(1, num_requests))
 
-        infers_all = config.every == 1 and not config.adaptive
-        cores_each = CORES_INFERRING_ALL if infers_all else CORES_INFERRING_SOME
+        cores_each = CORES_INFERRING_SOME if config.infers_some else CORES_INFERRING_ALL
         return num_at_once(config, info, num_segments, cores_each, frames_in_flight)
 
     def _side_by_side(

@@ -45,13 +45,22 @@ class Results:
 
     def line(self, detected: DetectedFrame) -> str:
         """The detection line of a frame."""
-        frame, interpolated = detected.frame, None
-        if self.says_interpolated:
-            interpolated = not detected.inferred
-        line = DetectionLine(
-            frame.index, frame.source_pts, frame.pts_seconds, detected.detections, interpolated
-        )
+        line = detection_line(detected, says_interpolated=self.says_interpolated)
         return line.to_json(self.class_names)
+
+
+def detection_line(
+    detected: DetectedFrame, first_index: int = 0, *, says_interpolated: bool
+) -> DetectionLine:
+    """What is written of a frame; its index counts from first_index."""
+    frame = detected.frame
+    return DetectionLine(
+        first_index + frame.index,
+        frame.source_pts,
+        frame.pts_seconds,
+        detected.detections,
+        not detected.inferred if says_interpolated else None,
+    )
 
 
 def run_frames(

@@ -78,12 +78,12 @@ def process_segment(
         stack.callback(encoder.abandon)
         stack.enter_context(position.failures_told())
         results = stack.enter_context(_open_results(clip, task, encoder, snapshots))
-        settings = _detect_settings(task.settings, source.info)
+        settings = detect_settings(task.settings, source.info)
         detections = stack.enter_context(
             ModelDetections(frames, task.first_index, engine, clip.prepared, settings, stats)
         )
         num_in_flight = stats.in_flight.limit or 0
-        _require_memory(source.info, num_in_flight, task.settings.config.limits)
+        require_memory(source.info, num_in_flight, task.settings.config.limits)
         end_seconds = run_frames(detections, results, stats, task.first_index, on_frame)
         position.encoding.enter(Step.JOIN)
         _record_cpu_seconds(stats, account, source, encoder, engine)
@@ -153,7 +153,7 @@ def _open_results(
             snapshots=snapshots,
             lines=lines,
             class_names=class_names,
-            says_interpolated=config.every > 1 or config.adaptive,
+            says_interpolated=config.infers_some,
         )
 
 
@@ -165,7 +165,7 @@ def sampler_of(config: ProcessConfig, info: VideoInfo) -> Sampler:
     return Adaptive(most_frames, config.detect.least_confidence)
 
 
-def _detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
+def detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
     config = settings.config
     return DetectSettings(
         options=config.detect,
@@ -183,7 +183,7 @@ def _open_encoder(task: SegmentTask, info: VideoInfo) -> FrameEncoder:
     return open_encoder(task.files.annotated, info, config.encode, num_threads)
 
 
-def _require_memory(info: VideoInfo, num_frames: int, limits: LimitOptions) -> None:
+def require_memory(info: VideoInfo, num_frames: int, limits: LimitOptions) -> None:
     """Refuse a clip of which so many frames at a time take too much memory. Raises InputError."""
     needed_mb = -(-info.frame_bytes * num_frames // 1_000_000)
     if needed_mb > limits.max_memory_mb:

@@ -19,27 +19,23 @@ from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal
 from pipeline.execution.launch import open_executor
 from pipeline.frames.audit import Audit
-from pipeline.frames.codecs import encoding_warnings, require_encodable
+from pipeline.frames.codecs import encoding_warnings
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.segment import OpenClip
-from pipeline.frames.source import open_source
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import RunSettings
 from pipeline.inference.models import Models
 from pipeline.inference.openvino import resolved_precision
-from pipeline.inference.selection import Selection, select
-from pipeline.media.cut import cut_clip, cut_synthetic
-from pipeline.media.frame import WHOLE, FrameSource, Segment, VideoInfo
-from pipeline.media.scan import ClipScan, scan_clip
+from pipeline.media.frame import FrameSource, VideoInfo
 from pipeline.media.still import require_picture_options
 from pipeline.media.streams import stream_warnings
 from pipeline.model.heads import require_applicable, select_class_ids
-from pipeline.model.prepare import PreparedModel, note_model
-from pipeline.model.weights import find_weights
+from pipeline.model.prepare import PreparedModel
 from pipeline.run.context import RunContext
 from pipeline.run.identity import ModelIdentity, detections_key, result_key, run_key
 from pipeline.run.join import join
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
+from pipeline.run.opening import open_clip, segments_of_run
 from pipeline.run.outputs import (
     DETECTIONS_NAME,
     TRUTH_NAME,
@@ -123,11 +119,11 @@ def _process(
 ) -> Report:
     """The phases of a run. notes: notes of the phases are appended."""
     config, journal = run.config, run.journal
-    clip, selection, scan = _open(run, executor, models)
+    clip, selection, scan = open_clip(config, models, executor.cores, run.position, run.on_progress)
     with contextlib.closing(clip.source), run.position.failures_told():
         require_applicable(config.detect, clip.prepared.head)
         class_ids = select_class_ids(config.detect, clip.prepared.head.class_names)
-        segments = _cut(config, scan)
+        segments = segments_of_run(config, scan)
         del scan  # Its packets.
         infer, sha256 = selection.options.infer, clip.prepared.weights_sha256
         asked, found = result_key(config, sha256), detections_key(config, sha256)
@@ -243,52 +239,6 @@ def _identity(prepared: PreparedModel, infer: InferOptions) -> ModelIdentity:
         precision="int8" if quantization else resolved_precision(infer.precision, infer.device),
         batch=infer.batch,
     )
-
-
-def _open(
-    run: RunContext, executor: Executor, models: Models
-) -> tuple[OpenClip, Selection, ClipScan | None]:
-    """The clip and the model for it, how it is to be run, and its packets."""
-    config, beat = run.config, run.beat(Step.PREPARE)
-    with contextlib.ExitStack() as stack:
-        scan = None
-        if config.clip is not None:
-            scan = scan_clip(config.clip, config.limits, config.num_frames, beat)
-        timeline = scan.timeline if scan else None
-        source = open_source(config, executor.cores, timeline)
-        stack.enter_context(contextlib.closing(source))
-        stack.enter_context(run.position.failures_told())
-        for warning in source.info.warnings:
-            note(warning)
-        if config.video:
-            require_encodable(annotated_info(source.info, config.encode), config.encode)
-        weights = find_weights(config.weights, run.on_progress, config.default_model)
-        size_wh = source.info.size_wh
-        prepared = models.prepare(weights, size_wh, config.imgsz, run.on_progress)
-        note_model(prepared, config.imgsz)
-        selection = select(config.infer, prepared, config.encode, executor.cores)
-        if selection.options.infer.precision == "int8" and prepared.quantization is None:
-            from pipeline.frames.calibration import calibration_for  # A run in float needs none.
-
-            calibration = calibration_for(config, prepared.head.class_names)
-            prepared = models.quantize(prepared, calibration, run.on_progress)
-        stack.pop_all()
-    return OpenClip(source, prepared), selection, scan
-
-
-def _cut(config: ProcessConfig, scan: ClipScan | None) -> tuple[Segment, ...]:
-    """The segments that the source is processed in."""
-    scene, num_frames = config.synthetic, config.num_frames
-    all_frames = scene.num_frames if scene else None
-    if num_frames not in (None, all_frames) and config.cluster is not None:
-        return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
-    if scene is not None:
-        return cut_synthetic(scene.num_frames, scene.frame_rate, config.segment_seconds)
-    if config.pictures is not None:
-        num_pictures, rate = len(config.pictures.paths), config.pictures.frame_rate
-        return cut_synthetic(num_pictures, rate, config.segment_seconds)
-    assert scan is not None
-    return cut_clip(scan, config.segment_seconds, num_frames)
 
 
 def _judged(
