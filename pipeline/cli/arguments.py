@@ -91,6 +91,8 @@ def render_config(arguments: argparse.Namespace, recorded: RecordedRun) -> Proce
         encode=recorded.encode_with(**asked),
         limits=LimitOptions(**given(LimitOptions, arguments)),
         num_frames=recorded.num_frames,
+        start=recorded.start,
+        end=recorded.end,
         deinterlace=recorded.deinterlace,
         segment_seconds=recorded.segment_seconds,
         stall_seconds=arguments.stall_seconds,

@@ -89,6 +89,8 @@ def add_parser(commands: Any) -> None:
         ProcessConfig,
         *(
             "num_frames",
+            "start",
+            "end",
             "every",
             "adaptive",
             "least_agreement",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pipeline.core.detect_options import DetectOptions
+from pipeline.core.errors import UsageError
 from pipeline.core.option_groups import (
     DEFAULT_LIMITS,
     NUM_FRAMES,
@@ -24,6 +25,7 @@ from pipeline.core.option_groups import (
 )
 from pipeline.core.options import Option, require, validate
 from pipeline.core.picture_sequence import PictureSequence
+from pipeline.core.slices import Slice, read_moment
 from pipeline.core.source import ClipFile, Source
 
 __all__ = [
@@ -96,6 +98,8 @@ class ProcessConfig:
     video: whether the annotated file is drawn and encoded; if not, detections and report are the
         result.
     num_frames: process only this many frames; None processes all. Not for the synthetic clip.
+    start, end: process the frames from start on and before end only, by their times in the clip:
+        seconds, "hh:mm:ss.ms", or the index of a frame, "120f". Kept as text.
     every: infer every Nth frame and the last one; interpolate the boxes of the frames between.
     adaptive: infer the frames where boxes change; interpolate the boxes of the others.
     deinterlace: "auto" deinterlaces interlaced clips, "off" does not.
@@ -156,6 +160,19 @@ class ProcessConfig:
         Option("--no-video", "write detections and report only: nothing is drawn or encoded"),
     ] = True
     num_frames: Annotated[int | None, NUM_FRAMES] = None
+    start: Annotated[
+        str | float | None,
+        Option(
+            "--start",
+            "begin with the frame that is shown then: seconds, hh:mm:ss.ms, or a frame (120f, "
+            "where 0f is the first)",
+            metavar="TIME",
+        ),
+    ] = None
+    end: Annotated[
+        str | float | None,
+        Option("--end", "end before the frame that is shown then", metavar="TIME"),
+    ] = None
     every: Annotated[
         int,
         Option(
@@ -278,6 +295,14 @@ class ProcessConfig:
         return synthetic if synthetic and synthetic.image is None else None
 
     @property
+    def slice(self) -> Slice | None:
+        """The part of the source that is asked for; None for all of it."""
+        if self.start is None and self.end is None:
+            return None
+        start, end = (None if m is None else read_moment(m) for m in (self.start, self.end))
+        return Slice(start, end)
+
+    @property
     def infers_some(self) -> bool:
         """Whether the boxes of some frames come from other frames."""
         return self.every > 1 or self.adaptive
@@ -289,6 +314,7 @@ class ProcessConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        self._require_slice()
         require(
             self.imgsz >= 32 and self.imgsz % 32 == 0,
             f"--imgsz must be a multiple of 32, not {self.imgsz}",
@@ -318,4 +344,18 @@ class ProcessConfig:
             self.video or self.encode == EncodeOptions(),
             "--codec, --crf, --preset and --output-size are for the annotated file, which "
             "--no-video leaves out",
+        )
+
+    def _require_slice(self) -> None:
+        """Write start and end in one way each, so that equal requests are equal."""
+        for name, value in (("start", self.start), ("end", self.end)):
+            try:
+                text = None if value is None else str(read_moment(value))
+            except ValueError as error:
+                raise UsageError(f"--{name} {error}") from None
+            object.__setattr__(self, name, text)
+        asked = self.slice
+        require(
+            asked is None or not asked.is_surely_empty,
+            f"{asked}: the end is not behind the start",
         )

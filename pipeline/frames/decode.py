@@ -87,13 +87,18 @@ class VideoReader:
         The one that follows the last segment taken to its end is simply read on to; for another
         one, the clip is searched here, and what that mends or skips is counted before it returns.
         """
-        if segment.start_pts is None:
+        start_pts, end_pts, seek_pts = segment.start_pts, segment.end_pts, segment.seek_pts
+        if (stretch := self.timeline.stretch) is not None:
+            if start_pts is None:
+                start_pts, seek_pts = stretch.start_pts, stretch.seek_pts
+            end_pts = stretch.end_pts if end_pts is None else end_pts
+        if start_pts is None:
             if not self._at_beginning:
                 self._reopen()
-        elif self._reached_pts != segment.start_pts:
-            self._search(segment.start_pts, segment.seek_pts)
+        elif self._reached_pts != start_pts:
+            self._search(start_pts, seek_pts)
         self._at_beginning, self._reached_pts = False, None
-        return self._frames_to(segment.end_pts)
+        return self._frames_to(end_pts)
 
     def _frames_to(self, end_pts: int | None) -> Iterator[Frame]:
         display = Display(self.geometry)
@@ -212,7 +217,8 @@ class VideoReader:
         aspect = exact(stream.sample_aspect_ratio)
         if self.geometry.turned and aspect:
             aspect = 1 / aspect
-        still = is_picture(container, self.timeline.num_frames)
+        num_packets = None if self.timeline.stretch else self.timeline.num_frames
+        still = is_picture(container, num_packets)
         return VideoInfo(
             name=path.name.encode("utf-8", "replace").decode("utf-8"),
             container=container.format.name,

@@ -20,18 +20,25 @@ from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 class PictureSequenceSource:
     """Pictures of one size, each read as a picture by itself is, upright; a FrameSource.
 
-    Frames are bgr24, and pts are the numbers of the pictures. Raises InputError, which names the
+    Frames are bgr24, and pts are the numbers of the pictures, from the first one that is taken on.
+    numbers: of the pictures that are taken; None for all. Raises InputError, which names the
     picture, for one that cannot be read, is a film, or has another size than the first.
     """
 
     timeline = None
 
-    def __init__(self, sequence: PictureSequence, limits: LimitOptions = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        sequence: PictureSequence,
+        limits: LimitOptions = DEFAULT_LIMITS,
+        numbers: range | None = None,
+    ) -> None:
         self.faults = SourceFaults()
         self.worker_threads: frozenset[int] = frozenset()
         self._limits = limits
         self._to_bgr = ToBgr()
         self._paths = sequence.paths
+        self._numbers = range(len(self._paths)) if numbers is None else numbers
         check_frame_rate(sequence.folder, sequence.frame_rate, limits)
         image, first = self._read(self._paths[0])
         self.info = dataclasses.replace(
@@ -42,8 +49,8 @@ class PictureSequenceSource:
             time_base=1 / sequence.frame_rate,
             frame_rate=sequence.frame_rate,
             color=tags_of_planes(image),
-            duration_seconds=float(len(self._paths) / sequence.frame_rate),
-            num_frames_header=len(self._paths),
+            duration_seconds=float(len(self._numbers) / sequence.frame_rate),
+            num_frames_header=len(self._numbers),
             num_frames_scanned=None,
             bit_rate=None,
             source_time_base=None,
@@ -52,12 +59,11 @@ class PictureSequenceSource:
 
     def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
         """The frames of a segment, counted from 0."""
-        end = len(self._paths) if segment.end_pts is None else segment.end_pts
-        return self._frames(range(segment.start_pts or 0, end))
+        return self._frames(self._numbers[segment.start_pts or 0 : segment.end_pts])
 
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip."""
-        return self._frames(range(0, len(self._paths), -(-len(self._paths) // count)))
+        return self._frames(self._numbers[:: -(-len(self._numbers) // count)])
 
     def _frames(self, numbers: Sequence[int]) -> Iterator[Frame]:
         for index, number in enumerate(numbers):
@@ -70,7 +76,8 @@ class PictureSequenceSource:
                     f"{self.info.size_wh[0]}x{self.info.size_wh[1]}: the pictures of one clip "
                     "need one size; leave out --frame-rate to process each by itself"
                 )
-            yield Frame(index, number, 1, self.info.time_base, image, number)
+            pts = number - self._numbers.start
+            yield Frame(index, pts, 1, self.info.time_base, image, number)
 
     def _read(self, path: Path) -> tuple[av.VideoFrame, VideoInfo]:
         """A picture as bgr24, upright, and what there is to know of it."""

@@ -70,7 +70,8 @@ def process_segment(
         frames = _then(frames, end_turn)
     # What was skipped before the very first frame belongs to the first segment.
     faults_before = SourceFaults()
-    if task.segment.start_pts is not None:
+    is_sliced = source.timeline is not None and source.timeline.stretch is not None
+    if task.segment.start_pts is not None or is_sliced:
         faults_before.add(source.faults)
     encoder, snapshots = _open_encoder(task, source.info), snapshots_of(task, source.info)
     started, account = time.perf_counter(), CpuAccount(alone=end_turn is None)

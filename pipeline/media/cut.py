@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from pipeline.media.frame import WHOLE, Segment
 from pipeline.media.scan import ClipScan
-from pipeline.media.timeline import MOST_TICKS, Packet
+from pipeline.media.timeline import MOST_TICKS, Packet, Timeline
 
 _LONGEST_LAST = 1.5
 """A clip that is not longer than so many segments is one; so is the rest of a clip."""
@@ -33,13 +33,22 @@ def cut_clip(
         timeline.video.time_base,
         timeline.frame_rate,
         segment_seconds,
-        seekable=not timeline.video.shifts and not timeline.reorder_depth,
+        seekable=_seeks_by_pts(timeline),
     )
     shown = [None if s.start_pts is None else timeline.shown(s.start_pts) for s in found]
     return tuple(
         Segment(segment.number, start, end, segment.seek_pts)
         for segment, start, end in zip(found, shown, [*shown[1:], None], strict=True)
     )
+
+
+def is_seekable(scan: ClipScan) -> bool:
+    """Whether a key frame of a clip is found by its pts."""
+    return _seeks_by_pts(scan.timeline) and _is_regular(scan.packets)
+
+
+def _seeks_by_pts(timeline: Timeline) -> bool:
+    return not timeline.video.shifts and not timeline.reorder_depth
 
 
 def cut_synthetic(

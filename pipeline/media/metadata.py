@@ -13,6 +13,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from pipeline.media.container import LENIENT, exact
+from pipeline.media.timeline import Timeline
 
 _OF_FILES = {
     *(
@@ -36,13 +37,14 @@ def carry_metadata(
     out: OutputContainer,
     video: VideoStream,
     end_seconds: float | None,
-    offset_seconds: Fraction = Fraction(0),
+    timeline: Timeline | None = None,
 ) -> None:
     """Give a file the tags and chapters of the source, and its video those of the source's.
 
-    end_seconds: where to cut chapters off; None takes all. offset_seconds: the time in the source
-    that is 0 in the file.
+    end_seconds: where to cut chapters off; None takes all. timeline: how the times of the source
+    become those of the file; None keeps them.
     """
+    offset_seconds = timeline.offset_seconds if timeline else Fraction(0)
     out.metadata.update(_tags(source, annotated))
     video.metadata.update(
         {key: annotated.metadata[key] for key in _OF_VIDEO if key in annotated.metadata}
@@ -50,6 +52,8 @@ def carry_metadata(
     chapters = _chapters(source, end_seconds, offset_seconds)
     out.set_chapters(chapters)
     timecode = _timecode(source, annotated)
+    if timeline is not None and timeline.stretch is not None and timeline.stretch.first_index:
+        timecode = None  # It is that of the first frame of the source.
     if timecode is not None and not chapters and _mp4_takes_timecode(timecode, annotated):
         video.metadata["timecode"] = timecode
         video.codec_context.framerate = annotated.average_rate or Fraction(0)

@@ -119,8 +119,7 @@ def _add_others(
     """Add the source's other streams, with its tags and chapters; their packets are to come."""
     timeline, end_seconds = source.timeline, source.end_seconds
     annotated, _ = picture_track(source.path, other)
-    offset = timeline.offset_seconds if timeline else Fraction(0)
-    carry_metadata(other, annotated, out, video, end_seconds, offset)
+    carry_metadata(other, annotated, out, video, end_seconds, timeline)
     left_out = timeline.left_out if timeline else {}
     mappings = map_streams(source.path, other, annotated, left_out)
     targets, converters = add_streams(out, other, mappings, end_seconds)
@@ -204,7 +203,9 @@ def _clocks(
         if timeline is not None and not stream.disposition & Disposition.attached_pic:
             origin = round(timeline.offset_seconds / time_base)
             clock = timeline.others.get(index, Clock(time_base, origin))
-        clocks[index] = PacketClock(clock, must_grow=index not in decoded)
+        clocks[index] = PacketClock(
+            clock, must_grow=index not in decoded, from_zero=stream.type == "subtitle"
+        )
     return clocks
 
 
@@ -280,18 +281,24 @@ def _packets(
     streams = [container.streams[index] for index in copies]
     tick_seconds = {stream.index: float(stream.time_base or 0) for stream in streams}
     going_on = {stream.index for stream in streams if stream.type == "audio"}
+    # A further video of which a slice takes a part begins with a key frame.
+    not_begun = {stream.index for stream in streams if stream.type == "video"}
     try:
         for packet in container.demux(streams):
             if not packet.size:
                 continue
             index = packet.stream_index
             placed = clocks[index].place(packet.pts, packet.dts, packet.duration or 0)
-            if placed is None:
+            if placed is None or (index in not_begun and not packet.is_keyframe):
                 continue
+            not_begun.discard(index)
             packet.pts, packet.dts, packet.duration = placed
             time = packet.dts if packet.dts is not None else packet.pts
             seconds = seconds if time is None else time * tick_seconds[index]
             if end_seconds is None or seconds < end_seconds:
+                if end_seconds is not None and packet.stream.type == "subtitle":
+                    ticks_left = round((end_seconds - seconds) / tick_seconds[index])
+                    packet.duration = max(1, min(packet.duration or 0, ticks_left))
                 yield seconds, packet, copies[index]
                 continue
             going_on.discard(index)

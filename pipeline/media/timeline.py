@@ -106,9 +106,11 @@ class PacketClock:
     take, that packet is moved by a tick, and all others stay in place.
     must_grow: False for packets that are decoded: of short ones, many have the same time on a
         coarse clock.
+    from_zero: whether one that is shown before 0 and on is to begin at 0, as a subtitle can.
     """
 
-    def __init__(self, clock: Clock, *, must_grow: bool = True) -> None:
+    def __init__(self, clock: Clock, *, must_grow: bool = True, from_zero: bool = False) -> None:
+        self._from_zero = from_zero
         self._clock = clock
         self._must_grow = must_grow
         self._ordinal = -1
@@ -129,6 +131,8 @@ class PacketClock:
         preroll = PREROLL_SECONDS / self._clock.time_base
         if time is not None and time + duration <= 0 and time < -preroll:
             return None
+        if self._from_zero and time is not None and time < 0 < time + duration:
+            pts, dts, duration = 0, 0, time + duration
         if dts is not None:
             if self._must_grow and self._last_dts is not None and dts <= self._last_dts:
                 dts = self._last_dts + 1
@@ -137,6 +141,22 @@ class PacketClock:
                 self._step = dts - self._last_dts
             self._last_dts = dts
         return pts, dts, duration or self._step
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The part of a clip that a slice takes.
+
+    start_pts, end_pts: where its first frame and the one behind it are shown, in ticks of the
+        result; None where it ends with the clip. seek_pts: a key frame from which it can be
+        decoded, in ticks of the file; None if one has to begin with the clip.
+    first_index: the number of frames before it.
+    """
+
+    start_pts: int
+    end_pts: int | None
+    seek_pts: int | None
+    first_index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +175,9 @@ class Timeline:
         last_pts: of the last frame, in ticks of the file with joins closed. None where the clip
         was not read to its end.
     part_starts: since which ticks each shift of the picture holds.
+    first_place: of the first frame of the file if it has no time, in ticks of the result.
+    stretch: which frames are taken; None for all. Then start, end and the numbers of frames are
+        those of the stretch, and the origins those of its first frame.
     left_out: why a stream cannot be carried, by index. notes: what was mended beyond that.
     """
 
@@ -175,6 +198,8 @@ class Timeline:
     part_starts: tuple[int, ...] = ()
     left_out: dict[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    first_place: int = 0
+    stretch: Stretch | None = None
 
     @property
     def offset_seconds(self) -> Fraction:
@@ -221,7 +246,7 @@ class FrameTimes:
         """
         last, timeline = self._last, self._timeline
         if pts is None:
-            placed = 0 if last is None else last + timeline.usual_ticks
+            placed = timeline.first_place if last is None else last + timeline.usual_ticks
             mended = timeline.has_times
         else:
             placed = timeline.shown(pts)

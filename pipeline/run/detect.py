@@ -44,6 +44,8 @@ def detect(  # noqa: PLR0913  # The options of a command.
     classes: Sequence[str | int] | None = None,
     max_det: int = 1000,
     frames: int | None = None,
+    start: str | float | None = None,
+    end: str | float | None = None,
     every: int = 1,
     adaptive: bool = False,
     deinterlace: str = "off",
@@ -65,6 +67,8 @@ def detect(  # noqa: PLR0913  # The options of a command.
     conf: minimum confidence, or the words of --conf, as in ("person=0.4", "0.25").
     classes: names or numbers; None keeps all.
     frames: process the first ones only; None processes all.
+    start, end: process the frames from start on and before end, by seconds, "hh:mm:ss.ms" or the
+        index of a frame, "120f"; None for the clip's own.
     reuse: whether a frame that is identical to the one before gets its boxes uninferred.
 
     All others are the options of `pipeline process` of the same name.
@@ -84,6 +88,8 @@ def detect(  # noqa: PLR0913  # The options of a command.
             max_detections=max_det,
         ),
         num_frames=frames,
+        start=start,
+        end=end,
         every=every,
         adaptive=adaptive,
         deinterlace=deinterlace,

@@ -54,7 +54,9 @@ def join_annotated(run: RunContext, source: FrameSource, taken: TakenSegments) -
         return []
     others = None
     if config.clip is not None:
-        end_seconds = taken.end_seconds if taken.was_cut else None
+        stretch = source.timeline.stretch if source.timeline else None
+        ends_before = taken.was_cut or (stretch is not None and stretch.end_pts is not None)
+        end_seconds = taken.end_seconds if ends_before else None
         others = SourceStreams(config.clip, config.limits, source.timeline, end_seconds)
     videos = [part.annotated for part in parts if part.annotated.exists()]
     notes = mux(videos, annotated, others, beat)
@@ -78,7 +80,8 @@ def _notes_on_length(source: FrameSource, num_frames: int) -> list[str]:
     claimed, timeline = source.info.num_frames_header, source.timeline
     if claimed and timeline:
         # Frames hidden by an edit list, or never recorded, are not missing.
-        claimed = timeline.num_frames if timeline.is_complete else claimed - timeline.num_hidden
+        is_counted = timeline.is_complete or timeline.stretch is not None
+        claimed = timeline.num_frames if is_counted else claimed - timeline.num_hidden
     if claimed and claimed > num_frames:
         return [f"the header claims {counted(claimed, 'frame')}, {num_frames} could be read"]
     return []

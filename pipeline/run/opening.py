@@ -12,12 +12,12 @@ from pipeline.core.progress import ProgressCallback
 from pipeline.frames.codecs import require_encodable
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.segment import OpenClip
-from pipeline.frames.source import open_source
+from pipeline.frames.source import numbers_taken, open_source, scan_source
 from pipeline.inference.models import Models
 from pipeline.inference.selection import Selection, select
 from pipeline.media.cut import cut_clip, cut_synthetic
 from pipeline.media.frame import WHOLE, Segment
-from pipeline.media.scan import ClipScan, scan_clip
+from pipeline.media.scan import ClipScan
 from pipeline.model.prepare import note_model
 from pipeline.model.weights import find_weights
 
@@ -35,9 +35,7 @@ def open_clip(
     """
     beat = functools.partial(position.encoding.enter, Step.PREPARE)
     with contextlib.ExitStack() as stack:
-        scan = None
-        if config.clip is not None:
-            scan = scan_clip(config.clip, config.limits, config.num_frames, beat)
+        scan = scan_source(config, beat)
         timeline = scan.timeline if scan else None
         source = open_source(config, cores, timeline)
         stack.enter_context(contextlib.closing(source))
@@ -67,9 +65,9 @@ def segments_of_run(config: ProcessConfig, scan: ClipScan | None) -> tuple[Segme
     if num_frames not in (None, all_frames) and config.cluster is not None:
         return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
     if scene is not None:
-        return cut_synthetic(scene.num_frames, scene.frame_rate, config.segment_seconds)
+        return cut_synthetic(len(numbers_taken(config)), scene.frame_rate, config.segment_seconds)
     if config.pictures is not None:
-        num_pictures, rate = len(config.pictures.paths), config.pictures.frame_rate
-        return cut_synthetic(num_pictures, rate, config.segment_seconds)
+        rate = config.pictures.frame_rate
+        return cut_synthetic(len(numbers_taken(config)), rate, config.segment_seconds)
     assert scan is not None
     return cut_clip(scan, config.segment_seconds, num_frames)

@@ -27,8 +27,9 @@ class RecordedRun:
 
     detections: its lines. num_lines: how many there must be. class_names: by class_id.
     name, size_wh, time_base, fingerprint: of the clip, see report.json. num_frames: the first
-    frames only; None for all. encode, deinterlace, segment_seconds: as in ProcessConfig, with the
-    threads that the encoder had or would have had. report: all of it.
+    frames only; None for all. start, end: of the slice of the clip. encode, deinterlace,
+    segment_seconds: as in ProcessConfig, with the threads that the encoder had or would have had.
+    report: all of it.
     """
 
     detections: Path
@@ -39,6 +40,8 @@ class RecordedRun:
     time_base: Fraction
     fingerprint: str
     num_frames: int | None
+    start: str | None
+    end: str | None
     encode: EncodeOptions
     deinterlace: str
     segment_seconds: float
@@ -132,6 +135,8 @@ def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
         time_base=Fraction(source["time_base"]),
         fingerprint=str(source["fingerprint"]),
         num_frames=used["num_frames"],
+        start=used["start"],
+        end=used["end"],
         encode=EncodeOptions(**used["encode"]),
         deinterlace=used["deinterlace"],
         segment_seconds=used["segment_seconds"],

@@ -27,11 +27,10 @@ from pipeline.frames.ahead import MOST_IN_FLIGHT
 from pipeline.frames.codecs import encoding_warnings, require_encodable
 from pipeline.frames.render import RecordedLines, first_line, render_segment
 from pipeline.frames.scaled import annotated_info
-from pipeline.frames.source import open_source
+from pipeline.frames.source import open_source, scan_source
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.media.cut import cut_clip
 from pipeline.media.frame import FrameSource
-from pipeline.media.scan import scan_clip
 from pipeline.media.still import require_picture_options
 from pipeline.media.streams import stream_warnings
 from pipeline.run.context import RunContext
@@ -60,11 +59,10 @@ def render_clip(
 ) -> Rendered:
     """Draw recorded detections onto the clip of a config.
 
-    config: with the deinterlace, segment_seconds and num_frames of the recorded run. The annotated
-    file appears in its output folder when it is complete and checked; the report that is beside its
-    detections there is brought up to date. Raises PipelineError,
-    Interrupted for a KeyboardInterrupt; the finished segments are then kept, and the same call
-    resumes from them.
+    config: with the deinterlace, segment_seconds, num_frames, start and end of the recorded run.
+    The annotated file appears in its output folder when it is complete and checked; the report
+    that is beside its detections there is brought up to date. Raises PipelineError, Interrupted for
+    a KeyboardInterrupt; the finished segments are then kept, and the same call resumes from them.
 
     position: receives the current step and frame, for a supervising process.
     """
@@ -87,7 +85,8 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
     config, journal, beat = run.config, run.journal, run.beat(Step.PREPARE)
     if config.clip is None:
         raise UsageError("detections are drawn onto a clip or a picture")
-    scan = scan_clip(config.clip, config.limits, config.num_frames, beat)
+    scan = scan_source(config, beat)
+    assert scan is not None
     source = open_source(config, available_cores(), scan.timeline)
     with contextlib.closing(source), run.position.failures_told():
         info = source.info
@@ -203,6 +202,7 @@ def _key(config: ProcessConfig, recorded: RecordedRun, num_segments: int) -> str
         "segments": num_segments,
         "encode": dataclasses.asdict(config.encode),
         "frames": [config.num_frames, config.deinterlace, config.segment_seconds],
+        "slice": str(config.slice),
         "versions": versions(),
     }
     return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()

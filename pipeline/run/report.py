@@ -150,6 +150,8 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "deinterlace": config.deinterlace,
         "segment_seconds": config.segment_seconds,
         "num_frames": config.num_frames,
+        "start": config.start,
+        "end": config.end,
         "detect": asdict(config.detect),
         "encode": {**asdict(config.encode), "threads": run.encoder_threads},
     }

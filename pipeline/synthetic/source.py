@@ -26,16 +26,18 @@ class SyntheticSource:
 
     The same options give the same frames. Raises InputError for a picture that cannot be read.
 
+    numbers: of the frames that are taken; None for all.
     on_truth: if set, called with what every frame of the scene shows, before the frame
         is given, with the frame's index and pts.
     """
 
-    def __init__(self, options: SyntheticOptions) -> None:
+    def __init__(self, options: SyntheticOptions, numbers: range | None = None) -> None:
         self.faults = SourceFaults()
         self.worker_threads: frozenset[int] = frozenset()
         self.timeline = None
         self.on_truth: OnTruth | None = None
         self._options = options
+        self._numbers = range(options.num_frames) if numbers is None else numbers
         self._picture = _read_picture(options.image, options.size_wh) if options.image else None
         self.info = VideoInfo(
             name=options.image.name if options.image else "synthetic",
@@ -48,8 +50,8 @@ class SyntheticSource:
             sample_aspect_ratio=Fraction(1),
             color=ColorTags(range=_LIMITED_RANGE, space=_BT601),
             rotation_degrees=0,
-            duration_seconds=float(options.num_frames / options.frame_rate),
-            num_frames_header=options.num_frames,
+            duration_seconds=float(len(self._numbers) / options.frame_rate),
+            num_frames_header=len(self._numbers),
             bit_rate=None,
             num_audio_streams=0,
             num_subtitle_streams=0,
@@ -60,17 +62,16 @@ class SyntheticSource:
 
     def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
         """The frames of a segment, counted from 0."""
-        start, end = segment.start_pts or 0, segment.end_pts
-        return self._frames(range(start, self._options.num_frames if end is None else end))
+        return self._frames(self._numbers[segment.start_pts or 0 : segment.end_pts])
 
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip."""
-        total = self._options.num_frames
-        return self._frames(range(0, total, -(-total // count)))
+        return self._frames(self._numbers[:: -(-len(self._numbers) // count)])
 
     def _frames(self, numbers: range) -> Iterator[Frame]:
         scene = Scene(self._options.size_wh, self._options.seed) if self._picture is None else None
-        for number in numbers:
+        first = self._numbers.start
+        for index, number in enumerate(numbers):
             if scene is None:
                 assert self._picture is not None
                 bgr = self._picture
@@ -79,10 +80,8 @@ class SyntheticSource:
                 things = scene.things(number)
                 bgr = scene.draw_things(number, things)
                 if self.on_truth:
-                    self.on_truth(number - numbers.start, number, scene.truth_of(things))
-            yield Frame(
-                number - numbers.start, number, 1, self.info.time_base, _to_yuv420p(bgr), number
-            )
+                    self.on_truth(index, number - first, scene.truth_of(things))
+            yield Frame(index, number - first, 1, self.info.time_base, _to_yuv420p(bgr), number)
 
     def close(self) -> None:
         """Nothing to release."""

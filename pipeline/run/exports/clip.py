@@ -28,8 +28,8 @@ class ExportedClip:
     pictures in a folder. name: that of the file, with a number if another clip has it too. key: the
     name without its suffix, for folders and files. frame_rate: the average of the clip.
     num_frames: lines of the detections. class_names: by class_id. model: name of its file.
-    deinterlace: as in ProcessConfig. every_nth: only frames whose index is a multiple of this are
-    exported.
+    deinterlace, start, end: as in ProcessConfig. every_nth: only frames whose index is a multiple
+    of this are exported.
     """
 
     detections: Path
@@ -45,6 +45,8 @@ class ExportedClip:
     model: str
     created: str
     deinterlace: str
+    start: str | None = None
+    end: str | None = None
     every_nth: int = 1
 
     def frames(self) -> Iterator[DetectedFrame]:
@@ -156,6 +158,8 @@ def _clip(
         model=str(report["model"]["file"]),
         created=str(report["created"]),
         deinterlace=str(report["configuration"]["deinterlace"]),
+        start=report["configuration"].get("start"),
+        end=report["configuration"].get("end"),
         every_nth=every_nth,
     )
 

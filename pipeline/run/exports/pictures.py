@@ -51,7 +51,13 @@ def write_pictures(
     targets: format -> the folder of its export. Raises InputError.
     """
     for clip, path in zip(clips, sources, strict=True):
-        config = ProcessConfig(source=path, output_dir=path.parent, deinterlace=clip.deinterlace)
+        config = ProcessConfig(
+            source=path,
+            output_dir=path.parent,
+            deinterlace=clip.deinterlace,
+            start=clip.start,
+            end=clip.end,
+        )
         with contextlib.closing(open_source(config, cores=2)) as source:
             for frame in source.frames():
                 if frame.index >= clip.num_frames:

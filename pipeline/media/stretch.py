@@ -1,0 +1,94 @@
+"""The packets of a clip -> those of a slice of it, on a timeline that begins with the slice."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from pathlib import Path
+
+from pipeline.core.errors import InputError, UsageError
+from pipeline.core.slices import Slice
+from pipeline.media.cut import is_seekable
+from pipeline.media.scan import ClipScan
+from pipeline.media.timeline import Clock, FrameTimes, Stretch, Timeline
+
+
+def sliced(scan: ClipScan, asked: Slice, path: Path) -> ClipScan:
+    """What is left of a scan of a whole clip; the first frame of the slice is shown at 0.
+
+    Raises InputError if no frame lies there, UsageError for a clip of one frame.
+    """
+    timeline, num_frames = scan.timeline, len(scan.packets)
+    if num_frames == 1:
+        raise UsageError(f"{path} has one frame: --start and --end are for clips; leave them out")
+    pts = [packet.pts for packet in scan.packets if packet.pts is not None]
+    if timeline.has_times and len(pts) < num_frames:
+        raise InputError(
+            f"{path}: some of its frames have no time stamps, so {asked} cannot be found in it: "
+            "copy it into a new file with ffmpeg first"
+        )
+    pts = sorted(pts)
+    places = _places(timeline, pts)
+    taken = asked.frames(num_frames, lambda index: places[index] * timeline.time_base)
+    if not taken:
+        last_seconds = float(places[-1] * timeline.time_base) if places else 0.0
+        raise InputError(
+            f"{path}: no frame lies in {asked}: the last one is frame {num_frames - 1}, at "
+            f"{last_seconds:.3f} s"
+        )
+    moved = _moved(timeline, places[taken.start])
+    places = _places(moved, pts)
+    start, reaches_end = places[taken.start], taken.stop == num_frames
+    end = moved.end if reaches_end else places[taken.stop]
+    first, behind = (pts[taken.start], pts[taken.stop - 1]) if pts else (0, 0)
+    packets = [p for p in scan.packets if p.pts is None or first <= p.pts <= behind]
+    if not pts:
+        packets = packets[: len(taken)]
+    moved = dataclasses.replace(
+        moved,
+        num_frames=len(taken),
+        num_key_frames=sum(packet.is_keyframe for packet in packets),
+        start=start,
+        end=end,
+        last_pts=timeline.last_pts if reaches_end else None,
+        stretch=Stretch(start, None if reaches_end else end, _seek_pts(scan, first), taken.start),
+    )
+    return ClipScan(moved, packets)
+
+
+def _places(timeline: Timeline, pts: list[int]) -> list[int]:
+    """Where the frames of a clip are shown, in ticks of the result.
+
+    pts: in ticks of the file, in the order in which they are shown; empty where there are none.
+    """
+    times = FrameTimes(timeline)
+    found = pts if timeline.has_times else [None] * timeline.num_frames
+    return [times.place(time)[0] for time in found]
+
+
+def _moved(timeline: Timeline, place: int) -> Timeline:
+    """The same with 0 at a place of the result, in its ticks."""
+    seconds = place * timeline.time_base
+    return dataclasses.replace(
+        timeline,
+        video=_later(timeline.video, seconds),
+        others={index: _later(clock, seconds) for index, clock in timeline.others.items()},
+        first_place=timeline.first_place - place,
+        end=None if timeline.end is None else timeline.end - place,
+    )
+
+
+def _later(clock: Clock, seconds: Fraction) -> Clock:
+    return dataclasses.replace(clock, origin=clock.origin + round(seconds / clock.time_base))
+
+
+def _seek_pts(scan: ClipScan, first: int) -> int | None:
+    """The key frame before the last one that is not behind a frame.
+
+    Pictures behind a key frame of an open group refer to those before it.
+    """
+    if not is_seekable(scan):
+        return None
+    keys = sorted(p.pts for p in scan.packets if p.is_keyframe and p.pts is not None)
+    before = [key for key in keys if key <= first]
+    return before[-2] if len(before) > 1 else None
