@@ -125,7 +125,7 @@ def test_only_the_scene_is_given_to_the_demo_model_unasked(
         seen.append((given, default))
         raise ModelError("seen")
 
-    monkeypatch.setattr("pipeline.run.process.find_weights", look_no_further)
+    monkeypatch.setattr("pipeline.run.opening.find_weights", look_no_further)
     assert main(["process", *arguments]) == 1
     assert seen == [(asked_for, default)]
 

@@ -37,7 +37,11 @@ OTHER_VALUES = {
     "--max-streams": "3",
     "--max-frame-rate": "60",
     "--max-memory": "100",
+    "--roi": "0,0,8,8",
+    "--roi-crop": "",
     "--frames": "5",
+    "--start": "2",
+    "--end": "7f",
     "--every": "2",
     "--adaptive": "",
     "--deinterlace": "auto",
@@ -58,7 +62,7 @@ WITHOUT_EFFECT = {
 """Options that do not decide the result. The model is in the key by its content."""
 
 
-NEEDED = {"--least-agreement": ["--adaptive"]}
+NEEDED = {"--least-agreement": ["--adaptive"], "--roi-crop": ["--roi=1,1,8,8"]}
 """The options without which another one is refused."""
 
 

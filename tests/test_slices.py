@@ -68,7 +68,11 @@ def taken(source: Path, start: object = None, end: object = None) -> list[Frame]
 
 def facts(frame: Frame) -> tuple[int | None, int, bytes]:
     """What a frame of a slice has in common with that of the whole clip."""
-    return frame.source_pts, frame.duration, hashlib.md5(frame.image.to_ndarray()).digest()
+    return (
+        frame.source_pts,
+        frame.duration,
+        hashlib.md5(frame.image.to_ndarray().tobytes()).digest(),
+    )
 
 
 @pytest.mark.parametrize("name", CLIPS)
@@ -138,7 +142,7 @@ def test_a_run_of_a_slice_gives_the_lines_of_the_whole_run(
 def test_segments_and_an_interruption_do_not_change_a_slice(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    options = {"start": "3f", "end": "57f"}
+    options: dict[str, Any] = {"start": "3f", "end": "57f"}
     run(clip, tmp_path / "once", tiny_weights, **options)
     once = results(tmp_path / "once")
     config = replace(config_of(clip, tmp_path / "resumed", tiny_weights), **options)

@@ -42,6 +42,11 @@ class Detections:
         kept = self.confidence > confidence
         return Detections(self.xyxy[kept], self.confidence[kept], self.class_id[kept])
 
+    def moved(self, right: float, down: float) -> Detections:
+        """The boxes moved by so many pixels."""
+        by = np.array([right, down, right, down], np.float32)
+        return Detections(self.xyxy + by, self.confidence, self.class_id)
+
     def rounded(self) -> Detections:
         """The boxes with the values that a detection line of them has."""
         xyxy, confidence = self._rounded()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from pipeline.core.errors import UsageError
 from pipeline.core.options import Option, require, validate
+from pipeline.core.region import Region, Window, region_of, roi_text
 from pipeline.core.typed import is_integer
 
 _DEFAULT_CONFIDENCE = 0.25
@@ -23,6 +25,7 @@ class DetectOptions:
     class_thresholds: (class, threshold) of those classes that have one of their own.
     agnostic_nms: let a box suppress boxes of other classes too.
     classes: the classes to keep, numbers also as integers; None keeps all.
+    roi: numbers, or a file with an outline; kept as text. None keeps boxes everywhere.
     """
 
     confidence_threshold: Annotated[
@@ -52,6 +55,22 @@ class DetectOptions:
     max_detections: Annotated[
         int, Option("--max-det", "maximum number of boxes per frame", metavar="N", lowest=1)
     ] = 1000
+    roi: Annotated[
+        str | tuple[float, ...] | Path | None,
+        Option(
+            "--roi",
+            "keep only boxes whose centre lies in this rectangle x,y,w,h, or in the polygon x,y,x,"
+            "y,x,y or of a JSON or YAML file: pixels, or shares of the frame from 0 to 1",
+            metavar="X,Y,W,H|FILE",
+        ),
+    ] = None
+    roi_crop: Annotated[
+        bool,
+        Option(
+            "--roi-crop",
+            "infer only the rectangle around --roi, at the full size of the model's input",
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.classes, (list, tuple)):
@@ -63,6 +82,11 @@ class DetectOptions:
             object.__setattr__(self, "confidence_threshold", rest)
             object.__setattr__(self, "class_thresholds", (*self.class_thresholds, *named))
         validate(self)
+        if self.roi is not None:
+            object.__setattr__(self, "roi", roi_text(self.roi))
+        require(
+            not self.roi_crop or self.roi is not None, "--roi-crop needs --roi, which it crops to"
+        )
         # The last of a class counts; sorted, so that equal requests are equal.
         by_name = sorted(dict(self.class_thresholds).items())
         object.__setattr__(self, "class_thresholds", tuple(by_name))
@@ -78,6 +102,20 @@ class DetectOptions:
         require(self.classes != (), "--classes is empty: name at least one class")
         require("" not in (self.classes or ()), "--classes: a name is empty")
         require("" not in dict(self.class_thresholds), "--conf: the name of a class is empty")
+
+    def region(self, frame_wh: tuple[int, int]) -> Region | None:
+        """Where boxes are kept in a frame of this size; None for everywhere. Raises InputError."""
+        return None if self.roi is None else region_of(str(self.roi), frame_wh)
+
+    def window(self, frame_wh: tuple[int, int]) -> Window | None:
+        """What is inferred of a frame of this size; None for all of it. Raises InputError."""
+        region = self.region(frame_wh) if self.roi_crop else None
+        return None if region is None else region.window
+
+    def inferred_wh(self, frame_wh: tuple[int, int]) -> tuple[int, int]:
+        """The size of what is inferred of a frame of this size. Raises InputError."""
+        window = self.window(frame_wh)
+        return frame_wh if window is None else window.size_wh
 
     @property
     def least_confidence(self) -> float:

@@ -121,7 +121,9 @@ class SegmentWorker:
             settings = task.settings
             source = open_source(settings.config, self._cores, settings.timeline)
             try:
-                prepared = self._prepare(remote, source.info.size_wh, position)
+                detect = settings.config.detect
+                inferred_wh = detect.inferred_wh(source.info.size_wh)
+                prepared = self._prepare(remote, inferred_wh, position)
                 infer = dataclasses.replace(settings.infer, num_threads=self._cores)
                 with self._models.engine(prepared, infer) as engine:
                     manifest = process_segment(

@@ -96,7 +96,7 @@ class Adaptive:
         least = max(LEAST_CONFIDENCE, self._confidence_threshold)
         if any(len(end.detections.above(least)) for end in (first, last)):
             return None
-        return appearance(first.glance, [glance(frame.image) for frame in gap.inner], last.glance)
+        return appearance(first.glance, [glance(frame.seen) for frame in gap.inner], last.glance)
 
     def keep_pairs(self, gap: _Gap, pairs: Pairs) -> None:
         """Keep the pairs of the boxes at both ends of a gap, for `fill_in`."""

@@ -26,10 +26,12 @@ from pipeline.core.boxes import Detections
 from pipeline.core.config import DetectOptions
 from pipeline.core.errors import InferenceError, located
 from pipeline.core.position import Step
+from pipeline.core.region import Region, Window
 from pipeline.frames.reorder import ReorderBuffer
 from pipeline.frames.sampling import Choice, DetectedFrame, FoundFrame, Sampler
 from pipeline.frames.stats import RunStats
 from pipeline.inference.engine import Engine, Heads, Pool
+from pipeline.media.crop import Cropper
 from pipeline.media.frame import Frame
 from pipeline.model.heads import Candidates, thresholds_of
 from pipeline.model.letterbox import letterbox
@@ -57,6 +59,8 @@ class DetectSettings:
     """How frames become detections.
 
     class_ids: the classes to keep; None keeps all.
+    region: where boxes are kept; None for everywhere. window: what is inferred of each frame; None
+        for all of it.
     reuse_duplicates: give a frame whose model input equals the one before, to the byte, the
         detections of that one.
     stall_seconds: see `ProcessConfig`.
@@ -67,6 +71,8 @@ class DetectSettings:
     sampler: Sampler
     reuse_duplicates: bool
     stall_seconds: float
+    region: Region | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,7 @@ class ModelDetections:
         self._box = letterbox(prepared.source_wh, prepared.input_wh)
         self._settings = settings
         self._stats = stats
+        self._crop = None if settings.window is None else Cropper(settings.window)
         self._options = settings.options.down_to(settings.sampler.weakest_confidence)
         self._arrived: SimpleQueue[_Inferred | _NotInferred | _End | _Failure] = SimpleQueue()
         self._audited: set[int] = set()
@@ -171,17 +178,23 @@ class ModelDetections:
 
     def _asked_for(self, detected: DetectedFrame) -> DetectedFrame:
         """Without the boxes that only the sampler needed; those of an audit are compared."""
-        boxes = self._above(detected.detections)
+        found = self._in_region(detected.detections)
+        boxes = self._above(found)
         if detected.audit is not None:
             least = self._settings.options.least_confidence
             # At the threshold of a class, boxes come and go: those of the lowest one are compared.
-            ours, theirs = detected.detections.above(least), detected.audit.above(least)
+            ours, theirs = found.above(least), self._in_region(detected.audit).above(least)
             self._stats.audit.compare(ours, theirs, least)
         return replace(detected, detections=boxes)
 
     def _above(self, boxes: Detections) -> Detections:
         names = self._prepared.head.class_names
         return boxes.above(thresholds_of(self._settings.options, names, boxes.class_id))
+
+    def _in_region(self, boxes: Detections) -> Detections:
+        # Not before frames between are interpolated: a box may pass the region there only.
+        region = self._settings.region
+        return boxes if region is None else region.kept(boxes)
 
     # The decoding thread
 
@@ -248,6 +261,9 @@ class ModelDetections:
                 frame = next(self._frames, None)
             if frame is None:
                 return
+            if self._crop is not None:
+                with clocks.preprocess:
+                    frame = replace(frame, window=self._crop(frame.image))
             yield frame
 
     def _wait_for_room(self) -> None:
@@ -346,7 +362,9 @@ class ModelDetections:
     def detections_of(self, frame: Frame, candidates: Candidates | None) -> Detections:
         """The boxes of a frame of those candidates, in its pixels."""
         head, class_ids = self._prepared.head, self._settings.class_ids
-        return detections_from(head, candidates, self._box, self._options, class_ids)
+        found = detections_from(head, candidates, self._box, self._options, class_ids)
+        window = self._settings.window
+        return found if window is None else found.moved(window.left, window.top)
 
     def _next_arrival(self) -> _Inferred | _NotInferred | _End | _Failure:
         """Wait for what comes next. Raises InferenceError if the model has hung.

@@ -28,7 +28,7 @@ class InferredFrame:
 
     def __init__(self, frame: Frame, found: Callable[[int], Detections]) -> None:
         self.index, self.pts = frame.index, frame.pts
-        self.glance = glance(frame.image)
+        self.glance = glance(frame.seen)
         self._found = found
 
     @cached_property

@@ -174,6 +174,8 @@ def detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
         sampler=sampler_of(config, info),
         reuse_duplicates=config.reuse_duplicates,
         stall_seconds=config.stall_seconds,
+        region=config.detect.region(info.size_wh),
+        window=config.detect.window(info.size_wh),
     )
 
 

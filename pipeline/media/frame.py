@@ -27,6 +27,7 @@ class Frame:
     pts, duration: in units of time_base (seconds per tick).
     image: the decoded planes in the source's own pixel format.
     source_pts: ticks as they stand in the file; None where it has none.
+    window: the part of the image that the model sees; None for all of it.
     """
 
     index: int
@@ -35,6 +36,12 @@ class Frame:
     time_base: Fraction
     image: av.VideoFrame
     source_pts: int | None = None
+    window: av.VideoFrame | None = None
+
+    @property
+    def seen(self) -> av.VideoFrame:
+        """What the model sees of it."""
+        return self.image if self.window is None else self.window
 
     @property
     def pts_seconds(self) -> float:

@@ -32,18 +32,19 @@ class Preprocessor:
         its filters moves or blurs edges enough for some boxes to differ from the original's.
         Those of large frames come close to them: see `plane_resize`.
         """
+        image = frame.seen
         (x, y), (width, height) = self._letterbox.offset_xy, self._letterbox.content_wh
         content = model_input[y : y + height, x : x + width]
-        table = bt709_table(frame.image)
-        if resizes_planes(frame.image, (width, height)):
-            self._resize_planes(frame.image, content, bgr=table is not None)
+        table = bt709_table(image)
+        if resizes_planes(image, (width, height)):
+            self._resize_planes(image, content, bgr=table is not None)
             if table is None:
                 return
-        elif table is None and rgb_is_bgr(frame.image):
-            _resized(self._to_rgb(frame.image), content)
+        elif table is None and rgb_is_bgr(image):
+            _resized(self._to_rgb(image), content)
             return
         else:
-            _resized(self._to_bgr(frame.image), content)
+            _resized(self._to_bgr(image), content)
         bgr = content if table is None else to_bt709(content, table)
         cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=content)
 

@@ -43,6 +43,8 @@ def detect(  # noqa: PLR0913  # The options of a command.
     agnostic_nms: bool = False,
     classes: Sequence[str | int] | None = None,
     max_det: int = 1000,
+    roi: str | Sequence[float] | Path | None = None,
+    roi_crop: bool = False,
     frames: int | None = None,
     start: str | float | None = None,
     end: str | float | None = None,
@@ -66,6 +68,8 @@ def detect(  # noqa: PLR0913  # The options of a command.
     precision: "f32", "bf16" or "int8"; None selects.
     conf: minimum confidence, or the words of --conf, as in ("person=0.4", "0.25").
     classes: names or numbers; None keeps all.
+    roi: a rectangle x, y, w, h, or an outline x, y, x, y, x, y, as text or numbers, or a file with
+        one; None keeps boxes everywhere.
     frames: process the first ones only; None processes all.
     start, end: process the frames from start on and before end, by seconds, "hh:mm:ss.ms" or the
         index of a frame, "120f"; None for the clip's own.
@@ -86,6 +90,8 @@ def detect(  # noqa: PLR0913  # The options of a command.
             agnostic_nms=agnostic_nms,
             classes=classes,  # type: ignore[arg-type]
             max_detections=max_det,
+            roi=roi,  # type: ignore[arg-type]
+            roi_crop=roi_crop,
         ),
         num_frames=frames,
         start=start,
