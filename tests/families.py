@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import pipeline.model.pytorch  # noqa: F401  Before ultralytics: it sets where that writes.
+from pipeline.core.agreement import Agreement, agreement
+from pipeline.core.boxes import Detections
+from pipeline.core.config import DetectOptions
+from pipeline.model.heads import Head
+from pipeline.model.letterbox import letterbox
+from pipeline.model.postprocess import detections_from
 
 from ultralytics.nn import tasks  # isort: skip
+from ultralytics.utils.nms import non_max_suppression  # isort: skip
 
 ultralytics: Any = tasks  # Which has no types.
 
@@ -24,12 +31,17 @@ SMALL = [0.34, 0.125, 1024]
 
 
 def random_model(
-    config: str, *, names: dict[int, str] = NAMES, scale: list[float] | None = None
+    config: str,
+    *,
+    names: dict[int, str] = NAMES,
+    scale: list[float] | None = None,
+    images: Tensor | None = None,
 ) -> Any:
     """A model of one of ultralytics' configurations, in evaluation mode.
 
-    Its batch statistics are those of noise, so that values neither vanish nor explode, and the
-    biases of its classes let some cells pass a threshold. scale: depth, width, most channels.
+    Its batch statistics are those of images (N, 3, height, width), by default of noise, so that
+    values neither vanish nor explode, and the biases of its classes let some cells pass a
+    threshold. scale: depth, width, most channels.
     """
     torch.manual_seed(0)
     content = ultralytics.yaml_model_load(config)
@@ -44,20 +56,21 @@ def random_model(
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0.0, 0.3)
     with torch.no_grad():
-        model.train()(torch.rand(2, 3, 128, 128))
-        _spread_heads(model.eval().requires_grad_(False))
-    model.end2end = hasattr(model.model[-1], "one2one_cv2")
+        model.train()(torch.rand(2, 3, 128, 128) if images is None else images)
+        seen = torch.rand(1, 3, 128, 128) if images is None else images
+        _spread_heads(model.eval().requires_grad_(False), seen)
+    model.end2end = False  # As `yolo predict` has it unless asked otherwise.
     return model
 
 
-def _spread_heads(model: Any) -> None:
+def _spread_heads(model: Any, images: Tensor) -> None:
     """Make distances of some cells and probabilities from 0.001 to 0.9 of what the heads give."""
     seen: dict[nn.Module, Tensor] = {}
     detect = model.model[-1]
     names = [name for name in dict(detect.named_children()) if name.endswith(("cv2", "cv3"))]
     lasts = [level[-1] for name in names for level in getattr(detect, name)]
     hooks = [last.register_forward_hook(lambda m, _, y: seen.update({m: y})) for last in lasts]
-    model(torch.rand(1, 3, 128, 128))
+    model(images)
     for hook, last in zip(hooks, lasts, strict=True):
         hook.remove()
         last.weight *= 1.5 / (seen[last] - last.bias.view(1, -1, 1, 1)).std()
@@ -103,12 +116,12 @@ def decoded_by_ultralytics(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What the original modules make of a picture (height, width, 3), before NMS or its like.
 
-    xyxy (N, 4) and class scores (N, classes) of every cell.
+    xyxy (N, 4) and class scores (N, classes) of every cell, computed in the type of the model.
     """
     detect = model.model[-1]
     with torch.no_grad():
         images = torch.from_numpy(picture)[None].permute(0, 3, 1, 2) / 255
-        raw = model(images)[1]
+        raw = model(images.to(next(model.parameters()).dtype))[1]
         if "one2one" in raw:
             raw = raw["one2one" if detect.end2end else "one2many"]
         decoded = detect._inference(raw)[0].numpy().T
@@ -117,3 +130,32 @@ def decoded_by_ultralytics(
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
         boxes = np.hstack((centre - half, centre + half))
     return boxes, scores
+
+
+def agreement_after_nms(
+    model: Any, head: Head, outputs: list[NDArray[np.float32]], picture: NDArray[np.uint8]
+) -> Agreement:
+    """The boxes of a picture (height, width, 3) from raw heads, and those of the original program.
+
+    The threshold passes about a hundred cells; nearer to it than 0.02, boxes may come and go.
+    """
+    _, scores = decoded_by_ultralytics(model, picture)
+    threshold = float(np.sort(scores.max(axis=1))[-100:][0])
+    detect = DetectOptions(
+        confidence_threshold=threshold,
+        iou_threshold=0.45 if head.needs_nms else None,
+        max_detections=300,
+    )
+    size_wh = (picture.shape[1], picture.shape[0])
+    candidates = head.select(outputs, threshold)
+    ours = detections_from(head, candidates, letterbox(size_wh, size_wh), detect)
+    with torch.no_grad():
+        images = torch.from_numpy(picture)[None].permute(0, 3, 1, 2) / 255
+        (found,) = non_max_suppression(
+            model(images)[0], threshold, 0.45, max_det=300, end2end=model.end2end
+        )
+    values = found.numpy()
+    theirs = Detections(values[:, :4].clip(0), values[:, 4], values[:, 5].astype(np.int64))
+    theirs.xyxy[:, 0::2] = theirs.xyxy[:, 0::2].clip(0, size_wh[0])
+    theirs.xyxy[:, 1::2] = theirs.xyxy[:, 1::2].clip(0, size_wh[1])
+    return agreement([ours], [theirs], sure_confidence=threshold + 0.02)

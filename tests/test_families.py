@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pipeline.core.errors import UsageError
 from pipeline.core.progress import no_progress
 from pipeline.model.compiled import Compiled, compile_for, core
 from pipeline.model.heads import Head
@@ -21,6 +22,7 @@ from pipeline.model.weights import find_weights
 from tests.families import (
     NAMES,
     SMALL,
+    agreement_after_nms,
     checkpoint_of,
     decoded_by_ultralytics,
     exported,
@@ -50,10 +52,17 @@ def as_xyxy(xywh: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.hstack((xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2))
 
 
-def assert_same_boxes(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    """Every coordinate is within 0.02 pixels or 1e-4 of the longer side of the box."""
+def are_same_boxes(
+    found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]
+) -> NDArray[np.bool_]:
+    """Whether all coordinates are within 0.02 pixels or 1e-4 of the longer side of the box."""
     side = (expected[:, 2:] - expected[:, :2]).max(axis=1)
-    assert (np.abs(found - expected).max(axis=1) <= np.maximum(0.02, 1e-4 * side)).all()
+    same: NDArray[np.bool_] = np.abs(found - expected).max(axis=1) <= np.maximum(0.02, 1e-4 * side)
+    return same
+
+
+def assert_same_boxes(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    assert are_same_boxes(found, expected).all()
 
 
 EXACTLY = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
@@ -131,9 +140,19 @@ def test_a_checkpoint_of_each_family_gives_the_boxes_of_the_original(
     model = random_model(config, scale=scale)
     weights = checkpoint_of(model, tmp_path / "model.pt")
     model.half().float()  # As it was saved.
-    prepared = prepare_model(weights, (160, 128), 160, no_progress)
-    in_pytorch, _ = read_pytorch(weights)
-    assert prepared.head.needs_nms == (not model.end2end)
+    assert_boxes_of_the_original(model, weights, nms_free=False)
+    if hasattr(model.model[-1], "one2one_cv2"):
+        model.end2end = True
+        assert_boxes_of_the_original(model, weights, nms_free=True)
+    else:
+        with pytest.raises(UsageError, match=r"^--nms-free: model.pt has no branch"):
+            prepare_model(weights, (160, 128), 160, no_progress, nms_free=True)
+
+
+def assert_boxes_of_the_original(model: Any, weights: Path, *, nms_free: bool) -> None:
+    prepared = prepare_model(weights, (160, 128), 160, no_progress, nms_free=nms_free)
+    in_pytorch, _ = read_pytorch(weights, nms_free=nms_free)
+    assert prepared.head.needs_nms == (not nms_free)
     assert prepared.head.class_names == tuple(NAMES.values())
     picture = noise(prepared.input_wh)
     expected_xyxy, expected_scores = decoded_by_ultralytics(model, picture)
@@ -144,6 +163,7 @@ def test_a_checkpoint_of_each_family_gives_the_boxes_of_the_original(
         xyxy, scores = all_boxes(prepared.head, outputs)
         np.testing.assert_allclose(scores, expected_scores, atol=1e-3)
         assert_same_boxes(xyxy, expected_xyxy)
+        assert agreement_after_nms(model, prepared.head, outputs, picture).share == 1
     assert expected_scores.std() > 0.01
 
 

@@ -24,6 +24,7 @@ OTHER_VALUES = {
     "--overwrite": "",
     "--model": "demo",
     "--imgsz": "320",
+    "--nms-free": "",
     "--conf": "0.3",
     "--iou": "0.5",
     "--agnostic-nms": "",

@@ -98,7 +98,7 @@ def test_clips_may_come_behind_thresholds(
     assert (found.confidence_threshold, found.videos) == (conf, videos)
 
 
-@pytest.mark.parametrize("option", [{"iou_threshold": 0.5}, {"agnostic_nms": True}], ids=str)
+@pytest.mark.parametrize("option", [{"iou_threshold": 0.45}, {"agnostic_nms": True}], ids=str)
 def test_options_of_nms_are_refused_for_a_model_without_it(option: dict[str, Any]) -> None:
     require_applicable(DetectOptions(), DistancesHead(needs_nms=False))
     require_applicable(DetectOptions(**option), DistancesHead())

@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.data,
             weights=arguments.weights,
             imgsz=arguments.imgsz,
+            nms_free=arguments.nms_free,
             infer=_concrete(infer_options(arguments)),
             calibration=arguments.calibration,
             on_progress=progress,

@@ -74,6 +74,7 @@ def add_weights_options(command: argparse.ArgumentParser) -> Any:
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
     model = add_weights_options(command)
+    add_options(model, ProcessConfig, "nms_free")
     model.add_argument(
         "--config",
         default=AUTO,

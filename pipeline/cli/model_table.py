@@ -71,7 +71,7 @@ def _rows(facts: ModelFacts) -> Iterator[tuple[str, str]]:
     yield "input", _input(facts)
     yield "parameters", f"{facts.parameters / 1e6:.2f} million, {_precision(facts)}"
     yield "output", "raw heads: boxes that pass are decoded" if facts.raw_heads else "decoded boxes"
-    yield "NMS", "yes" if facts.needs_nms else "not needed"
+    yield "NMS", _nms(facts)
     applied = [
         name
         for name, applies in (
@@ -89,6 +89,12 @@ def _input(facts: ModelFacts) -> str:
     if facts.input_wh:
         return "{}x{} only".format(*facts.input_wh)
     return f"any size, in multiples of {facts.input_multiple}"
+
+
+def _nms(facts: ModelFacts) -> str:
+    if not facts.needs_nms:
+        return "not needed"
+    return "yes; not with --nms-free" if facts.nms_free else "yes"
 
 
 def _precision(facts: ModelFacts) -> str:

@@ -16,7 +16,7 @@ from pipeline.cli.groups import (
 )
 from pipeline.cli.options import add_options
 from pipeline.cli.terminal import progress_shown, show
-from pipeline.core.config import SYNTHETIC, EncodeOptions
+from pipeline.core.config import SYNTHETIC, EncodeOptions, ProcessConfig
 
 
 def add_parser(commands: Any) -> None:
@@ -35,7 +35,9 @@ def add_parser(commands: Any) -> None:
         help="a clip, or 'synthetic' for the synthetic scene",
     )
     add_cores(command)
-    add_precision(add_weights_options(command))
+    model = add_weights_options(command)
+    add_options(model, ProcessConfig, "nms_free")
+    add_precision(model)
     add_options(command.add_argument_group("encoding"), EncodeOptions, "codec", "crf", "preset")
     add_limits(command)
     add_synthetic(command)

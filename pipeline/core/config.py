@@ -92,6 +92,8 @@ class ProcessConfig:
     weights: a checkpoint (.pt), an exported .onnx or IR .xml, the folder with an IR, or a model by
         name; None selects the demo model for the synthetic scene and the official one for
         everything else.
+    nms_free: take the branch of the model that gives one box for each object, where a checkpoint
+        has two; models without one are refused.
     calibration: what INT8 is calibrated on: None selects the pictures that are the same for every
         clip, "clip" frames of the source.
     calibration_clips: the clips that "clip" stands for; without any, the source.
@@ -139,6 +141,13 @@ class ProcessConfig:
         int,
         Option("--imgsz", "longer side of the model input", metavar="PX", parse=_multiple_of_32),
     ] = 640
+    nms_free: Annotated[
+        bool,
+        Option(
+            "--nms-free",
+            "take the branch without NMS of a checkpoint with two (YOLOv10, YOLO26)",
+        ),
+    ] = False
     infer: Annotated[InferOptions | AutoOptions, _NOT_IN_KEYS] = field(default_factory=AutoOptions)
     detect: DetectOptions = field(default_factory=DetectOptions)
     encode: EncodeOptions = field(default_factory=EncodeOptions)

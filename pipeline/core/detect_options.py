@@ -12,7 +12,7 @@ from pipeline.core.options import Option, require, validate
 from pipeline.core.region import Region, Window, region_of, roi_text
 from pipeline.core.typed import is_integer
 
-_DEFAULT_CONFIDENCE = 0.25
+_DEFAULT_CONFIDENCE, _DEFAULT_IOU = 0.25, 0.45
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +23,7 @@ class DetectOptions:
 
     confidence_threshold: also the words of --conf, as in ("person=0.4", "0.25").
     class_thresholds: (class, threshold) of those classes that have one of their own.
+    iou_threshold: None is 0.45; for models without NMS nothing else is valid.
     agnostic_nms: let a box suppress boxes of other classes too.
     classes: the classes to keep, numbers also as integers; None keeps all.
     roi: numbers, or a file with an outline; kept as text. None keeps boxes everywhere.
@@ -39,8 +40,9 @@ class DetectOptions:
     ] = _DEFAULT_CONFIDENCE
     class_thresholds: Annotated[tuple[tuple[str, float], ...], Option("--conf")] = ()
     iou_threshold: Annotated[
-        float, Option("--iou", "IoU above which NMS drops a box", metavar="P")
-    ] = 0.45
+        float | None,
+        Option("--iou", "IoU above which NMS drops a box (default: 0.45)", metavar="P"),
+    ] = None
     agnostic_nms: Annotated[
         bool, Option("--agnostic-nms", "NMS across classes: a box drops those of other classes too")
     ] = False
@@ -96,7 +98,7 @@ class DetectOptions:
                 f"--conf{name and f' of {name!r}'} must lie between 0 and 1, not {threshold}",
             )
         require(
-            0.0 < self.iou_threshold <= 1.0,
+            0.0 < self.nms_iou <= 1.0,
             f"--iou must lie between 0 and 1, not {self.iou_threshold}",
         )
         require(self.classes != (), "--classes is empty: name at least one class")
@@ -116,6 +118,11 @@ class DetectOptions:
         """The size of what is inferred of a frame of this size. Raises InputError."""
         window = self.window(frame_wh)
         return frame_wh if window is None else window.size_wh
+
+    @property
+    def nms_iou(self) -> float:
+        """The IoU threshold of NMS."""
+        return _DEFAULT_IOU if self.iou_threshold is None else self.iou_threshold
 
     @property
     def least_confidence(self) -> float:

@@ -97,14 +97,21 @@ class Models:
                 engines.clear()
 
     def prepare(
-        self, weights: Path, source_wh: tuple[int, int], imgsz: int, on_progress: ProgressCallback
+        self,
+        weights: Path,
+        source_wh: tuple[int, int],
+        imgsz: int,
+        on_progress: ProgressCallback,
+        *,
+        nms_free: bool = False,
     ) -> PreparedModel:
         """As `prepare_model`; a file that was written to since is another one."""
         stamp = tuple(file_stamp(weights)) if weights.is_file() else None
-        key = (weights, stamp, input_size_wh(source_wh, imgsz))
+        key = (weights, stamp, input_size_wh(source_wh, imgsz), nms_free)
         with self._lock:
             prepared = self._prepared.get(
-                key, lambda: prepare_model(weights, source_wh, imgsz, on_progress)
+                key,
+                lambda: prepare_model(weights, source_wh, imgsz, on_progress, nms_free=nms_free),
             )
         return dataclasses.replace(prepared, source_wh=source_wh)
 
@@ -115,7 +122,10 @@ class Models:
         # Only here: a run in float need not load it.
         from pipeline.model.quantize import quantize
 
-        key = (prepared.weights_sha256, prepared.input_wh, calibration.key)
+        key = (
+            *(prepared.weights_sha256, prepared.head.needs_nms, prepared.input_wh),
+            calibration.key,
+        )
         with self._lock:
             quantized = self._quantized.get(
                 key, lambda: quantize(prepared, calibration, on_progress)

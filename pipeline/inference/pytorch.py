@@ -32,7 +32,7 @@ class PyTorchEngine(Engine):
     def __init__(self, prepared: PreparedModel) -> None:
         if prepared.weights.suffix != ".pt":
             raise ModelError(f"{prepared.weights}: PyTorch runs .pt checkpoints only")
-        self._model, _ = read_pytorch(prepared.weights)
+        self._model, _ = read_pytorch(prepared.weights, nms_free=not prepared.head.needs_nms)
         self._input_wh = prepared.input_wh
 
     @property

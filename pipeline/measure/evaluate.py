@@ -53,11 +53,12 @@ class Evaluation:
     accuracy: dict[str, Accuracy]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - all but the first by name, each an option of the command.
     data: Path,
     *,
     weights: ModelName | Path | None = None,
     imgsz: int = 640,
+    nms_free: bool = False,
     infer: InferOptions | None = None,
     calibration: Path | None = None,
     on_progress: ProgressCallback = no_progress,
@@ -72,6 +73,7 @@ def evaluate(
     data = converted("data", data, Path)
     weights = converted("weights", weights, ModelName | Path | None)
     imgsz = converted("imgsz", imgsz, int)
+    nms_free = converted("nms_free", nms_free, bool)
     infer = converted("infer", infer, InferOptions | None)
     calibration = converted("calibration", calibration, Path | None)
     if imgsz < 32 or imgsz % 32:
@@ -81,7 +83,7 @@ def evaluate(
     if calibration is not None and infer.precision != "int8":
         raise UsageError("--calibration needs --precision int8")
     truth = _read_truth(data)
-    judged = _Judged(truth, find_weights(weights, on_progress), imgsz, on_progress)
+    judged = _Judged(truth, find_weights(weights, on_progress), imgsz, on_progress, nms_free)
     verdicts = _verdicts(judged, infer, calibration_of_folder(calibration) if calibration else None)
     result = Evaluation(
         num_images=len(truth),
@@ -168,7 +170,9 @@ class _Judged:
         weights: Path,
         imgsz: int,
         on_progress: ProgressCallback,
+        nms_free: bool,
     ) -> None:
+        self._nms_free = nms_free
         self._weights = weights
         self._truth = truth
         self._imgsz = imgsz
@@ -211,7 +215,9 @@ class _Judged:
     def _prepare(
         self, size_wh: tuple[int, int], infer: InferOptions, calibration: Calibration | None
     ) -> PreparedModel:
-        prepared = prepare_model(self._weights, size_wh, self._imgsz, self._on_progress)
+        prepared = prepare_model(
+            *(self._weights, size_wh, self._imgsz, self._on_progress), nms_free=self._nms_free
+        )
         note_model(prepared, self._imgsz)
         if infer.precision != "int8" or prepared.quantization is not None:
             return prepared

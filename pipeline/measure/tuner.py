@@ -81,7 +81,9 @@ def tune(config: ProcessConfig, on_progress: ProgressCallback = no_progress) -> 
     precision = config.infer.precision or "auto"
     weights = find_weights(config.weights, on_progress, config.default_model)
     end_seconds = time.perf_counter() + MOST_SECONDS
-    prepared = prepare_model(weights, _size_of(config), config.imgsz, on_progress)
+    prepared = prepare_model(
+        weights, _size_of(config), config.imgsz, on_progress, nms_free=config.nms_free
+    )
     note_model(prepared, config.imgsz)
     devices = core().available_devices
     among = candidates(available_cores(), devices, precision, prepared.source_wh)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.model.heads import Candidates
+from pipeline.model.heads import Candidates, HeadOfLayout
 
 _NEARLY = 0.9999
 
@@ -23,13 +23,15 @@ class AnchorFreeLayout:
     Level i has a cell for each strides[i] pixels, with one prediction. num_bins: values for each
     of the four distances of a box, in cells from the centre of its cell to its left, top, right
     and bottom side: the distance itself (1), or the logits of the distances 0, 1, 2, ...
-    needs_nms: whether several cells predict the same object.
+    needs_nms: whether several cells predict the same object. has_nms_free_branch: whether the model
+    was trained with a second branch that has no need of it.
     """
 
     class_names: tuple[str, ...]
     strides: tuple[int, ...]
     num_bins: int
     needs_nms: bool
+    has_nms_free_branch: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -46,22 +48,10 @@ class AnchorFreeLayout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AnchorFreeHead:
+class AnchorFreeHead(HeadOfLayout):
     """Raw heads -> boxes, in plain numpy."""
 
     layout: AnchorFreeLayout
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.layout.class_names
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self.layout.strides
-
-    @property
-    def needs_nms(self) -> bool:
-        return self.layout.needs_nms
 
     def select(
         self, outputs: Sequence[NDArray[np.float32]], confidence_threshold: float

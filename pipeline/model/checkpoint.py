@@ -88,16 +88,18 @@ _IGNORED = frozenset(
     }
 )
 _MOST_CLASSES, _LONGEST_CLASS_NAME = 10_000, 200
+_BRANCH = ("cv3", "cv2")
 _MOST_LEVELS, _MOST_BINS, _MOST_STRIDE = 5, 64, 64
 
 CheckpointLayout = HeadLayout | AnchorFreeLayout
 
 
-def read_checkpoint(path: Path) -> tuple[Layer, CheckpointLayout]:
+def read_checkpoint(path: Path, *, nms_free: bool = False) -> tuple[Layer, CheckpointLayout]:
     """The model of a .pt file as its layers, in float32, and its head layout.
 
-    The file is one of YOLOv5 v6/v7 or of ultralytics. Raises ModelError for a file that is not a
-    checkpoint, needs an unknown class, or whose last layer is not that of a detection model.
+    nms_free: of a model with two branches, the one that needs no NMS. The file is one of YOLOv5
+    v6/v7 or of ultralytics. Raises ModelError for a file that is not a checkpoint, needs an unknown
+    class, or whose last layer is not that of a detection model.
     """
     require_size(path)
     try:
@@ -118,25 +120,27 @@ def read_checkpoint(path: Path) -> tuple[Layer, CheckpointLayout]:
     if model.kind in YOLOV5_MODELS:
         return model, _head_layout(path, model)
     if model.kind in ULTRALYTICS_MODELS:
-        return model, _anchor_free_layout(path, model)
+        return model, _anchor_free_layout(path, model, nms_free)
     raise ModelError(f"{path}: contains no YOLO detection model")
 
 
 def branches(detect: Layer) -> tuple[list[Layer], list[Layer]]:
-    """The branches of a detection layer of ultralytics for each level: classes, then boxes.
-
-    Those that need no NMS, where it has both kinds.
-    """
-    prefix = "one2one_" if is_end_to_end(detect) else ""
-    classes, boxes = (
-        layers_in_order(detect.children[f"{prefix}{name}"]) for name in ("cv3", "cv2")
-    )
+    """The convolutions of a detection layer of ultralytics for each level: classes, then boxes."""
+    classes, boxes = (layers_in_order(detect.children[name]) for name in _BRANCH)
     return classes, boxes
 
 
-def is_end_to_end(detect: Layer) -> bool:
-    """Whether it was trained to give one box for each object."""
-    return "one2one_cv2" in detect.children
+def _keep_one_branch(detect: Layer, nms_free: bool) -> bool:
+    """Leave one branch in a detection layer; returns whether it gives one box for each object.
+
+    That one is called one-to-one, was trained beside the other, and is alone once layers are fused.
+    """
+    one_to_one = {name: detect.children.pop(f"one2one_{name}", None) for name in _BRANCH}
+    chosen = {name: layer for name, layer in one_to_one.items() if layer is not None}
+    if not chosen or not (nms_free or detect.children.get("cv2") is None):
+        return False
+    detect.children.update(chosen)
+    return True
 
 
 def one_line(error: BaseException) -> str:
@@ -175,11 +179,13 @@ def _head_layout(path: Path, model: Layer) -> HeadLayout:
     return layout
 
 
-def _anchor_free_layout(path: Path, model: Layer) -> AnchorFreeLayout:
+def _anchor_free_layout(path: Path, model: Layer, nms_free: bool) -> AnchorFreeLayout:
     try:
         detect = layers_in_order(model.children["model"])[-1]
         if detect.kind not in ULTRALYTICS_DETECTS:
             raise ModelError(f"{path}: its last layer is not the detection layer of ultralytics")
+        has_nms_free_branch = "one2one_cv2" in detect.children
+        is_nms_free = _keep_one_branch(detect, nms_free)
         strides = tuple(int(value) for value in _stride(detect).reshape(-1)[: _MOST_LEVELS + 1])
         bins = detect.settings["reg_max"]
         num_branches = [len(of_levels) for of_levels in branches(detect)]
@@ -197,7 +203,9 @@ def _anchor_free_layout(path: Path, model: Layer) -> AnchorFreeLayout:
         or not 1 <= strides[0] <= strides[-1] <= _MOST_STRIDE
     ):
         raise ModelError(f"{path}: its detection layer has {num_branches} heads at {strides}")
-    return AnchorFreeLayout(names, strides, bins, needs_nms=not is_end_to_end(detect))
+    return AnchorFreeLayout(
+        names, strides, bins, needs_nms=not is_nms_free, has_nms_free_branch=has_nms_free_branch
+    )
 
 
 def _stride(detect: Layer) -> Any:

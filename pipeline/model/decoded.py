@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.model.heads import Candidates
+from pipeline.model.heads import Candidates, HeadOfLayout
 
 _NEARLY = 0.9999
 
@@ -27,24 +27,16 @@ class DecodedLayout:
     strides: tuple[int, ...]
     is_final: bool
 
+    @property
+    def needs_nms(self) -> bool:
+        return not self.is_final
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DecodedHead:
+class DecodedHead(HeadOfLayout):
     """Decoded boxes -> the few that pass, in plain numpy."""
 
     layout: DecodedLayout
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.layout.class_names
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self.layout.strides
-
-    @property
-    def needs_nms(self) -> bool:
-        return not self.layout.is_final
 
     def select(
         self, outputs: Sequence[NDArray[np.float32]], confidence_threshold: float

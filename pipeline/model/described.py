@@ -35,6 +35,7 @@ class ModelFacts:
     heads, so that only boxes that pass are decoded. uint8_input: whether it takes pictures as they
     are. paired_convolution: whether the first convolution reads two columns at a time.
     can_be_int8: whether --precision int8 quantises it. needs_nms: whether boxes can overlap.
+    nms_free: whether --nms-free selects a branch whose boxes do not.
     """
 
     file: str
@@ -52,6 +53,7 @@ class ModelFacts:
     paired_convolution: bool
     can_be_int8: bool
     needs_nms: bool
+    nms_free: bool
 
 
 def describe_model(weights: Path, on_progress: ProgressCallback) -> ModelFacts:
@@ -77,6 +79,7 @@ def describe_model(weights: Path, on_progress: ProgressCallback) -> ModelFacts:
         paired_convolution=_reads_pairs(prepared.model),
         can_be_int8=not is_int8,
         needs_nms=head.needs_nms,
+        nms_free=_has_nms_free_branch(head),
     )
 
 
@@ -92,10 +95,16 @@ def _family(prepared: PreparedModel, weights: Path) -> str:
     if isinstance(head, AnchorFreeHead):
         if head.layout.num_bins == 1:
             return "YOLO26"
-        return "YOLOv8, v9, 11, 12 or v5u" if head.needs_nms else "YOLOv10"
+        return "YOLOv10" if _has_nms_free_branch(head) else "YOLOv8, v9, 11, 12 or v5u"
     if isinstance(head, DecodedHead):
         return "YOLO with decoded output"
     return "YOLOv5" if len(head.strides) == 3 else "YOLOv5 P6"
+
+
+def _has_nms_free_branch(head: Head) -> bool:
+    return not head.needs_nms or (
+        isinstance(head, AnchorFreeHead) and head.layout.has_nms_free_branch
+    )
 
 
 def _num_parameters(model: ov.Model, head: Head) -> int:

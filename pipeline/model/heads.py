@@ -16,6 +16,38 @@ from pipeline.core.config import DetectOptions
 from pipeline.core.errors import UsageError
 
 
+class Layout(Protocol):
+    """The layout of a model's outputs, see `Head`."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+
+    @property
+    def needs_nms(self) -> bool: ...
+
+
+class HeadOfLayout:
+    """The part of a head that its layout has."""
+
+    __slots__ = ()
+    layout: Layout
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.layout.class_names
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.layout.strides
+
+    @property
+    def needs_nms(self) -> bool:
+        return self.layout.needs_nms
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """The predictions of one frame whose best class may pass the threshold.
@@ -105,9 +137,8 @@ def _known(entry: str, number: int | None, class_names: Sequence[str]) -> int:
 
 def require_applicable(detect: DetectOptions, head: Head) -> None:
     """Raise UsageError for options that this head has no use for, or for an unknown class."""
-    usual = DetectOptions()
     for flag, is_given in (
-        ("--iou", detect.iou_threshold != usual.iou_threshold),
+        ("--iou", detect.iou_threshold is not None),
         ("--agnostic-nms", detect.agnostic_nms),
     ):
         if is_given and not head.needs_nms:

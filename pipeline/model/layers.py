@@ -28,13 +28,13 @@ _PROBE_SIDE = 64
 _MOST_STEPS = 20_000
 
 
-def build_graph(checkpoint: Path) -> tuple[ov.Model, CheckpointLayout]:
+def build_graph(checkpoint: Path, *, nms_free: bool = False) -> tuple[ov.Model, CheckpointLayout]:
     """The graph from float NCHW images, RGB in 0..1, to the raw heads, of any size and batch.
 
-    Every batch normalisation is folded into its convolution. Raises ModelError if the checkpoint
-    is refused or its layers do not fit each other.
+    Every batch normalisation is folded into its convolution. nms_free: see `read_checkpoint`.
+    Raises ModelError if the checkpoint is refused or its layers do not fit each other.
     """
-    model, layout = read_checkpoint(checkpoint)
+    model, layout = read_checkpoint(checkpoint, nms_free=nms_free)
     try:
         return _Builder().build(model, layout), layout
     except Refused as error:

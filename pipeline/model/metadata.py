@@ -21,15 +21,14 @@ _MOST_BYTES = 1 << 20
 class Metadata:
     """What is known of an exported model; None where its exporter did not say.
 
-    class_names: by class id. task: of ultralytics: "detect", "segment", ... end_to_end: whether
-    its boxes need no NMS. imgsz_wh: the input it was exported for. description: of its exporter.
+    class_names: by class id. task: of ultralytics: "detect", "segment", ... imgsz_wh: the input it
+    was exported for. description: of its exporter.
     """
 
     class_names: tuple[str, ...] | None = None
     task: str | None = None
     stride: int | None = None
     imgsz_wh: tuple[int, int] | None = None
-    end_to_end: bool | None = None
     description: str | None = None
 
     def names_for(self, num_classes: int) -> tuple[str, ...]:
@@ -48,7 +47,7 @@ def read_metadata(model: ov.Model, origin: Path) -> Metadata:
         return _metadata(_read_yaml(beside))
     found = {
         key: model.get_rt_info(["framework", key]).astype(str)
-        for key in ("names", "task", "stride", "imgsz", "end2end", "description")
+        for key in ("names", "task", "stride", "imgsz", "description")
         if model.has_rt_info(["framework", key])
     }
     labels = ["model_info", "labels"]  # Those of OpenVINO's model API; spaces are underscores.
@@ -81,13 +80,11 @@ def _metadata(found: Mapping[Any, Any]) -> Metadata:
     """Entries as they are, or as the text that Python makes of them; odd ones count as unknown."""
     values = {key: _value(found.get(key)) for key in ("names", "task", "stride", "imgsz")}
     stride, imgsz = values["stride"], values["imgsz"]
-    end_to_end = _value(found.get("end2end"))
     return Metadata(
         class_names=_class_names(values["names"]),
         task=values["task"] if isinstance(values["task"], str) else None,
         stride=stride if type(stride) is int and 0 < stride <= 1024 else None,
         imgsz_wh=_size_wh(imgsz),
-        end_to_end=end_to_end if isinstance(end_to_end, bool) else None,
         description=str(found["description"])[:200] if found.get("description") else None,
     )
 

@@ -50,7 +50,7 @@ def detections_from(
     xyxy, kept = head.decode(candidates), np.arange(len(order))[: options.max_detections]
     if head.needs_nms:
         groups = np.zeros(len(xyxy), np.int64) if options.agnostic_nms else candidates.class_id
-        kept = class_aware_nms(xyxy, groups, options.iou_threshold, options.max_detections)
+        kept = class_aware_nms(xyxy, groups, options.nms_iou, options.max_detections)
     return Detections(
         letterbox.to_source(xyxy[kept]), candidates.confidence[kept], candidates.class_id[kept]
     )

@@ -21,7 +21,7 @@ from pipeline.core.cache import (
     seal,
     temporary_folder,
 )
-from pipeline.core.errors import ModelError, reason_of
+from pipeline.core.errors import ModelError, UsageError, reason_of
 from pipeline.core.machine import package_version
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
@@ -48,7 +48,7 @@ _SUFFIXES = (".pt", ".onnx", ".xml")
 _ARRAYS_SUFFIX = ".npz"
 _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
 
-CONVERSION_VERSION = 3
+CONVERSION_VERSION = 4
 """Raise it with each change of what a conversion writes: graphs in the cache are then rebuilt."""
 
 
@@ -74,26 +74,36 @@ class PreparedModel:
 
 
 def prepare_model(
-    weights: Path, source_wh: tuple[int, int], imgsz: int, on_progress: ProgressCallback
+    weights: Path,
+    source_wh: tuple[int, int],
+    imgsz: int,
+    on_progress: ProgressCallback,
+    *,
+    nms_free: bool = False,
 ) -> PreparedModel:
     """The model for frames of a size, from the cache if it was converted before.
 
     A graph of fixed input size keeps it; every other takes the smallest rectangle that fits
     the frames at imgsz. If the cache folder cannot be written, nothing is cached, with a note.
-    Raises ModelError if it is no detection model of a supported family.
+    nms_free: of a checkpoint with two branches, take the one that needs no NMS. Raises ModelError
+    if it is no detection model of a supported family, UsageError if it needs NMS all the same.
     """
     if weights.suffix not in _SUFFIXES:
         raise ModelError(f"{weights}: expected a model file ending in {', '.join(_SUFFIXES)}")
     require_sizes(weights)
     sha256 = parts_sha256(weights)
-    key = _conversion_key(weights, sha256)
+    key = _conversion_key(weights, sha256, nms_free)
+    wanted = _Wanted(weights, sha256, input_size_wh(source_wh, imgsz), nms_free)
     try:
-        folder = cache_dir() / "models" / key
-        return _prepare(weights, sha256, folder, source_wh, imgsz, on_progress)
+        prepared = _prepare(wanted, cache_dir() / "models" / key, source_wh, on_progress)
     except NotKept as error:
         note(str(error))
-        folder = temporary_folder() / key
-        return _prepare(weights, sha256, folder, source_wh, imgsz, on_progress)
+        prepared = _prepare(wanted, temporary_folder() / key, source_wh, on_progress)
+    if nms_free and prepared.head.needs_nms:
+        raise UsageError(
+            f"--nms-free: {weights.name} has no branch that needs no NMS; leave the option out"
+        )
+    return prepared
 
 
 def note_model(prepared: PreparedModel, imgsz: int) -> None:
@@ -112,20 +122,25 @@ def note_model(prepared: PreparedModel, imgsz: int) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A model file, and what it is to become: a graph for an input of this size or little more."""
+
+    weights: Path
+    sha256: str
+    input_wh: tuple[int, int]
+    nms_free: bool
+
+
 def _prepare(
-    weights: Path,
-    sha256: str,
-    folder: Path,
-    source_wh: tuple[int, int],
-    imgsz: int,
-    on_progress: ProgressCallback,
+    wanted: _Wanted, folder: Path, source_wh: tuple[int, int], on_progress: ProgressCallback
 ) -> PreparedModel:
-    input_wh = input_size_wh(source_wh, imgsz)
+    input_wh = wanted.input_wh
     ir = folder / f"{input_wh[0]}x{input_wh[1]}.xml"
     model = read_cached_ir(ir)
     head = _stored_head(model, ir) if model else None
     if model is None or head is None:
-        model, head = _convert(weights, input_wh, on_progress)
+        model, head = _convert(wanted, on_progress)
         publish(ir, lambda path: _save(model, head, path))
         # What OpenVINO compiles and keeps is for the graph as it was read.
         model = read_cached_ir(ir) or model
@@ -138,24 +153,23 @@ def _prepare(
         head=head,
         source_wh=source_wh,
         input_wh=graph.fixed_input_wh(model) or input_wh,
-        weights=weights,
-        weights_sha256=sha256,
+        weights=wanted.weights,
+        weights_sha256=wanted.sha256,
         compiled_cache_dir=folder / "compiled",
         quantization=quantization,
     )
 
 
-def _convert(
-    weights: Path, least_wh: tuple[int, int], on_progress: ProgressCallback
-) -> tuple[ov.Model, Head]:
-    """The finished graph; of its own input size if that is fixed, else of least_wh or little more.
+def _convert(wanted: _Wanted, on_progress: ProgressCallback) -> tuple[ov.Model, Head]:
+    """The finished graph; of its own input size if that is fixed.
 
-    Its sides are then multiples of the largest stride.
+    Else its sides are multiples of the largest stride.
     """
+    weights = wanted.weights
     layout: Layout | None = None
     if weights.suffix == ".pt":
         on_progress(Progress("convert", 0, 3, unit="step"))
-        model, layout = build_graph(weights)
+        model, layout = build_graph(weights, nms_free=wanted.nms_free)
         on_progress(Progress("convert", 1, 3, unit="step"))
     else:
         require_plain_graph(weights)
@@ -167,7 +181,7 @@ def _convert(
             return _finished_before(model, weights)
         if layout is None:
             model, layout = cut_at_heads(model, weights)
-        input_wh = graph.fixed_input_wh(model) or rounded_up(least_wh, max(layout.strides))
+        input_wh = graph.fixed_input_wh(model) or rounded_up(wanted.input_wh, max(layout.strides))
         finished = finish(model, layout, input_wh)
         graph.require_sane_shapes(finished[0], weights)
         return finished
@@ -175,7 +189,9 @@ def _convert(
         raise
     except Exception as error:  # Unusual graphs can raise any exception.
         reason = reason_of(error)
-        raise ModelError(f"{weights}: cannot be reshaped to {least_wh} ({reason})") from error
+        raise ModelError(
+            f"{weights}: cannot be reshaped to {wanted.input_wh} ({reason})"
+        ) from error
 
 
 def _finished_before(model: ov.Model, weights: Path) -> tuple[ov.Model, Head]:
@@ -248,7 +264,9 @@ def _stored_head(model: ov.Model, ir: Path) -> Head | None:
         return None
 
 
-def _conversion_key(weights: Path, sha256: str) -> str:
+def _conversion_key(weights: Path, sha256: str, nms_free: bool) -> str:
     """Everything that shapes the converted graph: the file, our code, and OpenVINO."""
     known = f"{weights.suffix} {sha256} {CONVERSION_VERSION} openvino {package_version('openvino')}"
+    if nms_free and weights.suffix == ".pt":  # Exported graphs have one branch.
+        known += " without NMS"
     return hashlib.sha256(known.encode()).hexdigest()[:16]

@@ -54,9 +54,7 @@ class AnchorFreeDetect(nn.Module):
     cv3: nn.ModuleList
 
     def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        prefix = "one2one_" if "one2one_cv2" in self._modules else ""
-        classes, boxes = (self.get_submodule(f"{prefix}{name}") for name in ("cv3", "cv2"))
-        levels = zip(classes.children(), boxes.children(), features, strict=True)
+        levels = zip(self.cv3.children(), self.cv2.children(), features, strict=True)
         return tuple(branch(x) for *of_level, x in levels for branch in of_level)
 
 
@@ -113,13 +111,15 @@ _MODULES: Mapping[str, type[nn.Module]] = {
 }
 
 
-def read_pytorch(path: Path) -> tuple[YOLO, CheckpointLayout]:
+def read_pytorch(path: Path, *, nms_free: bool = False) -> tuple[YOLO, CheckpointLayout]:
     """The float32 model of a .pt file, ready to run, and its head layout.
 
-    Raises ModelError for what `build_graph` refuses.
+    nms_free: see `read_checkpoint`. Raises ModelError for what `build_graph` refuses.
     """
-    _, layout = build_graph(path)  # Whose bounds hold for the same layers in PyTorch.
-    layers, _ = read_checkpoint(path)
+    _, layout = build_graph(
+        path, nms_free=nms_free
+    )  # Whose bounds hold for the same layers in PyTorch.
+    layers, _ = read_checkpoint(path, nms_free=nms_free)
     try:
         return _ready_to_run(cast("YOLO", _module(layers))), layout
     except Exception as error:  # Inconsistent layers can raise any exception.

@@ -74,7 +74,9 @@ def quantize(
     if prepared.quantization is not None:
         return prepared
     side = CALIBRATION_SIDE
-    basis = prepare_model(prepared.weights, (side, side), side, on_progress)
+    basis = prepare_model(
+        *(prepared.weights, (side, side), side, on_progress), nms_free=not prepared.head.needs_nms
+    )
     folder = basis.compiled_cache_dir.parent / f"int8-{_key(calibration, basis)}"
     ir = folder / _IR_NAME
     model = read_cached_ir(ir)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.model.heads import Candidates
+from pipeline.model.heads import Candidates, HeadOfLayout
 
 STRIDES = {3: (8, 16, 32), 4: (8, 16, 32, 64)}
 """The strides of the published models, by the number of levels: P5 and P6."""
@@ -45,6 +45,10 @@ class HeadLayout:
     strides: tuple[int, ...]
 
     @property
+    def needs_nms(self) -> bool:
+        return True
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
@@ -59,7 +63,7 @@ class HeadLayout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class YOLOv5Head:
+class YOLOv5Head(HeadOfLayout):
     """Raw heads -> boxes, in plain numpy.
 
     convolutions: what makes predictions of the outputs where they come out in parts; else none.
@@ -67,16 +71,6 @@ class YOLOv5Head:
 
     layout: HeadLayout
     convolutions: tuple[HeadConvolution, ...] = ()
-
-    needs_nms = True
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.layout.class_names
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self.layout.strides
 
     def select(
         self, outputs: Sequence[NDArray[np.float32]], confidence_threshold: float

@@ -113,6 +113,7 @@ def run_key(
 def _deciding(config: ProcessConfig) -> dict[str, Any]:
     """The options that decide the result, as plain values by name."""
     options = deciding(config)
+    options["detect"]["iou_threshold"] = config.detect.nms_iou
     if config.adaptive:  # Frames that need much memory are inferred closer to each other.
         options["max_memory_mb"] = config.limits.max_memory_mb
     return options

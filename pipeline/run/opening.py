@@ -46,7 +46,9 @@ def open_clip(
             require_encodable(annotated_info(source.info, config.encode), config.encode)
         weights = find_weights(config.weights, on_progress, config.default_model)
         size_wh = config.detect.inferred_wh(source.info.size_wh)
-        prepared = models.prepare(weights, size_wh, config.imgsz, on_progress)
+        prepared = models.prepare(
+            weights, size_wh, config.imgsz, on_progress, nms_free=config.nms_free
+        )
         note_model(prepared, config.imgsz)
         selection = select(config.infer, prepared, config.encode, cores)
         if selection.options.infer.precision == "int8" and prepared.quantization is None:

@@ -107,7 +107,11 @@ def _compared(
 ) -> Audit:
     config, infer = run.config, settings.infer
     in_float = models.prepare(
-        clip.prepared.weights, clip.prepared.source_wh, config.imgsz, run.on_progress
+        clip.prepared.weights,
+        clip.prepared.source_wh,
+        config.imgsz,
+        run.on_progress,
+        nms_free=config.nms_free,
     )
     options = [infer, dataclasses.replace(infer, precision="auto", batch=1)]
     detect = config.detect.down_to(_PARTNERS_CONFIDENCE)

@@ -152,7 +152,7 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "num_frames": config.num_frames,
         "start": config.start,
         "end": config.end,
-        "detect": asdict(config.detect),
+        "detect": {**asdict(config.detect), "iou_threshold": config.detect.nms_iou},
         "encode": {**asdict(config.encode), "threads": run.encoder_threads},
     }
 

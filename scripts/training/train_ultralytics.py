@@ -56,11 +56,11 @@ def train(name: str, checkpoint: Path, arguments: argparse.Namespace) -> None:
         time=arguments.minutes / 60,
         imgsz=arguments.imgsz,
         batch=8,
+        nbs=8,  # A step of the optimiser after each batch, not after 64 pictures.
         device="cpu",
         workers=0,
-        pretrained=False,
         optimizer="AdamW",
-        lr0=2e-3,
+        lr0=1e-3,
         warmup_epochs=0.5,
         mosaic=0.0,
         amp=False,
