@@ -62,6 +62,18 @@ def test_a_track_that_a_decoder_takes_is_let_through(tmp_path: Path, codec: str)
     require_decodable(path, options, 30)
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_joining_without_decoders_gives_the_file_that_it_gives_with_them(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = encoded(tmp_path / "video.mp4", [20, 40, 60], EncodeOptions(codec=codec))
+    mux([track], tmp_path / "without.mp4", SourceStreams(track))
+    for name in ("open_header", "open_written"):
+        monkeypatch.setattr(f"pipeline.media.mux.{name}", lambda path, *_: av.open(str(path)))
+    mux([track], tmp_path / "with.mp4", SourceStreams(track))
+    assert (tmp_path / "without.mp4").read_bytes() == (tmp_path / "with.mp4").read_bytes()
+
+
 @pytest.mark.parametrize(("codec", "damaged"), [*((codec, 0) for codec in CODECS), ("av1", 8)])
 def test_a_track_that_no_decoder_takes_is_an_error_that_says_what_to_try(
     tmp_path: Path, codec: str, damaged: int

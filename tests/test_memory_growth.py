@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -42,3 +44,56 @@ def test_memory_does_not_grow_with_the_segments_of_a_clip(
     done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=220)
     before, after = map(float, done.stdout.split())
     assert after < before + 2.5  # Without giving memory back 5 MB more.
+
+
+JOIN = """
+import resource, sys
+from pathlib import Path
+from pipeline.core.memory import release_memory
+from pipeline.media.mux import SourceStreams, mux, verify
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+def join(clip, num_frames):
+    joined = clip.with_name("joined.mp4")
+    mux([clip], joined, SourceStreams(clip))
+    verify(joined, num_frames, num_frames / 25)
+    release_memory()
+
+short, long, num_frames = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+join(short, 25)
+before = resident_bytes()
+join(long, num_frames)
+peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((peak - before) / num_frames, (resident_bytes() - before) / num_frames)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process in /proc")
+def test_joining_takes_an_index_of_the_packets_and_gives_it_back(tmp_path: Path) -> None:
+    """The muxer and the demuxers keep an entry for each packet until the file is closed."""
+    num_frames = 120_000
+    images = [np.zeros((64, 64, 3), np.uint8)] * 25
+    short = write_clip(tmp_path / "short.mp4", images, options={"g": "25", "bf": "0"})
+    long = repeated(short, tmp_path / "long.mp4", num_frames // 25)
+    words = [sys.executable, "-c", JOIN, str(short), str(long), str(num_frames)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=220)
+    peak_per_frame, left_per_frame = map(float, done.stdout.split())
+    assert 50 < peak_per_frame < 400  # 240 bytes; objects of Python would be more.
+    assert left_per_frame < 40
+
+
+def repeated(clip: Path, target: Path, times: int) -> Path:
+    """Its packets so many times in a row."""
+    with av.open(str(clip)) as source, av.open(str(target), "w") as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        packets = [p for p in source.demux(stream) if p.size]
+        ticks = round(1 / (Fraction(25) * stream.time_base))
+        for number, packet in enumerate(packets * times):
+            packet.pts = packet.dts = number * ticks
+            packet.stream = copy
+            out.mux(packet)
+    return target

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import psutil
 import pytest
 
 from pipeline.cli.commands import main
-from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig
+from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.errors import ModelError, WorkerDied
 from pipeline.core.machine import available_cores
 from pipeline.core.notes import collected_notes
@@ -139,6 +140,38 @@ def test_the_result_is_that_of_one_process(
     frames = [progress.done for progress in seen if progress.stage == "frames"]
     assert frames == sorted(frames)
     assert frames[-1] == NUM_FRAMES
+
+
+SCENE = SyntheticOptions(num_frames=NUM_FRAMES, size_wh=(128, 96), frame_rate=Fraction(25))
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"adaptive": True, "video": False},
+        {"every": 3, "infer": InferOptions(precision="int8"), "imgsz": 96},
+        {"source": SCENE},
+    ],
+    ids=["adaptive without video", "every third in INT8", "scene"],
+)
+def test_other_ways_to_infer_and_to_write_give_the_files_of_one_process(
+    options: dict[str, Any], clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    run = {"source": clip, "weights": tiny_weights, **OPTIONS, "segment_seconds": 2.4, **options}
+    for number in (1, 2):
+        report = process(output_dir=tmp_path / str(number), segments_at_once=number, **run)
+        assert report["configuration"]["segments_at_once"] == number
+    one, two = (
+        {
+            path.name: path.read_bytes()
+            for path in (tmp_path / number).iterdir()
+            if path.suffix in (".mp4", ".jsonl")
+        }
+        for number in ("1", "2")
+    )
+    assert {"detections.jsonl"} <= one.keys()
+    assert one == two
 
 
 @contextlib.contextmanager

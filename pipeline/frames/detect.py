@@ -9,24 +9,23 @@ The frames between the two ends are bounded, so memory does not depend on the cl
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
+from pipeline.core.closing import Closing
 from pipeline.core.config import DetectOptions
-from pipeline.core.errors import InferenceError, located
+from pipeline.core.errors import located
 from pipeline.core.position import Step
 from pipeline.core.region import Region, Window
+from pipeline.frames.arrivals import Arrivals, End, Failure, Inferred, NotInferred
+from pipeline.frames.latest_detections import LatestDetections
 from pipeline.frames.reorder import ReorderBuffer
 from pipeline.frames.sampling import Choice, DetectedFrame, FoundFrame, Sampler
 from pipeline.frames.stats import RunStats
@@ -38,15 +37,6 @@ from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.preprocess import Preprocessor
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-Value = TypeVar("Value")
-
-_LEAST_CPU_SECONDS = 0.001
-"""Of CPU time between two looks: what uses less is blocked. The share of a process that many others
-leave little of the machine to is larger, also where its threads have a niceness."""
 
 _EXTRA_IN_FLIGHT = 4
 _SAMPLED_ROWS = 16
@@ -75,33 +65,6 @@ class DetectSettings:
     window: Window | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Inferred:
-    frame: Frame
-    candidates: Candidates | None
-    latency_seconds: float
-    callback_wall_ns: int
-    callback_cpu_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class _NotInferred:
-    """A frame that repeats an inferred one, by its index, or one that is not to be inferred."""
-
-    frame: Frame
-    repeats: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    num_frames: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    error: BaseException
-
-
 def most_in_flight(sampler: Sampler, num_requests: int) -> int:
     """How many frames are between decoding and the end of the loop at the most.
 
@@ -111,7 +74,7 @@ def most_in_flight(sampler: Sampler, num_requests: int) -> int:
     return num_requests + _EXTRA_IN_FLIGHT + sampler.window(num_requests)
 
 
-class ModelDetections:
+class ModelDetections(Closing):
     """The detections that a model finds in the frames of a clip, or of a segment of it.
 
     frames count from 0; first_index is the place of the first one in the clip, by which messages
@@ -138,7 +101,7 @@ class ModelDetections:
         self._stats = stats
         self._crop = None if settings.window is None else Cropper(settings.window)
         self._options = settings.options.down_to(settings.sampler.weakest_confidence)
-        self._arrived: SimpleQueue[_Inferred | _NotInferred | _End | _Failure] = SimpleQueue()
+        self._arrived = Arrivals(settings.stall_seconds)
         self._audited: set[int] = set()
         self._stop = threading.Event()
         self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
@@ -146,20 +109,12 @@ class ModelDetections:
         self._window = settings.sampler.window(num_requests)
         max_in_flight = most_in_flight(settings.sampler, num_requests)
         self._in_flight = threading.Semaphore(max_in_flight)
-        self._found = _Latest(2 * max_in_flight)
+        self._found = LatestDetections(2 * max_in_flight)
         self._decoding = threading.Thread(target=self._decode, name="decode", daemon=True)
         stats.requests_running.limit = self._pool.num_requests
         stats.in_flight.limit = max_in_flight
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Stop decoding and close the pool; a step or a model that hangs is left behind."""
         self._stop.set()
         self._in_flight.release()
@@ -215,7 +170,7 @@ class ModelDetections:
         finally:
             self._stats.decoding_thread_cpu_ns += time.thread_time_ns()
             place.enter(Step.DONE)
-            self._arrived.put(_End(num_frames))
+            self._arrived.put(End(num_frames))
 
     def _submitted(self) -> Iterator[Frame]:
         """Every frame, once it is on its way."""
@@ -228,7 +183,7 @@ class ModelDetections:
             self._require_running()
             place.frame_index = self._first_index + frame.index
             if choice is Choice.LEAVE:
-                self._arrived.put(_NotInferred(frame, None))
+                self._arrived.put(NotInferred(frame, None))
                 yield frame
                 continue
             if choice is Choice.AUDIT:
@@ -241,7 +196,7 @@ class ModelDetections:
                 repeats = last and last[0] < frame.index and _equal(model_input, last[1])
             if last and repeats:
                 self._found.repeat(frame.index, last[0])
-                self._arrived.put(_NotInferred(frame, last[0]))
+                self._arrived.put(NotInferred(frame, last[0]))
             else:
                 with clocks.submit:
                     self._pool.submit(frame)
@@ -304,7 +259,7 @@ class ModelDetections:
             self._failed(located(error, Step.CALLBACK.label, self._first_index + frame.index))
             return
         self._arrived.put(
-            _Inferred(
+            Inferred(
                 frame,
                 candidates,
                 latency_seconds,
@@ -314,7 +269,7 @@ class ModelDetections:
         )
 
     def _failed(self, error: BaseException) -> None:
-        self._arrived.put(_Failure(error))
+        self._arrived.put(Failure(error))
 
     # The caller's thread
 
@@ -326,16 +281,16 @@ class ModelDetections:
         while num_frames is None or reorder.next_index < num_frames:
             place.frame_index = self._first_index + reorder.next_index
             with stats.consumer.wait_inference:
-                arrived = self._next_arrival()
-            if isinstance(arrived, _Failure):
+                arrived = self._arrived.take(self._pool)
+            if isinstance(arrived, Failure):
                 raise arrived.error
-            if isinstance(arrived, _End):
+            if isinstance(arrived, End):
                 num_frames = arrived.num_frames
                 continue
             item = (arrived.frame, self._taken(arrived))
             for frame, source in reorder.push(arrived.frame.index, item):
                 stats.requests_running.sample(self._pool.num_running)
-                stats.completed.sample(self._arrived.qsize())
+                stats.completed.sample(len(self._arrived))
                 stats.reorder.sample(len(reorder))
                 place.frame_index = self._first_index + frame.index
                 detections = None if source is None else self._found[source]
@@ -343,10 +298,10 @@ class ModelDetections:
                 self._audited.discard(frame.index)
                 yield FoundFrame(frame, detections, is_audit)
 
-    def _taken(self, arrived: _Inferred | _NotInferred) -> int | None:
+    def _taken(self, arrived: Inferred | NotInferred) -> int | None:
         """The index of the frame whose detections are those of the one that arrived; else None."""
         stats, index = self._stats, arrived.frame.index
-        if isinstance(arrived, _NotInferred):
+        if isinstance(arrived, NotInferred):
             if arrived.repeats is not None and index not in self._audited:
                 stats.reused_frames += 1
             return arrived.repeats
@@ -366,78 +321,9 @@ class ModelDetections:
         window = self._settings.window
         return found if window is None else found.moved(window.left, window.top)
 
-    def _next_arrival(self) -> _Inferred | _NotInferred | _End | _Failure:
-        """Wait for what comes next. Raises InferenceError if the model has hung.
-
-        Measured in progress of the threads that infer, because a busy machine or a large input
-        takes its time: requests have hung if none finishes while these use no CPU time for the
-        limit, or as much of it as all requests may take together.
-        """
-        limit_seconds, pool = self._settings.stall_seconds, self._pool
-        most_cpu_seconds = limit_seconds * pool.num_requests * pool.batch
-        blocked_seconds = spent_seconds = 0.0
-        with contextlib.suppress(Empty):
-            return self._arrived.get(timeout=_POLL_SECONDS)
-        before = pool.cpu_seconds()  # A system call per thread: not for every frame.
-        while True:
-            try:
-                return self._arrived.get(timeout=_POLL_SECONDS)
-            except Empty:
-                now = pool.cpu_seconds()
-                used, before = now - before, now
-                spent_seconds += used
-                # Looks are counted: for a process that was stopped (Ctrl-Z), only time passes.
-                blocked_seconds = (
-                    0.0 if used > _LEAST_CPU_SECONDS else blocked_seconds + _POLL_SECONDS
-                )
-                if not pool.num_running:
-                    blocked_seconds = spent_seconds = 0.0
-                if blocked_seconds >= limit_seconds or spent_seconds >= most_cpu_seconds:
-                    raise InferenceError(
-                        f"the model did not answer within {limit_seconds:g} s; --stall-seconds "
-                        "allows more; or try --device CPU, or a smaller --batch and --requests"
-                    ) from None
-
 
 class _Stopped(Exception):
     """The frames are not wanted any more."""
-
-
-class _Latest:
-    """The detections of the latest frames, so many of them; one thread puts, others read."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._found: dict[int, Detections] = {}
-        self._repeated: dict[int, int] = {}
-        self._changed = threading.Condition()
-
-    def __getitem__(self, index: int) -> Detections:
-        return self._found[index]
-
-    def get(self, index: int) -> Detections | None:
-        """None if they have not been put yet."""
-        return self._found.get(self._repeated.get(index, index))
-
-    def put(self, index: int, detections: Detections) -> None:
-        with self._changed:
-            _put(self._found, index, detections, self._number)
-            self._changed.notify_all()
-
-    def repeat(self, index: int, of: int) -> None:
-        """Let a frame have the detections of another one. For the thread that reads."""
-        _put(self._repeated, index, of, self._number)
-
-    def wait(self, seconds: float) -> None:
-        """Wait until there is something new, so long at the most."""
-        with self._changed:
-            self._changed.wait(seconds)
-
-
-def _put(values: dict[int, Value], index: int, value: Value, most: int) -> None:
-    values[index] = value
-    while len(values) > most:
-        del values[next(iter(values))]
 
 
 def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:

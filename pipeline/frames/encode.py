@@ -21,7 +21,9 @@ from pipeline.core.machine import thread_ids
 from pipeline.core.position import Beat, no_beat
 from pipeline.core.text import counted
 from pipeline.frames.codecs import CODECS, Codec
+from pipeline.media.container import open_written
 from pipeline.media.frame import VideoInfo, plane_rows
+from pipeline.media.mux import PIX_FMT
 
 # SVT-AV1 writes to the terminal on its own unless told to keep to errors.
 os.environ.setdefault("SVT_LOG", "1")
@@ -184,7 +186,7 @@ class VideoEncoder:
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         stream.width, stream.height = self._size_wh
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = PIX_FMT
         context.time_base = info.time_base
         context.codec_tag = codec.tag
         context.flags |= Flags.frame_duration
@@ -211,10 +213,12 @@ def require_decodable(
     codec = CODECS[options.codec]
     wanted, found = num_frames if codec.decode_all else 1, 0
     try:
-        with av.open(f"file:{path}") as container:
+        with open_written(path) as container:
             stream = container.streams.video[0]
             if codec.decode_all:
                 stream.thread_type = "AUTO"
+            else:
+                stream.codec_context.thread_count = 1  # Of one frame.
             for _ in itertools.islice(container.decode(stream), wanted):
                 found += 1
                 beat()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import openvino as ov
 
+from pipeline.core.closing import Closing
 from pipeline.core.config import InferOptions
 from pipeline.core.files import file_stamp
 from pipeline.core.progress import ProgressCallback
@@ -68,7 +68,7 @@ class _Latest(Generic[Value]):
             self._drop(self._values.popitem()[1])
 
 
-class Models:
+class Models(Closing):
     """Gives what it gave before where the same is asked for again; any thread may ask.
 
     A context manager, which closes the engines; those in use are closed when they are not.
@@ -83,15 +83,7 @@ class Models:
             is_int8: _Latest(_drop) for is_int8 in (False, True)
         }
 
-    def __enter__(self) -> Models:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         with self._lock:
             for engines in self._engines.values():
                 engines.clear()

@@ -20,6 +20,8 @@ from pipeline.core.text import counted
 from pipeline.media.demuxers import ALLOWED_DEMUXERS
 from pipeline.media.file_kind import why_unreadable
 
+_NO_DECODERS = {"codec_whitelist": "none"}
+"""To look into a file, FFmpeg decodes its first frames: the larger part of what opening costs."""
 _OPEN_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": ",".join(sorted(ALLOWED_DEMUXERS)),
@@ -60,10 +62,17 @@ def require_regular_file(path: Path) -> None:
         raise InputError(f"{path}: not a regular file but {what}")
 
 
-def open_input(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContainer:
-    """Open a media file that stands for itself alone, within the limits. Raises InputError."""
+def open_input(
+    path: Path, limits: LimitOptions = DEFAULT_LIMITS, *, decoders: bool = True
+) -> InputContainer:
+    """Open a media file that stands for itself alone, within the limits. Raises InputError.
+
+    decoders: whether FFmpeg may decode frames to find out what the header does not say.
+    """
     require_regular_file(path)
     options = {**_OPEN_OPTIONS, "max_pixels": str(max_pixels(limits))}
+    if not decoders:
+        options |= _NO_DECODERS
     container = _open_probed(path, options, limits)
     try:
         _check_container(path, container, limits)
@@ -71,6 +80,23 @@ def open_input(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContai
         container.close()
         raise
     return container
+
+
+def open_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContainer:
+    """Open a media file for what there is beside its picture, as `open_input`.
+
+    An MP4 file with one stream is opened without decoders: its header says all that is asked for.
+    """
+    container = open_input(path, limits, decoders=False)
+    if "mp4" in container.format.name.split(",") and len(container.streams) == 1:
+        return container
+    container.close()
+    return open_input(path, limits)
+
+
+def open_written(path: Path) -> InputContainer:
+    """Open an MP4 file that was written here, without decoders. Raises FFmpegError."""
+    return av.open(f"file:{path}", options=_NO_DECODERS)
 
 
 def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> InputContainer:
@@ -92,7 +118,7 @@ def _probe(path: Path, stamp: tuple[int, ...], limits: LimitOptions) -> None:
     limit. Raises InputError, FFmpegError.
     """
     del stamp
-    options = {**_OPEN_OPTIONS, "max_pixels": str(max_pixels(limits)), "codec_whitelist": "none"}
+    options = {**_OPEN_OPTIONS, "max_pixels": str(max_pixels(limits)), **_NO_DECODERS}
     with _open(path, options) as container:
         _check_container(path, container, limits)
 

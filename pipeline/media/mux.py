@@ -22,7 +22,7 @@ from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import EncodeError, reason_of
 from pipeline.core.position import Beat, no_beat
 from pipeline.core.text import counted
-from pipeline.media.container import exact, open_input
+from pipeline.media.container import exact, open_header, open_written
 from pipeline.media.metadata import carry_metadata
 from pipeline.media.picture_track import picture_track
 from pipeline.media.streams import (
@@ -37,6 +37,9 @@ from pipeline.media.timeline import Clock, PacketClock, Timeline
 
 _MOST_APART_SECONDS = 60
 """So far apart streams may be stored that belong to the same time."""
+
+PIX_FMT = "yuv420p"
+"""Of every annotated clip."""
 
 _REFUSALS = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
 """What the muxer raises for packets that it does not take."""
@@ -86,10 +89,10 @@ def _mux(
     notes: list[str] = []
     with contextlib.ExitStack() as inputs:
         try:
-            first = inputs.enter_context(av.open(f"file:{videos[0]}"))
+            first = inputs.enter_context(open_written(videos[0]))
             other = None
             if source is not None:
-                other = inputs.enter_context(open_input(source.path, source.limits))
+                other = inputs.enter_context(open_header(source.path, source.limits))
             time_base = first.streams.video[0].time_base
             assert time_base is not None
             options = {"movflags": "faststart", "movie_timescale": str(time_base.denominator)}
@@ -140,7 +143,7 @@ def verify(
     seconds, by their number. Raises EncodeError for what is not right.
     """
     try:
-        with av.open(f"file:{path}") as container:
+        with open_written(path) as container:
             stream = container.streams.video[0]
             time_base = exact(stream.time_base)
             assert time_base is not None
@@ -177,7 +180,8 @@ def _add_video(out: OutputContainer, first: InputContainer) -> VideoStream:
     stream = first.streams.video[0]
     copy = out.add_stream_from_template(stream, opaque=True)
     assert isinstance(copy, VideoStream)
-    # A template gives neither.
+    # A template gives none of them, nor does the header of VP9 its format.
+    copy.codec_context.pix_fmt = stream.codec_context.pix_fmt or PIX_FMT
     copy.codec_context.codec_tag = stream.codec_context.codec_tag
     copy.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(0)
     copy.metadata.update(stream.metadata)
@@ -242,7 +246,7 @@ def _video_packets(
     extradata = first.streams.video[0].codec_context.extradata
     yield from _piece_packets(first, target)
     for path in others:
-        with av.open(f"file:{path}") as piece:
+        with open_written(path) as piece:
             if piece.streams.video[0].codec_context.extradata != extradata:
                 raise EncodeError(f"{path.name} was encoded in another way than what precedes it")
             yield from _piece_packets(piece, target)

@@ -27,7 +27,7 @@ from pipeline.media.audio import (
     replace_custom_layouts,
     usual_layout,
 )
-from pipeline.media.container import open_input
+from pipeline.media.container import open_header
 from pipeline.media.headers import UNKNOWN, TrackHeader, read_track_headers
 from pipeline.media.metadata import is_chapter_or_timecode_track, metadata_warnings
 from pipeline.media.picture_track import picture_track
@@ -76,7 +76,7 @@ def stream_warnings(
 
     left_out: why some streams cannot be carried, whatever their codec, by index.
     """
-    with open_input(source, limits) as container:
+    with open_header(source, limits) as container:
         annotated, _ = picture_track(source, container)
         mappings = map_streams(source, container, annotated, left_out)
         return [

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.cores import limited_cores
 from pipeline.core.library_threads import one_library_thread
+from pipeline.core.memory import release_memory
 from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
@@ -139,6 +140,8 @@ def _process(
         taken = take_segments(run, clip.source.info, process, settings, segments)
     frames_at = time.perf_counter()
     notes += join(run, clip.source, taken)
+    if len(taken.manifests) > 1:  # Of a short clip it is little.
+        release_memory()
     run.watched.require_unchanged()
     stats = taken.stats()
     int8_audit = _audit(run, models, audits, clip, settings, stats)

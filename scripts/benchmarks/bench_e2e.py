@@ -101,11 +101,18 @@ def ratio_line(name: str, ours: list[float], others: list[float]) -> str:
     )
 
 
-def upscaled(clip: Path, size_wh: tuple[int, int], num_frames: int, target: Path) -> Path:
-    """The first frames of a clip made larger, as H.264 of a camera's quality."""
+def upscaled(
+    clip: Path, size_wh: tuple[int, int], num_frames: int, target: Path, gop: int = 250
+) -> Path:
+    """The first frames of a clip made larger, as H.264 of a camera's quality.
+
+    gop: frames from one key frame to the next at the most.
+    """
     with av.open(str(clip)) as source, av.open(str(target), "w") as out:
         stream = source.streams.video[0]
-        copy = out.add_stream("libx264", rate=stream.average_rate, options={"crf": "20"})
+        copy = out.add_stream(
+            "libx264", rate=stream.average_rate, options={"crf": "20", "g": str(gop)}
+        )
         copy.width, copy.height = size_wh
         copy.pix_fmt = "yuv420p"
         for index, image in enumerate(itertools.islice(source.decode(stream), num_frames)):
