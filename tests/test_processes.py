@@ -149,11 +149,10 @@ SCENE = SyntheticOptions(num_frames=NUM_FRAMES, size_wh=(128, 96), frame_rate=Fr
 @pytest.mark.parametrize(
     "options",
     [
-        {"adaptive": True, "video": False},
+        {"source": SCENE, "adaptive": True, "video": False},
         {"every": 3, "infer": InferOptions(precision="int8"), "imgsz": 96},
-        {"source": SCENE},
     ],
-    ids=["adaptive without video", "every third in INT8", "scene"],
+    ids=["the scene, adaptive, without video", "every third in INT8"],
 )
 def test_other_ways_to_infer_and_to_write_give_the_files_of_one_process(
     options: dict[str, Any], clip: Path, tmp_path: Path, tiny_weights: Path
