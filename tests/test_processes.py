@@ -24,7 +24,7 @@ from pipeline.core.machine import available_cores
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import no_beat
 from pipeline.core.progress import Progress
-from pipeline.execution.at_once import CORES_INFERRING_ALL, CORES_INFERRING_SOME, num_at_once
+from pipeline.execution.at_once import INFERRING_ALL, INFERRING_SOME, Pays, num_at_once
 from pipeline.execution.processes import SideBySide
 from pipeline.frames.decode import VideoReader
 from pipeline.media.frame import VideoInfo
@@ -231,28 +231,28 @@ def info(num_frames: int | None, size_wh: tuple[int, int] = (768, 432)) -> Video
         )
 
 
-def chosen(
-    cores: int, of_clip: int | None, cores_each: int = CORES_INFERRING_ALL, **options: Any
-) -> int:
+def chosen(cores: int, of_clip: int | None, pays: Pays = INFERRING_ALL, **options: Any) -> int:
     """The number for a clip of so many frames in 100 segments, on a machine with so many cores."""
     size_wh, num_segments = options.pop("size_wh", (768, 432)), options.pop("num_segments", 100)
     config = ProcessConfig(source=SAMPLE, output_dir=Path("out"), **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.execution.at_once.available_cores", lambda: cores)
         found = info(of_clip, size_wh)
-        return num_at_once(config, found, num_segments, cores_each, lambda n: 4 + 2 * cores // n)
+        return num_at_once(config, found, num_segments, pays, lambda n: 4 + 2 * cores // n)
 
 
 def test_auto_takes_as_many_processes_as_pay() -> None:
     assert [chosen(cores, 100_000) for cores in (1, 2, 4, 8, 16)] == [1, 1, 1, 2, 4]
-    # Where few frames are inferred, a process keeps fewer cores busy.
-    some = CORES_INFERRING_SOME
-    assert [chosen(cores, 100_000, some) for cores in (1, 2, 4, 16)] == [1, 1, 2, 8]
+    # Where few frames are inferred, a process keeps one core busy.
+    assert [chosen(cores, 100_000, INFERRING_SOME) for cores in (1, 2, 4, 16)] == [1, 2, 4, 12]
 
 
 def test_auto_starts_no_process_for_a_short_clip() -> None:
     assert [chosen(16, number) for number in (900, 2_500, 100_000, None)] == [1, 2, 4, 4]
     assert chosen(16, 100_000, num_segments=3) == 3
+    some = INFERRING_SOME
+    assert [chosen(2, number, some) for number in (9_000, 10_000, 100_000)] == [1, 2, 2]
+    assert [chosen(2, 100_000, some, num_segments=number) for number in (15, 16)] == [1, 2]
 
 
 def test_no_more_processes_than_cores_or_segments() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.core.config import ProcessConfig
@@ -13,26 +14,37 @@ from pipeline.core.text import counted
 if TYPE_CHECKING:
     from pipeline.media.frame import VideoInfo
 
-CORES_INFERRING_ALL = 4
-"""Cores that one process keeps busy if every frame is inferred: see docs/performance.md."""
-CORES_INFERRING_SOME = 2
-"""The same where few frames or none are inferred, so that decoder and encoder have most to do."""
-_FRAMES_WORTH_A_PROCESS = 1000
-"""A process takes a second of CPU time to start: it needs so many frames to make up for that."""
+
+@dataclass(frozen=True, slots=True)
+class Pays:
+    """From when on processes side by side are faster than one: see docs/performance.md.
+
+    cores_each: that one keeps busy. frames_each: that make up for its start, which takes a second
+    of CPU time. segments_each: at the end, some have no segment while others still work.
+    """
+
+    cores_each: int
+    frames_each: int
+    segments_each: int
+
+
+INFERRING_ALL = Pays(cores_each=4, frames_each=1000, segments_each=1)
+INFERRING_SOME = Pays(cores_each=1, frames_each=5000, segments_each=8)
+"""Where few frames or none are inferred: decoder, encoder and the threads around them have most to
+do, and wait for each other."""
 
 
 def num_at_once(
     config: ProcessConfig,
     info: VideoInfo,
     num_segments: int,
-    cores_each: int,
+    pays: Pays,
     frames_in_flight: Callable[[int], int],
 ) -> int:
     """The number of segments at once that is asked for, or that pays; 1 is this process alone.
 
-    cores_each: how many cores one process keeps busy. frames_in_flight: called with a number of
-    processes; how many decoded frames there are in each of them at the most. All of them together
-    keep to `--max-memory`.
+    frames_in_flight: called with a number of processes; how many decoded frames there are in each
+    of them at the most. All of them together keep to `--max-memory`.
     """
     cores, asked = available_cores(), config.segments_at_once
     if config.num_frames is not None and config.synthetic is None:
@@ -40,7 +52,7 @@ def num_at_once(
         if asked and asked > 1:
             note("with --frames, segments are processed one after the other")
         return 1
-    wanted = asked or min(-(-cores // cores_each), _worth(info, cores))
+    wanted = asked or min(-(-cores // pays.cores_each), _worth(info, num_segments, pays))
     possible = max(1, min(wanted, num_segments, cores))
     most_frames = config.limits.max_memory_mb * 1_000_000 // info.frame_bytes
     fits = possible
@@ -54,7 +66,7 @@ def num_at_once(
     return fits
 
 
-def _worth(info: VideoInfo, cores: int) -> int:
-    """How many processes a clip has enough frames for."""
-    num_frames = info.num_frames_expected
-    return cores if num_frames is None else num_frames // _FRAMES_WORTH_A_PROCESS
+def _worth(info: VideoInfo, num_segments: int, pays: Pays) -> int:
+    """How many processes a clip is long enough for."""
+    by_segments, num_frames = num_segments // pays.segments_each, info.num_frames_expected
+    return by_segments if num_frames is None else min(by_segments, num_frames // pays.frames_each)

@@ -16,8 +16,8 @@ from pipeline.core.memory import release_memory
 from pipeline.core.position import Position, Step
 from pipeline.core.turns import Turns
 from pipeline.execution.at_once import (
-    CORES_INFERRING_ALL,
-    CORES_INFERRING_SOME,
+    INFERRING_ALL,
+    INFERRING_SOME,
     num_at_once,
 )
 from pipeline.execution.executor import Done
@@ -95,8 +95,8 @@ class LocalExecutor:
             num_requests = (infer.num_requests or 2 * self.cores) // at_once * infer.batch
             return most_in_flight(sampler_of(config, info), max(1, num_requests))
 
-        cores_each = CORES_INFERRING_SOME if config.infers_some else CORES_INFERRING_ALL
-        return num_at_once(config, info, num_segments, cores_each, frames_in_flight)
+        pays = INFERRING_SOME if config.infers_some else INFERRING_ALL
+        return num_at_once(config, info, num_segments, pays, frames_in_flight)
 
     def _side_by_side(
         self, clip: OpenClip, tasks: list[SegmentTask], on_frames: Callable[[int], object]

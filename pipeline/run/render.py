@@ -20,7 +20,7 @@ from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
 from pipeline.core.text import counted
-from pipeline.execution.at_once import CORES_INFERRING_SOME, num_at_once
+from pipeline.execution.at_once import INFERRING_SOME, num_at_once
 from pipeline.execution.processes import SideBySide
 from pipeline.execution.render_process import RenderSegments
 from pipeline.frames.ahead import MOST_IN_FLIGHT
@@ -100,9 +100,7 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
         threads = journal.begin(key, len(segments), config.encode.threads or 1)
         settings = RunSettings(config, InferOptions(), threads, None, source.timeline)
         lines = RecordedLines(recorded.detections, recorded.class_names)
-        at_once = num_at_once(
-            config, info, len(segments), CORES_INFERRING_SOME, lambda _: MOST_IN_FLIGHT
-        )
+        at_once = num_at_once(config, info, len(segments), INFERRING_SOME, lambda _: MOST_IN_FLIGHT)
         process = functools.partial(_rendered, source, lines, run.position)
         if at_once > 1:
             process = functools.partial(_rendered_side_by_side, lines, at_once, run.position)
