@@ -57,14 +57,14 @@ def exit_code_of(arguments: list[str]) -> int:
         return int(str(left.code))
 
 
-def test_a_run_prints_five_lines_and_nothing_on_stderr(
+def test_a_run_prints_six_lines_and_nothing_on_stderr(
     clip: Path, usual: list[str], tmp_path: Path
 ) -> None:
     done = run("process", str(clip), *usual, cwd=tmp_path)
     assert done.returncode == 0
     assert without_progress(done.stderr) == ""
     lines = done.stdout.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert re.match(
         r"8 frames in \d+\.\d+ s: \d+\.\d fps from file to file, \d+\.\d times real", lines[0]
     )
@@ -77,7 +77,8 @@ def test_a_run_prints_five_lines_and_nothing_on_stderr(
         r"bottleneck \w+: \d+% of the CPU time; next \w+, \d+\.\d times faster", lines[2]
     )
     assert lines[3] == "8 boxes in 8 frames"
-    assert lines[4] == (
+    assert lines[4] == "light  ███  per 0.1 s, up to 1 in a frame"
+    assert lines[5] == (
         f"{tmp_path / 'out' / 'annotated.mp4'}, report in {tmp_path / 'out' / 'report.html'}"
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

@@ -21,7 +21,7 @@ from pipeline.model.prepare import prepare_model
 from pipeline.synthetic.scene import MIN_BOX_PX, MIN_VISIBLE_SHARE, Placed, Scene, Truth
 from pipeline.synthetic.source import SyntheticSource
 from pipeline.synthetic.sprites import CLASS_NAMES, SOLID_ALPHA, bounding_box, draw_thing
-from pipeline.synthetic.truth import coco_truth, truth_records
+from pipeline.synthetic.truth import truth_records
 from tests.conftest import DEMO, needs_demo
 
 SIZE_WH = (640, 480)
@@ -249,28 +249,9 @@ def test_truth_follows_the_rate_that_is_asked_for() -> None:
     assert times == [round(frame.pts_seconds, 6) for frame in frames]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_coco_file_is_one_that_coco_tools_read(tmp_path: Path) -> None:
-    from faster_coco_eval import COCO
-
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(coco_truth(CLIP)), encoding="utf-8")
-    coco = COCO(str(path))
-    assert len(coco.getImgIds()) == 60
-    assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == list(CLASS_NAMES)
-    records = list(truth_records(CLIP))
-    for record in records:
-        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[record["frame_index"] + 1]))
-        boxes = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in annotations)]
-        assert boxes == [detection["xyxy"] for detection in record["detections"]]
-        assert [a["track_id"] for a in annotations] == [
-            detection["track_id"] for detection in record["detections"]
-        ]
-
-
 def test_a_repeated_picture_has_no_truth(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no truth"):
-        coco_truth(SyntheticOptions(image=tmp_path / "picture.png"))
+        next(truth_records(SyntheticOptions(image=tmp_path / "picture.png")))
 
 
 def model_cpu_seconds(num_frames: int = 20) -> float:

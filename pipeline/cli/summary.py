@@ -12,6 +12,9 @@ from pipeline.run.outputs import BATCH_PAGE_NAME, DETECTIONS_NAME, REPORT_PAGE_N
 
 _MOST_NAMED = 20
 """How many clips with the same reason are listed."""
+_LEAST_BINS, _MOST_CLASSES = 3, 3
+"""Of counts over time that are shown."""
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def run_summary(report: dict[str, Any], folder: str) -> list[str]:
@@ -26,9 +29,66 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
         f"{counted(boxes['total'], 'box', 'boxes')} in "
         f"{counted(boxes['frames_with_any'], 'frame')}"
         f"{''.join(f'; {remark}' for remark in _remarks(report))}",
+        *_over_time_lines(boxes.get("over_time")),
         *_accuracy_lines(report),
         f"{folder}/{result}, report in {folder}/{REPORT_PAGE_NAME}",
     ]
+
+
+def _over_time_lines(counts: dict[str, Any] | None) -> list[str]:
+    """The most frequent classes, with a bar for each stretch of time.
+
+    counts: None in the report of an earlier version.
+    """
+    if counts is None or len(counts["frames"]) < _LEAST_BINS:
+        return []
+    frames = counts["frames"]
+    means = {
+        name: [number / max(1, of) for number, of in zip(numbers, frames, strict=True)]
+        for name, numbers in list(counts["boxes"].items())[:_MOST_CLASSES]
+    }
+    width = max(map(len, means), default=0)
+    return [
+        f"{name:<{width}}  {_bars(values)}  per {duration(counts['bin_seconds'])}, up to "
+        f"{max(values):.2g} in a frame"
+        for name, values in means.items()
+    ]
+
+
+def _bars(values: Sequence[float]) -> str:
+    """A character per value, the highest for the largest one; a dot for zero."""
+    top = max(values)
+    levels = [-(-len(_BARS) * value // top) if value else 0 for value in values]
+    return "".join(_BARS[int(level) - 1] if level else "." for level in levels)
+
+
+def events_summary(counts: dict[str, Any], clip: str | None) -> list[str]:
+    """What happened at lines and in zones.
+
+    counts: as in `events` of a report. clip: its name, if there are several.
+    """
+    begin = f"{clip}: " if clip else ""
+    lines = []
+    for line in counts["lines"]:
+        directions = [
+            f"{sum(found.values())} {direction}{_by_class(found)}"
+            for direction, found in line["crossings"].items()
+        ]
+        lines.append(f"{begin}line {line['name']}: {', '.join(directions)}")
+    for zone in counts["zones"]:
+        visits = {name: found["visits"] for name, found in zone["visits"].items()}
+        total = sum(visits.values())
+        dwell = sum(found["dwell_seconds"] for found in zone["visits"].values())
+        mean = f", {duration(dwell / total)} each on average" if total else ""
+        lines.append(
+            f"{begin}zone {zone['name']}: {counted(total, 'visit')}{_by_class(visits)}{mean}"
+        )
+    return lines
+
+
+def _by_class(counts: dict[str, int]) -> str:
+    found = ", ".join(f"{name} {number}" for name, number in counts.items())
+    return f" ({found})" if found else ""
 
 
 def _speed_lines(report: dict[str, Any]) -> list[str]:

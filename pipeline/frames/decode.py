@@ -19,6 +19,7 @@ from pipeline.media.color import color_warnings, make_convertible, tags_of_plane
 from pipeline.media.container import check_frame_rate, check_size, exact
 from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.media.geometry import Display, geometry_of
+from pipeline.media.metadata import creation_time
 from pipeline.media.picture_track import largest_key_frame_wh
 from pipeline.media.scan import scan_clip
 from pipeline.media.side_data import has_captions, side_data_warnings
@@ -243,6 +244,7 @@ class VideoReader:
             field_order=self.geometry.field_order,
             has_captions=has_captions(image),
             is_picture=still,
+            creation_time=None if still else creation_time(container, stream, self.timeline),
             warnings=(
                 *self.geometry.warnings,
                 *side_data_warnings(image),

@@ -96,6 +96,7 @@ class VideoInfo:
     num_frames_header: what the container claims; None where it claims nothing.
     color: of the planes of the result.
     num_frames_scanned: of which there are packets; None where none were read.
+    creation_time: when the recording of the first frame began, as the file says, in ISO 8601.
     source_time_base: of time stamps as they stand in the file. offset_seconds: the time there
         that is 0 in the result.
     """
@@ -124,6 +125,7 @@ class VideoInfo:
     offset_seconds: float = 0.0
     has_captions: bool = False
     is_picture: bool = False
+    creation_time: str | None = None
 
     @property
     def annotated_suffix(self) -> str:

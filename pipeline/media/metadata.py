@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from typing import Any
 
@@ -73,6 +76,23 @@ def metadata_warnings(source: InputContainer, annotated: VideoStream) -> list[st
     elif timecode is not None and not _mp4_takes_timecode(timecode, annotated):
         warnings.append(f"timecode {timecode} was left out: it does not fit the frame rate")
     return warnings
+
+
+def creation_time(source: InputContainer, video: VideoStream, timeline: Timeline) -> str | None:
+    """When the recording of the first frame of a timeline began, as the file says.
+
+    In ISO 8601 with the offset from UTC; None if it does not say.
+    """
+    before = float(timeline.stretch.seconds_before) if timeline.stretch else 0.0
+    tags = {key.lower(): value for key, value in {**video.metadata, **source.metadata}.items()}
+    # Apple's has the time zone of the camera.
+    for key in ("com.apple.quicktime.creationdate", "creation_time"):
+        text = re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", tags.get(key, "").replace("Z", "+00:00"))
+        with contextlib.suppress(ValueError, OverflowError):
+            time = datetime.fromisoformat(text)
+            time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+            return (time + timedelta(seconds=before)).isoformat(timespec="milliseconds")
+    return None
 
 
 def is_chapter_or_timecode_track(source: InputContainer, stream: Stream) -> bool:

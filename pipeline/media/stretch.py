@@ -37,6 +37,7 @@ def sliced(scan: ClipScan, asked: Slice, path: Path) -> ClipScan:
             f"{last_seconds:.3f} s"
         )
     moved = _moved(timeline, places[taken.start])
+    seconds_before = places[taken.start] * timeline.time_base
     places = _places(moved, pts)
     start, reaches_end = places[taken.start], taken.stop == num_frames
     end = moved.end if reaches_end else places[taken.stop]
@@ -51,7 +52,13 @@ def sliced(scan: ClipScan, asked: Slice, path: Path) -> ClipScan:
         start=start,
         end=end,
         last_pts=timeline.last_pts if reaches_end else None,
-        stretch=Stretch(start, None if reaches_end else end, _seek_pts(scan, first), taken.start),
+        stretch=Stretch(
+            start,
+            None if reaches_end else end,
+            _seek_pts(scan, first),
+            taken.start,
+            seconds_before,
+        ),
     )
     return ClipScan(moved, packets)
 

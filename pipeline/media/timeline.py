@@ -150,13 +150,15 @@ class Stretch:
     start_pts, end_pts: where its first frame and the one behind it are shown, in ticks of the
         result; None where it ends with the clip. seek_pts: a key frame from which it can be
         decoded, in ticks of the file; None if one has to begin with the clip.
-    first_index: the number of frames before it.
+    first_index: the number of frames before it. seconds_before: from 0 of the whole clip to its
+        first frame.
     """
 
     start_pts: int
     end_pts: int | None
     seek_pts: int | None
     first_index: int
+    seconds_before: Fraction = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import ModelError
+from pipeline.core.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     import openvino as ov  # At run time it would load OpenVINO for --help.
 
 METADATA_NAME = "metadata.yaml"
-_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +57,10 @@ def read_metadata(model: ov.Model, origin: Path) -> Metadata:
 
 
 def _read_yaml(path: Path) -> Mapping[Any, Any]:
-    # Imported here, because only exported folders need it.
-    import yaml  # type: ignore[import-untyped]
-
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ModelError(f"{path}: refused: more than {_MOST_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-        # Aliases can make a short text into a large value.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ModelError(f"{path}: refused: it has aliases, which no exporter writes")
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path}: not the metadata of a model ({reason})") from error
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not the metadata of a model ({error})") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: not the metadata of a model (it is no mapping)")
     return content

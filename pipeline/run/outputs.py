@@ -25,11 +25,15 @@ ANNOTATED_NAMES = ("annotated.mp4", "annotated.jpg", "annotated.png")
 """The annotated file of a clip, or of a picture; a result has one of them, or none."""
 DETECTIONS_NAME = "detections.jsonl"
 TRUTH_NAME = "truth.jsonl"
+EVENTS_CSV_NAME = "events.csv"
+EVENTS_JSON_NAME = "events.json"
 REPORT_JSON_NAME = "report.json"
 REPORT_PAGE_NAME = "report.html"
 BATCH_JSON_NAME = "batch.json"
 BATCH_PAGE_NAME = "batch.html"
 OUTPUT_NAMES = (
+    EVENTS_CSV_NAME,
+    EVENTS_JSON_NAME,
     TRUTH_NAME,
     DETECTIONS_NAME,
     REPORT_JSON_NAME,

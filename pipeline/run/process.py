@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.cores import limited_cores
+from pipeline.core.detection_lines import read_detections
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.memory import release_memory
 from pipeline.core.notes import note
@@ -45,6 +46,7 @@ from pipeline.run.outputs import (
     require_free_output,
     require_space,
 )
+from pipeline.run.over_time import boxes_over_time
 from pipeline.run.precision_audit import Int8Audits, audit_int8
 from pipeline.run.report import (
     FinishedRun,
@@ -168,6 +170,9 @@ def _process(
             finish_seconds=time.perf_counter() - frames_at,
         ),
         judgement=_judged(config, clip.prepared, class_ids, journal.finished),
+        boxes_over_time=boxes_over_time(
+            read_detections(journal.finished / DETECTIONS_NAME), taken.end_seconds
+        ),
         annotated=_annotated(config, journal, clip.source.info, threads),
     )
     report = build_report(finished)

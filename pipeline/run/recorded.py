@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.core.config import EncodeOptions
 from pipeline.core.errors import InputError, UsageError
@@ -84,28 +85,43 @@ class Rendered:
 def read_recorded(detections: Path) -> RecordedRun:
     """What the report beside detections says. Raises InputError."""
     num_lines = _num_lines(detections)
-    path = detections.parent / REPORT_JSON_NAME
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}: detections are drawn with the {REPORT_JSON_NAME} that was "
-            "written beside them"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path}: is damaged ({error})") from error
-    try:
-        recorded = _recorded(detections, report)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
-        raise InputError(
-            f"{path}: is damaged, or of another version: process the clip again with this version"
-        ) from error
+    recorded = from_report(detections, _recorded)
     if num_lines != recorded.num_lines:
         raise InputError(
             f"{detections}: holds {counted(num_lines, 'line')} where the report says "
             f"{recorded.num_lines}: it was changed; process the clip again"
         )
     return recorded
+
+
+Read = TypeVar("Read")
+
+
+def from_report(detections: Path, read: Callable[[Path, dict[str, Any]], Read]) -> Read:
+    """What `read` makes of detections and the report beside them.
+
+    Raises InputError if the report is missing, damaged or of another version, or if `read` raises
+    KeyError, TypeError, ValueError, ZeroDivisionError or UsageError.
+    """
+    path = detections.parent / REPORT_JSON_NAME
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}: detections are used with the {REPORT_JSON_NAME} that was "
+            "written beside them"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error})") from error
+    try:
+        if report["schema_version"] != REPORT_VERSION:
+            raise ValueError("another version")
+        return read(detections, report)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
+        raise InputError(
+            f"{path}: is damaged, or of another version than {REPORT_VERSION}: process the clip "
+            "again with this version"
+        ) from error
 
 
 def _num_lines(detections: Path) -> int:
@@ -118,8 +134,6 @@ def _num_lines(detections: Path) -> int:
 
 def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
     source, used = report["source"], report["configuration"]
-    if report["schema_version"] != REPORT_VERSION:
-        raise ValueError("another version")
     if source["fingerprint"] is None:
         raise InputError(
             f"{detections}: is of {source['name']}, which is no file: only detections of a clip or "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from fractions import Fraction
@@ -64,7 +63,7 @@ class FinishedRun:
     annotated: see `annotated_record`; None without an annotated file. encoder_threads: those of
         the encoder, or that it would have had.
     fingerprint: of the content of the clip; None without one.
-    judgement: None without ground truth.
+    judgement: None without ground truth. boxes_over_time: see `over_time`.
     """
 
     config: ProcessConfig
@@ -84,6 +83,7 @@ class FinishedRun:
     notes: list[str]
     phases: Phases
     judgement: Judgement | None
+    boxes_over_time: dict[str, Any]
     annotated: dict[str, Any] | None
 
 
@@ -127,7 +127,8 @@ def build_report(run: FinishedRun) -> Report:
         if run.config.adaptive
         else None,
         "precision_audit": run.int8_audit and _audit(run.int8_audit, run.config, _INT8),
-        "detections": _detections(stats, run.clip.prepared.head.class_names),
+        "detections": _detections(run),
+        "events": None,
         "truth": run.judgement and _truth(run.judgement),
         "peak_memory_mb": peak_memory_mb(),
         "machine": {"processor": processor_name(), "cores": run.cores},
@@ -199,7 +200,8 @@ def _speed(run: FinishedRun, steps: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _detections(stats: RunStats, class_names: Sequence[str]) -> dict[str, Any]:
+def _detections(run: FinishedRun) -> dict[str, Any]:
+    stats, class_names = run.stats, run.clip.prepared.head.class_names
     inferred, reused = stats.inferred_frames, stats.reused_frames
     return {
         "inferred_frames": inferred,
@@ -211,6 +213,7 @@ def _detections(stats: RunStats, class_names: Sequence[str]) -> dict[str, Any]:
             class_names[class_id]: number
             for class_id, number in stats.detections_per_class.most_common()
         },
+        "over_time": run.boxes_over_time,
     }
 
 

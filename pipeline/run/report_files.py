@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import EncodeOptions
+from pipeline.core.errors import InputError
 from pipeline.frames.codecs import encoder_settings
 from pipeline.media.frame import VideoInfo
 from pipeline.media.still import picture_settings
@@ -17,6 +20,9 @@ from pipeline.run.outputs import DETECTIONS_VERSION, REPORT_JSON_NAME, REPORT_PA
 
 Report = dict[str, Any]
 """Plain values, as in report.json."""
+
+_PICTURE = re.compile('<img src="(data:image/[^"]+)"')
+"""A sample frame in the page."""
 
 _DRAWN_LATER = "the annotated file was drawn later, by `pipeline render`"
 
@@ -59,6 +65,23 @@ def with_annotated(
         "output": output_record(before["num_frames"], annotated, all_notes),
         "configuration": {**report["configuration"], "encode": dataclasses.asdict(encode)},
     }
+
+
+def update_report(folder: Path, fields: Report) -> None:
+    """Give the report in a folder these fields, and its page with them.
+
+    Raises InputError if it cannot be read or written.
+    """
+    try:
+        report = json.loads((folder / REPORT_JSON_NAME).read_text(encoding="utf-8"))
+        page = (folder / REPORT_PAGE_NAME).read_text(encoding="utf-8")
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unfinished:
+            pictures = _PICTURE.findall(page)
+            write_report({**report, **fields}, Path(unfinished), pictures)
+            for name in (REPORT_JSON_NAME, REPORT_PAGE_NAME):
+                (Path(unfinished) / name).replace(folder / name)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}") from error
 
 
 def write_report(report: Report, folder: Path, pictures: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is to be seen in a synthetic clip, frame by frame, in two common forms."""
+"""What is to be seen in a synthetic clip, frame by frame."""
 
 from __future__ import annotations
 
@@ -39,47 +39,6 @@ def truth_record(index: int, pts_seconds: float, truth: Truth) -> dict[str, Any]
                 truth.xyxy.tolist(), truth.class_id.tolist(), truth.track_id.tolist(), strict=True
             )
         ],
-    }
-
-
-def coco_truth(options: SyntheticOptions) -> dict[str, Any]:
-    """The whole clip as the content of a COCO detection JSON file.
-
-    Image ids are frame indices plus 1, category ids are class ids; each annotation also has a
-    "track_id". Raises UsageError like truth_records.
-    """
-    width, height = options.size_wh
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for record in truth_records(options):
-        index = record["frame_index"]
-        images.append(
-            {
-                "id": index + 1,
-                "file_name": f"{index:06d}.png",
-                "width": width,
-                "height": height,
-                "frame_index": index,
-            }
-        )
-        for detection in record["detections"]:
-            x0, y0, x1, y1 = detection["xyxy"]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index + 1,
-                    "category_id": detection["class_id"],
-                    "track_id": detection["track_id"],
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": (x1 - x0) * (y1 - y0),
-                    "iscrowd": 0,
-                }
-            )
-    return {
-        "info": {"description": f"synthetic scene, seed {options.seed}"},
-        "images": images,
-        "categories": [{"id": i, "name": name} for i, name in enumerate(CLASS_NAMES)],
-        "annotations": annotations,
     }
 
 

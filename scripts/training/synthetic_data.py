@@ -4,8 +4,8 @@
     python scripts/training/synthetic_data.py pictures folder --first-seed 1000000 --scenes 20
     python scripts/training/synthetic_data.py dataset folder --pictures 640 --size 256x256
 
-`clip` writes truth.jsonl (like detections.jsonl, with track ids) and coco.json for what
-`pipeline process synthetic` makes with the same options. `pictures` writes images/ and labels/
+`clip` writes truth.jsonl (like detections.jsonl, with track ids) for what `pipeline process
+synthetic` makes with the same options. `pictures` writes images/ and labels/
 for `pipeline evaluate --data folder`. `dataset` writes what ultralytics' trainer reads:
 dataset.yaml, crops of the scenes that the demo model learns, and pictures of others to judge on.
 """
@@ -25,7 +25,7 @@ from training_scenes import TrainingScenes
 from pipeline.core.config import SyntheticOptions
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES
-from pipeline.synthetic.truth import coco_truth, truth_records
+from pipeline.synthetic.truth import truth_records
 
 
 def main() -> None:
@@ -66,11 +66,10 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def write_clip_truth(folder: Path, options: SyntheticOptions) -> None:
-    """Write truth.jsonl and coco.json into an existing folder."""
+    """Write truth.jsonl into an existing folder."""
     with (folder / "truth.jsonl").open("w", encoding="utf-8") as lines:
         for record in truth_records(options):
             lines.write(json.dumps(record) + "\n")
-    (folder / "coco.json").write_text(json.dumps(coco_truth(options)), encoding="utf-8")
 
 
 def write_dataset(folder: Path, crop_wh: tuple[int, int], num_crops: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.conftest import DEMO, needs_demo, process
 pytestmark = [pytest.mark.conformance, needs_demo]
 
 READER = Path(__file__).with_name("foreign_readers.py")
+ULTRALYTICS_READER = Path(__file__).with_name("ultralytics_reader.py")
 SAMPLE = Path(__file__).parents[2] / "samples" / "clip.mp4"
 NEAR = 0.011
 """A hundredth of a pixel, and the rounding of float32 in the readers."""
@@ -31,17 +34,32 @@ def readers(request: pytest.FixtureRequest) -> str:
     return str(python)
 
 
-def test_every_reader_finds_every_box(readers: str, tmp_path: Path) -> None:
-    process(SAMPLE, tmp_path / "out", DEMO, num_frames=40)
-    words = ["export", str(tmp_path / "out"), "--to", *EXPORT_FORMATS, "--images", str(SAMPLE)]
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of 40 frames, with all exports."""
+    out = tmp_path_factory.mktemp("result") / "out"
+    process(SAMPLE, out, DEMO, num_frames=40)
+    words = ["export", str(out), "--to", *EXPORT_FORMATS, "--images", str(SAMPLE)]
     assert main(words) == 0
-    command = [readers, str(READER), str(tmp_path / "out" / "export"), SAMPLE.stem]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return out
+
+
+def require_all_boxes(command: list[str], result: Path, folder: Path) -> None:
+    """Run a reader, which may write into a folder, and compare what it found with the result."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "YOLO_CONFIG_DIR": str(folder)},
+    )
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     expected: list[list[Any]] = sorted(
         [frame.frame_index, box.class_name, *box.xyxy]
-        for frame in read_detections(tmp_path / "out" / "detections.jsonl")
+        for frame in read_detections(result / "detections.jsonl")
         for box in frame.boxes
     )
     assert expected
@@ -56,3 +74,13 @@ def test_every_reader_finds_every_box(readers: str, tmp_path: Path) -> None:
             atol=NEAR,
             err_msg=reader,
         )
+
+
+def test_every_reader_finds_every_box(readers: str, result: Path, tmp_path: Path) -> None:
+    command = [readers, str(READER), str(result / "export"), SAMPLE.stem]
+    require_all_boxes(command, result, tmp_path)
+
+
+def test_ultralytics_accepts_the_data_set_from_any_folder(result: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ULTRALYTICS_READER), str(result / "export" / "yolo")]
+    require_all_boxes(command, result, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,8 @@ from typing import Any
 
 from pipeline.core.detection_lines import DetectedFrame, read_detections
 from pipeline.core.errors import InputError
-from pipeline.run.outputs import (
-    BATCH_JSON_NAME,
-    DETECTIONS_NAME,
-    REPORT_JSON_NAME,
-    REPORT_VERSION,
-    TRUTH_NAME,
-)
+from pipeline.run.outputs import BATCH_JSON_NAME, DETECTIONS_NAME, TRUTH_NAME
+from pipeline.run.recorded import from_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +24,10 @@ class ExportedClip:
     pictures in a folder. name: that of the file, with a number if another clip has it too. key: the
     name without its suffix, for folders and files. frame_rate: the average of the clip.
     num_frames: lines of the detections. class_names: by class_id. model: name of its file.
-    deinterlace, start, end: as in ProcessConfig. every_nth: only frames whose index is a multiple
-    of this are exported.
+    deinterlace, start, end: as in ProcessConfig. starts_at: when the recording of its first frame
+    began, in ISO 8601; None if the file does not say. is_tracked: whether the run gave boxes their
+    tracks, if there were any. every_nth: only frames whose index is a multiple of this are
+    exported.
     """
 
     detections: Path
@@ -47,6 +45,8 @@ class ExportedClip:
     deinterlace: str
     start: str | None = None
     end: str | None = None
+    starts_at: str | None = None
+    is_tracked: bool = False
     every_nth: int = 1
 
     def frames(self) -> Iterator[DetectedFrame]:
@@ -104,52 +104,24 @@ def read_clips(detections: Sequence[Path], every_nth: int = 1) -> list[ExportedC
     names: set[str] = set()
     keys: set[str] = set()
     for path in detections:
-        report = _report_beside(path)
-        try:
-            name = str(report["source"]["name"])
-            clips.append(
-                _clip(
-                    path,
-                    report,
-                    _unique(name, names),
-                    _unique(_as_file_name(Path(name).stem), keys),
-                    every_nth,
-                )
-            )
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise InputError(
-                f"{path.parent / REPORT_JSON_NAME}: cannot be used (format version "
-                f"{REPORT_VERSION} is needed): process the clip again with this version"
-            ) from error
+        clip = from_report(path, _clip)
+        name = _unique(clip.source_name, names)
+        key = _unique(_as_file_name(Path(clip.source_name).stem), keys)
+        clips.append(dataclasses.replace(clip, name=name, key=key, every_nth=every_nth))
     return clips
 
 
-def _report_beside(detections: Path) -> dict[str, Any]:
-    path = detections.parent / REPORT_JSON_NAME
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}: detections are exported with the report that was written "
-            "beside them"
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: is damaged ({error})") from error
-
-
-def _clip(
-    detections: Path, report: dict[str, Any], name: str, key: str, every_nth: int
-) -> ExportedClip:
-    if report["schema_version"] != REPORT_VERSION:
-        raise ValueError("another version")
+def _clip(detections: Path, report: dict[str, Any]) -> ExportedClip:
+    """The clip under its own name. Raises KeyError, TypeError, ValueError, ZeroDivisionError."""
     source = report["source"]
+    name = str(source["name"])
     width, height = source["size_wh"]
     return ExportedClip(
         detections=detections,
-        source_name=str(source["name"]),
+        source_name=name,
         fingerprint=source["fingerprint"],
         name=name,
-        key=key,
+        key=name,
         is_picture=bool(source["is_picture"]),
         size_wh=(int(width), int(height)),
         frame_rate=Fraction(source["frame_rate"] or 1),
@@ -160,7 +132,8 @@ def _clip(
         deinterlace=str(report["configuration"]["deinterlace"]),
         start=report["configuration"].get("start"),
         end=report["configuration"].get("end"),
-        every_nth=every_nth,
+        starts_at=source.get("creation_time"),
+        is_tracked=report["configuration"].get("track") is not None,
     )
 
 

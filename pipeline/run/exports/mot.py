@@ -6,6 +6,7 @@ top, width, height, confidence, class from 1, visibility (-1: unknown).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,28 +22,32 @@ def write_mot(clips: Sequence[ExportedClip], target: Path) -> None:
     whole number as frame rate, as the format asks.
     """
     classes = classes_of(clips)
+    labels = "".join(f"{' '.join(name.split())}\n" for name in classes)
     for clip in clips:
         folder = target / clip.key
-        kind = "gt" if _has_tracks(clip) else "det"
-        (folder / kind).mkdir(parents=True)
-        with (folder / kind / f"{kind}.txt").open("w", encoding="utf-8") as out:
-            for frame in clip.frames():
-                for box in frame.boxes:
-                    if kind == "gt" and box.track_id is None:
-                        continue
-                    left, top, right, bottom = box.xyxy
-                    track = -1 if box.track_id is None else box.track_id
-                    out.write(
-                        f"{frame.frame_index + 1},{track},{left},{top},{right - left:.2f},"
-                        f"{bottom - top:.2f},{box.confidence},{classes[box.class_name] + 1},-1\n"
-                    )
-        labels = "".join(f"{' '.join(name.split())}\n" for name in classes)
-        (folder / kind / "labels.txt").write_text(labels, encoding="utf-8")
+        table = _write_boxes(clip, classes, folder)
+        (table.parent / "labels.txt").write_text(labels, encoding="utf-8")
         (folder / "seqinfo.ini").write_text(_seqinfo(clip), encoding="utf-8")
 
 
-def _has_tracks(clip: ExportedClip) -> bool:
-    return any(box.track_id is not None for frame in clip.frames() for box in frame.boxes)
+def _write_boxes(clip: ExportedClip, classes: dict[str, int], folder: Path) -> Path:
+    """Write boxes with and without a track into a table each; keep and return the right one."""
+    tracked, others = folder / "gt" / "gt.txt", folder / "det" / "det.txt"
+    for path in (tracked, others):
+        path.parent.mkdir(parents=True)
+    with tracked.open("w", encoding="utf-8") as gt, others.open("w", encoding="utf-8") as det:
+        for frame in clip.frames():
+            for box in frame.boxes:
+                left, top, right, bottom = box.xyxy
+                track = -1 if box.track_id is None else box.track_id
+                out = det if box.track_id is None else gt
+                out.write(
+                    f"{frame.frame_index + 1},{track},{left},{top},{right - left:.2f},"
+                    f"{bottom - top:.2f},{box.confidence},{classes[box.class_name] + 1},-1\n"
+                )
+    kept, dropped = (tracked, others) if tracked.stat().st_size else (others, tracked)
+    shutil.rmtree(dropped.parent)
+    return kept
 
 
 def _seqinfo(clip: ExportedClip) -> str:

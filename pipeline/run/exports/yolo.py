@@ -35,5 +35,6 @@ def write_yolo(clips: Sequence[ExportedClip], target: Path) -> None:
             path.write_text("".join(rows), encoding="utf-8")
     # A JSON text is a YAML scalar too, whatever characters the name has.
     names = [f"  {i}: {json.dumps(name, ensure_ascii=False)}\n" for name, i in classes.items()]
-    yaml = "path: .\ntrain: images\nval: images\nnames:\n" + "".join(names)
+    # Without a `path`, which ultralytics would take from the working folder: paths begin here.
+    yaml = "train: images\nval: images\nnames:\n" + "".join(names)
     (target / "data.yaml").write_text(yaml, encoding="utf-8")

@@ -1,0 +1,56 @@
+"""Finished results, lines and zones -> events, in files and in the reports of the clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.core.errors import InputError
+from pipeline.run.events.files import ClipEvents, write_events_csv, write_events_json
+from pipeline.run.events.follow import follow
+from pipeline.run.events.shapes import Shapes
+from pipeline.run.exports.clip import ExportedClip
+from pipeline.run.outputs import DETECTIONS_NAME, EVENTS_CSV_NAME, EVENTS_JSON_NAME
+from pipeline.run.report_files import update_report
+
+
+def find_events(clips: Sequence[ExportedClip], shapes: Shapes) -> list[ClipEvents]:
+    """The events of each clip. Raises InputError for detections that were not tracked."""
+    found = []
+    for clip in clips:
+        in_pixels = shapes.scaled(clip.size_wh)
+        events = follow(clip.frames(), in_pixels, float(clip.num_frames / clip.frame_rate))
+        if events.num_boxes and not events.num_tracks and not clip.is_tracked:
+            raise InputError(
+                f"{clip.detections}: its boxes have no track_id: process the clip with --track, or "
+                "use `pipeline track`"
+            )
+        found.append(ClipEvents(clip, in_pixels, events))
+    return found
+
+
+def write_events(found: Sequence[ClipEvents], folder: Path) -> list[Path]:
+    """Write events.csv and events.json, in place of earlier ones; returns their paths.
+
+    Raises InputError.
+    """
+    writers = {EVENTS_CSV_NAME: write_events_csv, EVENTS_JSON_NAME: write_events_json}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, write in writers.items():
+            unfinished = folder / f".{name}.unfinished"
+            try:
+                write(found, unfinished)
+                unfinished.replace(folder / name)
+            finally:
+                unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}") from error
+    return [folder / name for name in writers]
+
+
+def report_events(found: Sequence[ClipEvents]) -> None:
+    """Bring the reports beside the detections up to date. Raises InputError."""
+    for clip in found:
+        if clip.clip.detections.name == DETECTIONS_NAME:
+            update_report(clip.clip.detections.parent, {"events": clip.counts()})

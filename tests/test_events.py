@@ -1,0 +1,405 @@
+"""Tracks through lines and zones: what is counted, when, and what is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.config import SyntheticOptions
+from pipeline.core.detection_lines import DetectedBox, DetectedFrame
+from pipeline.run.events.follow import Crossing, Events, follow
+from pipeline.run.events.geometry import Point, anchor_points, from_line, from_outline
+from pipeline.run.events.shapes import Shape, Shapes
+from pipeline.run.events.sides import Sides
+from pipeline.run.over_time import bin_seconds_for, boxes_over_time
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.sprites import CLASS_NAMES
+
+WIDTH, HEIGHT = 20.0, 40.0
+"""Of the boxes of made-up tracks: their margin is 2 pixels."""
+LINE = ((0.0, 100.0), (200.0, 100.0))
+SQUARE = ((50.0, 50.0), (150.0, 50.0), (150.0, 150.0), (50.0, 150.0))
+
+whole = st.integers(-20, 20)
+spots = st.tuples(whole, whole)
+
+
+def shapes(
+    *, line: Sequence[Point] | None = None, zone: Sequence[Point] | None = None, anchor: str
+) -> Shapes:
+    def named(name: str, points: Sequence[Point] | None) -> tuple[Shape, ...]:
+        return (Shape(name, tuple(points), anchor),) if points else ()
+
+    return Shapes(named("line", line), named("zone", zone), True, None)
+
+
+def path_frames(*paths: Sequence[Point | None]) -> Iterator[DetectedFrame]:
+    """Frames at 10 per second; None: a track is hidden. The bottom centre of a box is the point."""
+    for index, places in enumerate(itertools.zip_longest(*paths)):
+        boxes = tuple(
+            DetectedBox(0, "ball", 0.9, (x - WIDTH / 2, y - HEIGHT, x + WIDTH / 2, y), track_id)
+            for track_id, place in enumerate(places)
+            if place is not None
+            for x, y in [place]
+        )
+        yield DetectedFrame(index, None, index / 10, boxes)
+
+
+def events_of(
+    *paths: Sequence[Point | None],
+    line: Sequence[Point] | None = None,
+    zone: Sequence[Point] | None = None,
+) -> Events:
+    return follow(path_frames(*paths), shapes(line=line, zone=zone, anchor="bottom_center"), 10)
+
+
+def crossings(*paths: Sequence[Point | None]) -> list[tuple[str, int]]:
+    """Direction and frame of each crossing of LINE, which leads from left to right."""
+    found = events_of(*paths, line=LINE).crossings
+    return [(crossing.direction, crossing.at.frame_index) for crossing in found]
+
+
+def visits(*path: Point | None) -> list[tuple[int, bool, int, bool]]:
+    """Begin, entered, end, left of each visit to SQUARE."""
+    found = events_of(path, zone=SQUARE).visits
+    return [(v.begin.frame_index, v.entered, v.end.frame_index, v.left) for v in found]
+
+
+# Geometry
+
+
+@given(spots, spots, spots)
+def test_the_side_of_a_line_is_exact(begin: Point, end: Point, point: Point) -> None:
+    if begin == end:
+        return
+    (x0, y0), (x1, y1), (x, y) = begin, end, point
+    cross = (y1 - y0) * (x - x0) - (x1 - x0) * (y - y0)
+    dot = (x1 - x0) * (x - x0) + (y1 - y0) * (y - y0)
+    squared = (x1 - x0) ** 2 + (y1 - y0) ** 2
+    [distance], [along] = from_line(np.array([point], float), [begin, end])
+    assert np.sign(distance) == np.sign(cross)
+    assert distance == pytest.approx(cross / math.sqrt(squared))
+    assert along == pytest.approx(float(Fraction(int(dot), int(squared))))
+
+
+def is_on_segment(point: Point, begin: Point, end: Point) -> bool:
+    (x, y), (x0, y0), (x1, y1) = point, begin, end
+    cross = (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)
+    return cross == 0 and min(x0, x1) <= x <= max(x0, x1) and min(y0, y1) <= y <= max(y0, y1)
+
+
+def is_inside(point: Point, polygon: Sequence[Point]) -> bool:
+    """By a ray to the right, in whole numbers."""
+    x, y = map(int, point)
+    inside = False
+    for (x0, y0), (x1, y1) in zip(polygon, (*polygon[1:], polygon[0]), strict=True):
+        if (y0 > y) != (y1 > y):
+            cut = Fraction(int(x1 - x0) * (y - int(y0)), int(y1 - y0)) + int(x0)
+            inside ^= x < cut
+    return inside
+
+
+@given(st.lists(spots, min_size=3, max_size=7), spots)
+def test_inside_a_polygon_is_exact_and_its_outline_is_at_no_distance(
+    polygon: list[Point], point: Point
+) -> None:
+    edges = list(zip(polygon, (*polygon[1:], polygon[0]), strict=True))
+    if any(begin == end for begin, end in edges):
+        return
+    [distance] = from_outline(np.array([point], float), polygon)
+    if any(is_on_segment(point, begin, end) for begin, end in edges):
+        assert distance == pytest.approx(0, abs=1e-9)
+    else:
+        assert (distance > 0) == is_inside(point, polygon)
+        along = np.linspace(0, 1, 401)[:, None]
+        sampled = [begin + along * np.subtract(end, begin) for begin, end in np.array(edges)]
+        nearest = min(np.hypot(*(points - point).T).min() for points in sampled)
+        assert abs(distance) == pytest.approx(nearest, abs=0.1)
+
+
+def test_anchors_are_points_of_the_box() -> None:
+    box = np.array([[10.0, 20.0, 30.0, 60.0]])
+    found = {name: tuple(anchor_points(box, name)[0]) for name in ("bottom_center", "center")}
+    assert found == {"bottom_center": (20, 60), "center": (20, 40)}
+
+
+# Sides
+
+
+def changes(distances: Sequence[float], margin: float) -> list[bool]:
+    sides = Sides[int]()
+    seen = (sides.see(1, d, 0.5, margin, when) for when, d in enumerate(distances))
+    found = [change for change in seen if change]
+    return [c.is_positive for c in (*found, *sides.end()) if not c.is_first]
+
+
+distances = st.lists(whole.map(float), max_size=30)
+
+
+@given(distances)
+def test_without_a_margin_every_change_of_side_counts(path: list[float]) -> None:
+    signs = [d > 0 for d in path if d]
+    assert changes(path, 0) == [b for a, b in itertools.pairwise(signs) if a != b]
+
+
+@given(distances, st.integers(0, 30))
+def test_the_margin_leaves_out_changes_in_pairs_only(path: list[float], margin: float) -> None:
+    found, signs = changes(path, margin), [d > 0 for d in path if d]
+    assert all(a != b for a, b in itertools.pairwise(found))
+    net = sum(1 if is_positive else -1 for is_positive in found)
+    assert net == (int(signs[-1]) - int(signs[0]) if signs else 0)
+    assert len(found) <= len(changes(path, 0))
+
+
+@given(st.lists(st.floats(-3, 3), max_size=40))
+def test_a_box_that_trembles_on_the_line_passes_once(noise: list[float]) -> None:
+    approach, departure = [-30.0, -10.0], [10.0, 30.0]
+    assert changes([*approach, *noise, *departure], 3) == [True]
+    assert changes([*approach, *noise, *approach], 3) == []
+
+
+# Lines
+
+
+def test_passing_a_line_counts_once_in_the_frame_that_is_beyond() -> None:
+    assert crossings([(50, y) for y in range(70, 140, 7)]) == [("out", 5)]
+    assert crossings([(50, y) for y in range(140, 70, -7)]) == [("in", 6)]
+    assert crossings([(10 + 4 * i, 60 + 9 * i) for i in range(12)]) == [("out", 5)]  # Diagonally.
+
+
+def test_touching_the_line_is_no_passage() -> None:
+    assert crossings([(50, 80), (50, 100), (60, 100), (70, 80)]) == []
+    assert crossings([(50, 100), (60, 100)]) == []
+    assert crossings([(50, 80), (50, 100), (50, 120)]) == [("out", 2)]
+
+
+def test_stopping_on_the_line_counts_once_when_the_track_goes_on_or_ends() -> None:
+    before, on_it = [(50.0, 80.0), (50.0, 90.0)], [(50.0, 100.5), (50.0, 99.5)] * 20
+    assert crossings([*before, *on_it, (50, 101), (50, 110)]) == [("out", 42)]
+    assert crossings([*before, *on_it, (50, 90)]) == []
+    assert crossings([*before, *on_it, (50, 101)]) == [("out", 42)]
+
+
+def test_passing_beside_the_line_does_not_count() -> None:
+    assert crossings([(210, 80), (210, 120)]) == []
+    # Beyond its end, and back through it.
+    assert crossings([(210, 80), (210, 120), (150, 120), (150, 80)]) == [("in", 3)]
+    # The straight line between two sightings decides.
+    assert crossings([(150, 80), (240, 170)]) == [("out", 1)]
+    assert crossings([(190, 80), (290, 120)]) == []
+
+
+def test_a_track_that_was_hidden_counts_where_it_is_seen_again() -> None:
+    assert crossings([(50, 80), None, None, None, (50, 120)]) == [("out", 4)]
+
+
+def test_a_track_that_leaves_the_frame_counts_where_it_passed() -> None:
+    assert crossings([(180, 80), (190, 90), (199, 101)]) == [("out", 2)]
+    assert crossings([(180, 80), (190, 90)]) == []
+
+
+def test_tracks_do_not_mix() -> None:
+    assert crossings([(50, 80), (50, 120)], [(50, 120), (50, 80)]) == [("out", 1), ("in", 1)]
+
+
+# Zones
+
+
+def test_a_visit_begins_and_ends_where_the_track_is_seen_inside_and_outside() -> None:
+    path = [(x, 100.0) for x in range(20, 200, 20)]
+    assert visits(*path) == [(2, True, 7, True)]
+    [visit] = events_of(path, zone=SQUARE).visits
+    assert visit.dwell_seconds == 0.5
+
+
+def test_a_track_that_begins_or_ends_in_a_zone_did_not_enter_or_leave() -> None:
+    assert visits((100, 100), (100, 110), (100, 200)) == [(0, False, 2, True)]
+    assert visits((100, 200), (100, 110), (100, 100)) == [(1, True, 2, False)]
+
+
+def test_hiding_in_a_zone_is_one_visit_and_coming_again_another() -> None:
+    assert visits((100, 100), None, None, (100, 120)) == [(0, False, 3, False)]
+    assert visits((100, 100), (100, 200), (100, 100)) == [(0, False, 1, True), (2, True, 2, False)]
+
+
+def test_trembling_on_the_outline_is_one_visit() -> None:
+    on_it = [(100.0, 149.0), (100.0, 151.0)] * 10
+    assert visits((100, 200), *on_it, (100, 120), *on_it, (100, 200)) == [(21, True, 41, True)]
+
+
+# Against the scene and against supervision
+
+
+def scene_frames(seed: int, num_frames: int = 150) -> list[DetectedFrame]:
+    options = SyntheticOptions(num_frames=num_frames, size_wh=(640, 480), seed=seed)
+    scene = Scene(options.size_wh, seed)
+    frames = []
+    for index in range(num_frames):
+        truth = scene.truth(index)
+        found = zip(
+            truth.xyxy.tolist(), truth.class_id.tolist(), truth.track_id.tolist(), strict=True
+        )
+        boxes = tuple(DetectedBox(c, CLASS_NAMES[c], 1.0, tuple(box), t) for box, c, t in found)
+        frames.append(DetectedFrame(index, None, index / 30, boxes))
+    return frames
+
+
+@pytest.fixture(scope="module", params=[0, 7])
+def scene(request: pytest.FixtureRequest) -> list[DetectedFrame]:
+    return scene_frames(request.param)
+
+
+# Beyond the frame on both sides: supervision counts between perpendiculars at the ends only.
+LINES = (
+    ((320.3, -900.0), (320.3, 1400.0)),
+    ((-900.0, 300.7), (1600.0, 300.7)),
+    ((-600.0, -400.3), (1300.0, 1000.9)),
+    ((900.0, -200.1), (-300.0, 800.7)),
+)
+ZONES = (
+    ((60.5, 50.5), (420.5, 50.5), (420.5, 300.5), (60.5, 300.5)),
+    ((320.0, 20.0), (600.0, 240.0), (320.0, 460.0), (40.0, 240.0)),
+    ((20.0, 20.0), (620.0, 20.0), (320.0, 240.0), (620.0, 460.0), (20.0, 460.0)),
+)
+
+
+def crossings_by_hand(frames: list[DetectedFrame], line: Sequence[Point]) -> set[tuple[str, ...]]:
+    """Direction, track and frame, from whole tracks: where two clear places differ in their side,
+    the last change between them; the first and last places are clear."""
+    (x0, y0), (x1, y1) = line
+    length = math.hypot(x1 - x0, y1 - y0)
+    tracks: dict[int, list[tuple[int, float, float]]] = {}
+    for frame in frames:
+        for box in frame.boxes:
+            left, top, right, bottom = box.xyxy
+            x, margin = (left + right) / 2, 0.1 * min(right - left, bottom - top)
+            distance = ((y1 - y0) * (x - x0) - (x1 - x0) * (bottom - y0)) / length
+            assert box.track_id is not None
+            tracks.setdefault(box.track_id, []).append((frame.frame_index, distance, margin))
+    found: set[tuple[str, ...]] = set()
+    for track, places in tracks.items():
+        clear = [i for i, (_, d, margin) in enumerate(places) if abs(d) > margin]
+        clear = sorted({0, *clear, len(places) - 1})
+        for begin, end in itertools.pairwise(clear):
+            side = places[end][1] > 0
+            if (places[begin][1] > 0) != side:
+                last = max(i for i in range(begin, end) if (places[i][1] > 0) != side)
+                found.add(("in" if side else "out", str(track), str(places[last + 1][0])))
+    return found
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_crossings_are_those_of_the_truth(
+    scene: list[DetectedFrame], line: Sequence[Point]
+) -> None:
+    found = follow(scene, shapes(line=line, anchor="bottom_center"), 5).crossings
+    expected = crossings_by_hand(scene, line)
+    assert len(found) > 10
+    assert {(c.direction, str(c.track_id), str(c.at.frame_index)) for c in found} == expected
+    assert len(found) == len(expected)
+
+
+def without_gaps(frames: list[DetectedFrame]) -> list[DetectedFrame]:
+    """Without tracks that are hidden for two frames or more, whose side supervision forgets."""
+    seen: dict[int | None, list[int]] = {}
+    for frame in frames:
+        for box in frame.boxes:
+            seen.setdefault(box.track_id, []).append(frame.frame_index)
+    kept = {t for t, at in seen.items() if all(b - a <= 2 for a, b in itertools.pairwise(at))}
+    return [
+        dataclasses.replace(frame, boxes=tuple(box for box in frame.boxes if box.track_id in kept))
+        for frame in frames
+    ]
+
+
+def net(found: list[Crossing]) -> dict[int, int]:
+    """By track: how many times more often it came in than it went out."""
+    counts: Counter[int] = Counter()
+    for crossing in found:
+        counts[crossing.track_id] += 1 if crossing.direction == "in" else -1
+    return {track: number for track, number in counts.items() if number}
+
+
+def as_detections(frame: DetectedFrame) -> Any:
+    import supervision
+
+    return supervision.Detections(
+        np.array([box.xyxy for box in frame.boxes], np.float32).reshape(-1, 4),
+        class_id=np.array([box.class_id for box in frame.boxes], int),
+        tracker_id=np.array([box.track_id for box in frame.boxes], int),
+    )
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_crossings_are_those_of_supervision(
+    scene: list[DetectedFrame], line: Sequence[Point]
+) -> None:
+    supervision = pytest.importorskip("supervision", reason="needs the package supervision")
+    begin, end = (supervision.Point(x, y) for x, y in line)
+    zone = supervision.LineZone(begin, end, [supervision.Position.BOTTOM_CENTER])
+    frames, theirs = without_gaps(scene), []
+    for frame in frames:
+        for crossed, direction in zip(
+            zone.trigger(as_detections(frame)), ("in", "out"), strict=True
+        ):
+            theirs += [
+                (frame.frame_index, direction, box.track_id, box.class_name)
+                for box, has_crossed in zip(frame.boxes, crossed, strict=True)
+                if has_crossed
+            ]
+    watched = shapes(line=line, anchor="bottom_center")
+    found = follow(frames, watched, 5, margin=0).crossings
+    ours = [(c.at.frame_index, c.direction, c.track_id, c.class_name) for c in found]
+    assert sorted(ours) == sorted(theirs)
+    with_margin = follow(frames, watched, 5).crossings
+    assert net(with_margin) == net(found)
+    assert len(with_margin) <= len(found)
+
+
+@pytest.mark.parametrize("polygon", ZONES)
+def test_boxes_in_a_zone_are_those_of_supervision(
+    scene: list[DetectedFrame], polygon: Sequence[Point]
+) -> None:
+    supervision = pytest.importorskip("supervision", reason="needs the package supervision")
+    zone = supervision.PolygonZone(np.array(polygon))
+    decided = 0
+    for frame in scene:
+        inside = zone.trigger(as_detections(frame))
+        xyxy = np.array([box.xyxy for box in frame.boxes])
+        distances = from_outline(anchor_points(xyxy, "bottom_center"), polygon)
+        clear = np.abs(distances) > 1.5  # Its mask consists of whole pixels.
+        assert ((distances > 0) == inside)[clear].all()
+        decided += int(clear.sum())
+    assert decided > 500
+
+
+# Counts over time
+
+
+@given(st.floats(0.01, 1e6))
+def test_bins_are_round_and_not_too_many(seconds: float) -> None:
+    width = bin_seconds_for(seconds)
+    assert seconds / width <= 60
+    assert width == 0.1 or seconds / width > 12
+
+
+def test_boxes_over_time_are_those_of_the_frames_of_each_bin() -> None:
+    path: list[Point | None] = [*[(50.0, 50.0)] * 7, *[None] * 5, (50.0, 50.0)]
+    found = boxes_over_time(path_frames(path), 300)
+    assert found == {"bin_seconds": 5.0, "frames": [13], "boxes": {"ball": [8]}}
+    found = boxes_over_time(path_frames(path), 1.3)
+    assert found == {
+        "bin_seconds": 0.1,
+        "frames": [1] * 13,
+        "boxes": {"ball": [1] * 7 + [0] * 5 + [1]},
+    }
