@@ -31,7 +31,10 @@ from tests.conftest import TINY_INPUT_WH, with_light, without_progress, write_cl
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
-COMMANDS = ["process", "render", "export", "evaluate", "bench", "tune", "plan", "configs", "models"]
+COMMANDS = [
+    *("process", "render", "export", "events", "evaluate", "bench", "tune", "plan"),
+    *("configs", "models"),
+]
 CONFIGURATIONS = ["auto", *configurations(2)]
 FULL = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")

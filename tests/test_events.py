@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import itertools
+import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.cli.commands import main
 from pipeline.core.config import SyntheticOptions
 from pipeline.core.detection_lines import DetectedBox, DetectedFrame
 from pipeline.run.events.follow import Crossing, Events, follow
@@ -24,6 +28,7 @@ from pipeline.run.events.sides import Sides
 from pipeline.run.over_time import bin_seconds_for, boxes_over_time
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES
+from tests.schemas import schema_errors
 
 WIDTH, HEIGHT = 20.0, 40.0
 """Of the boxes of made-up tracks: their margin is 2 pixels."""
@@ -403,3 +408,172 @@ def test_boxes_over_time_are_those_of_the_frames_of_each_bin() -> None:
         "frames": [1] * 13,
         "boxes": {"ball": [1] * 7 + [0] * 5 + [1]},
     }
+
+
+# The command
+
+
+def write_result(folder: Path, name: str, frames: Iterable[DetectedFrame], **source: Any) -> Path:
+    """The detections and the report of a run with these boxes."""
+    folder.mkdir(parents=True)
+    records = [
+        {
+            "frame_index": frame.frame_index,
+            "pts": None,
+            "pts_seconds": frame.pts_seconds,
+            "detections": [
+                {**box._asdict(), "xyxy": list(box.xyxy)}
+                if box.track_id is not None
+                else {key: value for key, value in box._asdict().items() if key != "track_id"}
+                for box in frame.boxes
+            ],
+        }
+        for frame in frames
+    ]
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "detections.jsonl").write_text(text, encoding="utf-8")
+    report = {
+        "schema_version": 2,
+        "created": "2026-01-02T03:04:05+00:00",
+        "source": {
+            "name": name,
+            "size_wh": [200, 200],
+            "frame_rate": "10/1",
+            "is_picture": False,
+            "fingerprint": "0",
+            **source,
+        },
+        "output": {"num_frames": len(records)},
+        "model": {"file": "some.pt", "class_names": ["ball"]},
+        "configuration": {"deinterlace": "off"},
+    }
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    return folder
+
+
+DOWN = [(50.0, 20.0 * i) for i in range(10)]
+"""Passes the line at 100 from frame 5 to frame 6."""
+LINES_FILE = """
+lines:
+  - {name: gate, points: [[0, 0.5], [1, 0.5]]}
+zones:
+  - {name: "yard, low", points: [[0, 0.55], [1, 0.55], [1, 1], [0, 1], [0, 0.55]]}
+"""
+
+
+@pytest.fixture
+def lines_file(tmp_path: Path) -> Path:
+    path = tmp_path / "lines.yaml"
+    path.write_text(LINES_FILE)
+    return path
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def test_one_table_has_the_events_of_all_clips_with_both_clocks(
+    tmp_path: Path, lines_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = write_result(
+        tmp_path / "a", "x.mp4", path_frames(DOWN), creation_time="2026-05-01T10:00:00.500+02:00"
+    )
+    b = write_result(tmp_path / "b", "x.mp4", path_frames(DOWN[::-1]))
+    out = tmp_path / "out"
+    words = ["events", str(a), str(b), "--lines", str(lines_file)]
+    assert main([*words, "--output-dir", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "x.mp4: line gate: 0 in, 1 out (ball 1)" in shown
+    assert "x_2.mp4: line gate: 1 in (ball 1), 0 out" in shown
+    rows = read_table(out / "events.csv")
+    found = [(row["clip"], row["event"], row["where"], row["frame_index"]) for row in rows]
+    assert found == [
+        ("x.mp4", "cross", "gate", "6"),
+        ("x.mp4", "enter", "yard, low", "6"),
+        ("x.mp4", "last_seen", "yard, low", "9"),
+        ("x_2.mp4", "first_seen", "yard, low", "0"),
+        ("x_2.mp4", "leave", "yard, low", "4"),
+        ("x_2.mp4", "cross", "gate", "5"),
+    ]
+    assert (rows[0]["direction"], rows[0]["class_name"], rows[0]["track_id"]) == (
+        "out",
+        "ball",
+        "0",
+    )
+    assert (rows[0]["pts_seconds"], rows[0]["time"]) == ("0.6", "2026-05-01T10:00:01.100+02:00")
+    assert (rows[2]["dwell_seconds"], rows[3]["time"]) == ("0.3", "")
+    record = json.loads((out / "events.json").read_text(encoding="utf-8"))
+    assert schema_errors("events", record) == []
+    assert [len(clip["crossings"]) for clip in record["clips"]] == [1, 1]
+    [gate] = record["clips"][0]["lines"]
+    assert gate["points"] == [[0, 100], [200, 100]]
+    assert gate["over_time"] == {"in": {}, "out": {"ball": [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]}}
+    [yard] = record["clips"][0]["zones"]
+    assert yard["visits"] == {"ball": {"visits": 1, "tracks": 1, "dwell_seconds": 0.3}}
+    assert yard["boxes"] == {"ball": [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]}
+
+
+def test_boxes_without_tracks_are_refused_in_one_line(
+    tmp_path: Path, lines_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [
+        dataclasses.replace(frame, boxes=tuple(box._replace(track_id=None) for box in frame.boxes))
+        for frame in path_frames(DOWN)
+    ]
+    folder = write_result(tmp_path / "a", "x.mp4", frames)
+    assert main(["events", str(folder), "--lines", str(lines_file)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--track" in line
+    assert not (folder / "events.csv").exists()
+
+
+def test_earlier_events_are_replaced_only_on_request(
+    tmp_path: Path, lines_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_result(tmp_path / "a", "x.mp4", path_frames(DOWN))
+    words = ["events", str(folder), "--lines", str(lines_file), "--output-dir", str(folder)]
+    assert main(words) == 0
+    before = (folder / "events.csv").read_bytes()
+    lines_file.write_text("lines: [{name: other, points: [[0, 0.5], [1, 0.5]]}]")
+    assert main(words) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (folder / "events.csv").read_bytes() == before
+    assert main([*words, "--overwrite"]) == 0
+    assert {row["where"] for row in read_table(folder / "events.csv")} == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no mapping"),
+        ("lines: []", "neither lines nor zones"),
+        ("line: [{name: a, points: [[0, 0], [1, 1]]}]", "did you mean lines?"),
+        ("lines: [{points: [[0, 0], [1, 1]]}]", "has no name"),
+        ("lines: [{name: a, points: [[0, 0]]}]", "two different points"),
+        ("lines: [{name: a, points: [[0.5, 0.5], [0.5, 0.5]]}]", "two different points"),
+        ("lines: [{name: a, points: [[0, x], [1, 1]]}]", "list of [x, y]"),
+        ("lines: [{name: a, points: [[0, .nan], [1, 1]]}]", "list of [x, y]"),
+        ("lines: [{name: a, points: [[0, 0], [640, 1]]}]", "units: pixels"),
+        ("zones: [{name: a, points: [[0, 0], [1, 1], [0.5, 0.5]]}]", "enclose an area"),
+        ("zones: [{name: a, points: [[0, 0], [1, 1], [0, 0]]}]", "enclose an area"),
+        ("anchor: feet\nlines: [{name: a, points: [[0, 0], [1, 1]]}]", "bottom_center"),
+        ("bin_seconds: 0\nlines: [{name: a, points: [[0, 0], [1, 1]]}]", "0.1 or more"),
+        (
+            "lines: [{name: a, points: [[0, 0], [1, 1]]}]\n"
+            "zones: [{name: a, points: [[0, 0], [1, 1], [0, 1]]}]",
+            "given twice",
+        ),
+        ("lines: &x [*x]", "aliases"),
+        ("lines: [", "line 1"),
+    ],
+)
+def test_a_file_that_defines_nothing_usable_is_refused_in_one_line(
+    text: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lines.yaml"
+    path.write_text(text)
+    assert main(["events", str(tmp_path), "--lines", str(path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert reason in line
+    assert str(path) in line

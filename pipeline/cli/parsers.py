@@ -10,7 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from pipeline.cli import bench, configs, evaluate, export, models, plan, process, render, tune
+from pipeline.cli import (
+    bench,
+    configs,
+    evaluate,
+    events,
+    export,
+    models,
+    plan,
+    process,
+    render,
+    tune,
+)
 from pipeline.cli.argument_parser import Parser
 from pipeline.core.config import STANDARD_INPUT
 from pipeline.core.machine import versions
@@ -20,6 +31,7 @@ COMMANDS: dict[str, ModuleType] = {
     "process": process,
     "render": render,
     "export": export,
+    "events": events,
     "evaluate": evaluate,
     "bench": bench,
     "tune": tune,

@@ -1,0 +1,83 @@
+"""`events`: crossings of lines, visits to zones and counts of existing results."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.argument_parser import HelpFormatter
+from pipeline.cli.groups import add_debug, add_quiet
+from pipeline.cli.options import add_options
+from pipeline.cli.summary import events_summary
+from pipeline.cli.terminal import show
+from pipeline.core.config import ProcessConfig
+from pipeline.core.errors import InputError, UsageError
+from pipeline.run.outputs import EVENTS_CSV_NAME, EVENTS_JSON_NAME
+
+
+def add_parser(commands: Any) -> None:
+    command = commands.add_parser(
+        "events",
+        help="count crossings of lines and visits to zones in existing results",
+        description="Follow the tracks of earlier runs over named lines and zones: writes "
+        "events.csv (a row per event) and events.json (events, and counts over time) for one or "
+        "many results, and brings their reports up to date. The boxes need a track_id.",
+        formatter_class=HelpFormatter,
+    )
+    command.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="result",
+        help="output folder of a run or of a batch, or a detections.jsonl or truth.jsonl with the "
+        "report.json beside it",
+    )
+    command.add_argument(
+        "--lines",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="YAML or JSON file with lines and zones",
+    )
+    command.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default: that of the one result); reports then stay as they are",
+    )
+    add_options(command, ProcessConfig, "overwrite")
+    add_debug(command)
+    add_quiet(command)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from pipeline.run.events.events import find_events, report_events, write_events
+    from pipeline.run.events.shapes import read_shapes
+    from pipeline.run.exports.clip import find_results, read_clips
+
+    shapes = read_shapes(arguments.lines)
+    results = find_results(arguments.results)
+    folder = arguments.output_dir or _folder_of(arguments.results, results)
+    if not arguments.overwrite:
+        for name in (EVENTS_CSV_NAME, EVENTS_JSON_NAME):
+            if (folder / name).exists():
+                raise InputError(f"{folder / name} exists already: --overwrite replaces it")
+    found = find_events(read_clips(results), shapes)
+    written = write_events(found, folder)
+    if arguments.output_dir is None:
+        report_events(found)
+    if not arguments.quiet:
+        for clip in found:
+            for line in events_summary(clip.counts(), clip.clip.name if len(found) > 1 else None):
+                show(line)
+        for path in written:
+            show(str(path))
+
+
+def _folder_of(given: Sequence[Path], results: Sequence[Path]) -> Path:
+    """The folder of the one result or batch. Raises UsageError."""
+    if len(given) > 1:
+        raise UsageError("several results: say with --output-dir where their events go")
+    return given[0] if given[0].is_dir() else results[0].parent
