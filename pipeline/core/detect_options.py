@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pipeline.core.errors import UsageError
 from pipeline.core.options import Option, require, validate
-from pipeline.core.region import Region, Window, region_of, roi_text
+from pipeline.core.roi import roi_text
 from pipeline.core.typed import is_integer
+
+if TYPE_CHECKING:  # It loads NumPy, which starts threads.
+    from pipeline.core.region import Region, Window
 
 _DEFAULT_CONFIDENCE, _DEFAULT_IOU = 0.25, 0.45
 
@@ -107,7 +110,11 @@ class DetectOptions:
 
     def region(self, frame_wh: tuple[int, int]) -> Region | None:
         """Where boxes are kept in a frame of this size; None for everywhere. Raises InputError."""
-        return None if self.roi is None else region_of(str(self.roi), frame_wh)
+        if self.roi is None:
+            return None
+        from pipeline.core.region import region_of
+
+        return region_of(str(self.roi), frame_wh)
 
     def window(self, frame_wh: tuple[int, int]) -> Window | None:
         """What is inferred of a frame of this size; None for all of it. Raises InputError."""

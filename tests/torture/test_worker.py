@@ -140,7 +140,8 @@ def test_requests(
             with row.attempt(f"stalled at frame {frame}"):
                 out = tmp_path / f"out-{frame}"
                 faulty = ("tests.faulty", "hang", "callback", str(frame))
-                with started(*faulty, *command(clip[0], out, tiny_weights)) as process:
+                limit = ("--stall-seconds", "4")
+                with started(*faulty, *command(clip[0], out, tiny_weights, *limit)) as process:
                     assert process.stdout is not None
                     assert process.stderr is not None
                     process.stdout.readline()
@@ -149,7 +150,9 @@ def test_requests(
                     assert process.wait() == 1
                     assert time.monotonic() - reached < MOST_SECONDS
                     assert session_is_empty(process.pid)
-                assert re.search(r"of frame \d+ failed: the model did not answer", words), words
+                assert re.search(
+                    r"of frame \d+ failed: the model did not answer within 4 s", words
+                ), words
                 assert not out.exists()
         prepared = prepared_light_detector(tmp_path)
         done: list[int] = []
