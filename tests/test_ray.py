@@ -30,6 +30,7 @@ from pipeline.cli.process import process_in_child
 from pipeline.core.config import (
     MOST_ATTEMPTS,
     ClusterOptions,
+    DetectOptions,
     EncodeOptions,
     InferOptions,
     LimitOptions,
@@ -254,6 +255,20 @@ def test_a_picture_gives_on_a_cluster_what_it_gives_here(
     for name in ("annotated.png", "detections.jsonl"):
         here, there = (tmp_path / folder / name for folder in ("here", "there"))
         assert there.read_bytes() == here.read_bytes()
+
+
+@pytest.mark.parametrize("sampler", [{"every": 3}, {"adaptive": True}], ids=str)
+def test_a_slice_and_a_crop_give_on_a_cluster_what_they_give_here(
+    sampler: dict[str, Any], cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    detect = DetectOptions(roi="0,0,0.6,1", roi_crop=True)
+    options = {**sampler, "start": "3f", "end": "46f", "detect": detect}
+    here, there = tmp_path / "here", tmp_path / "there"
+    process(clip, here, tiny_weights, **OPTIONS, **options)
+    report = run(cluster, clip, there, tiny_weights, **options)
+    assert report["segments"]["number"] == 2
+    assert_same(there, here)
+    assert (there / "detections.jsonl").read_bytes().count(b"light")
 
 
 def test_a_cluster_gives_what_one_machine_gives(

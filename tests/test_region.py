@@ -22,7 +22,7 @@ from pipeline.media.crop import Cropper
 from pipeline.media.frame import plane_rows
 from tests.conftest import gray, process, read_detections, write_clip
 from tests.recordings import record
-from tests.resuming import KEYS, results, run
+from tests.resuming import KEYS, run
 
 FRAME_WH = (256, 192)
 NUM_FRAMES = 24
@@ -161,15 +161,6 @@ def test_a_crop_does_not_depend_on_segments(clip: Path, tmp_path: Path, tiny_wei
     report = run(clip, tmp_path / "three", tiny_weights, segment_seconds=0.3, detect=detect)
     assert report["segments"]["number"] > 1
     assert read_detections(tmp_path / "one") == read_detections(tmp_path / "three")
-    run(
-        clip,
-        tmp_path / "beside",
-        tiny_weights,
-        segment_seconds=0.3,
-        detect=detect,
-        segments_at_once=2,
-    )
-    assert results(tmp_path / "beside") == results(tmp_path / "three")
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p", "rgb24", "nv12"])

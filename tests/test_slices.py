@@ -150,8 +150,6 @@ def test_segments_and_an_interruption_do_not_change_a_slice(
         process_video(config, interrupted_at(40, KeyboardInterrupt()))
     assert process_video(config)["segments"]["done_before"] > 0
     assert results(tmp_path / "resumed") == once
-    run(clip, tmp_path / "beside", tiny_weights, segments_at_once=2, **options)
-    assert results(tmp_path / "beside") == once
     run(clip, tmp_path / "whole", tiny_weights, segment_seconds=60, video=False, **options)
     assert read_detections(tmp_path / "whole") == read_detections(tmp_path / "once")
 
