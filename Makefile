@@ -13,9 +13,11 @@ MODEL_OPTIONS = $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(MODEL),--model "$
 ALL := $(wildcard $(VENV)/.installed)
 LIGHT := $(or $(ALL),$(VENV)/.installed-light)
 CONVERT := $(or $(ALL),$(VENV)/.installed-convert)
+TRACK := $(or $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-track)
 ASKED = $(ARGS) $(CONFIG) $(MODEL) $(WEIGHTS) $(PIPELINE_WEIGHTS)
 NEEDED = $(if $(findstring pytorch,$(ASKED)),$(VENV)/.installed) \
-	$(if $(or $(findstring int8,$(ASKED)),$(findstring .onnx,$(ASKED))),$(CONVERT))
+	$(if $(or $(findstring int8,$(ASKED)),$(findstring .onnx,$(ASKED))),$(CONVERT)) \
+	$(if $(findstring --track,$(ASKED)),$(TRACK))
 
 .DEFAULT_GOAL := help
 
@@ -111,6 +113,13 @@ $(VENV)/.installed-convert: $(VENV)/.installed-light
 	@echo "Adding NNCF (INT8), the pictures that it calibrates on, and ONNX to $(VENV), this once"
 	$(INSTALL) --no-warn-conflicts nncf onnx matplotlib scikit-learn
 	$(INSTALL) --no-deps ultralytics
+	@touch $@
+
+# Without a second OpenCV beside that of the set-up.
+$(VENV)/.installed-track: $(LIGHT)
+	@echo "Adding trackers to $(VENV), this once"
+	$(INSTALL) --no-warn-conflicts defusedxml matplotlib pydeprecate requests rich scipy
+	$(INSTALL) --no-deps supervision trackers
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -32,7 +32,7 @@ from tests.conftest import TINY_INPUT_WH, with_light, without_progress, write_cl
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
 COMMANDS = [
-    *("process", "render", "export", "events", "evaluate", "bench", "tune", "plan"),
+    *("process", "render", "track", "export", "events", "evaluate", "bench", "tune", "plan"),
     *("configs", "models"),
 ]
 CONFIGURATIONS = ["auto", *configurations(2)]

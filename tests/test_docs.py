@@ -44,7 +44,7 @@ def test_targets_of_make_in_the_pages_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/usage.md", "docs/models.md"])
 def test_options_in_the_pages_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = ("process", "evaluate", "bench", "tune", "plan", "models", "export")
+    commands = ("process", "evaluate", "bench", "tune", "plan", "models", "export", "track")
     for command in ([], *([name] for name in commands)):
         with pytest.raises(SystemExit):
             parse_arguments([*command, "--help"])

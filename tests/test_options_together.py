@@ -74,6 +74,11 @@ def is_exported(_: Report, out: Path, lines: Lines) -> None:
     assert len(rows) == 1 + sum(len(line["detections"]) for line in lines)
 
 
+def is_tracked(report: Report, _: Path, lines: Lines) -> None:
+    ids = {box["track_id"] for line in lines[4:] for box in line["detections"]}
+    assert ids == set(range(1, report["detections"]["tracks"] + 1))
+
+
 def was_resumed(report: Report, _: Path, __: Lines) -> None:
     assert report["segments"]["number"] > report["segments"]["done_before"] > 0
 
@@ -81,6 +86,7 @@ def was_resumed(report: Report, _: Path, __: Lines) -> None:
 CASES = {
     "--adaptive": Case(("--adaptive",), check=some_are_interpolated),
     "--every": Case(("--every", "3"), check=some_are_interpolated),
+    "--track": Case(("--track",), check=is_tracked),
     "--roi": Case(("--roi", "0,0,0.5,1"), in_the_left_half),
     "--roi-crop": Case(("--roi", "0,0,0.5,1", "--roi-crop"), in_the_left_half),
     "--start, --end": Case(("--start", "5f", "--end", "0.8"), sliced, order=-2),
@@ -92,6 +98,9 @@ CASES = {
 REFUSED = {frozenset({"--adaptive", "--every"})}
 TOGETHER_ELSEWHERE = ["--segments-at-once", "--executor ray", "--precision int8"]
 """Options that are tested with all others at once: here, and in test_ray."""
+
+
+pytest.importorskip("trackers", reason="needs the extra track")
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +143,16 @@ def expected_lines(names: tuple[str, ...], lines: Lines) -> Lines:
 
 
 def without_marks(lines: Lines) -> Lines:
-    return [{k: v for k, v in line.items() if k != "interpolated"} for line in lines]
+    """Without what options add to lines."""
+    return [
+        {
+            **{k: v for k, v in line.items() if k != "interpolated"},
+            "detections": [
+                {k: v for k, v in box.items() if k != "track_id"} for box in line["detections"]
+            ],
+        }
+        for line in lines
+    ]
 
 
 def check(names: tuple[str, ...], report: Report, out: Path, usual: Lines) -> None:

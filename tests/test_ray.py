@@ -229,19 +229,23 @@ def a_node_at_work(cluster: Cluster) -> Any:
 # The same result
 
 
+@pytest.mark.parametrize("track", [None, "bytetrack"])
 def test_pictures_give_on_a_cluster_what_they_give_here(
-    cluster: Cluster, tmp_path: Path, tiny_weights: Path
+    cluster: Cluster, tmp_path: Path, tiny_weights: Path, track: str | None
 ) -> None:
+    """With tracks, the second pass draws on the cluster too."""
     folder = tmp_path / "shots"
     folder.mkdir()
     for index in range(40):
         cv2.imwrite(str(folder / f"{index}.png"), numbered(index)[..., ::-1])
     pictures = PictureSequence(folder=folder, frame_rate=Fraction(25))
     here, there = tmp_path / "here", tmp_path / "there"
-    process(pictures, here, tiny_weights, **OPTIONS)
-    report = run(cluster, pictures, there, tiny_weights)
+    process(pictures, here, tiny_weights, track=track, **OPTIONS)
+    report = run(cluster, pictures, there, tiny_weights, track=track)
     assert report["segments"]["number"] == 2
-    for name in ("annotated.mp4", "detections.jsonl"):
+    names = {"annotated.mp4", "detections.jsonl", *(["weak.jsonl"] if track else [])}
+    assert names < {path.name for path in there.iterdir()}
+    for name in names:
         assert (there / name).read_bytes() == (here / name).read_bytes()
 
 

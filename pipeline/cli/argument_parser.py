@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -37,7 +38,8 @@ class Parser(argparse.ArgumentParser):
     def parse_mixed(self, words: Sequence[str], command: str) -> argparse.Namespace:
         """Parse options and names in any order; suggest the closest option for an unknown one."""
         found, unknown = self.parse_known_intermixed_args(
-            list(self._one_by_one(words)), argparse.Namespace(command=command)
+            list(self._one_by_one([*self._with_values(words)])),
+            argparse.Namespace(command=command),
         )
         if unknown:
             known = [option for option in self._option_string_actions if option.startswith("--")]
@@ -48,6 +50,20 @@ class Parser(argparse.ArgumentParser):
             meant = f"; did you mean {alike[0]}?" if alike else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found
+
+    def _with_values(self, words: Sequence[str]) -> Iterator[str]:
+        """An option that may have no value with the one that it then has: a clip may follow."""
+        rest = deque(words)
+        while rest:
+            word = rest.popleft()
+            action = self._option_string_actions.get(word)
+            if word == "--":
+                yield from [word, *rest]
+                return
+            if action is not None and action.nargs == "?":
+                is_value = bool(rest) and rest[0] in (action.choices or ())
+                word = f"{word}={rest.popleft() if is_value else action.const}"
+            yield word
 
     def _one_by_one(self, words: Sequence[str]) -> Iterator[str]:
         """Several values of one option, each with the option: a clip may come behind them."""

@@ -102,7 +102,9 @@ def _form(option: Option, kind: Any, default: Any) -> dict[str, Any]:
         return {**form, "metavar": option.metavar, "default": default}
     if kind == tuple[str, ...]:
         return {"nargs": "+", "metavar": option.metavar, "default": default}
+    optional = {"nargs": "?", "const": option.optional} if option.optional else {}
     return {
+        **optional,
         "type": _reader(option.parse) if option.parse else _READERS[kind],
         "choices": option.choices,
         "metavar": option.metavar,

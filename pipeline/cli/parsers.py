@@ -20,6 +20,7 @@ from pipeline.cli import (
     plan,
     process,
     render,
+    track,
     tune,
 )
 from pipeline.cli.argument_parser import Parser
@@ -30,6 +31,7 @@ from pipeline.core.machine import versions
 COMMANDS: dict[str, ModuleType] = {
     "process": process,
     "render": render,
+    "track": track,
     "export": export,
     "events": events,
     "evaluate": evaluate,

@@ -93,6 +93,7 @@ def add_parser(commands: Any) -> None:
             "end",
             "every",
             "adaptive",
+            "track",
             "least_agreement",
             "deinterlace",
             "reuse_duplicates",

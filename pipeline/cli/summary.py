@@ -24,9 +24,10 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
     """
     boxes = report["detections"]
     result = report["output"]["file"] or f"{DETECTIONS_NAME} (no annotated file)"
+    tracks = f" of {counted(boxes['tracks'], 'track')}" if boxes.get("tracks") else ""
     return [
         *_speed_lines(report),
-        f"{counted(boxes['total'], 'box', 'boxes')} in "
+        f"{counted(boxes['total'], 'box', 'boxes')}{tracks} in "
         f"{counted(boxes['frames_with_any'], 'frame')}"
         f"{''.join(f'; {remark}' for remark in _remarks(report))}",
         *_over_time_lines(boxes.get("over_time")),

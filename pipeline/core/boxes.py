@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+NO_TRACK = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +18,13 @@ class Detections:
     xyxy: float32 (N, 4), left, top, right, bottom in pixels of the displayed source frame.
     confidence: float32 (N,), objectness times class probability.
     class_id: int64 (N,).
+    track_id: int64 (N,), NO_TRACK for a box of no confirmed track; None where nothing was tracked.
     """
 
     xyxy: NDArray[np.float32]
     confidence: NDArray[np.float32]
     class_id: NDArray[np.int64]
+    track_id: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.confidence)
@@ -39,23 +43,29 @@ class Detections:
 
     def above(self, confidence: float | NDArray[np.float32]) -> Detections:
         """Those of more than this confidence, or each of more than its own."""
-        kept = self.confidence > confidence
-        return Detections(self.xyxy[kept], self.confidence[kept], self.class_id[kept])
+        return self.where(self.confidence > confidence)
+
+    def where(self, kept: NDArray[np.bool_]) -> Detections:
+        """Those for which a mask (N,) is true."""
+        track_id = None if self.track_id is None else self.track_id[kept]
+        return Detections(self.xyxy[kept], self.confidence[kept], self.class_id[kept], track_id)
 
     def moved(self, right: float, down: float) -> Detections:
         """The boxes moved by so many pixels."""
         by = np.array([right, down, right, down], np.float32)
-        return Detections(self.xyxy + by, self.confidence, self.class_id)
+        return replace(self, xyxy=self.xyxy + by)
 
     def rounded(self) -> Detections:
         """The boxes with the values that a detection line of them has."""
         xyxy, confidence = self._rounded()
-        return Detections(xyxy.astype(np.float32), confidence.astype(np.float32), self.class_id)
+        return Detections(
+            xyxy.astype(np.float32), confidence.astype(np.float32), self.class_id, self.track_id
+        )
 
     def as_records(self, class_names: Sequence[str]) -> list[dict[str, object]]:
         """The boxes as plain values: pixels to 2 decimals, confidence to 4."""
         xyxy, confidence = self._rounded()
-        return [
+        records: list[dict[str, object]] = [
             {
                 "class_id": class_id,
                 "class_name": class_names[class_id],
@@ -66,6 +76,10 @@ class Detections:
                 xyxy.tolist(), confidence.tolist(), self.class_id.tolist(), strict=True
             )
         ]
+        if self.track_id is not None:
+            for record, track_id in zip(records, self.track_id.tolist(), strict=True):
+                record["track_id"] = None if track_id == NO_TRACK else track_id
+        return records
 
     def _rounded(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         # A float32 times 100 or 10,000 is exact in float64: the result is the nearest decimal.

@@ -60,6 +60,9 @@ STANDARD_INPUT = "-"
 
 LEAST_AGREEMENT = 0.97
 
+TRACKERS = ("bytetrack", "ocsort", "botsort")
+"""The trackers of the library that need no pixels; the first one is the default."""
+
 MOST_ATTEMPTS = 3
 """How many actors may be lost while processing one segment before the run fails."""
 
@@ -104,6 +107,7 @@ class ProcessConfig:
         seconds, "hh:mm:ss.ms", or the index of a frame, "120f". Kept as text.
     every: infer every Nth frame and the last one; interpolate the boxes of the frames between.
     adaptive: infer the frames where boxes change; interpolate the boxes of the others.
+    track: the tracker that gives boxes the ids of their tracks; None for none.
     deinterlace: "auto" deinterlaces interlaced clips, "off" does not.
     reuse_duplicates: reuse the boxes of the frame before for an identical frame.
     segment_seconds: a segment begins with a key frame, and its first and last frames are inferred.
@@ -200,6 +204,17 @@ class ProcessConfig:
             "these are inferred too, to report how well boxes agree",
         ),
     ] = False
+    track: Annotated[
+        str | None,
+        Option(
+            "--track",
+            f"give each thing an id that it keeps: {', '.join(TRACKERS[:-1])} or {TRACKERS[-1]} "
+            f"(default: {TRACKERS[0]}); needs the extra 'track'",
+            metavar="NAME",
+            choices=TRACKERS,
+            optional=TRACKERS[0],
+        ),
+    ] = None
     least_agreement: Annotated[
         float,
         Option(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # It loads NumPy, which starts threads.
     from pipeline.core.region import Region, Window
 
 _DEFAULT_CONFIDENCE, _DEFAULT_IOU = 0.25, 0.45
+WEAK_CONFIDENCE = 0.1
+"""A tracker follows a thing that it has found with boxes down to this confidence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.boxes import Detections
+from pipeline.core.boxes import NO_TRACK, Detections
 from pipeline.core.errors import InputError
 
 
@@ -49,7 +49,11 @@ class DetectionLine:
     @classmethod
     def from_json(cls, line: str) -> DetectionLine:
         """Raises ValueError, KeyError or TypeError for what is no such line."""
-        record: dict[str, Any] = json.loads(line)
+        return cls.from_record(json.loads(line))
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> DetectionLine:
+        """Raises ValueError, KeyError or TypeError for what is none of such a line."""
         entries = record["detections"]
         return cls(
             frame_index=int(record["frame_index"]),
@@ -59,9 +63,18 @@ class DetectionLine:
                 np.array([entry["xyxy"] for entry in entries], np.float32).reshape(-1, 4),
                 np.array([entry["confidence"] for entry in entries], np.float32),
                 np.array([entry["class_id"] for entry in entries], np.int64),
+                _track_ids(entries),
             ),
             interpolated=record.get("interpolated"),
         )
+
+
+def _track_ids(entries: list[dict[str, Any]]) -> NDArray[np.int64] | None:
+    """Of the boxes of a line; None where nothing was tracked."""
+    if not any("track_id" in entry for entry in entries):
+        return None
+    ids = (entry.get("track_id") for entry in entries)
+    return np.array([NO_TRACK if track_id is None else track_id for track_id in ids], np.int64)
 
 
 class DetectedBox(NamedTuple):

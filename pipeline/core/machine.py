@@ -110,6 +110,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "pipeline": package_version("pipeline"), **found}
 
 
+def tracker_versions() -> dict[str, str]:
+    """The versions that the ids of tracks depend on. Raises PackageNotFoundError."""
+    return {name: package_version(name) for name in ("trackers", "supervision", "scipy")}
+
+
 @functools.cache
 def package_version(package: str) -> str:
     """The version that is installed. Raises PackageNotFoundError."""

@@ -33,6 +33,7 @@ class Option:
     lowest, highest: the limits of a number, or of each number of a tuple; both are valid.
     name: in messages, of an option without a flag; None takes it from the field.
     more: the pattern of further values, if there can be several; the field then takes their list.
+    optional: the value of a flag without one; the next word is a value only if it is a choice.
     decides_result: whether another value can give another result. It is then in the keys.
     """
 
@@ -46,6 +47,7 @@ class Option:
     name: str | None = None
     decides_result: bool = True
     more: str | None = None
+    optional: str | None = None
 
     def require_valid(self, name: str, value: Any) -> None:
         """Raise UsageError for a value that is not valid; None is.

@@ -35,16 +35,17 @@ class Step(IntEnum):
     INFER = 4
     CALLBACK = 5
     POSTPROCESS = 6
-    ANNOTATE = 7
-    ENCODE = 8
-    WRITE = 9
-    JOIN = 10
-    WAIT_IN_FLIGHT = 11
-    WAIT_REQUEST = 12
-    WAIT_INFERENCE = 13
-    WAIT_CLUSTER = 14
-    WAIT_TURN = 15
-    DONE = 16
+    TRACK = 7
+    ANNOTATE = 8
+    ENCODE = 9
+    WRITE = 10
+    JOIN = 11
+    WAIT_IN_FLIGHT = 12
+    WAIT_REQUEST = 13
+    WAIT_INFERENCE = 14
+    WAIT_CLUSTER = 15
+    WAIT_TURN = 16
+    DONE = 17
 
     @property
     def label(self) -> str:

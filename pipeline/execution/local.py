@@ -26,8 +26,9 @@ from pipeline.execution.remote_tasks import remote_tasks, take_over
 from pipeline.execution.segment_process import ProcessSegments
 from pipeline.execution.segment_worker import Attempt, RemoteTask
 from pipeline.frames.detect import most_in_flight
+from pipeline.frames.render import PartLines, render_segment
 from pipeline.frames.segment import OpenClip, process_segment, sampler_of
-from pipeline.frames.task import SegmentTask
+from pipeline.frames.task import Manifest, SegmentTask
 from pipeline.inference.models import Models
 from pipeline.media.frame import VideoInfo
 
@@ -79,6 +80,9 @@ class LocalExecutor:
                 if self._turns is not None and end_turn is None:
                     end_turn = stack.enter_context(self._turn(self._turns))
                 self._position.encoding.enter(Step.PREPARE)
+                if task.recorded is not None:
+                    yield task, self._drawn(clip, task, on_frames)
+                    continue
                 with self._models.engine(clip.prepared, task.settings.infer) as engine:
                     manifest = process_segment(
                         clip, engine, task, self._position, lambda: on_frames(1), end_turn
@@ -86,6 +90,22 @@ class LocalExecutor:
                 yield task, manifest
                 if task.segment.end_pts is not None:  # Another one follows.
                     release_memory()
+
+    def _drawn(
+        self, clip: OpenClip, task: SegmentTask, on_frames: Callable[[int], object]
+    ) -> Manifest:
+        assert task.recorded is not None
+        manifest = render_segment(
+            clip.source,
+            PartLines(task.recorded),
+            task,
+            self._position,
+            lambda: on_frames(1),
+            alone=self._turns is None,
+        )
+        if task.segment.end_pts is not None:  # Another one follows.
+            release_memory()
+        return manifest
 
     def _num_at_once(
         self, info: VideoInfo, config: ProcessConfig, infer: InferOptions, num_segments: int

@@ -19,6 +19,7 @@ from pipeline.core.notes import collected_notes
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import no_progress
 from pipeline.execution.store import download, joined, local_copy, upload
+from pipeline.frames.render import PartLines, render_segment
 from pipeline.frames.segment import OpenClip, process_segment
 from pipeline.frames.source import open_source
 from pipeline.frames.task import SegmentFiles, SegmentTask
@@ -121,14 +122,16 @@ class SegmentWorker:
             settings = task.settings
             source = open_source(settings.config, self._cores, settings.timeline)
             try:
-                detect = settings.config.detect
-                inferred_wh = detect.inferred_wh(source.info.size_wh)
-                prepared = self._prepare(remote, inferred_wh, position)
-                infer = dataclasses.replace(settings.infer, num_threads=self._cores)
-                with self._models.engine(prepared, infer) as engine:
-                    manifest = process_segment(
-                        OpenClip(source, prepared), engine, task, position, on_frame
-                    )
+                if task.recorded is not None:
+                    lines = PartLines(task.recorded)
+                    manifest = render_segment(source, lines, task, position, on_frame)
+                else:
+                    inferred_wh = settings.config.detect.inferred_wh(source.info.size_wh)
+                    prepared = self._prepare(remote, inferred_wh, position)
+                    infer = dataclasses.replace(settings.infer, num_threads=self._cores)
+                    with self._models.engine(prepared, infer) as engine:
+                        clip = OpenClip(source, prepared)
+                        manifest = process_segment(clip, engine, task, position, on_frame)
             finally:
                 source.close()
         manifest.write(task.files.manifest)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.boxes import Detections
+from pipeline.core.boxes import NO_TRACK, Detections
 from pipeline.media.color import ToBgr, ToYuv420p
 from pipeline.media.frame import ColorTags, VideoInfo, plane_rows
 
@@ -40,7 +40,7 @@ class _Color(NamedTuple):
 
 
 class Annotator:
-    """Draws boxes with class names and confidences, sized to the frames of one source.
+    """Draws boxes with class names, track ids and confidences, sized to the frames of one source.
 
     On a clip's 8-bit yuv420p, and on a still picture's bgr24, which keeps its every other pixel.
     """
@@ -73,15 +73,16 @@ class Annotator:
         image.make_writable()
         planes = _planes(image)
         # The most confident comes last, on top of the others.
-        for box, confidence, class_id in zip(
+        for box, confidence, class_id, track in zip(
             detections.xyxy[::-1].tolist(),
             detections.confidence[::-1].tolist(),
             detections.class_id[::-1].tolist(),
+            reversed(_track_words(detections)),
             strict=True,
         ):
             corners = _on_chroma_grid(*box)
             self._draw_box(planes, corners, self._color(class_id))
-            text = f"{self._class_names[class_id]} {confidence:.2f}"
+            text = f"{self._class_names[class_id]}{track} {confidence:.2f}"
             self._draw_label(planes, corners, self._label(text, class_id))
         return image
 
@@ -140,6 +141,13 @@ class Annotator:
 
     def _gray(self, level: float) -> _Color:
         return _sample(level, level, level, self._color_tags)
+
+
+def _track_words(detections: Detections) -> list[str]:
+    """What the label of each box says of its track."""
+    if detections.track_id is None:
+        return [""] * len(detections)
+    return ["" if number == NO_TRACK else f" {number}" for number in detections.track_id.tolist()]
 
 
 @lru_cache(maxsize=4096)

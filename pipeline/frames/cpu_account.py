@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.core.machine import thread_cpu_seconds
-from pipeline.model.compiled import infers
+from pipeline.frames.stats import ENCODING_THREAD
 
 INFERENCE, DECODER, ENCODER = "inference", "decoder", "encoder"
-DECODING_THREAD, ENCODING_THREAD = "decode", "main"
+DECODING_THREAD = "decode"
 ENDED = "threads that have ended"
 KNOWN = (INFERENCE, DECODER, ENCODER, DECODING_THREAD, ENCODING_THREAD)
 """The names of threads that work on frames; others have what they are called by the system."""
@@ -32,12 +32,18 @@ class CpuAccount:
         self._threads_seconds = thread_cpu_seconds()
 
     def spent(
-        self, names: Mapping[int, str], decoding_seconds: float, *, all_infer: bool
+        self,
+        names: Mapping[int, str],
+        decoding_seconds: float,
+        infers: Callable[[int], bool] = lambda _: False,
+        *,
+        all_infer: bool = False,
     ) -> dict[str, float]:
         """CPU seconds by the name of the thread; if alone, all of them are those of the process.
 
         names: of threads that the libraries started, by the kernel's ids.
         decoding_seconds: of the thread that decodes, as it measured them itself.
+        infers: whether a thread, by the kernel's id, infers.
         all_infer: whether other threads that have ended inferred, as PyTorch's have.
         """
         total = time.process_time() - self._process_seconds

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline.core.boxes import Detections
 from pipeline.core.closing import Closing
 from pipeline.core.config import DetectOptions
+from pipeline.core.detect_options import WEAK_CONFIDENCE
 from pipeline.core.errors import located
 from pipeline.core.position import Step
 from pipeline.core.region import Region, Window
@@ -54,6 +55,7 @@ class DetectSettings:
     reuse_duplicates: give a frame whose model input equals the one before, to the byte, the
         detections of that one.
     stall_seconds: see `ProcessConfig`.
+    keeps_weak: also find the boxes that only a tracker needs; they change no others.
     """
 
     options: DetectOptions
@@ -63,6 +65,7 @@ class DetectSettings:
     stall_seconds: float
     region: Region | None = None
     window: Window | None = None
+    keeps_weak: bool = False
 
 
 def most_in_flight(sampler: Sampler, num_requests: int) -> int:
@@ -100,7 +103,9 @@ class ModelDetections(Closing):
         self._settings = settings
         self._stats = stats
         self._crop = None if settings.window is None else Cropper(settings.window)
-        self._options = settings.options.down_to(settings.sampler.weakest_confidence)
+        self._sampled = settings.options.down_to(settings.sampler.weakest_confidence)
+        least = WEAK_CONFIDENCE if settings.keeps_weak else 1.0
+        self._options = self._sampled.down_to(least)
         self._arrived = Arrivals(settings.stall_seconds)
         self._audited: set[int] = set()
         self._stop = threading.Event()
@@ -140,11 +145,26 @@ class ModelDetections(Closing):
             # At the threshold of a class, boxes come and go: those of the lowest one are compared.
             ours, theirs = found.above(least), self._in_region(detected.audit).above(least)
             self._stats.audit.compare(ours, theirs, least)
-        return replace(detected, detections=boxes)
+        weak = None if detected.weak is None else self._in_region(detected.weak)
+        return replace(detected, detections=boxes, weak=weak)
 
     def _above(self, boxes: Detections) -> Detections:
-        names = self._prepared.head.class_names
-        return boxes.above(thresholds_of(self._settings.options, names, boxes.class_id))
+        return boxes.above(self._thresholds(self._settings.options, boxes))
+
+    def _thresholds(self, options: DetectOptions, boxes: Detections) -> float | NDArray[np.float32]:
+        return thresholds_of(options, self._prepared.head.class_names, boxes.class_id)
+
+    def _sampled_of(self, boxes: Detections) -> Detections:
+        """Without the boxes that only a tracker needs."""
+        if not self._settings.keeps_weak:
+            return boxes
+        return boxes.above(self._thresholds(self._sampled, boxes))
+
+    def _weak_of(self, boxes: Detections) -> Detections | None:
+        """Those that are less confident than asked for; None if none are kept."""
+        if not self._settings.keeps_weak:
+            return None
+        return boxes.where(boxes.confidence <= self._thresholds(self._settings.options, boxes))
 
     def _in_region(self, boxes: Detections) -> Detections:
         # Not before frames between are interpolated: a box may pass the region there only.
@@ -236,7 +256,7 @@ class ModelDetections(Closing):
                 self._flush_if_idle()
                 self._found.wait(_POLL_SECONDS)
                 self._require_running()
-        return found
+        return self._sampled_of(found)
 
     def _flush_if_idle(self) -> None:
         # Those that wait for their batch to fill would wait for ever. Callers look again: a
@@ -293,10 +313,13 @@ class ModelDetections(Closing):
                 stats.completed.sample(len(self._arrived))
                 stats.reorder.sample(len(reorder))
                 place.frame_index = self._first_index + frame.index
-                detections = None if source is None else self._found[source]
                 is_audit = frame.index in self._audited
                 self._audited.discard(frame.index)
-                yield FoundFrame(frame, detections, is_audit)
+                if source is None:
+                    yield FoundFrame(frame, None, is_audit)
+                    continue
+                boxes = self._found[source]
+                yield FoundFrame(frame, self._sampled_of(boxes), is_audit, self._weak_of(boxes))
 
     def _taken(self, arrived: Inferred | NotInferred) -> int | None:
         """The index of the frame whose detections are those of the one that arrived; else None."""

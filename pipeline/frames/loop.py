@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TextIO
 
 import av
@@ -33,7 +33,8 @@ class Results:
     """Where the results of frames go.
 
     lines: receives a detection line for each frame; None for none. class_names: by class_id.
-    says_interpolated: whether lines say which frames were inferred.
+    says_interpolated: whether lines say which frames were inferred. weak_lines: receives a line
+    for each frame with the boxes that only a tracker needs; None for none.
     """
 
     render: Renderer
@@ -42,11 +43,19 @@ class Results:
     lines: TextIO | None
     class_names: Sequence[str]
     says_interpolated: bool
+    weak_lines: TextIO | None = None
 
-    def line(self, detected: DetectedFrame) -> str:
-        """The detection line of a frame."""
+    def write(self, detected: DetectedFrame) -> None:
+        """Write the detection lines of a frame."""
+        if self.lines is not None:
+            self.lines.write(self._line(detected))
+        if self.weak_lines is not None:
+            weak = Detections.empty() if detected.weak is None else detected.weak
+            self.weak_lines.write(self._line(replace(detected, detections=weak)))
+
+    def _line(self, detected: DetectedFrame) -> str:
         line = detection_line(detected, says_interpolated=self.says_interpolated)
-        return line.to_json(self.class_names)
+        return line.to_json(self.class_names) + "\n"
 
 
 def detection_line(
@@ -95,8 +104,7 @@ def run_frames(
             with clocks.encode:
                 results.encoder.encode(image, frame.pts, frame.duration, frame.time_base)
             with clocks.write:
-                if results.lines is not None:
-                    results.lines.write(results.line(detected) + "\n")
+                results.write(detected)
                 stats.note_frame(detections.class_id, time.perf_counter() - started)
                 on_frame()
         with clocks.encode:

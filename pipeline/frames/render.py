@@ -6,8 +6,11 @@ import contextlib
 import functools
 import itertools
 import time
+import zlib
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +20,31 @@ from pipeline.core.errors import InputError
 from pipeline.core.position import Place, Position, Step
 from pipeline.frames.ahead import decoded_ahead
 from pipeline.frames.annotated_file import open_encoder, verify_annotated
+from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.sampling import DetectedFrame
 from pipeline.frames.scaled import annotator
 from pipeline.frames.snapshots import snapshots_of
 from pipeline.frames.stats import RunStats
-from pipeline.frames.task import Manifest, SegmentTask
+from pipeline.frames.task import Manifest, RecordedPart, SegmentTask
 from pipeline.media.frame import Frame, FrameSource, SourceFaults
 
 _TOLERANCE_SECONDS = 1e-6
 
 
-class RecordedLines:
-    """The detection lines of a clip, in a file. Raises InputError for what is no such line.
+class Lines(ABC):
+    """Detection lines to be drawn. Raises InputError for what is no such line.
 
-    class_names: by class_id.
+    name: of their file, in messages. class_names: by class_id.
     """
 
-    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, name: str, class_names: Sequence[str]) -> None:
         self.class_names = class_names
-        self._path = path
+        self._name = name
+
+    @abstractmethod
+    def _from(self, first_index: int) -> AbstractContextManager[Iterator[str]]:
+        """The lines from this frame on."""
 
     def of(
         self, frames: Iterable[Frame], first_index: int, place: Place
@@ -46,25 +54,19 @@ class RecordedLines:
         first_index: the place of the first one in the clip. place: of this thread. Raises
         InputError if a line is of another frame.
         """
-        with self._path.open(encoding="utf-8") as lines:
-            rest = itertools.islice(lines, first_index, None)
+        with self._from(first_index) as lines:
             for index, frame in enumerate(frames, first_index):
                 place.enter(Step.READ_DETECTIONS)
                 place.frame_index = index
-                line = self._read(next(rest, ""), index)
+                line = self._read(next(lines, ""), index)
                 apart_seconds = abs(line.pts_seconds - frame.pts_seconds)
                 if line.pts != frame.source_pts or not apart_seconds <= _TOLERANCE_SECONDS:
                     raise InputError(
-                        f"{self._path}: line {index + 1} is of another frame than the clip's "
+                        f"{self._name}: line {index + 1} is of another frame than the clip's "
                         f"frame {index}, at {frame.pts_seconds:.6f} s: the detections belong to "
                         "another clip, or were changed"
                     )
                 yield DetectedFrame(frame, line.detections, inferred=True)
-
-    def seconds(self) -> list[float]:
-        """When each frame is shown, for `first_line`."""
-        with self._path.open(encoding="utf-8") as lines:
-            return [self._read(text, index).pts_seconds for index, text in enumerate(lines)]
 
     def _read(self, text: str, index: int) -> DetectionLine:
         try:
@@ -78,9 +80,39 @@ class RecordedLines:
                 raise ValueError("a class is unknown")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InputError(
-                f"{self._path}: line {index + 1} is missing or damaged ({error})"
+                f"{self._name}: line {index + 1} is missing or damaged ({error})"
             ) from error
         return line
+
+
+class RecordedLines(Lines):
+    """Those of a whole clip, in a file."""
+
+    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+        super().__init__(str(path), class_names)
+        self._path = path
+
+    def seconds(self) -> list[float]:
+        """When each frame is shown, for `first_line`."""
+        with self._path.open(encoding="utf-8") as lines:
+            return [self._read(text, index).pts_seconds for index, text in enumerate(lines)]
+
+    @contextlib.contextmanager
+    def _from(self, first_index: int) -> Iterator[Iterator[str]]:
+        with self._path.open(encoding="utf-8") as lines:
+            yield itertools.islice(lines, first_index, None)
+
+
+class PartLines(Lines):
+    """Those of one segment, as they travel with its task."""
+
+    def __init__(self, part: RecordedPart) -> None:
+        super().__init__("detections", part.class_names)
+        self._part = part
+
+    @contextlib.contextmanager
+    def _from(self, first_index: int) -> Iterator[Iterator[str]]:
+        yield iter(zlib.decompress(self._part.packed).decode().splitlines())
 
 
 def first_line(seconds: Sequence[float], start_seconds: float) -> int:
@@ -93,18 +125,22 @@ def first_line(seconds: Sequence[float], start_seconds: float) -> int:
 
 def render_segment(
     source: FrameSource,
-    lines: RecordedLines,
+    lines: Lines,
     task: SegmentTask,
     position: Position,
     on_frame: Callable[[], object],
+    *,
+    alone: bool = True,
 ) -> Manifest:
     """Draw a segment's detections into an annotated file that was read back and is right.
 
     task.first_index is exact: it tells the line of the first frame. position: set to where the
-    work is. on_frame: called once per finished frame. Raises PipelineError.
+    work is. on_frame: called once per finished frame. alone: whether no other clip is worked on in
+    this process. Raises PipelineError.
     """
     info, stats, started = source.info, RunStats(position), time.perf_counter()
     config, path = task.settings.config, task.files.annotated
+    account = CpuAccount(alone=alone)
     encoder = open_encoder(path, info, config.encode, task.settings.encoder_threads)
     results = Results(
         render=annotator(info, config.encode, lines.class_names),
@@ -121,6 +157,11 @@ def render_segment(
         ahead = stack.enter_context(decoded_ahead(frames, task.first_index, stats))
         detected = lines.of(ahead, task.first_index, stats.consumer.place)
         end_seconds = run_frames(detected, results, stats, task.first_index, on_frame)
+        names = dict.fromkeys(source.worker_threads, DECODER)
+        names.update(dict.fromkeys(encoder.worker_threads, ENCODER))
+        decoding_seconds = stats.producer.decode.cpu_ns / 1e9
+        stats.thread_cpu_seconds = account.spent(names, decoding_seconds)
+        stats.frames_cpu_seconds = sum(stats.thread_cpu_seconds.values())
         stats.frames_wall_seconds = time.perf_counter() - started
         position.encoding.enter(Step.JOIN)
         if stats.num_frames:

@@ -25,11 +25,15 @@ class Choice(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FoundFrame:
-    """A frame with what the model found in it; None where it was not inferred."""
+    """A frame with what the model found in it; None where it was not inferred.
+
+    weak: see `DetectedFrame`.
+    """
 
     frame: Frame
     detections: Detections | None
     is_audit: bool = False
+    weak: Detections | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,15 @@ class DetectedFrame:
     """A frame with its boxes; inferred is False where they come from other frames' boxes.
 
     audit: what the model found in such a frame, if it was inferred to be compared.
+    weak: boxes of less confidence than asked for, for a tracker; None if none are kept, and in
+        frames that were not inferred.
     """
 
     frame: Frame
     detections: Detections
     inferred: bool
     audit: Detections | None = None
+    weak: Detections | None = None
 
 
 class DetectionSource(Protocol):
@@ -143,7 +150,7 @@ def fill_in(
                 yield DetectedFrame(one.frame, carried, inferred=False, audit=one.detections)
         waiting = []
         before = (frame, detections)
-        yield DetectedFrame(frame, detections, inferred=True)
+        yield DetectedFrame(frame, detections, inferred=True, weak=found.weak)
     if before is not None:
         for one in waiting:
             yield DetectedFrame(one.frame, before[1], inferred=False, audit=one.detections)

@@ -55,9 +55,7 @@ class ScaledAnnotator:
         """A new frame, as that of `Annotator`."""
         if image.format.name not in _DEEP:
             image = self._drawable(image)
-        boxes = Detections(
-            detections.xyxy * self._factors, detections.confidence, detections.class_id
-        )
+        boxes = replace(detections, xyxy=detections.xyxy * self._factors)
         return self._annotate(self._scaled(image), boxes)
 
     def _scaled(self, image: av.VideoFrame) -> av.VideoFrame:

@@ -35,6 +35,7 @@ from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.inference.engine import Engine
 from pipeline.media.frame import Frame, FrameSource, SourceFaults, VideoInfo
+from pipeline.model.compiled import infers
 from pipeline.model.prepare import PreparedModel
 from pipeline.synthetic.scene import Truth
 from pipeline.synthetic.source import SyntheticSource
@@ -131,6 +132,7 @@ def _record_cpu_seconds(
             **dict.fromkeys(encoder.worker_threads, ENCODER),
         },
         stats.decoding_thread_cpu_ns / 1e9,
+        infers,
         all_infer=engine.facts()["engine"] == "pytorch",
     )
     stats.frames_cpu_seconds = sum(stats.thread_cpu_seconds.values())
@@ -144,10 +146,14 @@ def _open_results(
     class_names = clip.prepared.head.class_names
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(files.detections.open("w", encoding="utf-8"))
+        weak_lines = None
+        if config.track is not None:
+            weak_lines = stack.enter_context(files.weak.open("w", encoding="utf-8"))
         if config.scene:
             assert isinstance(source, SyntheticSource)
             truth = stack.enter_context(files.truth.open("w", encoding="utf-8"))
             source.on_truth = functools.partial(_write_truth, truth, config.scene.frame_rate)
+            stack.callback(setattr, source, "on_truth", None)  # The file is closed then.
         yield Results(
             render=annotator(source.info, config.encode, class_names) if config.video else undrawn,
             encoder=encoder,
@@ -155,6 +161,7 @@ def _open_results(
             lines=lines,
             class_names=class_names,
             says_interpolated=config.infers_some,
+            weak_lines=weak_lines,
         )
 
 
@@ -176,6 +183,7 @@ def detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
         stall_seconds=config.stall_seconds,
         region=config.detect.region(info.size_wh),
         window=config.detect.window(info.size_wh),
+        keeps_weak=config.track is not None,
     )
 
 

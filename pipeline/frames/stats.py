@@ -47,6 +47,9 @@ class StepClock:
         self.wall_ns += time.perf_counter_ns() - self._wall_start
 
 
+ENCODING_THREAD = "main"
+
+
 @dataclass(slots=True)
 class Occupancy:
     """How full a queue was when it was looked at; limit is None for one without its own."""
@@ -95,6 +98,7 @@ class ConsumerClocks(_Clocks):
         super().__init__(place)
         self.wait_inference = StepClock(Step.WAIT_INFERENCE, place)
         self.postprocess = StepClock(Step.POSTPROCESS, place)
+        self.track = StepClock(Step.TRACK, place)
         self.annotate = StepClock(Step.ANNOTATE, place)
         self.encode = StepClock(Step.ENCODE, place)
         self.write = StepClock(Step.WRITE, place)
@@ -187,27 +191,50 @@ class RunStats:
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for ours, theirs in ((self.producer, other.producer), (self.consumer, other.consumer)):
-            for name, clock in ours.by_name().items():
-                clock.wall_ns += theirs.by_name()[name].wall_ns
-                clock.cpu_ns += theirs.by_name()[name].cpu_ns
+            _add_clocks(ours, theirs)
         for name in _QUEUES:
             ours, theirs = getattr(self, name), getattr(other, name)
             ours.limit = theirs.limit
             ours.maximum = max(ours.maximum, theirs.maximum)
             ours.sum += theirs.sum
             ours.count += theirs.count
-        ours_cpu = self.thread_cpu_seconds
-        for name, seconds in other.thread_cpu_seconds.items():
-            ours_cpu[name] = ours_cpu.get(name, 0.0) + seconds
+        _add_seconds(self.thread_cpu_seconds, other.thread_cpu_seconds)
         self.detections_per_frame.extend(other.detections_per_frame)
         self.finished_seconds.extend(start_seconds + s for s in other.finished_seconds)
         self.detections_per_class.update(other.detections_per_class)
         self.audit.add(other.audit)
 
+    def add_pass(self, other: RunStats) -> None:
+        """Count in a second pass over the same frames: its times, not its frames."""
+        for ours, theirs in ((self.producer, other.producer), (self.consumer, other.consumer)):
+            _add_clocks(ours, theirs)
+        self.frames_wall_seconds += other.frames_wall_seconds
+        self.frames_cpu_seconds += other.frames_cpu_seconds
+        _add_seconds(self.thread_cpu_seconds, other.thread_cpu_seconds)
+
+    def add_tracking(self, wall_seconds: float, cpu_seconds: float) -> None:
+        """Count in the time in which tracks were found, on the thread that encodes."""
+        self.consumer.track.wall_ns += round(1e9 * wall_seconds)
+        self.consumer.track.cpu_ns += round(1e9 * cpu_seconds)
+        self.frames_wall_seconds += wall_seconds
+        self.frames_cpu_seconds += cpu_seconds
+        _add_seconds(self.thread_cpu_seconds, {ENCODING_THREAD: cpu_seconds})
+
     def note_frame(self, class_id: NDArray[np.int64], seconds_since_start: float) -> None:
         self.detections_per_frame.append(min(len(class_id), 65535))
         self.finished_seconds.append(seconds_since_start)
         self.detections_per_class.update(class_id.tolist())
+
+
+def _add_clocks(ours: _Clocks, theirs: _Clocks) -> None:
+    for name, clock in ours.by_name().items():
+        clock.wall_ns += theirs.by_name()[name].wall_ns
+        clock.cpu_ns += theirs.by_name()[name].cpu_ns
+
+
+def _add_seconds(ours: dict[str, float], theirs: dict[str, float]) -> None:
+    for name, seconds in theirs.items():
+        ours[name] = ours.get(name, 0.0) + seconds
 
 
 _NUMBERS = (

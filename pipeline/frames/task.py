@@ -34,6 +34,11 @@ class SegmentFiles:
         return self._named(".jsonl")
 
     @property
+    def weak(self) -> Path:
+        """The boxes that only a tracker needs; missing if nothing is tracked."""
+        return self._named(".weak.jsonl")
+
+    @property
     def truth(self) -> Path:
         return self._named(".truth.jsonl")
 
@@ -42,7 +47,7 @@ class SegmentFiles:
         return self._named(".json")
 
     def existing(self) -> list[Path]:
-        parts = (self.annotated, self.detections, self.truth, self.manifest)
+        parts = (self.annotated, self.detections, self.weak, self.truth, self.manifest)
         return [part for part in parts if part.exists()]
 
     def _named(self, suffix: str) -> Path:
@@ -66,12 +71,21 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedPart:
+    """The detection lines of a segment, compressed by zlib. class_names: by class_id."""
+
+    packed: bytes
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentTask:
     """One segment to be done: everything that decides its result, as values.
 
     files: where to make the results.
     first_index: of its first frame in the clip, for messages; where that is not known yet, about.
     num_frames: take the first so many only; None takes all.
+    recorded: detections to draw; first_index is then exact. None has the model find them.
     """
 
     settings: RunSettings
@@ -79,6 +93,7 @@ class SegmentTask:
     files: SegmentFiles
     first_index: int
     num_frames: int | None
+    recorded: RecordedPart | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ def require_picture_options(config: ProcessConfig) -> None:
         raise UsageError(
             f"{config.source_name} is a picture: --adaptive is for clips; leave it out"
         )
+    if config.track is not None:
+        raise UsageError(f"{config.source_name} is a picture: --track is for clips; leave it out")
     asked = config.encode
     if asked.codec != "h264" or asked.crf is not None or asked.preset is not None:
         raise UsageError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.config import CLIP, EncodeOptions, ProcessConfig
 from pipeline.core.files import file_stamp
-from pipeline.core.machine import versions
+from pipeline.core.machine import tracker_versions, versions
 from pipeline.core.options import deciding
 from pipeline.core.picture_paths import calibration_pictures
 from pipeline.core.position import Beat
@@ -107,6 +107,8 @@ def run_key(
         "options": _deciding(config),
         "versions": versions(),
     }
+    if config.track is not None:
+        known["tracker"] = tracker_versions()
     return _hash(known)
 
 

@@ -13,30 +13,30 @@ from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
 from pipeline.media.mux import SourceStreams, mux, verify
 from pipeline.media.still import verify_picture
 from pipeline.run.context import RunContext
-from pipeline.run.outputs import DETECTIONS_NAME, TRUTH_NAME, annotated_name
+from pipeline.run.outputs import DETECTIONS_NAME, TRUTH_NAME, WEAK_NAME, annotated_name
 from pipeline.run.segments import TakenSegments
 
 
-def join(run: RunContext, source: FrameSource, taken: TakenSegments) -> list[str]:
-    """Join the files of all segments; returns notes for the report.
-
-    Raises PipelineError if they cannot be joined, or if the result fails its check.
-    """
-    config, info, finished = run.config, source.info, run.journal.finished
+def join_detections(run: RunContext, info: VideoInfo, taken: TakenSegments) -> None:
+    """Join the lines of all segments."""
+    config, finished = run.config, run.journal.finished
     parts = _parts(run, info, taken)
-    notes = join_annotated(run, source, taken) if config.video else []
-    if not taken.was_cut:
-        notes += _notes_on_length(source, taken.num_frames)
-    notes += _notes_on_size(info, taken.faults())
     counts = [manifest.num_frames for manifest in taken.manifests]
     join_lines([part.detections for part in parts], counts, finished / DETECTIONS_NAME)
+    if config.track:
+        join_lines([part.weak for part in parts], counts, finished / WEAK_NAME)
     if config.scene:
         join_lines([part.truth for part in parts], counts, finished / TRUTH_NAME)
-    return notes
+
+
+def notes_on_frames(source: FrameSource, taken: TakenSegments) -> list[str]:
+    """Notes on frames that are missing or of another size."""
+    notes = [] if taken.was_cut else _notes_on_length(source, taken.num_frames)
+    return notes + _notes_on_size(source.info, taken.faults())
 
 
 def _parts(run: RunContext, info: VideoInfo, taken: TakenSegments) -> list[SegmentFiles]:
-    numbers = range(len(taken.manifests))
+    numbers = range(taken.first_number, taken.first_number + len(taken.manifests))
     return [SegmentFiles(run.journal.folder, n, info.annotated_suffix) for n in numbers]
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ANNOTATED_NAMES = ("annotated.mp4", "annotated.jpg", "annotated.png")
 """The annotated file of a clip, or of a picture; a result has one of them, or none."""
 DETECTIONS_NAME = "detections.jsonl"
+WEAK_NAME = "weak.jsonl"
+"""The boxes that only a tracker needs, beside the others."""
 TRUTH_NAME = "truth.jsonl"
 EVENTS_CSV_NAME = "events.csv"
 EVENTS_JSON_NAME = "events.json"
@@ -35,6 +37,7 @@ OUTPUT_NAMES = (
     EVENTS_CSV_NAME,
     EVENTS_JSON_NAME,
     TRUTH_NAME,
+    WEAK_NAME,
     DETECTIONS_NAME,
     REPORT_JSON_NAME,
     REPORT_PAGE_NAME,
@@ -44,7 +47,7 @@ OUTPUT_NAMES = (
 REPORT_VERSION = 2
 """Format version of report.json, its `schema_version`: see docs/schemas/. Version 1, without
 `output.detections_version`, is read too."""
-DETECTIONS_VERSION = 1
+DETECTIONS_VERSION = 2
 BATCH_VERSION = 1
 
 _LEAST_BITS_PER_PIXEL = 0.005

@@ -35,7 +35,6 @@ from pipeline.model.heads import require_applicable, select_class_ids
 from pipeline.model.prepare import PreparedModel
 from pipeline.run.context import RunContext
 from pipeline.run.identity import ModelIdentity, detections_key, result_key, run_key
-from pipeline.run.join import join
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
 from pipeline.run.opening import open_clip, segments_of_run
 from pipeline.run.outputs import (
@@ -47,6 +46,7 @@ from pipeline.run.outputs import (
     require_space,
 )
 from pipeline.run.over_time import boxes_over_time
+from pipeline.run.passes import join, num_parts, take_passes
 from pipeline.run.precision_audit import Int8Audits, audit_int8
 from pipeline.run.report import (
     FinishedRun,
@@ -55,8 +55,8 @@ from pipeline.run.report import (
     build_report,
 )
 from pipeline.run.report_files import Report, annotated_record, write_report
-from pipeline.run.segments import take_segments
 from pipeline.run.step_figures import other_threads_warning
+from pipeline.run.tracks.tracker import require_trackers
 from pipeline.synthetic.judge import Judgement, judge
 from pipeline.synthetic.sprites import CLASS_NAMES
 
@@ -122,6 +122,8 @@ def _process(
 ) -> Report:
     """The phases of a run. notes: notes of the phases are appended."""
     config, journal = run.config, run.journal
+    if config.track is not None:
+        require_trackers()
     clip, selection, scan = open_clip(config, models, executor.cores, run.position, run.on_progress)
     with contextlib.closing(clip.source), run.position.failures_told():
         require_applicable(config.detect, clip.prepared.head)
@@ -131,21 +133,22 @@ def _process(
         infer, sha256 = selection.options.infer, clip.prepared.weights_sha256
         asked, found = result_key(config, sha256), detections_key(config, sha256)
         key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
-        _require_room(run, clip.source.info, key, len(segments))
+        parts = num_parts(run, segments)
+        _require_room(run, clip.source.info, key, parts)
         executor.prepare(clip, config, infer, len(segments))
         _note_what_is_left_out(config, clip.source)
         threads = config.encode.threads or selection.options.encoder_threads
-        threads = journal.begin(key, len(segments), threads)
+        threads = journal.begin(key, parts, threads)
         settings = RunSettings(config, infer, threads, class_ids, clip.source.timeline)
         prepared_at = time.perf_counter()
         process = functools.partial(executor.run, clip)
-        taken = take_segments(run, clip.source.info, process, settings, segments)
+        passes = take_passes(run, clip, process, settings, segments)
     frames_at = time.perf_counter()
-    notes += join(run, clip.source, taken)
-    if len(taken.manifests) > 1:  # Of a short clip it is little.
+    notes += join(run, clip, passes)
+    if len(passes.detected.manifests) > 1:  # Of a short clip it is little.
         release_memory()
     run.watched.require_unchanged()
-    stats = taken.stats()
+    stats = passes.stats()
     int8_audit = _audit(run, models, audits, clip, settings, stats)
     finished = FinishedRun(
         config=config,
@@ -153,30 +156,30 @@ def _process(
         detections_key=found,
         clip=clip,
         selection=selection,
-        taken=taken,
+        passes=passes,
         stats=stats,
         int8_audit=int8_audit,
         executor=executor.facts(),
         cores=executor.cores,
-        at_once=executor.at_once or taken.at_once,
-        all_cores=executor.cores * (1 if executor.at_once else taken.at_once),
+        at_once=executor.at_once or passes.detected.at_once,
+        all_cores=executor.cores * (1 if executor.at_once else passes.detected.at_once),
         encoder_threads=threads,
         fingerprint=run.watched.fingerprint if config.clip else None,
         notes=notes,
         phases=Phases(
             prepare_seconds=prepared_at - started,
-            frames_seconds=taken.seconds_reused
+            frames_seconds=passes.seconds_reused
             + (frames_at - prepared_at - executor.waited_seconds),
             finish_seconds=time.perf_counter() - frames_at,
         ),
         judgement=_judged(config, clip.prepared, class_ids, journal.finished),
         boxes_over_time=boxes_over_time(
-            read_detections(journal.finished / DETECTIONS_NAME), taken.end_seconds
+            read_detections(journal.finished / DETECTIONS_NAME), passes.detected.end_seconds
         ),
         annotated=_annotated(config, journal, clip.source.info, threads),
     )
     report = build_report(finished)
-    write_report(report, journal.finished, taken.pictures)
+    write_report(report, journal.finished, passes.annotated.pictures)
     journal.begin_publishing()
     move_into_place(journal.finished, config.output_dir)
     journal.clear()

@@ -20,6 +20,7 @@ from pipeline.model.quantization import Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
 from pipeline.run.command import repeat_command
 from pipeline.run.outputs import REPORT_VERSION
+from pipeline.run.passes import Passes
 from pipeline.run.report_files import Report, output_record
 from pipeline.run.segments import TakenSegments
 from pipeline.run.step_figures import (
@@ -71,7 +72,7 @@ class FinishedRun:
     detections_key: str
     clip: OpenClip
     selection: Selection
-    taken: TakenSegments
+    passes: Passes
     stats: RunStats
     int8_audit: Audit | None
     executor: dict[str, Any]
@@ -85,6 +86,10 @@ class FinishedRun:
     judgement: Judgement | None
     boxes_over_time: dict[str, Any]
     annotated: dict[str, Any] | None
+
+    @property
+    def taken(self) -> TakenSegments:
+        return self.passes.detected
 
 
 def build_report(run: FinishedRun) -> Report:
@@ -147,6 +152,7 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "cores": run.all_cores,
         "every": config.every,
         "adaptive": config.adaptive,
+        "track": config.track,
         "reuse_duplicates": config.reuse_duplicates,
         "deinterlace": config.deinterlace,
         "segment_seconds": config.segment_seconds,
@@ -183,7 +189,7 @@ def _model(prepared: PreparedModel) -> dict[str, Any]:
 def _speed(run: FinishedRun, steps: list[dict[str, Any]]) -> dict[str, Any]:
     stats, wall_seconds = run.stats, run.phases.wall_seconds
     frames, all_cores = stats.num_frames, run.all_cores
-    frames_fps = frames / run.taken.busy_seconds
+    frames_fps = frames / run.passes.busy_seconds
     cpu_ms = 1000 * stats.frames_cpu_seconds / frames
     steps_ms = sum(step["cpu_ms"] for step in steps if step["step"] != OTHER_THREADS)
     infer_cpu_ms = next(step["cpu_ms"] for step in steps if step["step"] == "infer")
@@ -209,6 +215,7 @@ def _detections(run: FinishedRun) -> dict[str, Any]:
         "interpolated_frames": stats.num_frames - inferred - reused,
         "total": sum(stats.detections_per_class.values()),
         "frames_with_any": sum(1 for number in stats.detections_per_frame if number),
+        "tracks": run.passes.num_tracks,
         "per_class": {
             class_names[class_id]: number
             for class_id, number in stats.detections_per_class.most_common()

@@ -29,7 +29,8 @@ were finished since the last call."""
 class TakenSegments:
     """The finished segments of a clip.
 
-    reused: the numbers of those resumed from an interrupted run.
+    first_number: of the first one; the others follow.
+    reused: which of them were resumed from an interrupted run, counted from 0.
     began_seconds: the start of each, relative to the first, as if this run and the interrupted
         ones had been one.
     """
@@ -37,6 +38,7 @@ class TakenSegments:
     manifests: list[Manifest]
     reused: frozenset[int]
     began_seconds: list[float]
+    first_number: int = 0
 
     @property
     def num_frames(self) -> int:
@@ -118,7 +120,7 @@ def take_segments(
     segments: Sequence[Segment],
 ) -> TakenSegments:
     """Process all segments that are not finished. Raises PipelineError."""
-    ledger = _Ledger(run, info)
+    ledger = _Ledger(run, info, segments[0].number)
     started = time.perf_counter()
     tasks = ledger.tasks(settings, segments)
     # Closed also if a result cannot be kept: what still works is ended then.
@@ -134,9 +136,10 @@ def take_segments(
 class _Ledger:
     """The segments that are finished, by this run or an earlier one, and those to process."""
 
-    def __init__(self, run: RunContext, info: VideoInfo) -> None:
+    def __init__(self, run: RunContext, info: VideoInfo, first_number: int) -> None:
         self._run = run
         self._info = info
+        self._first_number = first_number
         self._done: dict[int, Manifest] = {}
         self._arrived_seconds: dict[int, float] = {}
         self._num_frames = self._num_frames_reported = 0
@@ -156,7 +159,7 @@ class _Ledger:
                 self._num_frames += kept.num_frames
                 self.report_frames(kept.num_frames)
                 continue
-            all_before = segment.number == len(self._done)
+            all_before = segment.number - self._first_number == len(self._done)
             yield SegmentTask(
                 settings=settings,
                 segment=segment,
@@ -177,10 +180,12 @@ class _Ledger:
         self._run.on_progress(Progress("frames", self._num_frames_reported, self._expected))
 
     def taken(self) -> TakenSegments:
+        reused = self._done.keys() - self._arrived_seconds.keys()
         return TakenSegments(
             [self._done[number] for number in sorted(self._done)],
-            frozenset(self._done.keys() - self._arrived_seconds.keys()),
+            frozenset(number - self._first_number for number in reused),
             self._began_seconds(),
+            self._first_number,
         )
 
     def _began_seconds(self) -> list[float]:

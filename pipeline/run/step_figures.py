@@ -10,11 +10,10 @@ from pipeline.frames.cpu_account import (
     DECODER,
     DECODING_THREAD,
     ENCODER,
-    ENCODING_THREAD,
     INFERENCE,
     KNOWN,
 )
-from pipeline.frames.stats import RunStats, StepClock
+from pipeline.frames.stats import ENCODING_THREAD, RunStats, StepClock
 from pipeline.run.outputs import REPORT_JSON_NAME
 
 BETWEEN_STEPS, OTHER_THREADS = "between steps", "other threads"
@@ -51,8 +50,14 @@ def step_times(
             else None,
         }
         for step in _costs(stats, cores, encoder_threads)
-        if encoder_threads is not None or step.name not in ("annotate", "encode")
+        if step.name not in _left_out(stats, encoder_threads)
     ]
+
+
+def _left_out(stats: RunStats, encoder_threads: int | None) -> set[str]:
+    """The steps that a run does not have."""
+    names = set() if encoder_threads is not None else {"annotate", "encode"}
+    return names if stats.consumer.track.wall_ns else names | {"track"}
 
 
 class _Cost(NamedTuple):
@@ -89,6 +94,7 @@ def _costs(stats: RunStats, cores: int, encoder_threads: int | None) -> list[_Co
             consumer.wait_inference.wall_ns,
             1,
         ),
+        _one_thread("track", consumer.track),
         _one_thread("annotate", consumer.annotate),
         _Cost(
             "encode",
@@ -106,7 +112,7 @@ def _costs(stats: RunStats, cores: int, encoder_threads: int | None) -> list[_Co
 def _between_steps_cpu(stats: RunStats, encoder_threads: int | None) -> float:
     producer, consumer = stats.producer, stats.consumer
     steps = [producer.decode, producer.preprocess, producer.submit]
-    steps += [consumer.postprocess, consumer.write]
+    steps += [consumer.postprocess, consumer.track, consumer.write]
     if encoder_threads is not None:
         steps += [consumer.annotate, consumer.encode]
     threads = (stats.thread_cpu_seconds.get(n, 0.0) for n in (DECODING_THREAD, ENCODING_THREAD))
@@ -151,9 +157,7 @@ def thread_times(stats: RunStats) -> dict[str, dict[str, float]]:
 
 def other_threads_cpu_seconds(stats: RunStats) -> float:
     """CPU time of threads that do not work on frames: of a host program or a library."""
-    return sum(stats.thread_cpu_seconds.values()) - sum(
-        stats.thread_cpu_seconds.get(name, 0.0) for name in KNOWN
-    )
+    return sum(seconds for name, seconds in stats.thread_cpu_seconds.items() if name not in KNOWN)
 
 
 def other_threads_warning(stats: RunStats) -> str | None:

@@ -1,0 +1,145 @@
+"""Tracks of an earlier result: its detection lines get ids, in place, without pixels."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.config import DetectOptions, EncodeOptions
+from pipeline.core.detection_lines import read_detections
+from pipeline.core.errors import InputError, UsageError
+from pipeline.core.files import flush_to_disk
+from pipeline.core.notes import note
+from pipeline.core.progress import Progress, ProgressCallback, no_progress
+from pipeline.execution.journal import open_journal
+from pipeline.run.identity import drawn_key
+from pipeline.run.outputs import DETECTIONS_NAME, REPORT_JSON_NAME, WEAK_NAME
+from pipeline.run.tracks.lines import frame_rate_of, write_tracked
+from pipeline.run.tracks.tracker import open_tracker, require_trackers
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """The outcome: a file of detection lines with the ids of so many tracks."""
+
+    detections: Path
+    num_frames: int
+    num_tracks: int
+
+
+def track_result(
+    path: Path,
+    tracker: str,
+    *,
+    overwrite: bool = False,
+    on_progress: ProgressCallback = no_progress,
+) -> Tracked:
+    """Give the boxes of a result the ids of their tracks.
+
+    path: of its folder, or of its detections. The file is replaced when all of it is written;
+    nothing in it changes but `track_id`. The report.json beside it, where there is one, gives the
+    frame rate and the confidence from which a box begins a track, and is brought up to date.
+    overwrite: replace ids that boxes have already. Raises InputError, UsageError.
+    """
+    require_trackers()
+    detections = path / DETECTIONS_NAME if path.is_dir() else path
+    num_frames, seconds = _checked(detections, overwrite=overwrite)
+    report = _report_beside(detections)
+    frame_rate, least = _facts(report)
+    weak: Path | None = detections.parent / WEAK_NAME
+    if weak is not None and (detections.name != DETECTIONS_NAME or not weak.is_file()):
+        weak = None
+        note(
+            f"{detections.parent / WEAK_NAME} is missing, which `process --track` writes: without "
+            "the boxes of less confidence in it, tracks may end where things are hard to see"
+        )
+    opened = open_tracker(tracker, frame_rate or frame_rate_of(seconds), least)
+    tell = functools.partial(_tell, on_progress, num_frames)
+    with open_journal(detections.parent) as journal:
+        target = journal.folder / "tracked.jsonl"
+        try:
+            num_tracks = write_tracked(detections, weak, target, opened, tell)
+            flush_to_disk(target)
+            target.replace(detections)
+        finally:
+            target.unlink(missing_ok=True)
+        if report is not None:
+            _update(detections.parent / REPORT_JSON_NAME, report, tracker, num_tracks)
+        flush_to_disk(detections.parent)
+    return Tracked(detections, num_frames, num_tracks)
+
+
+def _tell(on_progress: ProgressCallback, num_frames: int, index: int) -> None:
+    on_progress(Progress("frames", index + 1, num_frames))
+
+
+def _checked(detections: Path, *, overwrite: bool) -> tuple[int, list[float]]:
+    """The number of lines and their times. Raises InputError for ids that may not be replaced."""
+    seconds = []
+    for frame in read_detections(detections):
+        seconds.append(frame.pts_seconds)
+        if not overwrite and any(box.track_id is not None for box in frame.boxes):
+            raise InputError(f"{detections}: has tracks already: --overwrite replaces them")
+    return len(seconds), seconds
+
+
+def _report_beside(detections: Path) -> dict[str, Any] | None:
+    """None where there is none, or where it is about other lines."""
+    path = detections.parent / REPORT_JSON_NAME
+    if detections.name != DETECTIONS_NAME or not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: is damaged ({error})") from error
+
+
+def _facts(report: dict[str, Any] | None) -> tuple[float | None, float]:
+    """The frame rate, None where it is not known; and the least confidence asked for."""
+    if report is None:
+        return None, DetectOptions().least_confidence
+    try:
+        rate = report["source"]["frame_rate"]
+        used = report["configuration"]["detect"]
+        options = DetectOptions(
+            confidence_threshold=used["confidence_threshold"],
+            class_thresholds=tuple((name, least) for name, least in used["class_thresholds"]),
+        )
+        return (None if rate is None else float(Fraction(rate))), options.least_confidence
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
+        raise InputError(
+            f"{REPORT_JSON_NAME} beside the detections is damaged, or of another version"
+        ) from error
+
+
+def _update(path: Path, report: dict[str, Any], tracker: str, num_tracks: int) -> None:
+    """Let the report tell of the tracks; a run is then asked for the same only by `track`."""
+    try:
+        configuration, output = report["configuration"], report["output"]
+        if configuration.get("track") != tracker:
+            key = hashlib.sha256(f"{report['detections_key']} {tracker}".encode()).hexdigest()
+            encode = None
+            if output["file"] is not None:
+                encode = EncodeOptions(**{**configuration["encode"], "threads": None})
+            report["detections_key"], report["result_key"] = key, drawn_key(key, encode)
+            report["command"] = None
+            output["notes"] = list(dict.fromkeys([*output["notes"], _note(tracker)]))
+        configuration["track"] = tracker
+        report["detections"]["tracks"] = num_tracks
+    except (KeyError, TypeError, UsageError) as error:
+        raise InputError(f"{path}: is damaged, or of another version") from error
+    made = path.with_name(f".{path.name}.new")
+    made.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    flush_to_disk(made)
+    made.replace(path)
+
+
+def _note(tracker: str) -> str:
+    return f"the ids of tracks were found later, by `pipeline track --tracker {tracker}`"
