@@ -37,9 +37,10 @@ def detect(  # noqa: PLR0913  # The options of a command.
     *,
     weights: Path | str | None = None,
     imgsz: int = 640,
+    nms_free: bool = False,
     precision: str | None = None,
     conf: float | Sequence[str] = 0.25,
-    iou: float = 0.45,
+    iou: float | None = None,
     agnostic_nms: bool = False,
     classes: Sequence[str | int] | None = None,
     max_det: int = 1000,
@@ -66,6 +67,7 @@ def detect(  # noqa: PLR0913  # The options of a command.
     path: of the clip or picture.
     weights: a checkpoint (.pt), .onnx, IR .xml or its folder, or "official" or "demo".
     precision: "f32", "bf16" or "int8"; None selects.
+    iou: of NMS; None is 0.45, and needed for models without NMS.
     conf: minimum confidence, or the words of --conf, as in ("person=0.4", "0.25").
     classes: names or numbers; None keeps all.
     roi: a rectangle x, y, w, h, or an outline x, y, x, y, x, y, as text or numbers, or a file with
@@ -83,6 +85,7 @@ def detect(  # noqa: PLR0913  # The options of a command.
         video=False,
         weights=weights,  # type: ignore[arg-type]  # Converted by the config.
         imgsz=imgsz,
+        nms_free=nms_free,
         infer=AutoOptions(precision=precision),
         detect=DetectOptions(
             confidence_threshold=conf,  # type: ignore[arg-type]
