@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.core.errors import ModelError
 from pipeline.model.anchor_free import AnchorFreeLayout
 from pipeline.model.archive import read_archive
-from pipeline.model.blocks import layers_in_order
+from pipeline.model.convolutions import layers_in_order
 from pipeline.model.pickle_machine import Layer
 from pipeline.model.stored_tensors import Refused, UnknownClass
 from pipeline.model.supported import kind_of_file, require_supported_class

@@ -11,7 +11,7 @@ from openvino import opset13 as ops
 
 from pipeline.core.errors import ModelError, reason_of
 from pipeline.model.anchor_free import AnchorFreeLayout
-from pipeline.model.blocks import BLOCKS, layers_in_order, short
+from pipeline.model.blocks import BLOCKS
 from pipeline.model.checkpoint import (
     DETECT,
     LAYERS,
@@ -21,6 +21,7 @@ from pipeline.model.checkpoint import (
     one_line,
     read_checkpoint,
 )
+from pipeline.model.convolutions import layers_in_order, short
 from pipeline.model.pickle_machine import Layer
 from pipeline.model.stored_tensors import Refused
 
