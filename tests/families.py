@@ -116,12 +116,12 @@ def decoded_by_ultralytics(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What the original modules make of a picture (height, width, 3), before NMS or its like.
 
-    xyxy (N, 4) and class scores (N, classes) of every cell, computed in the type of the model.
+    xyxy (N, 4) and class scores (N, classes) of every cell.
     """
     detect = model.model[-1]
     with torch.no_grad():
         images = torch.from_numpy(picture)[None].permute(0, 3, 1, 2) / 255
-        raw = model(images.to(next(model.parameters()).dtype))[1]
+        raw = model(images)[1]
         if "one2one" in raw:
             raw = raw["one2one" if detect.end2end else "one2many"]
         decoded = detect._inference(raw)[0].numpy().T
