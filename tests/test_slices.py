@@ -39,6 +39,8 @@ CLIPS: dict[str, dict[str, Any]] = {
     "b.avi": {"options": OPEN_GOP},
     "b.264": {"options": OPEN_GOP},
     "uneven.mp4": {"options": {"g": "9", "bf": "0"}, "time_base": Fraction(1, 75), "pts": UNEVEN},
+    "b.mpg": {"codec": "mpeg2video", "options": {"bf": "2", "g": "12"}},
+    "keys.swf": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "one-key.mp4": {"options": {"g": "1000"}},
 }
 PLACES = [(0, 1), (0, 60), (1, 17), (11, 12), (12, 40), (25, 60), (37, 49), (59, 60)]

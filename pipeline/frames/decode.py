@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -151,10 +152,12 @@ class VideoReader:
 
     def _search(self, start_pts: int, seek_pts: int | None) -> None:
         """Read up to the first frame that is not before start_pts; what is read is let go."""
+        self._ahead = None
         if seek_pts is not None:
-            self._decoder.seek(seek_pts)
-            self._begin()
-            self._ahead = self._next_placed()
+            with contextlib.suppress(av.FFmpegError):  # SWF cannot be sought in.
+                self._decoder.seek(seek_pts)
+                self._begin()
+                self._ahead = self._next_placed()
         if seek_pts is None or self._ahead is None or self._ahead.pts > start_pts:
             # Not found, or too far: not every container is as good as its index.
             self._reopen()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from fractions import Fraction
 
@@ -26,7 +27,20 @@ def scan_source(config: ProcessConfig, beat: Beat = no_beat) -> ClipScan | None:
         return None
     if config.slice is None:
         return scan_clip(config.clip, config.limits, config.num_frames, beat)
-    return sliced(scan_clip(config.clip, config.limits, beat=beat), config.slice, config.clip)
+    scan = scan_clip(config.clip, config.limits, beat=beat)
+    decoded_places = functools.partial(_decoded_places, config, scan.timeline, beat)
+    return sliced(scan, config.slice, config.clip, decoded_places)
+
+
+def _decoded_places(config: ProcessConfig, timeline: Timeline, beat: Beat) -> list[int]:
+    """Where each frame of a clip is shown, in ticks of the result."""
+    assert config.clip is not None
+    places = []
+    with contextlib.closing(VideoReader(config.clip, config.limits, timeline=timeline)) as reader:
+        for frame in reader.frames():
+            beat()
+            places.append(frame.pts)
+    return places
 
 
 def numbers_taken(config: ProcessConfig) -> range:

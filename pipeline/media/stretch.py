@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,38 +14,38 @@ from pipeline.media.scan import ClipScan
 from pipeline.media.timeline import Clock, FrameTimes, Stretch, Timeline
 
 
-def sliced(scan: ClipScan, asked: Slice, path: Path) -> ClipScan:
+def sliced(
+    scan: ClipScan, asked: Slice, path: Path, decoded_places: Callable[[], Sequence[int]]
+) -> ClipScan:
     """What is left of a scan of a whole clip; the first frame of the slice is shown at 0.
 
-    Raises InputError if no frame lies there, UsageError for a clip of one frame.
+    decoded_places: where each frame is shown, in ticks of the result, by decoding all; called for a
+        clip whose time stamps are missing or repeat. Raises InputError if no frame lies there,
+        UsageError for a clip of one frame.
     """
-    timeline, num_frames = scan.timeline, len(scan.packets)
-    if num_frames == 1:
+    timeline = scan.timeline
+    if len(scan.packets) == 1:
         raise UsageError(f"{path} has one frame: --start and --end are for clips; leave them out")
-    pts = [packet.pts for packet in scan.packets if packet.pts is not None]
-    if timeline.has_times and len(pts) < num_frames:
-        raise InputError(
-            f"{path}: some of its frames have no time stamps, so {asked} cannot be found in it: "
-            "copy it into a new file with ffmpeg first"
-        )
-    pts = sorted(pts)
-    places = _places(timeline, pts)
-    taken = asked.frames(num_frames, lambda index: places[index] * timeline.time_base)
+    pts = sorted(packet.pts for packet in scan.packets if packet.pts is not None)
+    # Where times are missing or repeat, those of the frames are made up while reading.
+    is_known = not timeline.has_times or len(set(pts)) == len(scan.packets)
+    places = _places(timeline, pts) if is_known else decoded_places()
+    taken = asked.frames(len(places), lambda index: places[index] * timeline.time_base)
     if not taken:
         last_seconds = float(places[-1] * timeline.time_base) if places else 0.0
         raise InputError(
-            f"{path}: no frame lies in {asked}: the last one is frame {num_frames - 1}, at "
+            f"{path}: no frame lies in {asked}: the last one is frame {len(places) - 1}, at "
             f"{last_seconds:.3f} s"
         )
-    moved = _moved(timeline, places[taken.start])
-    seconds_before = places[taken.start] * timeline.time_base
-    places = _places(moved, pts)
-    start, reaches_end = places[taken.start], taken.stop == num_frames
+    first = places[taken.start]
+    moved = _moved(timeline, first)
+    places = _places(moved, pts) if is_known else [place - first for place in places]
+    start, reaches_end = places[taken.start], taken.stop == len(places)
     end = moved.end if reaches_end else places[taken.stop]
-    first, behind = (pts[taken.start], pts[taken.stop - 1]) if pts else (0, 0)
-    packets = [p for p in scan.packets if p.pts is None or first <= p.pts <= behind]
-    if not pts:
-        packets = packets[: len(taken)]
+    begins, ends = moved.closed(start), moved.closed(places[taken.stop - 1])
+    packets = [p for p in scan.packets if p.pts is not None and begins <= p.pts <= ends]
+    if not timeline.has_times:
+        packets = scan.packets[: len(taken)]
     moved = dataclasses.replace(
         moved,
         num_frames=len(taken),
@@ -55,15 +56,15 @@ def sliced(scan: ClipScan, asked: Slice, path: Path) -> ClipScan:
         stretch=Stretch(
             start,
             None if reaches_end else end,
-            _seek_pts(scan, first),
+            _seek_pts(scan, begins),
             taken.start,
-            seconds_before,
+            first * timeline.time_base,
         ),
     )
     return ClipScan(moved, packets)
 
 
-def _places(timeline: Timeline, pts: list[int]) -> list[int]:
+def _places(timeline: Timeline, pts: Sequence[int]) -> Sequence[int]:
     """Where the frames of a clip are shown, in ticks of the result.
 
     pts: in ticks of the file, in the order in which they are shown; empty where there are none.
