@@ -47,7 +47,7 @@ def test_memory_does_not_grow_with_the_segments_of_a_clip(
 
 
 JOIN = """
-import resource, sys
+import sys
 from pathlib import Path
 from pipeline.core.memory import release_memory
 from pipeline.media.mux import SourceStreams, mux, verify
@@ -65,7 +65,8 @@ short, long, num_frames = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 join(short, 25)
 before = resident_bytes()
 join(long, num_frames)
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+status = Path("/proc/self/status").read_text()
+peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
 print((peak - before) / num_frames, (resident_bytes() - before) / num_frames)
 """
 
