@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from pipeline.batch.progress import BatchProgress
@@ -160,3 +161,21 @@ def test_a_run_that_waits_for_its_turn_is_not_judged_by_the_work_of_others(
 def look_often(watchdog: Watchdog) -> None:
     for _ in range(50):
         watchdog.look()
+
+
+def test_a_clip_is_opened_with_decoders_to_be_scanned_and_to_be_decoded_only(
+    clips: list[Path], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look into a file, FFmpeg decodes its first frames: that costs more than all else of it."""
+    opened: list[str] = []
+    av_open: Any = av.open
+
+    def counting(file: Any, mode: str = "r", **options: Any) -> Any:
+        is_file = isinstance(file, str)
+        if is_file and mode == "r" and "codec_whitelist" not in options.get("options", {}):
+            opened.append(str(file))
+        return av_open(file, mode, **options)
+
+    monkeypatch.setattr(av, "open", counting)
+    process(clips[0], tmp_path / "out", tiny_weights)
+    assert opened == [f"file:{clips[0]}"] * 2

@@ -82,15 +82,6 @@ def scan_clip(
         return _scan(video, read)
 
 
-@dataclass(slots=True)
-class _VideoPacket:
-    pts: int | None
-    dts: int | None
-    duration: int
-    is_keyframe: bool
-    is_discard: bool
-
-
 class _Read:
     """What was read of the packets of a clip."""
 
@@ -107,7 +98,7 @@ class _Read:
             s.index: Track(_time_base(s), leap, sparse=s.type == "subtitle")
             for s in (video, *self.others)
         }
-        self.packets: list[_VideoPacket] = []
+        self.packets: list[Packet] = []
         self.to_end = True
         self._num_shown = self._num_read = 0
         self._enough_at: int | None = None
@@ -128,17 +119,21 @@ class _Read:
             if not packet.is_discard:
                 track.begin(pts)
         if is_video:
-            self.packets.append(
-                _VideoPacket(
-                    kept_pts(packet, self.format_name),
-                    packet.dts,
-                    duration,
-                    packet.is_keyframe,
-                    packet.is_discard,
-                )
-            )
+            self.packets.append(self._video_packet(packet, duration))
             self._num_shown += not packet.is_discard
         self._num_read += 1
+
+    def _video_packet(self, packet: AVPacket[Stream], duration: int) -> Packet:
+        """Numbers that are equal are one object: there may be a million packets."""
+        pts, dts = kept_pts(packet, self.format_name), packet.dts
+        before = self.packets[-1].duration if self.packets else 0
+        return Packet(
+            pts,
+            pts if dts == pts else dts,
+            packet.is_keyframe,
+            before if duration == before else duration,
+            packet.is_discard,
+        )
 
     @property
     def is_complete(self) -> bool:
@@ -185,10 +180,10 @@ def _skipped_seconds(packet: AVPacket[Stream]) -> Fraction:
 def _scan(video: VideoStream, read: _Read) -> ClipScan:
     time_base = _time_base(video)
     shifts = shifts_of(read.tracks)
-    stored = [_shifted(packet, shifts[video.index], n) for n, packet in enumerate(read.packets)]
+    stored = _shifted(read.packets, shifts[video.index])
     hidden_before = _hidden_before(read, stored)
     packets = [
-        Packet(p.pts, p.dts, p.is_keyframe, p.duration)
+        p
         for p in stored
         if not p.is_discard and (hidden_before is None or p.pts is None or p.pts >= hidden_before)
     ]
@@ -229,22 +224,29 @@ def _scan(video: VideoStream, read: _Read) -> ClipScan:
     return ClipScan(timeline, packets)
 
 
-def _shifted(packet: _VideoPacket, shifts: tuple[Shift, ...], ordinal: int) -> _VideoPacket:
-    ticks = Clock(Fraction(1), 0, shifts).shift(ordinal)
-    if not ticks:
-        return packet
-    pts, dts = (None if time is None else time + ticks for time in (packet.pts, packet.dts))
-    return dataclasses.replace(packet, pts=pts, dts=dts)
+def _shifted(packets: list[Packet], shifts: tuple[Shift, ...]) -> list[Packet]:
+    """The packets of a stream, with joins closed."""
+    if not shifts:
+        return packets
+    clock = Clock(Fraction(1), 0, shifts)
+
+    def moved(time: int | None, ticks: int) -> int | None:
+        return None if time is None else time + ticks
+
+    return [
+        dataclasses.replace(p, pts=moved(p.pts, ticks), dts=moved(p.dts, ticks))
+        for ticks, p in ((clock.shift(n), p) for n, p in enumerate(packets))
+    ]
 
 
-def _hidden_before(read: _Read, packets: Sequence[_VideoPacket]) -> int | None:
+def _hidden_before(read: _Read, packets: Sequence[Packet]) -> int | None:
     """Where an edit list begins: an MP4 file shows nothing before 0, whatever it has to decode."""
     shown = [p.pts for p in packets if p.pts is not None and not p.is_discard]
     has_edits = read.format_name.startswith("mov") and any(pts >= 0 for pts in shown)
     return 0 if has_edits and min(shown) < 0 else None
 
 
-def _reorder_depth(read: _Read, packets: Sequence[_VideoPacket]) -> int:
+def _reorder_depth(read: _Read, packets: Sequence[Packet]) -> int:
     """How far times may be out of order once frames are in order: they are those of decoding."""
     pts = [packet.pts for packet in packets]
     only_grow = all(a is not None and b is not None and a <= b for a, b in itertools.pairwise(pts))

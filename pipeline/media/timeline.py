@@ -45,13 +45,14 @@ _SAME_RATE = 0.05
 class Packet:
     """What is known of a video packet without decoding it; pts, dts and duration in ticks.
 
-    duration: 0 where it is not known.
+    duration: 0 where it is not known. is_discard: whether an edit list hides its frame.
     """
 
     pts: int | None
     dts: int | None
     is_keyframe: bool
     duration: int = 0
+    is_discard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
