@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.parsers import parse_arguments
+from pipeline.cli.parsers import COMMANDS, parse_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -44,8 +44,7 @@ def test_targets_of_make_in_the_pages_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/usage.md", "docs/models.md"])
 def test_options_in_the_pages_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = ("process", "evaluate", "bench", "tune", "plan", "models", "export", "track")
-    for command in ([], *([name] for name in commands)):
+    for command in ([], *([name] for name in COMMANDS)):
         with pytest.raises(SystemExit):
             parse_arguments([*command, "--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))

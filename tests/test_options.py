@@ -45,6 +45,7 @@ OTHER_VALUES = {
     "--end": "7f",
     "--every": "2",
     "--adaptive": "",
+    "--track": "ocsort",
     "--deinterlace": "auto",
     "--no-reuse": "",
     "--no-video": "",

@@ -173,8 +173,17 @@ def test_a_run_interrupted_while_it_draws_resumes(
 def test_a_run_killed_while_it_detects_or_draws_resumes_with_the_same_ids(
     clip: Path, weights: Path, tracked: Path, tmp_path: Path, step: str, frame: int
 ) -> None:
-    words = ["process", str(clip), "--output-dir", str(tmp_path / "out"), "--track", "--quiet"]
-    words += ["--weights", str(weights), "--segment-seconds", str(THREE), "--precision", "f32"]
+    words = ["process", str(clip), "--output-dir", str(tmp_path / "out"), "--quiet"]
+    words += [
+        "--track",
+        "bytetrack",
+        "--weights",
+        str(weights),
+        "--segment-seconds",
+        str(THREE),
+        "--precision",
+        "f32",
+    ]
     with faulty("kill", step, frame, *words) as running:
         worker_pid(running)
         assert running.wait(60) == 1
@@ -336,7 +345,7 @@ def test_without_the_weak_boxes_ids_are_found_with_a_warning(
 ) -> None:
     run(clip, tmp_path, weights, segment_seconds=THREE)
     assert not (tmp_path / "weak.jsonl").exists()
-    assert main(["track", str(tmp_path / "detections.jsonl")]) == 0
+    assert main(["track", str(tmp_path / "detections.jsonl"), "--tracker", "bytetrack"]) == 0
     captured = capsys.readouterr()
     assert "weak.jsonl" in captured.err
     assert "2 tracks" in captured.out
@@ -352,8 +361,9 @@ def test_without_the_weak_boxes_ids_are_found_with_a_warning(
 
 
 def test_lines_alone_are_enough(tracked: Path, tmp_path: Path) -> None:
+    words = ["track", str(tmp_path / "boxes.jsonl"), "--tracker", "bytetrack"]
     (tmp_path / "boxes.jsonl").write_bytes((tracked / "detections.jsonl").read_bytes())
-    assert main(["track", str(tmp_path / "boxes.jsonl"), "--overwrite", "--quiet"]) == 0
+    assert main([*words, "--overwrite", "--quiet"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["boxes.jsonl"]
     assert (tmp_path / "boxes.jsonl").read_bytes() == (tracked / "detections.jsonl").read_bytes()
 

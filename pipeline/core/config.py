@@ -60,8 +60,8 @@ STANDARD_INPUT = "-"
 
 LEAST_AGREEMENT = 0.97
 
-TRACKERS = ("bytetrack", "ocsort", "botsort")
-"""The trackers of the library that need no pixels; the first one is the default."""
+TRACKERS = ("botsort", "bytetrack", "ocsort")
+"""The trackers of the library that need no pixels; the default comes first: see performance.md."""
 
 MOST_ATTEMPTS = 3
 """How many actors may be lost while processing one segment before the run fails."""

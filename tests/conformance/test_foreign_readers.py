@@ -14,7 +14,9 @@ import pytest
 
 from pipeline import read_detections
 from pipeline.cli.commands import main
+from pipeline.core.config import TRACKERS, DetectOptions, SyntheticOptions
 from pipeline.run.exports.formats import EXPORT_FORMATS
+from pipeline.synthetic.sprites import CLASS_NAMES
 from tests.conftest import DEMO, needs_demo, process
 
 pytestmark = [pytest.mark.conformance, needs_demo]
@@ -84,3 +86,43 @@ def test_every_reader_finds_every_box(readers: str, result: Path, tmp_path: Path
 def test_ultralytics_accepts_the_data_set_from_any_folder(result: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ULTRALYTICS_READER), str(result / "export" / "yolo")]
     require_all_boxes(command, result, tmp_path)
+
+
+def test_trackeval_reads_tracks_and_ground_truth(readers: str, tmp_path: Path) -> None:
+    """The first class of a model has the number of its pedestrians, whatever it is called."""
+    scene, out = SyntheticOptions(num_frames=60, seed=8), tmp_path / "synthetic"
+    process(
+        scene,
+        out,
+        DEMO,
+        video=False,
+        track=TRACKERS[0],
+        detect=DetectOptions(classes=(CLASS_NAMES[0],)),
+    )
+    for name in ("detections", "truth"):
+        words = ["export", str(out / f"{name}.jsonl"), "--to", "mot"]
+        assert main([*words, "--output-dir", str(tmp_path / name)]) == 0
+    [folder] = (tmp_path / "truth" / "mot").iterdir()
+    command = [readers, str(READER.with_name("read_mot.py"))]
+    command += [str(tmp_path / name / "mot") for name in ("truth", "detections")]
+    done = subprocess.run(
+        [*command, folder.name], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    found = json.loads(line.removeprefix("FOUND "))
+    boxes = {
+        name: [
+            box.track_id
+            for frame in read_detections(out / f"{name}.jsonl")
+            for box in frame.boxes
+            if box.class_name == CLASS_NAMES[0] and box.track_id is not None
+        ]
+        for name in ("detections", "truth")
+    }
+    assert found["num_timesteps"] == 60
+    assert found["num_gt_dets"] == len(boxes["truth"])
+    assert found["num_gt_ids"] == len(set(boxes["truth"]))
+    assert found["num_tracker_dets"] == len(boxes["detections"])
+    assert found["num_tracker_ids"] == len(set(boxes["detections"])) > 0
+    assert found["HOTA"] > 0.4
