@@ -180,8 +180,8 @@ def _add_video(out: OutputContainer, first: InputContainer) -> VideoStream:
     stream = first.streams.video[0]
     copy = out.add_stream_from_template(stream, opaque=True)
     assert isinstance(copy, VideoStream)
-    # A template gives none of them, nor does the header of VP9 its format.
-    copy.codec_context.pix_fmt = stream.codec_context.pix_fmt or PIX_FMT
+    # A template gives none of them. Without a decoder PyAV 17 crashes where the format is read.
+    copy.codec_context.pix_fmt = PIX_FMT
     copy.codec_context.codec_tag = stream.codec_context.codec_tag
     copy.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(0)
     copy.metadata.update(stream.metadata)
