@@ -373,6 +373,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--table", type=Path, help="write what was counted into this page")
     parser.addoption("--readers", help="interpreter with the readers of exports")
+    parser.addoption("--fiftyone", help="interpreter with fiftyone")
 
 
 _FIRST = ("supervise", "cpu_account", "scene", "run", "ray", "media", "resume", "hostile", "batch")

@@ -22,8 +22,8 @@ from pipeline.cli.commands import main
 from pipeline.core.config import SyntheticOptions
 from pipeline.core.detection_lines import DetectedBox, DetectedFrame
 from pipeline.run.events.follow import Crossing, Events, follow
-from pipeline.run.events.geometry import Point, anchor_points, from_line, from_outline
-from pipeline.run.events.shapes import Shape, Shapes
+from pipeline.run.events.geometry import anchor_points, from_line, from_outline
+from pipeline.run.events.shapes import Point, Shape, Shapes
 from pipeline.run.events.sides import Sides
 from pipeline.run.over_time import bin_seconds_for, boxes_over_time
 from pipeline.synthetic.scene import Scene

@@ -22,6 +22,7 @@ from tests.conftest import DEMO, needs_demo, process
 pytestmark = [pytest.mark.conformance, needs_demo]
 
 READER = Path(__file__).with_name("foreign_readers.py")
+FIFTYONE_READER = Path(__file__).with_name("fiftyone_reader.py")
 ULTRALYTICS_READER = Path(__file__).with_name("ultralytics_reader.py")
 SAMPLE = Path(__file__).parents[2] / "samples" / "clip.mp4"
 NEAR = 0.011
@@ -126,3 +127,13 @@ def test_trackeval_reads_tracks_and_ground_truth(readers: str, tmp_path: Path) -
     assert found["num_tracker_dets"] == len(boxes["detections"])
     assert found["num_tracker_ids"] == len(set(boxes["detections"])) > 0
     assert found["HOTA"] > 0.4
+
+
+def test_fiftyone_imports_every_box(
+    request: pytest.FixtureRequest, result: Path, tmp_path: Path
+) -> None:
+    python = request.config.getoption("--fiftyone")
+    if not python:
+        pytest.skip("needs --fiftyone PYTHON, an environment with fiftyone; no database is needed")
+    path = result / "export" / "coco" / "annotations" / "instances_default.json"
+    require_all_boxes([str(python), str(FIFTYONE_READER), str(path)], result, tmp_path)

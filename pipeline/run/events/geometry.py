@@ -7,15 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Point = tuple[float, float]
-Numbers = NDArray[np.float64]
+from pipeline.run.events.shapes import ANCHORS, Point
 
-ANCHORS: dict[str, Point] = {
-    "bottom_center": (0.5, 1.0),
-    "center": (0.5, 0.5),
-    "top_center": (0.5, 0.0),
-}
-"""The point of a box that counts, as shares of its width and height."""
+Numbers = NDArray[np.float64]
 
 
 def anchor_points(xyxy: Numbers, anchor: str) -> Numbers:
@@ -60,9 +54,3 @@ def from_outline(points: Numbers, polygon: Sequence[Point]) -> Numbers:
             spans = (y0 > y) != (y1 > y)
             inside ^= spans & (x < x0 + (y - y0) / dy * dx)
     return np.where(inside, nearest, -nearest)
-
-
-def enclosed_area(polygon: Sequence[Point]) -> float:
-    """The area of a polygon, by the shoelace formula."""
-    x, y = np.asarray(polygon, np.float64).T
-    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2

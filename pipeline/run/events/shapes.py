@@ -7,6 +7,8 @@ lines:
   - {name: gate, points: [[0.1, 0.6], [0.9, 0.6]]}
 zones:
   - {name: yard, points: [[0, 0.5], [1, 0.5], [1, 1], [0, 1]], anchor: center}
+
+Imports nothing heavy: the parent process reads the file before a run.
 """
 
 from __future__ import annotations
@@ -20,7 +22,15 @@ from typing import Any
 
 from pipeline.core.errors import UsageError
 from pipeline.core.yaml_file import read_yaml
-from pipeline.run.events.geometry import ANCHORS, Point, enclosed_area
+
+Point = tuple[float, float]
+
+ANCHORS: dict[str, Point] = {
+    "bottom_center": (0.5, 1.0),
+    "center": (0.5, 0.5),
+    "top_center": (0.5, 0.0),
+}
+"""The point of a box that counts, as shares of its width and height."""
 
 _UNITS = ("shares", "pixels")
 _DEFAULT_ANCHOR = "bottom_center"
@@ -111,9 +121,15 @@ def _shape(entry: Any, kind: str, anchor: Any) -> Shape:
     found = _without_repeats([(float(x), float(y)) for x, y in points])
     if kind == "line" and len(found) != 2:
         raise ValueError(f"line {name!r}: needs two different points")
-    if kind == "zone" and (len(found) < 3 or not enclosed_area(found)):
+    if kind == "zone" and (len(found) < 3 or not _enclosed_area(found)):
         raise ValueError(f"zone {name!r}: needs three or more points that enclose an area")
     return Shape(name, found, _one_of(values.get("anchor", anchor), tuple(ANCHORS), "anchor"))
+
+
+def _enclosed_area(polygon: Sequence[Point]) -> float:
+    """By the shoelace formula."""
+    edges = zip(polygon, [*polygon[1:], polygon[0]], strict=True)
+    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in edges)) / 2
 
 
 def _without_repeats(points: Sequence[Point]) -> tuple[Point, ...]:
