@@ -318,7 +318,7 @@ WRONG_USE = [
     (["evaluate", "--data", ".", "--imgsz", "-32"], ["imgsz", "-32"]),
     (["evaluate"], ["--data"]),
     (["nonsense"], ["nonsense", "process", "evaluate", "configs"]),
-    ([], ["no command given", "process, render, export, events, evaluate"]),
+    ([], ["no command given", "process, render, track, export, events, evaluate"]),
     (["--debug", "process"], ["--debug", "after the command"]),
     (["proces", "clip.mp4"], ["'proces'", "`pipeline process`"]),
     (["pyproject.toml"], ["`pipeline process pyproject.toml`"]),

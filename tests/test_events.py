@@ -28,6 +28,7 @@ from pipeline.run.events.sides import Sides
 from pipeline.run.over_time import bin_seconds_for, boxes_over_time
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES
+from tests.conftest import needs_demo
 from tests.schemas import schema_errors
 
 WIDTH, HEIGHT = 20.0, 40.0
@@ -577,3 +578,41 @@ def test_a_file_that_defines_nothing_usable_is_refused_in_one_line(
     [line] = capsys.readouterr().err.splitlines()
     assert reason in line
     assert str(path) in line
+
+
+def test_events_need_tracks_and_a_folder(
+    tmp_path: Path, lines_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["process", "synthetic", "--output-dir", str(tmp_path / "out")]
+    assert main([*words, "--events", str(lines_file)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--track" in line
+    assert main([*words, "--track", "--events", str(tmp_path / "missing.yaml")]) == 2
+    assert "missing.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@needs_demo
+def test_a_run_counts_in_one_go_and_again_without_inference(
+    tmp_path: Path, lines_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("trackers", reason="needs the extra 'track'")
+    out = tmp_path / "out"
+    words = ["process", "synthetic", "--frames", "30", "--size", "320x240", "--imgsz", "320"]
+    words += ["--no-video", "--track", "--events", str(lines_file), "--output-dir", str(out)]
+    assert main(words) == 0
+    assert "line gate:" in capsys.readouterr().out
+    assert schema_errors("events", json.loads((out / "events.json").read_text())) == []
+    report = json.loads((out / "report.json").read_text())
+    assert schema_errors("report", report) == []
+    assert [line["name"] for line in report["events"]["lines"]] == ["gate"]
+    assert "Line gate" in (out / "report.html").read_text(encoding="utf-8")
+    before = (out / "detections.jsonl").stat()
+    lines_file.write_text("lines: [{name: wall, points: [[0.5, 0], [0.5, 1]]}]")
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "already done" in shown
+    assert "line wall:" in shown
+    assert (out / "detections.jsonl").stat() == before
+    [wall] = json.loads((out / "report.json").read_text())["events"]["lines"]
+    assert wall["name"] == "wall"

@@ -1,11 +1,11 @@
-"""`events`: crossings of lines, visits to zones and counts of existing results."""
+"""`events`: crossings of lines and visits to zones in existing results; also `process --events`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_debug, add_quiet
@@ -14,7 +14,11 @@ from pipeline.cli.summary import events_summary
 from pipeline.cli.terminal import show
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError, UsageError
+from pipeline.run.events.shapes import Shapes, read_shapes
 from pipeline.run.outputs import EVENTS_CSV_NAME, EVENTS_JSON_NAME
+
+if TYPE_CHECKING:
+    from pipeline.run.events.files import ClipEvents  # At run time it would load NumPy.
 
 
 def add_parser(commands: Any) -> None:
@@ -54,7 +58,6 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from pipeline.run.events.events import find_events, report_events, write_events
-    from pipeline.run.events.shapes import read_shapes
     from pipeline.run.exports.clip import find_results, read_clips
 
     shapes = read_shapes(arguments.lines)
@@ -69,11 +72,47 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output_dir is None:
         report_events(found)
     if not arguments.quiet:
-        for clip in found:
-            for line in events_summary(clip.counts(), clip.clip.name if len(found) > 1 else None):
-                show(line)
-        for path in written:
-            show(str(path))
+        for line in (*_summary(found), *map(str, written)):
+            show(line)
+
+
+def requested_shapes(path: Path | None, config: ProcessConfig) -> Shapes | None:
+    """The lines and zones of `process --events`. Raises UsageError if they cannot be used."""
+    if path is None:
+        return None
+    if config.track is None:
+        raise UsageError("--events needs --track: it counts tracks")
+    if config.remote.output_url is not None:
+        raise UsageError(
+            "--events writes beside results in a folder: copy the result from the object store, "
+            "then use `pipeline events`"
+        )
+    return read_shapes(path)
+
+
+def count_events(folders: Sequence[Path], shapes: Shapes | None, output_dir: Path) -> list[str]:
+    """Write the events of the results in these folders, in place of earlier ones.
+
+    Returns their summary. Raises InputError.
+    """
+    if shapes is None or not folders:
+        return []
+    from pipeline.run.events.events import find_events, report_events, write_events
+    from pipeline.run.exports.clip import find_results, read_clips
+
+    found = find_events(read_clips(find_results(folders)), shapes)
+    written = write_events(found, output_dir)
+    report_events(found)
+    return [*_summary(found), *map(str, written)]
+
+
+def _summary(found: Sequence[ClipEvents]) -> list[str]:
+    names = [clip.clip.name if len(found) > 1 else None for clip in found]
+    return [
+        line
+        for clip, name in zip(found, names, strict=True)
+        for line in events_summary(clip.counts(), name)
+    ]
 
 
 def _folder_of(given: Sequence[Path], results: Sequence[Path]) -> Path:

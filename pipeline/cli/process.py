@@ -16,6 +16,7 @@ from pipeline.batch.report import batch_record, has_news, write_batch
 from pipeline.batch.work import CLIPS_AT_ONCE, ProcessClips, end_processing
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.arguments import is_batch, process_config
+from pipeline.cli.events import count_events, requested_shapes
 from pipeline.cli.export import export_results, require_local_export
 from pipeline.cli.groups import (
     OUTPUT_FOLDER,
@@ -42,6 +43,7 @@ from pipeline.core.progress import ProgressCallback
 from pipeline.core.text import counted
 from pipeline.execution.journal import is_publishing
 from pipeline.execution.supervise import ChildProcess, supervise
+from pipeline.run.events.shapes import Shapes
 from pipeline.run.exports.formats import EXPORT_FORMATS
 from pipeline.run.outputs import DETECTIONS_NAME, require_free_output
 
@@ -81,6 +83,13 @@ def add_parser(commands: Any) -> None:
         default=[],
         help="write the detections in these formats too, into export/ of the output folder: "
         + ", ".join(EXPORT_FORMATS),
+    )
+    command.add_argument(
+        "--events",
+        type=Path,
+        metavar="FILE",
+        help="count tracks that cross the lines or visit the zones of this YAML or JSON file, into "
+        "events.csv and events.json; needs --track",
     )
     add_model_options(command)
     add_options(command.add_argument_group("boxes"), DetectOptions)
@@ -122,6 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     config = process_config(arguments)
     require_local_export(arguments.export, config.remote.output_url)
+    shapes = requested_shapes(arguments.events, config)
     with contextlib.ExitStack() as stack:
         if arguments.videos == [STANDARD_INPUT]:
             if sys.stdin is None:
@@ -151,11 +161,13 @@ def run(arguments: argparse.Namespace) -> None:
     for line in report["output"]["notes"]:
         show(f"note: {line}", sys.stderr)
     export_results([config.output_dir], arguments.export, config.output_dir)
+    _count_events(arguments, [config.output_dir], shapes, config.output_dir)
 
 
 def _process_batch(arguments: argparse.Namespace) -> None:
     output_dir = Path(arguments.output_dir or OUTPUT_FOLDER)
     config = dataclasses.replace(process_config(arguments), output_dir=output_dir)
+    shapes = requested_shapes(arguments.events, config)
     with collected_notes() as notes:
         batch = Batch(config, find_clips(arguments.videos, output_dir))
     for line in notes:
@@ -187,6 +199,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                 show(f"note: {line}", sys.stderr)
     finished = [result.clip.output_dir for result in batch.results if result.figures]
     export_results(finished, arguments.export, output_dir)
+    _count_events(arguments, finished, shapes, output_dir)
     if failed := [result for result in batch.results if result.status == "failed"]:
         if arguments.debug:
             for result in failed:
@@ -197,6 +210,14 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
     if unwritten is not None:
         raise unwritten
+
+
+def _count_events(
+    arguments: argparse.Namespace, folders: list[Path], shapes: Shapes | None, output_dir: Path
+) -> None:
+    for line in count_events(folders, shapes, output_dir):
+        if not arguments.quiet:
+            show(line)
 
 
 def process_in_child(

@@ -133,6 +133,7 @@ def _update(path: Path, report: dict[str, Any], tracker: str, num_tracks: int) -
             output["notes"] = list(dict.fromkeys([*output["notes"], _note(tracker)]))
         configuration["track"] = tracker
         report["detections"]["tracks"] = num_tracks
+        report["events"] = None  # Of other tracks.
     except (KeyError, TypeError, UsageError) as error:
         raise InputError(f"{path}: is damaged, or of another version") from error
     made = path.with_name(f".{path.name}.new")
