@@ -5,6 +5,7 @@ Clips are made, and results read, by the programs of FFmpeg.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import subprocess
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.config import EncodeOptions
+from pipeline.core.config import EncodeOptions, ProcessConfig
+from pipeline.frames.source import open_source, scan_source
 from tests.programs import ffmpeg, needs_ffmpeg, probed, result_of
 
 pytestmark = needs_ffmpeg
@@ -353,3 +355,26 @@ def test_captions_and_ttml_in_tracks_are_named(
     assert note.startswith("stream 1 (subtitle")
     assert became in note
     assert len(probed(result, "v")) == 1
+
+
+def creation_time(clip: Path, start: str | None = None) -> str | None:
+    config = ProcessConfig(source=clip, output_dir=clip.parent, start=start)
+    scan = scan_source(config)
+    with contextlib.closing(open_source(config, 1, scan and scan.timeline)) as source:
+        return source.info.creation_time
+
+
+def test_the_time_of_the_first_frame_is_read_from_the_file(tmp_path: Path) -> None:
+    utc = ("-metadata", "creation_time=2020-01-02T03:04:05.5Z")
+    local = ("-metadata", "com.apple.quicktime.creationdate=2020-01-02T05:04:05+0200")
+    clips = [tmp_path / f"{number}.mov" for number in range(3)]
+    ffmpeg(*PICTURE, *H264, clips[0])
+    ffmpeg(*PICTURE, *H264, *utc, clips[1])
+    ffmpeg(*PICTURE, *H264, *utc, *local, "-movflags", "use_metadata_tags", clips[2])
+    # MOV has whole seconds.
+    assert [creation_time(clip) for clip in clips] == [
+        None,
+        "2020-01-02T03:04:05.000+00:00",
+        "2020-01-02T05:04:05.000+02:00",
+    ]
+    assert creation_time(clips[1], "0.4") == "2020-01-02T03:04:05.400+00:00"
