@@ -14,11 +14,16 @@ from pipeline.cli.summary import events_summary
 from pipeline.cli.terminal import show
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError, UsageError
+from pipeline.core.text import counted
 from pipeline.run.events.shapes import Shapes, read_shapes
 from pipeline.run.outputs import EVENTS_CSV_NAME, EVENTS_JSON_NAME
 
 if TYPE_CHECKING:
     from pipeline.run.events.files import ClipEvents  # At run time it would load NumPy.
+
+
+_MOST_CLIPS = 20
+"""How many clips the summary names."""
 
 
 def add_parser(commands: Any) -> None:
@@ -107,12 +112,13 @@ def count_events(folders: Sequence[Path], shapes: Shapes | None, output_dir: Pat
 
 
 def _summary(found: Sequence[ClipEvents]) -> list[str]:
-    names = [clip.clip.name if len(found) > 1 else None for clip in found]
-    return [
+    several, more = len(found) > 1, len(found) - _MOST_CLIPS
+    lines = [
         line
-        for clip, name in zip(found, names, strict=True)
-        for line in events_summary(clip.counts(), name)
+        for clip in found[:_MOST_CLIPS]
+        for line in events_summary(clip.counts(), clip.clip.name if several else None)
     ]
+    return [*lines, f"and {counted(more, 'clip')} more"] if more > 0 else lines
 
 
 def _folder_of(given: Sequence[Path], results: Sequence[Path]) -> Path:
