@@ -360,7 +360,7 @@ def test_captions_and_ttml_in_tracks_are_named(
 def creation_time(clip: Path, start: str | None = None) -> str | None:
     config = ProcessConfig(source=clip, output_dir=clip.parent, start=start)
     scan = scan_source(config)
-    with contextlib.closing(open_source(config, 1, scan and scan.timeline)) as source:
+    with contextlib.closing(open_source(config, 1, scan.timeline if scan else None)) as source:
         return source.info.creation_time
 
 
