@@ -84,12 +84,14 @@ def _id(boxes: Detections, row: int) -> int:
 def _possible_pairs(
     before: Detections, after: Detections
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Boxes of one class that overlap or are near each other."""
+    """Boxes of one class that overlap or are near each other, those that overlap most first."""
     a, b = before.xyxy, after.xyxy
     between = (a[:, None, :2] + a[:, None, 2:] - b[None, :, :2] - b[None, :, 2:]) / 2.0
     size = np.sqrt(np.maximum((a[:, 2:] - a[:, :2]).prod(axis=1), 1.0))
     near = np.hypot(between[..., 0], between[..., 1]) <= _FARTHEST_SIZES * size[:, None]
-    near |= iou_matrix(a, b) > 0.0
+    overlap = iou_matrix(a, b)
+    near |= overlap > 0.0
     near &= before.class_id[:, None] == after.class_id[None]
     rows, columns = np.nonzero(near)
-    return rows, columns
+    order = np.argsort(-overlap[rows, columns], kind="stable")
+    return rows[order], columns[order]
