@@ -158,4 +158,11 @@ def agreement_after_nms(
     theirs = Detections(values[:, :4].clip(0), values[:, 4], values[:, 5].astype(np.int64))
     theirs.xyxy[:, 0::2] = theirs.xyxy[:, 0::2].clip(0, size_wh[0])
     theirs.xyxy[:, 1::2] = theirs.xyxy[:, 1::2].clip(0, size_wh[1])
+    ours, theirs = _with_area(ours), _with_area(theirs)
     return agreement([ours], [theirs], sure_confidence=threshold + 0.02)
+
+
+def _with_area(boxes: Detections) -> Detections:
+    """Those that an IoU is defined for: random distances can be negative, and boxes lie outside."""
+    kept = (boxes.xyxy[:, 2:] > boxes.xyxy[:, :2] + 0.5).all(axis=1)
+    return Detections(boxes.xyxy[kept], boxes.confidence[kept], boxes.class_id[kept])

@@ -401,3 +401,8 @@ def test_what_is_left_out_early_could_not_have_passed(
     np.testing.assert_allclose(
         found.confidence[: len(sure)], [box.confidence for box in sure], rtol=1e-4
     )
+
+
+def test_a_box_with_negative_sides_suppresses_none() -> None:
+    boxes = np.array([[50, 10, 10, 90], [0, 0, 20, 20], [30, 30, 60, 60]], np.float32)
+    assert class_aware_nms(boxes, np.zeros(3, np.int64), 0.45, 10).tolist() == [0, 1, 2]

@@ -83,7 +83,8 @@ def class_aware_nms(
     # Classes are moved so far apart that boxes of two of them never overlap.
     spacing = xyxy.max() - xyxy.min() + 1.0
     boxes: NDArray[np.float64] = xyxy.astype(np.float64) + (class_id * spacing)[:, None]
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    # Distances of YOLO26 can be negative: such a box has no area and suppresses none.
+    area = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0).prod(axis=1)
     # With the first two sides negated, the sides of an intersection are the least of both boxes'.
     sides = np.ascontiguousarray((boxes * (-1.0, -1.0, 1.0, 1.0)).T)
     remaining = np.arange(len(boxes))
