@@ -149,8 +149,7 @@ def break_step(fault: str, step: str, frame: int) -> None:
     from pipeline.frames.encode import VideoEncoder
     from pipeline.model.preprocess import Preprocessor
     from pipeline.model.yolov5 import YOLOv5Head
-    from pipeline.run import join
-    from pipeline.run import process as run
+    from pipeline.run import join, opening
     from pipeline.synthetic.source import SyntheticSource
 
     def faulty_frames(whole: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,7 +176,7 @@ def break_step(fault: str, step: str, frame: int) -> None:
         setattr(ModelDetections, "detections_of", faulty_detections)  # noqa: B010
         return
     owner, name = {
-        "prepare": (run, "find_weights"),
+        "prepare": (opening, "find_weights"),
         "preprocess": (Preprocessor, "__call__"),
         "callback": (YOLOv5Head, "select"),
         "annotate": (Annotator, "__call__"),

@@ -232,9 +232,9 @@ def test_the_model_is_prepared_and_compiled_once_for_all_clips(
     calls: list[str] = []
 
     def counted(make: Any) -> Any:
-        def made(*arguments: Any) -> Any:
+        def made(*arguments: Any, **options: Any) -> Any:
             calls.append(make.__name__)
-            return make(*arguments)
+            return make(*arguments, **options)
 
         return made
 
@@ -549,8 +549,8 @@ def test_a_signal_ends_all_clips_and_the_same_command_goes_on(
     )
     assert told, words
     done = int(told[1])
-    if done:
-        assert statuses() == ["done"] * done + ["not reached"] * (10 - done)
+    if done:  # Clips overlap: the second may be finished before the first.
+        assert sorted(statuses()) == ["done"] * done + ["not reached"] * (10 - done)
     # What is left of those under way is what they resume from.
     assert all((work / "journal.jsonl").exists() for work in Path("out").rglob(".partial"))
     assert main([*arguments, "--output-dir", "out"]) == 0

@@ -110,7 +110,7 @@ def test_a_program_ends_with_frames_left(clip: Path, tiny_weights: Path) -> None
 
 
 def test_an_invalid_option_is_refused_at_once(clip: Path) -> None:
-    with pytest.raises(UsageError, match="--conf must lie between 0 and 1"):
+    with pytest.raises(UsageError, match="--conf must be more than 0"):
         pipeline.detect(clip, conf=2.0)
     with pytest.raises(UsageError, match="--adaptive and --every"):
         pipeline.detect(clip, adaptive=True, every=2)

@@ -235,9 +235,9 @@ def test_pictures_of_one_shape_share_the_model_in_whatever_order_they_are_named(
         cv2.imwrite(name, picture((96, 64) if number % 2 else (64, 96)))
     prepared: list[tuple[int, int]] = []
 
-    def counted(weights: Path, source_wh: tuple[int, int], *rest: Any) -> Any:
+    def counted(weights: Path, source_wh: tuple[int, int], *rest: Any, **options: Any) -> Any:
         prepared.append(source_wh)
-        return prepare_model(weights, source_wh, *rest)
+        return prepare_model(weights, source_wh, *rest, **options)
 
     monkeypatch.setattr("pipeline.inference.models.prepare_model", counted)
     assert main(["process", *names, "--weights", str(tiny_weights), "--quiet"]) == 0

@@ -297,7 +297,7 @@ def test_clips_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (99, 99), (100, 100), (1024, 94)])
 def test_frames_of_the_synthetic_clip_are_spread_over_it(count: int, expected: int) -> None:
     options = SyntheticOptions(num_frames=count, size_wh=(32, 32))
-    indices = [frame.index for frame in calibration_of_source(options).frames()]
+    indices = [frame.pts for frame in calibration_of_source(options).frames()]
     assert len(indices) == expected <= NUM_PICTURES
     assert indices[0] == 0
     assert indices[-1] >= count * 0.95 - 1

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import openvino as ov
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -243,37 +243,37 @@ def test_boxes_between_inferred_frames_take_the_id_of_their_pair(
         assert len(set(found[8:])) == 1
 
 
-boxes = st.lists(
-    st.tuples(
-        st.floats(0, 600),
-        st.floats(0, 400),
-        st.floats(4, 80),
-        st.floats(4, 80),
-        st.floats(0.1, 1),
-        st.integers(0, 1),
-    ),
-    max_size=8,
-)
+def random_rows(seed: int, number: int) -> NDArray[np.float64]:
+    """Left, top, width, height, confidence and class: with values at random, lines of two pairs
+    do not cross in one box, which none can tell apart."""
+    low, high = (0, 0, 4, 4, 0.1, 0), (600, 400, 80, 80, 1, 2)
+    return np.random.default_rng(seed).uniform(low, high, (number, 6))
 
 
-def detections_of(rows: list[tuple[float, ...]], first_id: int) -> Detections:
-    values = np.array(rows, float).reshape(-1, 6)
-    values = values[np.argsort(-values[:, 4], kind="stable")]
+def detections_of(rows: NDArray[np.float64]) -> Detections:
+    values = rows[np.argsort(-rows[:, 4], kind="stable")]
     xyxy = np.concatenate((values[:, :2], values[:, :2] + values[:, 2:4]), axis=1)
     return Detections(
         xyxy.astype(np.float32),
         values[:, 4].astype(np.float32),
         values[:, 5].astype(np.int64),
-        np.arange(first_id, first_id + len(values)),
+        np.arange(1, 1 + len(values)),
     )
 
 
-@settings(derandomize=True)  # Lines of two pairs may cross in one box, which none can tell.
-@given(boxes, boxes, st.sampled_from([0.125, 0.25, 0.5, 0.625]))
+@given(
+    st.integers(0, 2**32),
+    st.integers(0, 8),
+    st.integers(0, 8),
+    st.sampled_from([0.125, 0.25, 0.5, 0.625]),
+)
 def test_every_interpolated_box_has_an_id_of_its_ends_and_no_two_have_the_same(
-    first: list[tuple[float, ...]], last: list[tuple[float, ...]], fraction: float
+    seed: int, num_before: int, num_after: int, fraction: float
 ) -> None:
-    before, after = detections_of(first, 1), detections_of(last, 1)
+    first, last = random_rows(seed, num_before), random_rows(seed + 1, num_after)
+    near = min(num_before, num_after) // 2  # These have moved by less than a tenth of their size.
+    last[:near] = first[:near] * (1 + last[:near] / 10_000)
+    before, after = detections_of(first), detections_of(last)
     rows, columns = pair_boxes(before, after, LEAST_IOU)
     # The thing of a pair keeps its id.
     kept = np.arange(101, 101 + len(after))
@@ -284,11 +284,7 @@ def test_every_interpolated_box_has_an_id_of_its_ends_and_no_two_have_the_same(
     found = Between(before.rounded(), after.rounded()).ids(between, fraction).tolist()
     given_ids = [number for number in found if number != NO_TRACK]
     assert len(set(given_ids)) == len(given_ids)
-    nearer = before if fraction < 0.5 else after
-    assert nearer.track_id is not None
-    # Boxes that are the same to a few hundredths of a pixel cannot be told apart.
-    if len(np.unique(np.round(between.xyxy, 0), axis=0)) == len(between):
-        assert set(found) <= {*before.track_id.tolist(), *kept.tolist()}
+    assert set(found) <= {*before.track_id.tolist(), *kept.tolist()}
 
 
 def test_times_that_are_uneven_count_and_not_the_number_of_frames() -> None:
@@ -405,4 +401,4 @@ def test_without_the_library_one_line_names_the_extra(
     monkeypatch.setattr("pipeline.run.tracks.tracker.tracker_versions", missing)
     assert main(words) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "pip install trackers" in line
+    assert "the extra track" in line

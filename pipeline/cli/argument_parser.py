@@ -7,9 +7,11 @@ import difflib
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.cli.options import Words
+from pipeline.core.config import SYNTHETIC
 from pipeline.core.text import printable
 
 _RENAMED = {"--max-size": "--max-input-size"}
@@ -19,7 +21,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Names the default of each option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or isinstance(action.default, bool):
+        if action.default in (None, []) or isinstance(action.default, bool):
             return action.help
         return super()._get_help_string(action)
 
@@ -46,7 +48,7 @@ class Parser(argparse.ArgumentParser):
             word = unknown[0].partition("=")[0]
             if word in _RENAMED:
                 self.error(f"{word} is now {_RENAMED[word]}")
-            alike = difflib.get_close_matches(word, known, 1, 0.7) if word.startswith("--") else []
+            alike = _alike(word, known) if word.startswith("--") else []
             meant = f"; did you mean {alike[0]}?" if alike else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found
@@ -61,7 +63,10 @@ class Parser(argparse.ArgumentParser):
                 yield from [word, *rest]
                 return
             if action is not None and action.nargs == "?":
-                is_value = bool(rest) and rest[0] in (action.choices or ())
+                choices = tuple(action.choices or ())
+                is_value = bool(rest) and rest[0] in choices
+                if rest and not is_value and _is_plain(rest[0]):
+                    self.error(f"{word} {rest[0]!r} is not one of {', '.join(choices)}")
                 word = f"{word}={rest.popleft() if is_value else action.const}"
             yield word
 
@@ -76,3 +81,14 @@ class Parser(argparse.ArgumentParser):
                 found = self._option_string_actions.get(word)
                 flag, option = word, found if isinstance(found, Words) else None
             yield word
+
+
+def _alike(word: str, known: Sequence[str]) -> list[str]:
+    """The option that was probably meant: one that the word begins with, or one that is close."""
+    begun = [option for option in known if word.startswith(option) and len(option) > len("--a")]
+    return sorted(begun, key=len)[-1:] or difflib.get_close_matches(word, known, 1, 0.7)
+
+
+def _is_plain(word: str) -> bool:
+    """Whether it can be no option, file, pattern or source."""
+    return word.isidentifier() and word != SYNTHETIC and not Path(word).exists()

@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="output folder (default: that of the one result); reports then stay as they are",
     )
-    add_options(command, ProcessConfig, "overwrite")
+    add_options(command, ProcessConfig, "overwrite", help_text="replace existing events")
     add_debug(command)
     add_quiet(command)
 

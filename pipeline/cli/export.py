@@ -53,7 +53,9 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help=f"output folder (default: {EXPORT_FOLDER}/ beside the detections of one result)",
     )
-    add_options(command, ProcessConfig, "overwrite")
+    add_options(
+        command, ProcessConfig, "overwrite", help_text="replace earlier exports in these formats"
+    )
     add_debug(command)
     add_quiet(command)
 

@@ -79,8 +79,8 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
         "--config",
         default=AUTO,
         metavar="NAME",
-        help="throughput configuration, see 'pipeline configs'; sets the options below, except "
-        "the precision",
+        help="throughput configuration, see 'pipeline configs'; sets device, hint, streams, "
+        "requests and batch, int8 also the precision",
     )
     add_options(model, AutoOptions, "device", "hint")
     add_precision(model)

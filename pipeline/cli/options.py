@@ -19,10 +19,12 @@ SCENE_FIELDS = ("size_wh", "frame_rate", "seed", "image")
 _DECLARED: Any = object()
 
 
-def add_options(group: Any, kind: Any, *names: str, default: Any = _DECLARED) -> None:
+def add_options(
+    group: Any, kind: Any, *names: str, default: Any = _DECLARED, help_text: str | None = None
+) -> None:
     """Add the options of these fields of a dataclass to a parser or a group; of all without names.
 
-    default: of all of them, in place of the declared ones.
+    default, help_text: of all of them, in place of the declared ones.
     """
     options, hints = declared(kind), get_type_hints(kind)
     defaults = {field.name: field.default for field in fields(kind)}
@@ -32,7 +34,7 @@ def add_options(group: Any, kind: Any, *names: str, default: Any = _DECLARED) ->
             flags.add(flag)
             value = defaults[name] if default is _DECLARED else default
             form = _form(options[name], _without_none(hints[name]), value)
-            group.add_argument(flag, dest=name, help=options[name].help, **form)
+            group.add_argument(flag, dest=name, help=help_text or options[name].help, **form)
 
 
 class Words(argparse.Action):

@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="output folder (default: that of the detections)",
     )
-    add_options(command, ProcessConfig, "overwrite")
+    add_options(command, ProcessConfig, "overwrite", help_text="replace an existing annotated file")
     add_cores(command)
     add_debug(command)
     add_quiet(command)

@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         default=TRACKERS[0],
         help="which one; all work without pixels",
     )
-    add_options(command, ProcessConfig, "overwrite")
+    add_options(command, ProcessConfig, "overwrite", help_text="replace ids that are there already")
     add_debug(command)
     add_quiet(command)
 

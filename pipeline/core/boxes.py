@@ -50,6 +50,14 @@ class Detections:
         track_id = None if self.track_id is None else self.track_id[kept]
         return Detections(self.xyxy[kept], self.confidence[kept], self.class_id[kept], track_id)
 
+    def followed_by(self, others: Detections) -> Detections:
+        """These and behind them the others, without track ids."""
+        return Detections(
+            np.concatenate((self.xyxy, others.xyxy)),
+            np.concatenate((self.confidence, others.confidence)),
+            np.concatenate((self.class_id, others.class_id)),
+        )
+
     def moved(self, right: float, down: float) -> Detections:
         """The boxes moved by so many pixels."""
         by = np.array([right, down, right, down], np.float32)

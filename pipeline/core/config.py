@@ -177,14 +177,14 @@ class ProcessConfig:
         str | float | None,
         Option(
             "--start",
-            "begin with the frame that is shown then: seconds, hh:mm:ss.ms, or a frame (120f, "
-            "where 0f is the first)",
+            "begin with the first frame at or after it: seconds, mm:ss, hh:mm:ss.ms, or a frame "
+            "(120f, where 0f is the first)",
             metavar="TIME",
         ),
     ] = None
     end: Annotated[
         str | float | None,
-        Option("--end", "end before the frame that is shown then", metavar="TIME"),
+        Option("--end", "end before the first frame at or after it", metavar="TIME"),
     ] = None
     every: Annotated[
         int,
@@ -219,8 +219,8 @@ class ProcessConfig:
         float,
         Option(
             "--least-agreement",
-            "warn if surely less than this share of the boxes is as with every frame inferred "
-            "(--adaptive), or as in float (--precision int8)",
+            "warn if the share of boxes that agree with every frame inferred (--adaptive), or with "
+            "float (--precision int8), is surely below P",
             metavar="P",
             decides_result=False,
         ),
@@ -345,11 +345,11 @@ class ProcessConfig:
         )
         require(
             not (self.adaptive and self.every > 1),
-            "--adaptive and --every both say which frames are inferred: leave one of them out",
+            "--adaptive and --every both select the frames to infer: leave one of them out",
         )
         require(
             0.0 < self.least_agreement <= 1.0,
-            f"--least-agreement must lie between 0 and 1, not {self.least_agreement}",
+            f"--least-agreement must be more than 0 and at most 1, not {self.least_agreement}",
         )
         audited = self.adaptive or self.infer.precision == "int8"
         require(

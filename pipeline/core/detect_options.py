@@ -100,11 +100,12 @@ class DetectOptions:
         for name, threshold in (("", self.confidence_threshold), *self.class_thresholds):
             require(
                 0.0 < threshold < 1.0,
-                f"--conf{name and f' of {name!r}'} must lie between 0 and 1, not {threshold}",
+                f"--conf{name and f' of {name!r}'} must be more than 0 and less than 1, "
+                f"not {threshold}",
             )
         require(
             0.0 < self.nms_iou <= 1.0,
-            f"--iou must lie between 0 and 1, not {self.iou_threshold}",
+            f"--iou must be more than 0 and at most 1, not {self.iou_threshold}",
         )
         require(self.classes != (), "--classes is empty: name at least one class")
         require("" not in (self.classes or ()), "--classes: a name is empty")

@@ -179,8 +179,7 @@ class EncodeOptions:
 _NUM_SCENE_FRAMES = 1024
 NUM_FRAMES = Option(
     "--frames",
-    "process the first N frames of a clip only; the length of the synthetic scene "
-    f"(default: {_NUM_SCENE_FRAMES})",
+    f"process the first N frames only (default: all, of the synthetic scene {_NUM_SCENE_FRAMES})",
     metavar="N",
     lowest=1,
 )

@@ -15,6 +15,8 @@ Point = tuple[float, float]
 
 _NUMBERS = re.compile(r"\s*[-+.\deE]+(\s*,\s*[-+.\deE]+)+\s*")
 _KEYS = ("units", "polygon", "zones")
+_OTHER_KEYS = ("lines", "anchor", "bin_seconds")
+"""What `pipeline events` reads in the same file."""
 
 
 def roi_text(value: object) -> str:
@@ -72,7 +74,7 @@ def _read_polygon(path: Path) -> list[Point]:
         values = read_yaml(path)
         units = "shares"
         if isinstance(values, Mapping):
-            if unknown := [key for key in values if key not in (*_KEYS, "lines", "anchor")]:
+            if unknown := [key for key in values if key not in _KEYS + _OTHER_KEYS]:
                 raise ValueError(f"{unknown[0]!r} is unknown: it has {', '.join(_KEYS)}")
             units = values.get("units", units)
             values = _outline(values)
@@ -81,7 +83,7 @@ def _read_polygon(path: Path) -> list[Point]:
         raise _neither(path) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise UsageError(
             f"{path}: is no list of points [x, y], nor a mapping with one as polygon ({error})"
         ) from error

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _FRAME = re.compile(r"(\d+)f")
-_CLOCK = re.compile(r"(?:(\d+):)?([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
+_CLOCK = re.compile(r"(?:(\d{1,6}):)?([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
+_LATEST_SECONDS = 1e9
 _ROUNDING_SECONDS = Fraction(1, 2_000_000)
 """Half the last digit of pts_seconds: a time that was copied from a line finds its frame."""
 
@@ -48,7 +49,8 @@ def read_moment(value: str | float | Fraction) -> Moment:
         if found := _CLOCK.fullmatch(text):
             hours, minutes, seconds = found.groups()
             return Moment(3600 * int(hours or 0) + 60 * int(minutes) + Fraction(seconds))
-        moment = Moment(Fraction(text))
+        # float first: a Fraction of 1e999999999 takes for ever.
+        moment = Moment(Fraction(text) if "/" in text or float(text) < _LATEST_SECONDS else None)
     except (ValueError, ZeroDivisionError):
         moment = Moment(Fraction(-1))
     if moment.seconds is None or moment.seconds < 0:

@@ -337,10 +337,17 @@ class ModelDetections(Closing):
             self._found.put(index, self.detections_of(arrived.frame, arrived.candidates))
         return index
 
+    def _detections_by(self, options: DetectOptions, candidates: Candidates | None) -> Detections:
+        head, class_ids = self._prepared.head, self._settings.class_ids
+        return detections_from(head, candidates, self._box, options, class_ids)
+
     def detections_of(self, frame: Frame, candidates: Candidates | None) -> Detections:
         """The boxes of a frame of those candidates, in its pixels."""
-        head, class_ids = self._prepared.head, self._settings.class_ids
-        found = detections_from(head, candidates, self._box, self._options, class_ids)
+        found = self._detections_by(self._options, candidates)
+        if self._settings.keeps_weak and self._options.class_thresholds:
+            # Boxes below the threshold of their class must not take the place of those above.
+            weak = found.where(found.confidence <= self._thresholds(self._sampled, found))
+            found = self._detections_by(self._sampled, candidates).followed_by(weak)
         window = self._settings.window
         return found if window is None else found.moved(window.left, window.top)
 

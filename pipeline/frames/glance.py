@@ -38,7 +38,9 @@ def glance(image: av.VideoFrame) -> Glance:
         samples = plane[:, : plane.shape[1] // 2 * 2].view(np.uint16)
         # Formats like p010 have their bits at the upper end.
         scale = 256.0 if image.format.name.startswith("p") else 2.0 ** (component.bits - 8)
-    per_pixel = max(1, samples.shape[1] // image.width) if len(image.planes) == 1 else 1
+    per_pixel = 1
+    if len(image.planes) == 1:  # The line of a window is as long as that of the whole frame.
+        per_pixel = max(1, image.format.padded_bits_per_pixel // (8 * samples.itemsize))
     offset = 1 if image.format.name in _CHROMA_OR_ALPHA_FIRST else 0
     samples = samples[:, offset : image.width * per_pixel : per_pixel]
     step = max(1, image.width // (_COLUMNS * _SAMPLES))

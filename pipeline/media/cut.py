@@ -33,7 +33,9 @@ def cut_clip(
         timeline.video.time_base,
         timeline.frame_rate,
         segment_seconds,
-        seekable=_seeks_by_pts(timeline),
+        # Irregular time stamps outside a slice move those in it too.
+        seekable=_seeks_by_pts(timeline)
+        and (timeline.stretch is None or timeline.stretch.is_seekable),
     )
     shown = [None if s.start_pts is None else timeline.shown(s.start_pts) for s in found]
     return tuple(

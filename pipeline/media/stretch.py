@@ -59,6 +59,7 @@ def sliced(
             _seek_pts(scan, begins),
             taken.start,
             first * timeline.time_base,
+            is_seekable(scan),
         ),
     )
     return ClipScan(moved, packets)

@@ -150,7 +150,8 @@ class Stretch:
 
     start_pts, end_pts: where its first frame and the one behind it are shown, in ticks of the
         result; None where it ends with the clip. seek_pts: a key frame from which it can be
-        decoded, in ticks of the file; None if one has to begin with the clip.
+        decoded, in ticks of the file; None if one has to begin with the clip. is_seekable: whether
+        the time stamps of the whole clip allow that.
     first_index: the number of frames before it. seconds_before: from 0 of the whole clip to its
         first frame.
     """
@@ -160,6 +161,7 @@ class Stretch:
     seek_pts: int | None
     first_index: int
     seconds_before: Fraction = Fraction(0)
+    is_seekable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,8 @@ def detect(  # noqa: PLR0913  # The options of a command.
 @atexit.register
 def _close_unfinished() -> None:
     for frames in list(_unfinished):
-        frames.close()
+        with contextlib.suppress(ValueError):  # Another thread is inside it.
+            frames.close()
 
 
 def _detected(config: ProcessConfig) -> Frames:

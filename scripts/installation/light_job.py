@@ -1,17 +1,21 @@
 """The main job where only requirements-light.txt is installed: a checkpoint, then its IR.
 
 Annotates the sample clip with the demo model twice and holds what was found against what comes with
-the project. Ends with an error if a package was imported that a light install does not have.
+the project. Ends with an error if a package was imported that a light install does not have, or if
+a module cannot be imported on this version of Python.
 
     python scripts/installation/light_job.py FOLDER
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import sys
 from pathlib import Path
 
+import pipeline
 from pipeline import ProcessConfig, process_video
 from pipeline.core.progress import no_progress
 from pipeline.model.prepare import prepare_model, save_prepared
@@ -27,6 +31,16 @@ def boxes(lines: Path) -> list[list[str]]:
         sorted(d["class_name"] for d in json.loads(line)["detections"] if d["confidence"] > 0.5)
         for line in lines.read_text(encoding="utf-8").splitlines()
     ]
+
+
+def import_everything() -> None:
+    """Import each module, as far as the packages are here: some syntax fails on old versions."""
+    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if str(error.name).startswith("pipeline"):
+                raise
 
 
 def main() -> None:
@@ -46,6 +60,7 @@ def main() -> None:
             sys.exit(f"{weights.name}: too few frames have the boxes expected")
     if imported := HEAVY & set(sys.modules):
         sys.exit(f"imported on the way: {', '.join(sorted(imported))}")
+    import_everything()
 
 
 if __name__ == "__main__":

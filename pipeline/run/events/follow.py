@@ -205,10 +205,10 @@ class _LineWatch(_Watch):
 
     def crossings(self, tracks: _Tracks) -> Iterator[Crossing]:
         self._note(self._sides.end())
-        for track_id, is_positive, _, when, _ in self._passed:
-            direction = IN if is_positive else OUT
-            name = tracks.class_of(track_id)
-            yield Crossing(self._shape.name, direction, track_id, name, when)
+        for change in self._passed:
+            direction = IN if change.is_positive else OUT
+            name = tracks.class_of(change.track_id)
+            yield Crossing(self._shape.name, direction, change.track_id, name, change.when)
 
 
 class _ZoneWatch(_Watch):

@@ -35,6 +35,7 @@ ANCHORS: dict[str, Point] = {
 _UNITS = ("shares", "pixels")
 _DEFAULT_ANCHOR = "bottom_center"
 _LEAST_BIN_SECONDS = 0.1
+_LARGEST = 1e9
 _MOST_SHARE = 2.0
 """A larger number is no share of a frame, but pixels."""
 
@@ -167,7 +168,7 @@ def _is_point(point: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= _LARGEST
 
 
 def _number(value: Any) -> float:

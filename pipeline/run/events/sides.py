@@ -10,12 +10,14 @@ has changed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 When = TypeVar("When")
 
 
-class Change(NamedTuple, Generic[When]):
+@dataclass(frozen=True, slots=True)
+class Change(Generic[When]):
     """A track is on another side than before.
 
     is_positive: whether on the positive side. along: where the straight line between the two

@@ -118,7 +118,7 @@ def _read(
                         f"{weak}: line {index + 1} is of another frame than that of "
                         f"{detections.name}: both must be of one run"
                     )
-                boxes = _joined(boxes, weaker)
+                boxes = boxes.followed_by(weaker)
             yield _Line(record, boxes, num_strong)
 
 
@@ -131,14 +131,6 @@ def _parsed(path: Path, index: int, text: str) -> tuple[Detections, dict[str, An
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: line {index + 1} is missing or damaged ({error!r})") from error
     return replace(boxes, track_id=None), record
-
-
-def _joined(a: Detections, b: Detections) -> Detections:
-    return Detections(
-        np.concatenate((a.xyxy, b.xyxy)),
-        np.concatenate((a.confidence, b.confidence)),
-        np.concatenate((a.class_id, b.class_id)),
-    )
 
 
 def frame_rate_of(seconds: Iterable[float]) -> float:

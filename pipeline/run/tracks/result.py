@@ -18,7 +18,14 @@ from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.execution.journal import open_journal
 from pipeline.run.identity import drawn_key
-from pipeline.run.outputs import DETECTIONS_NAME, REPORT_JSON_NAME, WEAK_NAME
+from pipeline.run.outputs import (
+    DETECTIONS_NAME,
+    EVENTS_JSON_NAME,
+    REPORT_JSON_NAME,
+    REPORT_PAGE_NAME,
+    WEAK_NAME,
+)
+from pipeline.run.report_files import update_report
 from pipeline.run.tracks.lines import frame_rate_of, write_tracked
 from pipeline.run.tracks.tracker import open_tracker, require_trackers
 
@@ -65,12 +72,16 @@ def track_result(
         try:
             num_tracks = write_tracked(detections, weak, target, opened, tell)
             flush_to_disk(target)
+            # Before the lines are replaced: a damaged report is found while nothing has changed.
+            told = None if report is None else _with_tracks(report, tracker, num_tracks)
             target.replace(detections)
         finally:
             target.unlink(missing_ok=True)
-        if report is not None:
-            _update(detections.parent / REPORT_JSON_NAME, report, tracker, num_tracks)
+        if told is not None:
+            _write_report(detections.parent, told)
         flush_to_disk(detections.parent)
+    if (detections.parent / EVENTS_JSON_NAME).exists():
+        note("the events beside the detections are those of earlier tracks: repeat `events`")
     return Tracked(detections, num_frames, num_tracks)
 
 
@@ -119,8 +130,8 @@ def _facts(report: dict[str, Any] | None) -> tuple[float | None, float]:
         ) from error
 
 
-def _update(path: Path, report: dict[str, Any], tracker: str, num_tracks: int) -> None:
-    """Let the report tell of the tracks; a run is then asked for the same only by `track`."""
+def _with_tracks(report: dict[str, Any], tracker: str, num_tracks: int) -> dict[str, Any]:
+    """The report with the tracks; a run is then asked for the same only by `track`."""
     try:
         configuration, output = report["configuration"], report["output"]
         if configuration.get("track") != tracker:
@@ -135,7 +146,17 @@ def _update(path: Path, report: dict[str, Any], tracker: str, num_tracks: int) -
         report["detections"]["tracks"] = num_tracks
         report["events"] = None  # Of other tracks.
     except (KeyError, TypeError, UsageError) as error:
-        raise InputError(f"{path}: is damaged, or of another version") from error
+        raise InputError(
+            f"{REPORT_JSON_NAME} beside the detections is damaged, or of another version"
+        ) from error
+    return report
+
+
+def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    if (folder / REPORT_PAGE_NAME).is_file():
+        update_report(folder, report)
+        return
+    path = folder / REPORT_JSON_NAME
     made = path.with_name(f".{path.name}.new")
     made.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     flush_to_disk(made)

@@ -58,7 +58,9 @@ def require_trackers() -> None:
     try:
         tracker_versions()
     except PackageNotFoundError as error:
-        raise UsageError("tracks need the extra track: pip install trackers") from error
+        raise UsageError(
+            "tracks need the extra track: see Installation in docs/usage.md"
+        ) from error
 
 
 class _LibraryTracker:
