@@ -18,6 +18,7 @@ from pipeline import DetectOptions, InputError, SyntheticOptions, UsageError
 from pipeline.core.boxes import Detections
 from pipeline.core.region import Window, region_of
 from pipeline.frames.decode import VideoReader
+from pipeline.frames.glance import glance
 from pipeline.media.crop import Cropper
 from pipeline.media.frame import plane_rows
 from tests.conftest import gray, process, read_detections, write_clip
@@ -248,3 +249,13 @@ def test_the_scene_has_a_region_too(tmp_path: Path, tiny_weights: Path) -> None:
     assert report["configuration"]["detect"]["roi_crop"]
     for line in read_detections(tmp_path):
         assert all(centre_of(box)[0] <= FRAME_WH[0] / 2 for box in line["detections"])
+
+
+@pytest.mark.parametrize("pix_fmt", ["bgr24", "rgb48le", "gray", "gray16le", "yuv420p"])
+def test_a_look_at_a_window_sees_the_window_only(pix_fmt: str) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (96, 640, 3), np.uint8)
+    image = av.VideoFrame.from_ndarray(pixels, format="bgr24").reformat(format=pix_fmt)
+    window = Window(480, 32, (160, 64))
+    alone = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[32:96, 480:640]), format="bgr24")
+    seen = glance(Cropper(window)(image))
+    np.testing.assert_allclose(seen, glance(alone.reformat(format=pix_fmt)), atol=1.0)

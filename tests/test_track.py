@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.cli.commands import main
 from pipeline.cli.parsers import parse_arguments
 from pipeline.core.boxes import NO_TRACK, Detections, pair_boxes
-from pipeline.core.config import TRACKERS, ProcessConfig, SyntheticOptions
+from pipeline.core.config import TRACKERS, DetectOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.detection_lines import read_detections as frames_of
 from pipeline.core.errors import Interrupted, UsageError
 from pipeline.core.progress import Progress
@@ -122,6 +122,28 @@ def test_things_keep_their_ids_and_boxes_are_those_of_a_run_without_tracks(
     assert "track" in {step["step"] for step in made["steps"]}
     assert not schema_errors("report", made)
     assert not any(schema_errors("detections", line) for line in read_detections(tracked))
+
+
+def test_boxes_below_the_threshold_of_their_class_take_no_place_of_others(tmp_path: Path) -> None:
+    options = DetectOptions(
+        class_thresholds=tuple((str(number), 0.9) for number in range(0, 10, 2)),
+        max_detections=3,
+        agnostic_nms=True,
+    )
+    for name, track in (("usual", None), ("out", "bytetrack")):
+        process_video(
+            ProcessConfig(
+                source=SyntheticOptions(num_frames=12, size_wh=(320, 240), seed=3),
+                output_dir=tmp_path / name,
+                imgsz=320,
+                detect=options,
+                infer=F32,
+                video=False,
+                track=track,
+            )
+        )
+    assert without_ids(tmp_path / "out") == read_detections(tmp_path / "usual")
+    assert any(frame.boxes for frame in frames_of(tmp_path / "out" / "weak.jsonl"))
 
 
 @pytest.mark.parametrize("segment_seconds", [ONE, SEVEN])
