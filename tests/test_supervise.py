@@ -354,6 +354,7 @@ def test_a_signal_ends_the_run_soon_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("stop", "code", "step"),
     [
