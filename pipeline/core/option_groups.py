@@ -179,7 +179,8 @@ class EncodeOptions:
 _NUM_SCENE_FRAMES = 1024
 NUM_FRAMES = Option(
     "--frames",
-    f"process the first N frames only (default: all, of the synthetic scene {_NUM_SCENE_FRAMES})",
+    "process the first N frames only (default: all); the length of the synthetic scene "
+    f"(default: {_NUM_SCENE_FRAMES})",
     metavar="N",
     lowest=1,
 )
