@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.argument_parser import HelpFormatter
-from pipeline.cli.groups import add_debug, add_quiet
+from pipeline.cli.groups import add_debug, add_quiet, add_results
 from pipeline.cli.options import add_options
 from pipeline.cli.summary import events_summary
 from pipeline.cli.terminal import show
@@ -35,14 +35,7 @@ def add_parser(commands: Any) -> None:
         "many results, and brings their reports up to date. The boxes need a track_id.",
         formatter_class=HelpFormatter,
     )
-    command.add_argument(
-        "results",
-        nargs="+",
-        type=Path,
-        metavar="result",
-        help="output folder of a run or of a batch, or a detections.jsonl or truth.jsonl with the "
-        "report.json beside it",
-    )
+    add_results(command)
     command.add_argument(
         "--lines",
         required=True,

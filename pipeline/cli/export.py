@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
-from pipeline.cli.groups import add_debug, add_quiet
+from pipeline.cli.groups import add_debug, add_quiet, add_results
 from pipeline.cli.options import add_options
 from pipeline.cli.terminal import show
 from pipeline.core.config import ProcessConfig
@@ -26,14 +26,7 @@ def add_parser(commands: Any) -> None:
         "ultralytics). Several results become one data set, with unique ids.",
         formatter_class=HelpFormatter,
     )
-    command.add_argument(
-        "results",
-        nargs="+",
-        type=Path,
-        metavar="result",
-        help="output folder of a run or of a batch, or a detections.jsonl with the report.json "
-        "beside it",
-    )
+    add_results(command)
     command.add_argument(
         "--to", nargs="+", required=True, choices=EXPORT_FORMATS, metavar="FORMAT", help="formats"
     )

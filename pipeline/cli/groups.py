@@ -104,3 +104,15 @@ def read_model(text: str) -> str | Path:
     raise argparse.ArgumentTypeError(
         f"{text!r} is no file or folder, and not one of {', '.join(MODEL_NAMES)}{meant}"
     )
+
+
+def add_results(command: argparse.ArgumentParser) -> None:
+    """The results of earlier runs that a command reads."""
+    command.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="result",
+        help="output folder of a run or of a batch, or a detections.jsonl or truth.jsonl with the "
+        "report.json beside it",
+    )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import av
 from av.filter import Graph
 
 from pipeline.core.region import Window
-
-_ANY_TIME_BASE = Fraction(1, 1000)
+from pipeline.media.geometry import filter_graph
 
 
 class Cropper:
@@ -25,19 +22,7 @@ class Cropper:
         """The window of a picture; it shares its memory."""
         kind = (image.width, image.height, image.format.name)
         if self._graph is None or kind != self._kind:
-            self._graph, self._kind = self._open(image), kind
+            self._graph = filter_graph(image, (("crop", self._argument),))
+            self._kind = kind
         self._graph.vpush(image)
         return self._graph.vpull()
-
-    def _open(self, image: av.VideoFrame) -> Graph:
-        graph = Graph()
-        graph.threads = 1
-        source = graph.add_buffer(
-            width=image.width,
-            height=image.height,
-            format=image.format,
-            time_base=image.time_base or _ANY_TIME_BASE,
-        )
-        crop = graph.add("crop", self._argument)
-        graph.link_nodes(source, crop, graph.add("buffersink")).configure()
-        return graph

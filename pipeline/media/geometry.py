@@ -141,7 +141,7 @@ class Display:
         waiting: deque[Place] = deque()
         for place, image in timed:
             if self._graph is None:
-                self._graph = _graph(image, self._filters)
+                self._graph = filter_graph(image, self._filters)
             waiting.append(place)
             self._graph.vpush(image)
             yield from self._ready(waiting)
@@ -161,12 +161,12 @@ class Display:
 
 
 def _filtered(image: av.VideoFrame, filters: _Filters) -> av.VideoFrame:
-    graph = _graph(image, filters)
+    graph = filter_graph(image, filters)
     graph.vpush(image)
     return graph.vpull()
 
 
-def _graph(image: av.VideoFrame, filters: _Filters) -> Graph:
+def filter_graph(image: av.VideoFrame, filters: _Filters) -> Graph:
     """Filters for pictures like this one."""
     graph = Graph()
     graph.threads = 1
@@ -183,7 +183,7 @@ def _graph(image: av.VideoFrame, filters: _Filters) -> Graph:
 
 def has_icc_profile(image: av.VideoFrame) -> bool:
     """Whether a picture brings a description of its colours."""
-    graph = _graph(image, (("sidedata", f"mode=select:type={Type.ICC_PROFILE.value}"),))
+    graph = filter_graph(image, (("sidedata", f"mode=select:type={Type.ICC_PROFILE.value}"),))
     graph.vpush(image)
     try:
         graph.vpull()
