@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.core.config import EncodeOptions
 from pipeline.core.errors import InputError
+from pipeline.core.files import flush_to_disk
 from pipeline.frames.codecs import encoder_settings
 from pipeline.media.frame import VideoInfo
 from pipeline.media.still import picture_settings
@@ -68,17 +69,19 @@ def with_annotated(
 
 
 def update_report(folder: Path, fields: Report) -> None:
-    """Give the report in a folder these fields, and its page with them.
+    """Give the report in a folder these fields, and make its page anew with its pictures.
 
     Raises InputError if it cannot be read or written.
     """
     try:
         report = json.loads((folder / REPORT_JSON_NAME).read_text(encoding="utf-8"))
-        page = (folder / REPORT_PAGE_NAME).read_text(encoding="utf-8")
+        page_path = folder / REPORT_PAGE_NAME
+        page = page_path.read_text(encoding="utf-8") if page_path.exists() else ""
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unfinished:
             pictures = _PICTURE.findall(page)
             write_report({**report, **fields}, Path(unfinished), pictures)
             for name in (REPORT_JSON_NAME, REPORT_PAGE_NAME):
+                flush_to_disk(Path(unfinished) / name)
                 (Path(unfinished) / name).replace(folder / name)
     except OSError as error:
         raise InputError(f"{error.filename or folder}: {error.strerror}") from error

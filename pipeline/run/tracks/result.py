@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,9 +21,9 @@ from pipeline.run.outputs import (
     DETECTIONS_NAME,
     EVENTS_JSON_NAME,
     REPORT_JSON_NAME,
-    REPORT_PAGE_NAME,
     WEAK_NAME,
 )
+from pipeline.run.recorded import from_report
 from pipeline.run.report_files import update_report
 from pipeline.run.tracks.lines import frame_rate_of, write_tracked
 from pipeline.run.tracks.tracker import open_tracker, require_trackers
@@ -56,8 +55,10 @@ def track_result(
     require_trackers()
     detections = path / DETECTIONS_NAME if path.is_dir() else path
     num_frames, seconds = _checked(detections, overwrite=overwrite)
-    report = _report_beside(detections)
-    frame_rate, least = _facts(report)
+    report: dict[str, Any] | None = None
+    frame_rate, least = None, DetectOptions().least_confidence
+    if detections.name == DETECTIONS_NAME and (detections.parent / REPORT_JSON_NAME).exists():
+        report, frame_rate, least = from_report(detections, _facts)
     weak: Path | None = detections.parent / WEAK_NAME
     if weak is not None and (detections.name != DETECTIONS_NAME or not weak.is_file()):
         weak = None
@@ -78,7 +79,7 @@ def track_result(
         finally:
             target.unlink(missing_ok=True)
         if told is not None:
-            _write_report(detections.parent, told)
+            update_report(detections.parent, told)
         flush_to_disk(detections.parent)
     if (detections.parent / EVENTS_JSON_NAME).exists():
         note("the events beside the detections are those of earlier tracks: repeat `events`")
@@ -99,35 +100,14 @@ def _checked(detections: Path, *, overwrite: bool) -> tuple[int, list[float]]:
     return len(seconds), seconds
 
 
-def _report_beside(detections: Path) -> dict[str, Any] | None:
-    """None where there is none, or where it is about other lines."""
-    path = detections.parent / REPORT_JSON_NAME
-    if detections.name != DETECTIONS_NAME or not path.exists():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: is damaged ({error})") from error
-
-
-def _facts(report: dict[str, Any] | None) -> tuple[float | None, float]:
-    """The frame rate, None where it is not known; and the least confidence asked for."""
-    if report is None:
-        return None, DetectOptions().least_confidence
-    try:
-        rate = report["source"]["frame_rate"]
-        used = report["configuration"]["detect"]
-        options = DetectOptions(
-            confidence_threshold=used["confidence_threshold"],
-            class_thresholds=tuple((name, least) for name, least in used["class_thresholds"]),
-        )
-        return (None if rate is None else float(Fraction(rate))), options.least_confidence
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, UsageError) as error:
-        raise InputError(
-            f"{REPORT_JSON_NAME} beside the detections is damaged, or of another version"
-        ) from error
+def _facts(_: Path, report: dict[str, Any]) -> tuple[dict[str, Any], float | None, float]:
+    """The report, the frame rate (None where it is not known), and the least confidence."""
+    rate, used = report["source"]["frame_rate"], report["configuration"]["detect"]
+    options = DetectOptions(
+        confidence_threshold=used["confidence_threshold"],
+        class_thresholds=tuple((name, least) for name, least in used["class_thresholds"]),
+    )
+    return report, None if rate is None else float(Fraction(rate)), options.least_confidence
 
 
 def _with_tracks(report: dict[str, Any], tracker: str, num_tracks: int) -> dict[str, Any]:
@@ -150,17 +130,6 @@ def _with_tracks(report: dict[str, Any], tracker: str, num_tracks: int) -> dict[
             f"{REPORT_JSON_NAME} beside the detections is damaged, or of another version"
         ) from error
     return report
-
-
-def _write_report(folder: Path, report: dict[str, Any]) -> None:
-    if (folder / REPORT_PAGE_NAME).is_file():
-        update_report(folder, report)
-        return
-    path = folder / REPORT_JSON_NAME
-    made = path.with_name(f".{path.name}.new")
-    made.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    flush_to_disk(made)
-    made.replace(path)
 
 
 def _note(tracker: str) -> str:
