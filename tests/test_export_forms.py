@@ -90,22 +90,25 @@ FORMS = {
 }
 
 
+def write_export(form: str, folder: Path) -> Path:
+    """The folder that an exporter would leave."""
+    width, height = TINY_INPUT_WH
+    image = ops.parameter([1, 3, height, width], np.float32, name="images")
+    folder.mkdir()
+    model = ov.Model([FORMS[form](image)], [image], form)
+    ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    names = dict(enumerate(NAMES))
+    (folder / "metadata.yaml").write_text(
+        f"task: detect\nstride: 32\nimgsz: [{height}, {width}]\nnames: {names}\n"
+    )
+    return folder
+
+
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders that an exporter would leave, one for each form."""
-    width, height = TINY_INPUT_WH
-    found = {}
-    for name, form in FORMS.items():
-        found[name] = tmp_path_factory.mktemp("exports") / name
-        found[name].mkdir()
-        image = ops.parameter([1, 3, height, width], np.float32, name="images")
-        model = ov.Model([form(image)], [image], name)
-        ov.save_model(model, found[name] / "model.xml", compress_to_fp16=False)
-        names = dict(enumerate(NAMES))
-        (found[name] / "metadata.yaml").write_text(
-            f"task: detect\nstride: 32\nimgsz: [{height}, {width}]\nnames: {names}\n"
-        )
-    return found
+    """One of each form."""
+    folder = tmp_path_factory.mktemp("exports")
+    return {form: write_export(form, folder / form) for form in FORMS}
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from pipeline.run.process import process_video
 from pipeline.run.report_files import Report
 from tests.conftest import gray, process, read_detections, write_clip
 from tests.resuming import interrupted_at
+from tests.test_export_forms import write_export
 
 USAGE = Path(__file__).resolve().parents[1] / "docs" / "usage.md"
 
@@ -93,6 +94,7 @@ CASES = {
     "--frames": Case(("--frames", "14"), lambda lines: lines[:14], order=-1),
     "--no-video": Case(("--no-video",), check=is_not_drawn),
     "--export": Case(("--export", "csv"), check=is_exported),
+    "--nms-free": Case(("--nms-free",)),
     "resume": Case(("--segment-seconds", "0.2"), check=was_resumed),
 }
 REFUSED = {frozenset({"--adaptive", "--every"})}
@@ -120,12 +122,29 @@ def models() -> Iterator[Models]:
         yield models
 
 
+@dataclass(frozen=True)
+class Detector:
+    """A model, and the lines of a run of it without options."""
+
+    weights: Path
+    usual: Lines
+
+
+Detectors = dict[bool, Detector]
+
+
 @pytest.fixture(scope="module")
-def usual(clip: Path, tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Lines:
-    """The lines of a run without options."""
-    out = tmp_path_factory.mktemp("usual")
-    process(clip, out, tiny_weights, video=False)
-    return read_detections(out)
+def detectors(
+    clip: Path, tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path
+) -> Detectors:
+    """One that needs NMS (False), and one that does not (True)."""
+    folder = tmp_path_factory.mktemp("detectors")
+    found = {}
+    for nms_free, weights in ((False, tiny_weights), (True, write_export("final", folder / "m"))):
+        process(clip, folder / str(nms_free), weights, video=False)
+        found[nms_free] = Detector(weights, read_detections(folder / str(nms_free)))
+        assert found[nms_free].usual[0]["detections"]
+    return found
 
 
 def command(clip: Path, out: Path, weights: Path, names: tuple[str, ...]) -> list[str]:
@@ -170,13 +189,13 @@ def report_in(out: Path) -> Report:
 def test_a_pair_gives_what_each_option_gives_or_is_refused(
     pair: tuple[str, ...],
     clip: Path,
-    usual: Lines,
+    detectors: Detectors,
     tmp_path: Path,
-    tiny_weights: Path,
     models: Models,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = command(clip, tmp_path / "out", tiny_weights, pair)
+    detector = detectors["--nms-free" in pair]
+    words = command(clip, tmp_path / "out", detector.weights, pair)
     if frozenset(pair) in REFUSED:
         assert main([word for word in words if word != "--debug"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
@@ -189,35 +208,35 @@ def test_a_pair_gives_what_each_option_gives_or_is_refused(
         assert main(words) == 0
     else:
         process_video(config, models=models)
-    check(pair, report_in(tmp_path / "out"), tmp_path / "out", usual)
+    check(pair, report_in(tmp_path / "out"), tmp_path / "out", detector.usual)
 
 
 ALL_WITH_ADAPTIVE = tuple(name for name in CASES if name not in ("--every", "resume", "--frames"))
 
 
 def test_segments_side_by_side_with_all_others(
-    clip: Path, usual: Lines, tmp_path: Path, tiny_weights: Path
+    clip: Path, detectors: Detectors, tmp_path: Path
 ) -> None:
-    words = command(clip, tmp_path / "out", tiny_weights, ALL_WITH_ADAPTIVE)
+    words = command(clip, tmp_path / "out", detectors[True].weights, ALL_WITH_ADAPTIVE)
     assert main([*words, "--segments-at-once", "2", "--segment-seconds", "0.2"]) == 0
     report = report_in(tmp_path / "out")
     assert report["configuration"]["segments_at_once"] == 2
-    check(ALL_WITH_ADAPTIVE, report, tmp_path / "out", usual)
+    check(ALL_WITH_ADAPTIVE, report, tmp_path / "out", detectors[True].usual)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["--adaptive", "--every"])
 def test_int8_with_all_others(
-    sampler: str, clip: Path, usual: Lines, tmp_path: Path, tiny_weights: Path
+    sampler: str, clip: Path, detectors: Detectors, tmp_path: Path
 ) -> None:
     pytest.importorskip("nncf", reason="needs nncf")
     others = tuple(n for n in CASES if n not in ("--adaptive", "--every", "resume"))
     names = (sampler, *others)
-    words = command(clip, tmp_path / "out", tiny_weights, names)
+    words = command(clip, tmp_path / "out", detectors[True].weights, names)
     assert main([*words, "--precision", "int8", "--calibration", "clip"]) == 0
     report, lines = report_in(tmp_path / "out"), read_detections(tmp_path / "out")
     assert report["precision_audit"]["num_frames"] > 0
-    expected = expected_lines(names, usual)
+    expected = expected_lines(names, detectors[True].usual)
     assert [line["pts"] for line in lines] == [line["pts"] for line in expected]
     counts = [[len(line["detections"]) for line in some] for some in (lines, expected)]
     assert counts[0] == counts[1]

@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         num_rounds=arguments.rounds,
         imgsz=arguments.imgsz,
         weights=arguments.weights,
+        nms_free=arguments.nms_free,
         names=tuple(arguments.configs) if arguments.configs else None,
     )
     with progress_shown(arguments) as progress:

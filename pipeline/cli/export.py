@@ -28,7 +28,12 @@ def add_parser(commands: Any) -> None:
     )
     add_results(command)
     command.add_argument(
-        "--to", nargs="+", required=True, choices=EXPORT_FORMATS, metavar="FORMAT", help="formats"
+        "--to",
+        nargs="+",
+        required=True,
+        choices=EXPORT_FORMATS,
+        metavar="FORMAT",
+        help=f"one or more of {', '.join(EXPORT_FORMATS)}",
     )
     command.add_argument(
         "--every-nth", type=int, default=1, metavar="N", help="only every Nth frame"

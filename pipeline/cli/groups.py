@@ -68,13 +68,12 @@ def add_weights_options(command: argparse.ArgumentParser) -> Any:
         help="official: YOLOv5n as published; demo: the bundled model for the synthetic scene; or "
         "a path as for --weights (default: official for footage, demo for the synthetic scene)",
     )
-    add_options(model, ProcessConfig, "imgsz")
+    add_options(model, ProcessConfig, "imgsz", "nms_free")
     return model
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
     model = add_weights_options(command)
-    add_options(model, ProcessConfig, "nms_free")
     model.add_argument(
         "--config",
         default=AUTO,

@@ -16,7 +16,7 @@ from pipeline.cli.groups import (
 )
 from pipeline.cli.options import add_options
 from pipeline.cli.terminal import progress_shown, show
-from pipeline.core.config import SYNTHETIC, EncodeOptions, ProcessConfig
+from pipeline.core.config import SYNTHETIC, EncodeOptions
 
 
 def add_parser(commands: Any) -> None:
@@ -36,7 +36,6 @@ def add_parser(commands: Any) -> None:
     )
     add_cores(command)
     model = add_weights_options(command)
-    add_options(model, ProcessConfig, "nms_free")
     add_precision(model)
     add_options(command.add_argument_group("encoding"), EncodeOptions, "codec", "crf", "preset")
     add_limits(command)

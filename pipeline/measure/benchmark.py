@@ -63,6 +63,7 @@ class BenchOptions:
 
     source: where the frames come from; the first distinct ones are gone through repeatedly.
     num_frames: in all rounds together, for every configuration.
+    nms_free: see `prepare_model`.
     names: configurations to measure; None takes all.
     """
 
@@ -71,6 +72,7 @@ class BenchOptions:
     num_rounds: int = 4
     imgsz: int = 640
     weights: ModelName | Path | None = None
+    nms_free: bool = False
     names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -122,7 +124,9 @@ def benchmark(
     devices = list(devices if devices is not None else core().available_devices)
     rows = _rows(options.names, devices)
     weights = find_weights(options.weights, on_progress)
-    prepared = prepare_model(weights, options.source.size_wh, options.imgsz, on_progress)
+    prepared = prepare_model(
+        *(weights, options.source.size_wh, options.imgsz, on_progress), nms_free=options.nms_free
+    )
     note_model(prepared, options.imgsz)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npy"
@@ -130,7 +134,10 @@ def benchmark(
         ir = Path(scratch) / "model.xml"
         ov.save_model(prepared.model, ir, compress_to_fp16=False)
         jobs = [
-            ModelJob(weights, options.source, options.imgsz, InferOptions(), inputs, frames)
+            ModelJob(
+                *(weights, options.source, options.imgsz, InferOptions(), inputs, frames),
+                nms_free=options.nms_free,
+            )
             for frames in _shares(options.num_frames, options.num_rounds)
         ]
         app_fps = _measure(rows, jobs, ir, on_progress)

@@ -46,6 +46,7 @@ class ModelJob:
     options: InferOptions
     inputs: Path
     num_frames: int
+    nms_free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def measure_model(job: ModelJob) -> ModelSpeed:
     """Load the model, warm every request, then time it. Raises UsageError, ModelError."""
     started = time.perf_counter()
     size_wh = job.source.size_wh
-    prepared = prepare_model(job.weights, size_wh, job.imgsz, no_progress)
+    prepared = prepare_model(job.weights, size_wh, job.imgsz, no_progress, nms_free=job.nms_free)
     if job.options.precision == "int8" and prepared.quantization is None:
         from pipeline.frames.calibration import default_calibration
         from pipeline.model.quantize import quantize
