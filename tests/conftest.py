@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import gc
 import json
 import os
 import re
@@ -387,6 +388,15 @@ wait, least where those begin. The others take the longest.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {f"test_{name}.py": place for place, name in enumerate(_FIRST)}
     items.sort(key=lambda item: (places.get(item.path.name, len(places)), not _is_alone(item)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now out of garbage collection.
+
+    A run collects several times, and would go through all modules and tests each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
