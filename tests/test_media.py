@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections import Counter
@@ -245,6 +246,18 @@ def test_ratios_of_a_clip_are_plain_fractions_whatever_the_version_of_pyav(tmp_p
     reader.close()
     assert {type(info.time_base), type(info.frame_rate)} == {Fraction}
     assert type(info.sample_aspect_ratio) in (Fraction, type(None))
+
+
+def test_the_shape_of_pixels_is_found_where_only_the_decoder_knows_it(tmp_path: Path) -> None:
+    def configure(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    clip = record(tmp_path / "clip.mp4", moving_lights(3), configure=configure)
+    content = clip.read_bytes()
+    assert b"pasp" in content
+    clip.write_bytes(content.replace(b"pasp", b"free"))  # The box of MP4 that says it too.
+    with contextlib.closing(VideoReader(clip)) as reader:
+        assert reader.info.sample_aspect_ratio == Fraction(4, 3)
 
 
 def test_results_carry_the_times_of_the_source(tmp_path: Path, tiny_weights: Path) -> None:

@@ -17,18 +17,18 @@ from typing import Any
 import psutil
 import pytest
 
+from pipeline.batch.work import ProcessClips
 from pipeline.cli.commands import main
 from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig, SyntheticOptions
 from pipeline.core.errors import ModelError, WorkerDied
 from pipeline.core.machine import available_cores
 from pipeline.core.notes import collected_notes
-from pipeline.core.position import no_beat
-from pipeline.core.progress import Progress
+from pipeline.core.position import Position, no_beat
+from pipeline.core.progress import Progress, no_progress
 from pipeline.execution.at_once import INFERRING_ALL, INFERRING_SOME, Pays, num_at_once
 from pipeline.execution.processes import SideBySide
 from pipeline.frames.decode import VideoReader
 from pipeline.media.frame import VideoInfo
-from pipeline.run.process import process_video
 from tests import side_work
 from tests.conftest import process, write_clip
 from tests.recordings import numbered
@@ -41,14 +41,16 @@ OPTIONS: dict[str, Any] = {"segment_seconds": 0.8, "infer": InferOptions(precisi
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs cores by their ids")
 
 
-def side_by_side(number: int, **config: Any) -> SideBySide[str, side_work.Answer]:
-    run = ProcessConfig(source=Path("clip.mp4"), output_dir=Path("out"), **config)
+def side_by_side(number: int) -> SideBySide[str, side_work.Answer]:
     share = [*os.sched_getaffinity(0)][:1]
-    return SideBySide(side_work.work, [share] * number, run, no_beat)
+    return SideBySide(side_work.work, [share] * number)
 
 
-def results(group: SideBySide[str, side_work.Answer], *orders: str) -> dict[int, side_work.Answer]:
-    return dict(group.results(orders, lambda _: None))
+def results(
+    group: SideBySide[str, side_work.Answer], *orders: str, **config: Any
+) -> dict[int, side_work.Answer]:
+    run = ProcessConfig(source=Path("clip.mp4"), output_dir=Path("out"), **config)
+    return dict(group.results(orders, lambda _: None, run, no_beat))
 
 
 def test_each_process_finds_the_cores_of_its_share_only() -> None:
@@ -61,7 +63,8 @@ def test_each_process_finds_the_cores_of_its_share_only() -> None:
 def test_progress_counts_every_frame_once() -> None:
     counted: list[int] = []
     with side_by_side(1) as group:
-        list(group.results(["frames 7", "frames 5"], counted.append))
+        config = ProcessConfig(source=Path("clip.mp4"), output_dir=Path("out"))
+        list(group.results(["frames 7", "frames 5"], counted.append, config, no_beat))
     assert sum(counted) == 12
 
 
@@ -82,17 +85,22 @@ def test_if_none_is_left_the_run_fails() -> None:
 
 
 def test_a_process_that_hangs_is_killed_and_its_step_named() -> None:
-    with side_by_side(1, stall_seconds=1.0) as group, pytest.raises(WorkerDied, match="progress"):
-        results(group, "hang")
+    with side_by_side(1) as group, pytest.raises(WorkerDied, match="progress"):
+        results(group, "hang", stall_seconds=1.0)
 
 
 def test_an_error_of_the_work_ends_the_others() -> None:
     with side_by_side(2) as group:
         with pytest.raises(ModelError, match="no such layer"):
             results(group, "hang", "fail no such layer")
-        processes = [child.pid for child in psutil.Process().children() if is_worker(child)]
+        processes = workers()
         assert len(processes) == 2
     assert not any(psutil.pid_exists(pid) for pid in processes)
+
+
+def workers() -> set[int]:
+    """The ids of the processes side by side."""
+    return {child.pid for child in psutil.Process().children() if is_worker(child)}
 
 
 def is_worker(process: psutil.Process) -> bool:
@@ -133,13 +141,22 @@ def test_the_result_is_that_of_one_process(
     config = ProcessConfig(
         source=clip, output_dir=tmp_path, weights=tiny_weights, segments_at_once=2, **OPTIONS
     )
-    report = process_video(config, seen.append)
+    work = ProcessClips()
+    report = work(config, seen.append, Position())
     assert files(tmp_path) == clean
     assert report["configuration"]["segments_at_once"] == 2
     assert report["configuration"]["cores"] == available_cores()
     frames = [progress.done for progress in seen if progress.stage == "frames"]
     assert frames == sorted(frames)
     assert frames[-1] == NUM_FRAMES
+
+    before = workers()
+    work(dataclasses.replace(config, output_dir=tmp_path / "next"), no_progress, Position())
+    assert files(tmp_path / "next") == clean
+    assert workers() == before  # The next clip of a batch takes the processes of the last.
+    assert len(before) == 2
+    work.end()
+    assert not any(psutil.pid_exists(pid) for pid in before)
 
 
 SCENE = SyntheticOptions(num_frames=NUM_FRAMES, size_wh=(128, 96), frame_rate=Fraction(25))

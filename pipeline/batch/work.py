@@ -19,6 +19,7 @@ from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.core.turns import Turns
 
 if TYPE_CHECKING:
+    from pipeline.execution.segment_processes import SegmentProcesses
     from pipeline.inference.models import Models
     from pipeline.run.precision_audit import Int8Audits
 
@@ -35,28 +36,39 @@ class ProcessClips:
     """Processes clips, with the model kept loaded; the frames of one follow those of another.
 
     While some threads prepare or finish their clips, the frames of one clip at a time run.
+    Processes side by side are kept for the segments of the next clip.
     """
 
     def __init__(self) -> None:
         self._models: Models | None = None
         self._turns: Turns | None = None
         self._audits: Int8Audits | None = None
+        self._processes: SegmentProcesses | None = None
 
     def __call__(
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
     ) -> dict[str, Any]:
         with _beginning:
             from pipeline.execution.launch import open_executor
+            from pipeline.execution.segment_processes import SegmentProcesses
             from pipeline.inference.models import Models
             from pipeline.run.precision_audit import Int8Audits
             from pipeline.run.process import process_video
 
             if self._models is None:
                 self._turns, self._audits = Turns(), Int8Audits(of_batch=True)
-                self._models = Models()
+                self._models, self._processes = Models(), SegmentProcesses()
         models, audits = self._models, self._audits
-        with open_executor(config.cluster, models, position, self._turns) as executor:
+        with open_executor(
+            config.cluster, models, position, self._turns, self._processes
+        ) as executor:
             return process_video(config, on_progress, position, models, executor, audits)
+
+    def end(self) -> None:
+        """Clean up after the last clip."""
+        if self._processes is not None:
+            self._processes.close()
+        end_processing()
 
 
 @dataclass(frozen=True, slots=True)

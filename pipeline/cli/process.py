@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.batch.batch import Batch
 from pipeline.batch.clips import find_clips
 from pipeline.batch.report import batch_record, has_news, write_batch
-from pipeline.batch.work import CLIPS_AT_ONCE, ProcessClips, end_processing
+from pipeline.batch.work import CLIPS_AT_ONCE, ProcessClips
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.arguments import is_batch, process_config
 from pipeline.cli.events import count_events, requested_shapes
@@ -178,7 +178,8 @@ def _process_batch(arguments: argparse.Namespace) -> None:
             # Before the worker starts, which holds back the signals that would end this.
             if clips := batch.clips_left(progress):
                 at_once = CLIPS_AT_ONCE if config.cluster is None else 1
-                with ChildProcess(ProcessClips(), end_processing, at_once) as worker:
+                work = ProcessClips()
+                with ChildProcess(work, work.end, at_once) as worker:
                     batch.process(clips, worker, supervise, progress)
                 worker.require_not_stopped()
     finally:

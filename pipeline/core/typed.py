@@ -36,6 +36,8 @@ def convert_fields(options: Any, name_of: Callable[[str], str] = str) -> None:
     hints = _hints(kind)
     for field in fields(options):
         value = getattr(options, field.name)
+        if value is field.default:  # A batch makes options for every clip.
+            continue
         found = converted(name_of(field.name), value, hints[field.name])
         if found is not value:
             object.__setattr__(options, field.name, found)

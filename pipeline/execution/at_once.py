@@ -46,6 +46,8 @@ def num_at_once(
     frames_in_flight: called with a number of processes; how many decoded frames there are in each
     of them at the most. All of them together keep to `--max-memory`.
     """
+    if num_segments == 1:
+        return 1
     cores, asked = available_cores(), config.segments_at_once
     if config.num_frames is not None and config.synthetic is None:
         # How many frames of a segment to take, only those before it can tell.

@@ -105,6 +105,8 @@ def _answer_in_turn(
                 answer = _work_on(work, asked[1], send, position)
         except KeyboardInterrupt:
             answer = Failed(Interrupted("interrupted"), None)
+        except EOFError:  # The parent has ended.
+            return
         send(answer)
         if interruption.came:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pipeline.core.config import ClusterOptions
 from pipeline.core.errors import UsageError
@@ -12,6 +13,9 @@ from pipeline.core.turns import Turns
 from pipeline.execution.executor import Executor
 from pipeline.inference.models import Models
 
+if TYPE_CHECKING:
+    from pipeline.execution.segment_processes import SegmentProcesses
+
 
 @contextmanager
 def open_executor(
@@ -19,15 +23,23 @@ def open_executor(
     models: Models,
     position: Position,
     turns: Turns | None = None,
+    processes: SegmentProcesses | None = None,
 ) -> Iterator[Executor]:
     """The executor for the options. Raises UsageError if there is no cluster.
 
     turns: of the clips that other threads of this process work on; None if there are none.
+    processes: for segments side by side on this machine, kept for further clips; None starts some
+    for this executor alone.
     """
     if cluster is None:
         from pipeline.execution.local import LocalExecutor
+        from pipeline.execution.segment_processes import SegmentProcesses
 
-        yield LocalExecutor(models, position, turns)
+        if processes is not None:
+            yield LocalExecutor(models, position, turns, processes)
+            return
+        with SegmentProcesses() as own:
+            yield LocalExecutor(models, position, turns, own)
         return
     try:
         from pipeline.execution.ray import RayExecutor

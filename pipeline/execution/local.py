@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig, RemoteOptions
-from pipeline.core.cores import core_shares
 from pipeline.core.errors import UsageError
 from pipeline.core.machine import available_cores
 from pipeline.core.memory import release_memory
@@ -21,10 +20,8 @@ from pipeline.execution.at_once import (
     num_at_once,
 )
 from pipeline.execution.executor import Done
-from pipeline.execution.processes import SideBySide
 from pipeline.execution.remote_tasks import remote_tasks, take_over
-from pipeline.execution.segment_process import ProcessSegments
-from pipeline.execution.segment_worker import Attempt, RemoteTask
+from pipeline.execution.segment_processes import SegmentProcesses
 from pipeline.frames.detect import most_in_flight
 from pipeline.frames.render import PartLines, render_segment
 from pipeline.frames.segment import OpenClip, process_segment, sampler_of
@@ -38,14 +35,22 @@ class LocalExecutor:
 
     turns: of the clips that other threads work on; None if there are none. The frames of one follow
     those of another: a clip has its turn until the last of its frames was decoded.
+    processes: for segments side by side.
     """
 
     capacity = 1
 
-    def __init__(self, models: Models, position: Position, turns: Turns | None = None) -> None:
+    def __init__(
+        self,
+        models: Models,
+        position: Position,
+        turns: Turns | None,
+        processes: SegmentProcesses,
+    ) -> None:
         self._models = models
         self._position = position
         self._turns = turns
+        self._processes = processes
         self.cores = available_cores()
         self.at_once = 1
         self.waited_seconds = 0.0
@@ -115,7 +120,8 @@ class LocalExecutor:
             num_requests = (infer.num_requests or 2 * self.cores) // at_once * infer.batch
             return most_in_flight(sampler_of(config, info), max(1, num_requests))
 
-        pays = INFERRING_SOME if config.infers_some else INFERRING_ALL
+        # With --adaptive, a process of one core waits for what it infers: it decides what is next.
+        pays = INFERRING_SOME if config.every > 1 else INFERRING_ALL
         return num_at_once(config, info, num_segments, pays, frames_in_flight)
 
     def _side_by_side(
@@ -125,17 +131,13 @@ class LocalExecutor:
         travelling = remote_tasks(clip, tasks, self._beat)
         if not travelling:
             return
-        work, shares = (
-            ProcessSegments(max(1, self.cores // self.at_once)),
-            core_shares(self.at_once),
-        )
-        config = tasks[0].settings.config
+        config, cores_each = tasks[0].settings.config, max(1, self.cores // self.at_once)
         with (
             contextlib.nullcontext() if self._turns is None else self._turn(self._turns),
-            SideBySide[RemoteTask, Attempt](work, shares, config, self._beat) as processes,
+            self._processes.side_by_side(self.at_once, cores_each) as processes,
         ):
             arguments = [remote for _, remote in travelling]
-            for number, attempt in processes.results(arguments, on_frames):
+            for number, attempt in processes.results(arguments, on_frames, config, self._beat):
                 yield tasks[number], take_over(attempt, tasks[number], None, self._beat)
 
     @contextlib.contextmanager

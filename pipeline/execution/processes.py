@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Generic, TypeVar
 
+from pipeline.core.closing import Closing
 from pipeline.core.config import MOST_ATTEMPTS, ProcessConfig
 from pipeline.core.cores import on_cores
 from pipeline.core.errors import Interrupted, WorkerDied
@@ -34,10 +35,14 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False, slots=True)
 class _Job(Generic[Argument]):
-    """num_reported: the most frames that any attempt finished. num_lost: attempts that died."""
+    """config: of the run that it belongs to, for limits and messages.
+
+    num_reported: the most frames that any attempt finished. num_lost: attempts that died.
+    """
 
     number: int
     argument: Argument
+    config: ProcessConfig
     num_reported: int = 0
     num_lost: int = 0
 
@@ -51,12 +56,12 @@ class _Member(Generic[Argument]):
     watchdog: Watchdog
 
 
-class SideBySide(Generic[Argument, Result]):
+class SideBySide(Closing, Generic[Argument, Result]):
     """A group of processes, each of which does one piece of work at a time.
 
     work: called there as work(argument, on_progress, position); can be pickled. What it keeps is
     there for its next call. cores: the ids of the cores of each process, whose libraries find no
-    others. config: of the run, for limits and messages. beat: called regularly while they work.
+    others.
 
     A process starts with its first piece of work. One that dies or hangs is not replaced, because
     memory may be short: its work goes to the others. A context manager, which kills them all.
@@ -66,43 +71,48 @@ class SideBySide(Generic[Argument, Result]):
         self,
         work: Callable[[Argument, ProgressCallback, Position], Result],
         cores: Sequence[Sequence[int]],
-        config: ProcessConfig,
-        beat: Beat,
     ) -> None:
         self._work = work
+        self._num_all = len(cores)
         self._unstarted = deque(cores)
-        self._config = config
-        self._beat = beat
         self._idle: list[Child] = []
         self._busy: list[_Member[Argument]] = []
         self._lost: deque[_Job[Argument]] = deque()
 
-    def __enter__(self) -> SideBySide[Argument, Result]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         children = [*self._idle, *(member.child for member in self._busy)]
+        self._idle, self._busy = [], []
         for child in children:
             child.process.kill()
         for child in children:
             child.end(kill=True)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all processes can take work: none is lost, and none has any."""
+        return len(self._idle) + len(self._unstarted) == self._num_all
+
     def results(
-        self, arguments: Iterable[Argument], on_frames: Callable[[int], object]
+        self,
+        arguments: Iterable[Argument],
+        on_frames: Callable[[int], object],
+        config: ProcessConfig,
+        beat: Beat,
     ) -> Iterator[tuple[int, Result]]:
         """The number of each argument with its result, as soon as that is there.
 
-        on_frames: called with the number of frames that were finished since the last call. Raises
+        on_frames: called with the number of frames that were finished since the last call. config:
+        of the run, for limits and messages. beat: called regularly while they work. Raises
         the PipelineError of a piece of work; WorkerDied if no process is left, or if one piece of
         work was lost several times.
         """
-        jobs = (_Job(number, argument) for number, argument in enumerate(arguments))
+        jobs = (_Job(number, argument, config) for number, argument in enumerate(arguments))
         next_look = time.monotonic() + POLL_SECONDS
         while True:
             self._assign(jobs)
             if not self._busy:
                 return
-            self._beat()
+            beat()
             ready = wait([member.child.pipe for member in self._busy], POLL_SECONDS)
             for member in [m for m in self._busy if m.child.pipe in ready]:
                 answer = self._answer(member, on_frames)
@@ -119,13 +129,13 @@ class SideBySide(Generic[Argument, Result]):
                 return
             child = self._idle.pop() if self._idle else self._start(self._unstarted.popleft())
             assert child.process.pid is not None
-            watchdog = Watchdog(child.process.pid, child.positions[0], self._config)
+            watchdog = Watchdog(child.process.pid, child.positions[0], job.config)
             member = _Member(child, job, watchdog)
             self._busy.append(member)
             try:
                 child.pipe.send((0, job.argument))
             except OSError:
-                self._lose(member, death(child.exit_code(), child.positions[0], self._config))
+                self._lose(member, death(child.exit_code(), child.positions[0], job.config))
 
     def _start(self, cores: Sequence[int]) -> Child:
         # In a new interpreter: a fork would have the threads and cores of OpenVINO here.
@@ -141,7 +151,7 @@ class SideBySide(Generic[Argument, Result]):
         try:
             _, message = child.pipe.recv()
         except (EOFError, OSError):
-            self._lose(member, death(child.exit_code(), child.positions[0], self._config))
+            self._lose(member, death(child.exit_code(), child.positions[0], job.config))
             return None
         member.watchdog.progressed()
         if isinstance(message, Progress):

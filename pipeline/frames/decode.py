@@ -17,7 +17,7 @@ from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.frames.decoder import ClipDecoder
 from pipeline.media.color import color_warnings, make_convertible, tags_of_planes
-from pipeline.media.container import check_frame_rate, check_size, exact
+from pipeline.media.container import check_frame_rate, check_size
 from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.media.geometry import Display, geometry_of
 from pipeline.media.metadata import creation_time
@@ -25,6 +25,7 @@ from pipeline.media.picture_track import largest_key_frame_wh
 from pipeline.media.scan import scan_clip
 from pipeline.media.side_data import has_captions, side_data_warnings
 from pipeline.media.still import is_picture
+from pipeline.media.streams import stream_warnings
 from pipeline.media.timeline import FrameTimes, Timeline
 
 
@@ -46,6 +47,7 @@ class VideoReader:
         deinterlace: bool = False,
     ) -> None:
         self.timeline = timeline or scan_clip(path, limits).timeline
+        self._path = path
         self._decoder = ClipDecoder(path, limits, num_threads, self.timeline)
         self._ahead: _Placed | None = None
         self._begin()
@@ -192,6 +194,11 @@ class VideoReader:
         """Let go of the file; not while another thread is inside the decoder and hangs there."""
         self._decoder.close()
 
+    def streams_left_out(self) -> list[str]:
+        """What of the clip an MP4 file will not have as it was, a line each."""
+        decoder, left_out = self._decoder, self.timeline.left_out
+        return stream_warnings(self._path, decoder.container, decoder.stream, left_out)
+
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip; instead of iterating over all.
 
@@ -218,7 +225,7 @@ class VideoReader:
 
     def _describe(self, path: Path, image: av.VideoFrame) -> VideoInfo:
         stream, container = self._decoder.stream, self._decoder.container
-        aspect = exact(stream.sample_aspect_ratio)
+        aspect = self._decoder.sample_aspect_ratio
         if self.geometry.turned and aspect:
             aspect = 1 / aspect
         num_packets = None if self.timeline.stretch else self.timeline.num_frames

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ from av.video.stream import VideoStream
 
 from pipeline.core.config import LimitOptions
 from pipeline.core.machine import thread_ids
-from pipeline.media.container import max_pixels, open_input
+from pipeline.media.container import exact, max_pixels, open_header
 from pipeline.media.frame import SourceFaults
 from pipeline.media.jumps import LEAP_SECONDS
 from pipeline.media.picture_track import picture_track
@@ -48,6 +49,12 @@ class ClipDecoder:
         with self._decoding:
             return next(self._images, None)
 
+    @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        """That of the file, else of the decoder, which knows it from the first image on."""
+        context = self.stream.codec_context
+        return exact(self.stream.sample_aspect_ratio) or exact(context.sample_aspect_ratio)
+
     def seek(self, pts: int) -> None:
         """Go on from a key frame at or before a time stamp of the file."""
         self.container.seek(pts, stream=self.stream)
@@ -72,7 +79,7 @@ class ClipDecoder:
             self.faults.corrupt_frames += 1
 
     def _open(self) -> None:
-        self.container = open_input(self._path, self._limits)
+        self.container = open_header(self._path, self._limits)
         try:
             self.stream, self.header = picture_track(self._path, self.container)
             # Slices only: a decoder of whole frames in parallel, when it is drained, silently

@@ -65,6 +65,10 @@ class PictureSequenceSource:
         """At most `count` frames, spread over the clip."""
         return self._frames(self._numbers[:: -(-len(self._numbers) // count)])
 
+    def streams_left_out(self) -> list[str]:
+        """There is nothing beside the frames."""
+        return []
+
     def _frames(self, numbers: Sequence[int]) -> Iterator[Frame]:
         for index, number in enumerate(numbers):
             path = self._paths[number]

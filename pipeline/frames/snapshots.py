@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -13,16 +14,17 @@ import numpy as np
 from pipeline.frames.task import SegmentTask
 from pipeline.media.frame import Segment, VideoInfo
 
-_NUM_PICTURES = 4
+_MOST_PICTURES = 4
 _WIDTH_PX = 560
 _UNKNOWN_LENGTH_SECONDS = (0.0, 10.0, 40.0, 160.0)
 
 
 def places_seconds(duration_seconds: float | None) -> tuple[float, ...]:
-    """The times of the snapshots, in seconds from the start of the clip."""
+    """The times of the snapshots, in seconds from the start of the clip: at most one a second."""
     if duration_seconds is None:
         return _UNKNOWN_LENGTH_SECONDS
-    return tuple((part + 0.5) / _NUM_PICTURES * duration_seconds for part in range(_NUM_PICTURES))
+    number = min(_MOST_PICTURES, math.ceil(duration_seconds))
+    return tuple((part + 0.5) / number * duration_seconds for part in range(number))
 
 
 class Snapshots:

@@ -62,18 +62,40 @@ def require_regular_file(path: Path) -> None:
         raise InputError(f"{path}: not a regular file but {what}")
 
 
-def open_input(
-    path: Path, limits: LimitOptions = DEFAULT_LIMITS, *, decoders: bool = True
-) -> InputContainer:
+def open_input(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContainer:
     """Open a media file that stands for itself alone, within the limits. Raises InputError.
 
-    decoders: whether FFmpeg may decode frames to find out what the header does not say.
+    FFmpeg may decode frames to find out what the header does not say.
     """
+    return _open_within(path, limits, header_is_enough=False)
+
+
+def open_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContainer:
+    """Open a media file for its packets and what its header says, as `open_input`.
+
+    An MP4 file with one stream is opened without decoders: its header says enough.
+    """
+    return _open_within(path, limits, header_is_enough=True)
+
+
+def open_written(path: Path) -> InputContainer:
+    """Open an MP4 file that was written here, without decoders. Raises FFmpegError."""
+    return av.open(f"file:{path}", options=_NO_DECODERS)
+
+
+def _open_within(path: Path, limits: LimitOptions, *, header_is_enough: bool) -> InputContainer:
     require_regular_file(path)
-    options = {**_OPEN_OPTIONS, "max_pixels": str(max_pixels(limits))}
-    if not decoders:
-        options |= _NO_DECODERS
-    container = _open_probed(path, options, limits)
+    options = _options(limits)
+    try:
+        found = path.stat()
+        says_enough = _probe(path, (found.st_ino, found.st_size, found.st_mtime_ns), limits)
+        if says_enough and header_is_enough:
+            options |= _NO_DECODERS
+        container = _open(path, options)
+    except av.FFmpegError as error:
+        raise InputError(
+            f"{path}: not a video that can be read: {why_unreadable(path, error)}"
+        ) from error
     try:
         _check_container(path, container, limits)
     except InputError:
@@ -82,45 +104,21 @@ def open_input(
     return container
 
 
-def open_header(path: Path, limits: LimitOptions = DEFAULT_LIMITS) -> InputContainer:
-    """Open a media file for what there is beside its picture, as `open_input`.
-
-    An MP4 file with one stream is opened without decoders: its header says all that is asked for.
-    """
-    container = open_input(path, limits, decoders=False)
-    if "mp4" in container.format.name.split(",") and len(container.streams) == 1:
-        return container
-    container.close()
-    return open_input(path, limits)
-
-
-def open_written(path: Path) -> InputContainer:
-    """Open an MP4 file that was written here, without decoders. Raises FFmpegError."""
-    return av.open(f"file:{path}", options=_NO_DECODERS)
-
-
-def _open_probed(path: Path, options: dict[str, str], limits: LimitOptions) -> InputContainer:
-    try:
-        found = path.stat()
-        _probe(path, (found.st_ino, found.st_size, found.st_mtime_ns), limits)
-        return _open(path, options)
-    except av.FFmpegError as error:
-        raise InputError(
-            f"{path}: not a video that can be read: {why_unreadable(path, error)}"
-        ) from error
-
-
 @functools.lru_cache(maxsize=16)
-def _probe(path: Path, stamp: tuple[int, ...], limits: LimitOptions) -> None:
+def _probe(path: Path, stamp: tuple[int, ...], limits: LimitOptions) -> bool:
     """Check a file without decoders, once for as long as it is the same: it is opened repeatedly.
 
     Where the header names no streams, the decoders that FFmpeg looks into the file with know no
-    limit. Raises InputError, FFmpegError.
+    limit. Returns whether it is an MP4 file with one stream. Raises InputError, FFmpegError.
     """
     del stamp
-    options = {**_OPEN_OPTIONS, "max_pixels": str(max_pixels(limits)), **_NO_DECODERS}
-    with _open(path, options) as container:
+    with _open(path, _options(limits) | _NO_DECODERS) as container:
         _check_container(path, container, limits)
+        return "mp4" in container.format.name.split(",") and len(container.streams) == 1
+
+
+def _options(limits: LimitOptions) -> dict[str, str]:
+    return {**_OPEN_OPTIONS, "max_pixels": str(max_pixels(limits))}
 
 
 def _open(path: Path, options: dict[str, str]) -> InputContainer:

@@ -202,6 +202,10 @@ class FrameSource(Protocol):
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over all; instead of taking segments."""
 
+    def streams_left_out(self) -> list[str]:
+        """What of its file, beside the frames, an MP4 file will not have as it was, a line each."""
+        ...
+
     def close(self) -> None: ...
 
 

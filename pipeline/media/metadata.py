@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from typing import Any
@@ -66,7 +66,7 @@ def metadata_warnings(source: InputContainer, annotated: VideoStream) -> list[st
     """What of the tags an MP4 file has no place for, a line each."""
     warnings = []
     tags = _tags(source, annotated)
-    kept = {key.lower() for key in _kept_by_mp4(tags)}
+    kept = _kept_by_mp4(tuple(tags.items()))
     if lost := sorted(key for key in tags if key.lower() not in kept):
         warnings.append(f"MP4 has no place for metadata, left out: {', '.join(lost)}")
     timecode = _timecode(source, annotated)
@@ -134,16 +134,17 @@ def _mp4_takes_timecode(timecode: str, annotated: VideoStream) -> bool:
     return True
 
 
-def _kept_by_mp4(tags: Mapping[str, str]) -> Mapping[str, str]:
+@functools.lru_cache(maxsize=16)  # The clips of one camera have the same.
+def _kept_by_mp4(tags: tuple[tuple[str, str], ...]) -> frozenset[str]:
     """Ask the muxer itself, by writing a file with these tags and reading it back."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as trial:
-        trial.metadata.update(tags)
+        trial.metadata.update(dict(tags))
         trial.add_mux_stream("mpeg4", width=16, height=16).time_base = Fraction(1, 25)
         trial.start_encoding()
     file.seek(0)
     with av.open(file, **LENIENT) as written:
-        return dict(written.metadata)
+        return frozenset(key.lower() for key in written.metadata)
 
 
 def _chapters(

@@ -17,7 +17,6 @@ from av.stream import Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
-from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.text import counted
 from pipeline.media.audio import (
     MOST_CHANNELS,
@@ -27,10 +26,8 @@ from pipeline.media.audio import (
     replace_custom_layouts,
     usual_layout,
 )
-from pipeline.media.container import open_header
 from pipeline.media.headers import UNKNOWN, TrackHeader, read_track_headers
 from pipeline.media.metadata import is_chapter_or_timecode_track, metadata_warnings
-from pipeline.media.picture_track import picture_track
 from pipeline.media.subtitles import SubtitleConverter, is_text
 
 TimedPacket: TypeAlias = "tuple[float, av.Packet[Stream], Stream]"
@@ -69,20 +66,20 @@ class Converter(Protocol):
 
 def stream_warnings(
     source: Path,
-    limits: LimitOptions = DEFAULT_LIMITS,
+    container: InputContainer,
+    annotated: VideoStream,
     left_out: Mapping[int, str] = MappingProxyType({}),
 ) -> list[str]:
-    """What of a clip an MP4 file will not have as it was, a line each. Raises InputError.
+    """What of an open clip an MP4 file will not have as it was, a line each.
 
-    left_out: why some streams cannot be carried, whatever their codec, by index.
+    annotated: the stream that is another one there. left_out: why some streams cannot be carried,
+    whatever their codec, by index.
     """
-    with open_header(source, limits) as container:
-        annotated, _ = picture_track(source, container)
-        mappings = map_streams(source, container, annotated, left_out)
-        return [
-            *(mapping.warning for mapping in mappings if mapping.warning),
-            *metadata_warnings(container, annotated),
-        ]
+    mappings = map_streams(source, container, annotated, left_out)
+    return [
+        *(mapping.warning for mapping in mappings if mapping.warning),
+        *metadata_warnings(container, annotated),
+    ]
 
 
 def map_streams(

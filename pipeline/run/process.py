@@ -30,11 +30,10 @@ from pipeline.inference.models import Models
 from pipeline.inference.openvino import resolved_precision
 from pipeline.media.frame import FrameSource, VideoInfo
 from pipeline.media.still import require_picture_options
-from pipeline.media.streams import stream_warnings
 from pipeline.model.heads import require_applicable, select_class_ids
 from pipeline.model.prepare import PreparedModel
 from pipeline.run.context import RunContext
-from pipeline.run.identity import ModelIdentity, detections_key, result_key, run_key
+from pipeline.run.identity import ModelIdentity, detections_key, drawn_key, run_key
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
 from pipeline.run.opening import open_clip, segments_of_run
 from pipeline.run.outputs import (
@@ -131,7 +130,8 @@ def _process(
         segments = segments_of_run(config, scan)
         del scan  # Its packets.
         infer, sha256 = selection.options.infer, clip.prepared.weights_sha256
-        asked, found = result_key(config, sha256), detections_key(config, sha256)
+        found = detections_key(config, sha256)
+        asked = drawn_key(found, config.encode if config.video else None)
         key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
         parts = num_parts(run, segments)
         _require_room(run, clip.source.info, key, parts)
@@ -234,8 +234,7 @@ def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
         require_picture_options(config)
     elif config.clip is not None and config.video:
         timeline = source.timeline
-        left_out, strange = (timeline.left_out, timeline.notes) if timeline else ({}, ())
-        lost = stream_warnings(config.clip, config.limits, left_out)
+        strange, lost = timeline.notes if timeline else (), source.streams_left_out()
         for warning in (*strange, *lost, *encoding_warnings(source.info, config.encode)):
             note(warning)
 

@@ -32,7 +32,6 @@ from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.media.cut import cut_clip
 from pipeline.media.frame import FrameSource
 from pipeline.media.still import require_picture_options
-from pipeline.media.streams import stream_warnings
 from pipeline.run.context import RunContext
 from pipeline.run.join import join_annotated
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
@@ -170,8 +169,8 @@ def _rendered_side_by_side(
     beat = functools.partial(position.encoding.enter, Step.WAIT_CLUSTER)
     work = RenderSegments(max(1, available_cores() // at_once), lines)
     config = tasks[0].settings.config
-    with SideBySide(work, core_shares(at_once), config, beat) as processes:
-        for number, notes in processes.results(tasks, on_frames):
+    with SideBySide(work, core_shares(at_once)) as processes:
+        for number, notes in processes.results(tasks, on_frames, config, beat):
             for text in notes:
                 note(text)
             yield tasks[number], Manifest.read(tasks[number].files.manifest)
@@ -184,9 +183,7 @@ def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
     if info.is_picture:
         require_picture_options(config)
         return
-    assert config.clip is not None
-    left_out, strange = (timeline.left_out, timeline.notes) if timeline else ({}, ())
-    lost = stream_warnings(config.clip, config.limits, left_out)
+    strange, lost = timeline.notes if timeline else (), source.streams_left_out()
     for warning in (*info.warnings, *strange, *lost, *encoding_warnings(info, config.encode)):
         note(warning)
 

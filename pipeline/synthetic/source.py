@@ -68,6 +68,10 @@ class SyntheticSource:
         """At most `count` frames, spread over the clip."""
         return self._frames(self._numbers[:: -(-len(self._numbers) // count)])
 
+    def streams_left_out(self) -> list[str]:
+        """There is nothing beside the frames."""
+        return []
+
     def _frames(self, numbers: range) -> Iterator[Frame]:
         scene = Scene(self._options.size_wh, self._options.seed) if self._picture is None else None
         first = self._numbers.start
