@@ -84,6 +84,7 @@ def bf16_instructions() -> str | None:
     return "avx512" if "avx512_bf16" in flags else None
 
 
+@functools.cache
 def processor_name() -> str:
     return _line_of("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 

@@ -99,7 +99,8 @@ class Journal:
         settings, self._successor = self._successor, None
         self.clear(but=(self.making, self.finished))
         (self.folder / KEY_NAME).write_text(json.dumps(settings), encoding="utf-8")
-        flush_to_disk(self.folder / KEY_NAME)
+        if self._outlasts_power_cuts:
+            flush_to_disk(self.folder / KEY_NAME)
 
     def matches(self, key: str) -> bool:
         """Whether the segments are those of a run with this key."""

@@ -5,6 +5,7 @@ Reads only what it must, within fixed bounds; whatever is damaged or too large i
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,15 +57,25 @@ def read_track_headers(path: Path, container: InputContainer) -> dict[int, Track
     """The tracks of an MP4 or Matroska file, by the indices of FFmpeg's streams."""
     names = container.format.name.split(",")
     try:
-        with path.open("rb") as file:
-            if "mp4" in names:
-                by_id = dict(_mp4_tracks(file))
-                return {s.index: by_id[s.id] for s in container.streams if s.id in by_id}
-            if "matroska" in names:
+        found = path.stat()
+        stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if "mp4" in names:
+            by_id = _mp4_tracks_by_id(path, stamp)
+            return {s.index: by_id[s.id] for s in container.streams if s.id in by_id}
+        if "matroska" in names:
+            with path.open("rb") as file:
                 return dict(enumerate(_matroska_tracks(file)))
     except (OSError, *_DAMAGED):
         pass  # FFmpeg reads what it can of a damaged header, and says what it could not.
     return {}
+
+
+@functools.lru_cache(maxsize=16)
+def _mp4_tracks_by_id(path: Path, stamp: tuple[int, ...]) -> dict[int, TrackHeader]:
+    """Read once for as long as the file is the same: it is opened repeatedly."""
+    del stamp
+    with path.open("rb") as file:
+        return dict(_mp4_tracks(file))
 
 
 def _mp4_tracks(file: BinaryIO) -> Iterator[tuple[int, TrackHeader]]:
