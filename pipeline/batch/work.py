@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.batch.progress import BatchProgress
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import PipelineError, UsageError, as_pipeline_error
+from pipeline.core.memory import keep_memory
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.core.turns import Turns
@@ -56,6 +57,7 @@ class ProcessClips:
             from pipeline.run.process import process_video
 
             if self._models is None:
+                keep_memory()
                 self._turns, self._audits = Turns(), Int8Audits(of_batch=True)
                 self._models, self._processes = Models(), SegmentProcesses()
         models, audits = self._models, self._audits

@@ -35,6 +35,7 @@ from pipeline.core.position import Position
 from pipeline.execution.executor import Done
 from pipeline.execution.journal import Journal
 from pipeline.execution.local import LocalExecutor
+from pipeline.execution.segment_processes import SegmentProcesses
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.source import open_source
@@ -94,7 +95,7 @@ class TimedExecutor(LocalExecutor):
     """Works as an actor does, and notes frames and seconds of every segment."""
 
     def __init__(self, models: Models) -> None:
-        super().__init__(models, Position())
+        super().__init__(models, Position(), None, SegmentProcesses())
         self.taken: list[tuple[int, float]] = []
 
     def run(
