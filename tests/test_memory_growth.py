@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from fractions import Fraction
@@ -98,3 +99,27 @@ def repeated(clip: Path, target: Path, times: int) -> Path:
             packet.stream = copy
             out.mux(packet)
     return target
+
+
+KEEP = """
+import resource
+from pipeline.core.memory import keep_memory
+
+def faults_of_a_clip():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    frames = [bytearray(b"1" * (4 << 20)) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults_of_a_clip()
+returned = faults_of_a_clip()
+keep_memory()
+faults_of_a_clip()
+print(returned, faults_of_a_clip())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of its malloc")
+def test_what_a_clip_frees_is_kept_for_the_next_one() -> None:
+    done = subprocess.run([sys.executable, "-c", KEEP], check=True, capture_output=True, text=True)
+    returned, kept = map(int, done.stdout.split())
+    assert kept < returned / 10
