@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -391,6 +392,24 @@ def test_frames_to_calibrate_on_are_spread_over_clips_of_every_container(
     assert shades[0] < 40
     assert shades[-1] >= 160
     assert max(b - a for a, b in itertools.pairwise(shades)) <= 50
+
+
+def test_few_key_frames_of_a_large_clip_are_sampled_with_the_frames_behind_them(
+    tmp_path: Path,
+) -> None:
+    options = {"g": "50", "sc_threshold": "0"}
+    clip = record(tmp_path / "clip.mp4", [gray(i) for i in range(200)], options=options)
+    with contextlib.closing(VideoReader(clip)) as reader:
+        shades = [
+            int(frame.image.to_ndarray(format="gray").mean())
+            for frame in reader.sample(10, most_pixels=1)
+        ]
+    assert len(shades) == 10
+    assert shades == sorted(shades)
+    groups = {group: [s for s in shades if s // 50 == group] for group in range(4)}
+    assert all(len(found) >= 1 for found in groups.values())
+    assert all(b - a >= 10 for a, b in itertools.pairwise(groups[0]))
+    assert max(shades[:3]) < 40, "the rest of the first group is not decoded"
 
 
 def test_pictures_that_change_while_they_are_calibrated_on_are_refused(folder: Path) -> None:

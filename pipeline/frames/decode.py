@@ -28,6 +28,12 @@ from pipeline.media.still import is_picture
 from pipeline.media.streams import stream_warnings
 from pipeline.media.timeline import FrameTimes, Timeline
 
+MOST_SAMPLED_PIXELS = 1_600_000_000
+"""About 190 frames of 3840x2160, or two and a half minutes of 768x432."""
+
+LEAST_STEP = 12
+"""Frames from one that is sampled to the next, at the least, behind one key frame."""
+
 
 class VideoReader:
     """The frames of a clip's best video stream; a FrameSource.
@@ -199,25 +205,34 @@ class VideoReader:
         decoder, left_out = self._decoder, self.timeline.left_out
         return stream_warnings(self._path, decoder.container, decoder.stream, left_out)
 
-    def sample(self, count: int) -> Iterator[Frame]:
+    def sample(self, count: int, *, most_pixels: int = MOST_SAMPLED_PIXELS) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip; instead of iterating over all.
 
-        They are key frames, which can be had without those between them, if there are enough.
+        They are key frames, which can be had without those between them, if there are enough. Else
+        all of the clip is decoded or, if that is more than most_pixels and LEAST_STEP frames for
+        each, some of the frames behind each key frame.
         """
         timeline, seconds = self.timeline, self.info.duration_seconds
-        if not seconds or 2 * timeline.num_key_frames < count or timeline.num_frames <= count:
+        width, height = self.info.size_wh
+        most = max(LEAST_STEP * count, most_pixels // (width * height))
+        places, each = count, 1
+        if 2 * timeline.num_key_frames < count:
+            places = max(1, timeline.num_key_frames)
+            each = -(-count // places)
+        if not seconds or timeline.num_frames <= (count if each == 1 else most):
             step = max(1, -(-timeline.num_frames // count))
             wanted = -(-timeline.num_frames // step)
             yield from itertools.islice((f for f in self if f.index % step == 0), wanted)
             return
-        seen = set()
-        for part in range(count):
-            place = timeline.start + int((part + 0.5) / count * seconds / timeline.time_base)
-            target = timeline.source_pts(timeline.closed(place))
-            self._decoder.seek(target)
+        step, seen = most // count, set[int]()
+        for part in range(places):
+            place = timeline.start + int((part + 0.5) / places * seconds / timeline.time_base)
+            self._decoder.seek(timeline.source_pts(timeline.closed(place)))
             self._begin()
-            pts, image = self._decoder.next_image() or (None, None)
-            if image is not None and pts is not None and pts not in seen:
+            timed = iter(self._decoder.next_image, None)
+            for pts, image in itertools.islice(timed, 0, (each - 1) * step + 1, step):
+                if pts is None or pts in seen or len(seen) == count:
+                    continue
                 seen.add(pts)
                 make_convertible(image)
                 for _, shown in Display(self.geometry)([(None, image)]):
