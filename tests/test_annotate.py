@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
 from pipeline.frames.annotate import Annotator, class_color
+from pipeline.frames.labels import place_labels
 from pipeline.media.frame import ColorTags, plane_rows
 from tests.conftest import gray, info_of, write_clip
 
@@ -297,23 +298,32 @@ def plainly_drawn(size_wh: tuple[int, int], detections: Detections) -> Planes:
             for y in range(max(0, y0) // step, max(0, y1) // step):
                 plane[y : y + 1, max(0, x0) // step : max(0, x1) // step] = value
 
-    for box, confidence, class_id in zip(
-        detections.xyxy[::-1], detections.confidence[::-1], detections.class_id[::-1], strict=True
-    ):
-        color = class_color(int(class_id), ColorTags())
-        left, top = (math.floor(float(value) / 2) * 2 for value in box[:2])
-        right, bottom = (math.ceil(float(value) / 2) * 2 for value in box[2:])
+    boxes = [
+        (math.floor(x0 / 2), math.floor(y0 / 2), math.ceil(x1 / 2), math.ceil(y1 / 2))
+        for x0, y0, x1, y1 in detections.xyxy.tolist()
+    ]
+    labels = [
+        annotator._render_label(f"{NAMES[class_id]} {confidence:.2f}", class_id)
+        for class_id, confidence in zip(
+            detections.class_id.tolist(), detections.confidence.tolist(), strict=True
+        )
+    ]
+    for box, class_id in zip(reversed(boxes), detections.class_id[::-1].tolist(), strict=True):
+        color = class_color(class_id, ColorTags())
+        left, top, right, bottom = (2 * value for value in box)
         fill(left, top, right, min(top + line, bottom), color)
         fill(left, max(top, bottom - line), right, bottom, color)
         fill(left, top, min(left + line, right), bottom, color)
         fill(max(left, right - line), top, right, bottom, color)
-        label = annotator._render_label(f"{NAMES[class_id]} {confidence:.2f}", int(class_id))
-        height, width = label[0].shape
-        x = max(0, min(left, (size_wh[0] - width) // 2 * 2))
-        y = top - height if top >= height else top
-        y = max(0, min(y, (size_wh[1] - height) // 2 * 2))
-        for plane, patch, step in zip(planes, label, (1, 2, 2), strict=True):
-            target = plane[y // step :, x // step :][: patch.shape[0], : patch.shape[1]]
+    frame_wh = (size_wh[0] // 2, size_wh[1] // 2)
+    sizes_wh = [
+        (min(label[0].shape[1] // 2, frame_wh[0]), min(label[0].shape[0] // 2, frame_wh[1]))
+        for label in labels
+    ]
+    places = place_labels(boxes, sizes_wh, frame_wh)
+    for (x, y), label in zip(reversed(places), reversed(labels), strict=True):
+        for plane, patch, step in zip(planes, label, (2, 1, 1), strict=True):
+            target = plane[y * step :, x * step :][: patch.shape[0], : patch.shape[1]]
             target[:] = patch[: target.shape[0], : target.shape[1]]
     return planes
 
@@ -383,3 +393,43 @@ def test_a_plain_picture_stays_plain_in_a_frame_from_a_file(tmp_path: Path) -> N
     with av.open(str(clip)) as container:
         frames = [annotator(frame, Detections.empty()) for frame in container.decode(video=0)]
     assert [len(np.unique(planes_of(frame)[0])) for frame in frames] == [1, 1]
+
+
+def covers(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two rectangles (left, top, width, height) share an area."""
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
+
+
+CROWD = [(100 + 7 * i, 200 + 5 * (i % 3), 140 + 7 * i, 300) for i in range(25)]
+
+
+def test_in_a_crowd_no_label_covers_another() -> None:
+    size = (26, 8)
+    places = place_labels(CROWD, [size] * len(CROWD), (480, 270))
+    for i, place in enumerate(places):
+        assert not any(covers((*place, *size), (*other, *size)) for other in places[:i])
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.integers(0, 90)] * 2, *[st.integers(0, 40)] * 2).map(
+            lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3])
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_labels_are_in_the_frame_and_the_first_has_its_usual_place(
+    boxes: list[tuple[int, int, int, int]],
+) -> None:
+    size = (20, 6)
+    places = place_labels(boxes, [size] * len(boxes), (100, 100))
+    assert all(0 <= x <= 80 and 0 <= y <= 94 for x, y in places)
+    left, top = boxes[0][:2]
+    assert places[0] == (min(left, 80), top - 6 if top >= 6 else top)
+
+
+def test_where_there_is_no_room_labels_have_their_usual_place() -> None:
+    box = (0, 6, 10, 12)
+    places = place_labels([box] * 40, [(10, 6)] * 40, (12, 18))
+    assert set(places[-3:]) == {(0, 0)}

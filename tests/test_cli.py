@@ -84,11 +84,14 @@ def test_a_run_prints_six_lines_and_nothing_on_stderr(
     assert lines[5] == (
         f"{tmp_path / 'out' / 'annotated.mp4'}, report in {tmp_path / 'out' / 'report.html'}"
     )
+    assert lines[6] == f"look at it in {tmp_path / 'out' / 'viewer.html'}"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "annotated.mp4",
         "detections.jsonl",
         "report.html",
         "report.json",
+        "viewer.html",
+        "viewer_data",
     ]
 
 

@@ -423,6 +423,8 @@ def test_a_clip_comes_through_a_pipe(tmp_path: Path, tiny_weights: Path) -> None
         "detections.jsonl",
         "report.html",
         "report.json",
+        "viewer.html",
+        "viewer_data",
     ]
 
 

@@ -35,6 +35,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(path, [numbered(i) for i in range(NUM_FRAMES)], options=KEYS)
 
 
+WITHOUT_VIDEO = ["detections.jsonl", "report.html", "report.json", "viewer.html", "viewer_data"]
+
+
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -50,7 +53,7 @@ def test_the_detections_are_those_of_the_run_with_video_and_nothing_is_drawn_or_
     monkeypatch.setattr(Annotator, "__init__", forbidden)
     monkeypatch.setattr(VideoEncoder, "__init__", forbidden)
     report = run(clip, tmp_path / "without", tiny_weights, video=False)
-    assert names_in(tmp_path / "without") == ["detections.jsonl", "report.html", "report.json"]
+    assert names_in(tmp_path / "without") == WITHOUT_VIDEO
     assert read_detections(tmp_path / "without") == read_detections(tmp_path / "with")
     assert report["segments"]["number"] == 3
     assert report["output"]["file"] is report["output"]["codec"] is None
@@ -97,7 +100,7 @@ def test_the_same_command_is_done_before_and_one_with_video_is_not(
     assert main([*command, "--overwrite"]) == 0
     assert (out / "annotated.mp4").is_file()
     assert main([*command, "--no-video", "--overwrite"]) == 0
-    assert names_in(out) == ["detections.jsonl", "report.html", "report.json"]
+    assert names_in(out) == WITHOUT_VIDEO
 
 
 def test_a_missing_input_is_reported_before_an_existing_output(

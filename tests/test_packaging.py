@@ -46,7 +46,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_module_and_page_of_the_package_is_installed(installed: Path) -> None:
     wanted = {
         path.relative_to(ROOT)
-        for pattern in ("*.py", "*.jinja", "py.typed")
+        for pattern in ("*.py", "*.jinja", "*.css", "*.js", "py.typed")
         for path in (ROOT / "pipeline").rglob(pattern)
     }
     assert wanted == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from pipeline.batch.page import update_batch_page
 from pipeline.cli.commands import main
 from pipeline.core.config import SyntheticOptions
 from pipeline.measure.benchmark import BenchOptions, benchmark
@@ -61,7 +63,7 @@ def pages(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def links_of(page: Path) -> list[Path]:
     text = page.read_text(encoding="utf-8")
     hrefs = [html.unescape(link) for link in re.findall(r'href="([^"]*)"', text)]
-    return [page.parent / unquote(link) for link in hrefs]
+    return [page.parent / unquote(link.partition("#")[0]) for link in hrefs]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -74,6 +76,36 @@ def test_every_link_leads_to_a_file_beside_the_page(name: str, pages: dict[str, 
 @pytest.mark.parametrize("name", ["report.html", "batch.html"])
 def test_the_annotated_clip_is_linked(name: str, pages: dict[str, Path]) -> None:
     assert pages["report.html"].parent / "annotated.mp4" in links_of(pages[name])
+
+
+def test_the_page_of_a_batch_shows_each_result_with_a_picture_its_boxes_and_its_viewer(
+    pages: dict[str, Path],
+) -> None:
+    page = pages["batch.html"]
+    assert pages["report.html"].parent / "viewer.html" in links_of(page)
+    text = page.read_text(encoding="utf-8")
+    assert text.count('<img src="data:image/jpeg;base64,') == 1
+    assert "8 boxes: light 8" in text
+
+
+def test_the_page_of_a_batch_has_what_the_reports_say_of_lines_and_zones_now(
+    pages: dict[str, Path],
+) -> None:
+    page = pages["batch.html"]
+    before = page.read_text(encoding="utf-8")
+    path = pages["report.html"].parent / "report.json"
+    kept = path.read_text(encoding="utf-8")
+    line = {"name": "gate <1>", "crossings": {"in": {"light": 3}, "out": {}}}
+    zone = {"name": "yard", "visits": {"light": {"visits": 1}}}
+    report = {**json.loads(kept), "events": {"lines": [line], "zones": [zone]}}
+    path.write_text(json.dumps(report), encoding="utf-8")
+    update_batch_page(page.parent)
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert "line gate <1>: 3 in, 0 out" in text
+    assert "zone yard: 1 visit<" in text
+    path.write_text(kept, encoding="utf-8")
+    update_batch_page(page.parent)
+    assert page.read_text(encoding="utf-8") == before
 
 
 @pytest.mark.parametrize("name", PAGES)

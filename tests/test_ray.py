@@ -288,7 +288,8 @@ def test_a_cluster_gives_what_one_machine_gives(
     assert (used["num_threads"], used["pinning"]) == (1, False)
     assert 0 < report["speed"]["cores_busy"] <= 1.1
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"annotated.mp4", "detections.jsonl", "report.json", "report.html"}
+    results = {"annotated.mp4", "detections.jsonl", "report.json", "report.html"}
+    assert names == results | {"viewer.html", "viewer_data"}
 
 
 def test_what_is_inferred_adaptively_is_the_same_on_a_cluster(

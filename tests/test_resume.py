@@ -175,6 +175,8 @@ def test_every_frame_of_a_clip_in_segments_is_itself(
         "detections.jsonl",
         "report.json",
         "report.html",
+        "viewer.html",
+        "viewer_data",
     }
 
 

@@ -58,6 +58,9 @@ def test_a_clip_in_a_store_is_annotated_into_the_store(
         "detections.jsonl",
         "report.json",
         "report.html",
+        "viewer.html",
+        "viewer_data/index.js",
+        "viewer_data/00000.js",
     }
     assert store.cat_file("footage/out/detections.jsonl").count(b"\n") == 8
     assert b'"name": "clip.mp4"' in store.cat_file("footage/out/report.json")

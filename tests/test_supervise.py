@@ -57,7 +57,14 @@ def options(tiny_weights: Path, tmp_path: Path) -> list[str]:
 ENDLESS = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
 
 
-FINAL = ["annotated.mp4", "detections.jsonl", "report.html", "report.json"]
+FINAL = [
+    "annotated.mp4",
+    "detections.jsonl",
+    "report.html",
+    "report.json",
+    "viewer.html",
+    "viewer_data",
+]
 KEPT = "1 segment is kept: rerun the command to resume"
 
 

@@ -17,7 +17,6 @@ from pipeline.batch.batch import Batch, ClipResult, Figures
 from pipeline.core.errors import InputError
 from pipeline.run.outputs import (
     BATCH_JSON_NAME,
-    BATCH_PAGE_NAME,
     BATCH_VERSION,
     REPORT_PAGE_NAME,
 )
@@ -81,13 +80,12 @@ def write_batch(record: dict[str, Any], output_dir: Path) -> None:
     Raises InputError if they cannot be written.
     """
     # Imported here, to keep the time before the first frame short.
-    from pipeline.run.page import render_page
+    from pipeline.batch.page import write_batch_page
 
-    page = render_page("batch/batch.html.jinja", b=record)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         _write_whole(output_dir / BATCH_JSON_NAME, json.dumps(record, indent=2) + "\n")
-        _write_whole(output_dir / BATCH_PAGE_NAME, page)
+        write_batch_page(record, output_dir)
     except OSError as error:
         place = error.filename2 or error.filename or output_dir
         raise InputError(f"{place}: cannot write there ({error.strerror})") from error

@@ -55,6 +55,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from pipeline.batch.page import update_batch_page
     from pipeline.run.events.events import find_events, report_events, write_events
     from pipeline.run.exports.clip import find_results, read_clips
 
@@ -69,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     written = write_events(found, folder)
     if arguments.output_dir is None:
         report_events(found)
+        update_batch_page(folder)
     if not arguments.quiet:
         for line in (*_summary(found), *map(str, written)):
             show(line)
@@ -95,12 +97,14 @@ def count_events(folders: Sequence[Path], shapes: Shapes | None, output_dir: Pat
     """
     if shapes is None or not folders:
         return []
+    from pipeline.batch.page import update_batch_page
     from pipeline.run.events.events import find_events, report_events, write_events
     from pipeline.run.exports.clip import find_results, read_clips
 
     found = find_events(read_clips(find_results(folders)), shapes)
     written = write_events(found, output_dir)
     report_events(found)
+    update_batch_page(output_dir)
     return [*_summary(found), *map(str, written)]
 
 

@@ -8,7 +8,12 @@ from typing import Any
 
 from pipeline.batch.batch import ClipResult
 from pipeline.core.text import counted, duration, printable
-from pipeline.run.outputs import BATCH_PAGE_NAME, DETECTIONS_NAME, REPORT_PAGE_NAME
+from pipeline.run.outputs import (
+    BATCH_PAGE_NAME,
+    DETECTIONS_NAME,
+    REPORT_PAGE_NAME,
+    VIEWER_PAGE_NAME,
+)
 
 _MOST_NAMED = 20
 """How many clips with the same reason are listed."""
@@ -25,6 +30,9 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
     boxes = report["detections"]
     result = report["output"]["file"] or f"{DETECTIONS_NAME} (no annotated file)"
     tracks = f" of {counted(boxes['tracks'], 'track')}" if boxes.get("tracks") else ""
+    viewer = (
+        [] if report["source"]["is_picture"] else [f"look at it in {folder}/{VIEWER_PAGE_NAME}"]
+    )
     return [
         *_speed_lines(report),
         f"{counted(boxes['total'], 'box', 'boxes')}{tracks} in "
@@ -33,6 +41,7 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
         *_over_time_lines(boxes.get("over_time")),
         *_accuracy_lines(report),
         f"{folder}/{result}, report in {folder}/{REPORT_PAGE_NAME}",
+        *viewer,
     ]
 
 

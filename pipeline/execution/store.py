@@ -92,9 +92,13 @@ def read(url: str) -> bytes | None:
 
 
 def upload(folder: Path, url: str, beat: Beat = no_beat, last: Sequence[str] = ()) -> None:
-    """Copy all files of a folder into one in a store; last: the names of those to come last."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name in last):
-        target = joined(url, path.name)
+    """Copy all files of a folder, and of folders in it, into one in a store.
+
+    last: the names of those to come last.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for path in sorted(files, key=lambda path: path.name in last):
+        target = joined(url, path.relative_to(folder).as_posix())
         with _errors(target):
             _filesystem(url).put_file(str(path), target, callback=_told(beat))
 

@@ -14,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.boxes import NO_TRACK, Detections
+from pipeline.frames.labels import Corners, place_labels
 from pipeline.media.color import ToBgr, ToYuv420p
 from pipeline.media.frame import ColorTags, VideoInfo, plane_rows
 
 Planes = tuple[NDArray[np.uint8], ...]
 """Y, U and V of a clip's frame, (height, width) each; or BGR of a picture, (height, width, 3)."""
-Corners = tuple[int, int, int, int]
-"""Left, top, right, bottom of a box on the chroma grid: in units of two pixels."""
-
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LONGEST_NAME = 200
 _MOST_LABELS = 4096
@@ -72,38 +70,40 @@ class Annotator:
             return image
         image.make_writable()
         planes = _planes(image)
+        corners = [_on_chroma_grid(*box) for box in detections.xyxy.tolist()]
+        class_ids, confidences = detections.class_id.tolist(), detections.confidence.tolist()
+        labels = [
+            self._label(f"{self._class_names[class_id]}{track} {confidence:.2f}", class_id)
+            for class_id, track, confidence in zip(
+                class_ids, _track_words(detections), confidences, strict=True
+            )
+        ]
         # The most confident comes last, on top of the others.
-        for box, confidence, class_id, track in zip(
-            detections.xyxy[::-1].tolist(),
-            detections.confidence[::-1].tolist(),
-            detections.class_id[::-1].tolist(),
-            reversed(_track_words(detections)),
-            strict=True,
-        ):
-            corners = _on_chroma_grid(*box)
-            self._draw_box(planes, corners, self._color(class_id))
-            text = f"{self._class_names[class_id]}{track} {confidence:.2f}"
-            self._draw_label(planes, corners, self._label(text, class_id))
+        for box, class_id in zip(reversed(corners), reversed(class_ids), strict=True):
+            self._draw_box(planes, box, self._color(class_id))
+        sizes = [label[0].shape[1::-1] for label in labels]
+        places = self._places(corners, sizes)
+        for place, label in zip(reversed(places), reversed(labels), strict=True):
+            _draw_label(planes, place, label)
         return image
+
+    def _places(
+        self, boxes: Sequence[Corners], sizes_px: Sequence[tuple[int, ...]]
+    ) -> list[tuple[int, int]]:
+        width, height = self._size_wh
+        # A label in a frame of odd size ends before its last row and column, or fills it.
+        frame_wh = (max(1, width // 2), max(1, height // 2))
+        sizes = [
+            (min(label_width // 2, frame_wh[0]), min(label_height // 2, frame_wh[1]))
+            for label_width, label_height in sizes_px
+        ]
+        return place_labels(boxes, sizes, frame_wh)
 
     def _draw_box(self, planes: Planes, corners: Corners, color: _Color) -> None:
         """Its sides, inwards from the corners, as far as they are in the frame."""
         samples: Sequence[int | _Color] = (color,) if len(planes) == 1 else color
         _outline(planes[:1], samples[:1], corners, 2, self._line_px)
         _outline(planes[1:], samples[1:], corners, 1, self._line_px // 2)
-
-    def _draw_label(self, planes: Planes, corners: Corners, label: Planes) -> None:
-        """Above the box where there is room, else inside it; always within the frame."""
-        height, width = planes[0].shape[:2]
-        label_height, label_width = label[0].shape[:2]
-        left, top = corners[0] * 2, corners[1] * 2
-        x = max(0, min(left, (width - label_width) // 2 * 2))
-        y = top - label_height if top >= label_height else top
-        y = max(0, min(y, (height - label_height) // 2 * 2))
-        planes[0][y : y + label_height, x : x + label_width] = label[0]
-        x, y = x // 2, y // 2
-        for plane, patch in zip(planes[1:], label[1:], strict=True):
-            plane[y : y + patch.shape[0], x : x + patch.shape[1]] = patch
 
     def _render_label(self, text: str, class_id: int) -> Planes:
         """A filled tag with text on it, of even height and width unless the frame is smaller."""
@@ -141,6 +141,13 @@ class Annotator:
 
     def _gray(self, level: float) -> _Color:
         return _sample(level, level, level, self._color_tags)
+
+
+def _draw_label(planes: Planes, place: tuple[int, int], label: Planes) -> None:
+    """place: of its left top corner, on the grid."""
+    for number, (plane, patch) in enumerate(zip(planes, label, strict=True)):
+        x, y = (place[0] * 2, place[1] * 2) if number == 0 else place
+        plane[y : y + patch.shape[0], x : x + patch.shape[1]] = patch
 
 
 def _track_words(detections: Detections) -> list[str]:

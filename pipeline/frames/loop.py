@@ -100,7 +100,7 @@ def run_frames(
                 # What is drawn is what is written: the lines can be drawn again.
                 detections = detected.detections.rounded()
                 image = results.render(frame.image, detections)
-                results.snapshots.look(end_seconds, image)
+                results.snapshots.look(frame.pts_seconds, image, detections)
             with clocks.encode:
                 results.encoder.encode(image, frame.pts, frame.duration, frame.time_base)
             with clocks.write:

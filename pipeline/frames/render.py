@@ -145,7 +145,7 @@ def render_segment(
     results = Results(
         render=annotator(info, config.encode, lines.class_names),
         encoder=encoder,
-        snapshots=snapshots_of(task, info),
+        snapshots=snapshots_of(task, info, lines.class_names),
         lines=None,
         class_names=lines.class_names,
         says_interpolated=False,
@@ -176,7 +176,7 @@ def render_segment(
         ended=task.num_frames is None or stats.num_frames < task.num_frames,
         faults=SourceFaults(),
         times=encoder.some_times(),
-        pictures=results.snapshots.pictures,
+        pictures=results.snapshots.pictures(),
         stats=stats,
         engine={},
     )

@@ -74,7 +74,8 @@ def process_segment(
     is_sliced = source.timeline is not None and source.timeline.stretch is not None
     if task.segment.start_pts is not None or is_sliced:
         faults_before.add(source.faults)
-    encoder, snapshots = _open_encoder(task, source.info), snapshots_of(task, source.info)
+    encoder = _open_encoder(task, source.info)
+    snapshots = snapshots_of(task, source.info, clip.prepared.head.class_names)
     started, account = time.perf_counter(), CpuAccount(alone=end_turn is None)
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
@@ -103,7 +104,7 @@ def process_segment(
         ended=task.num_frames is None or stats.num_frames < task.num_frames,
         faults=source.faults.since(faults_before),
         times=encoder.some_times(),
-        pictures=snapshots.pictures,
+        pictures=snapshots.pictures(),
         stats=stats,
         engine={
             **engine.facts(),

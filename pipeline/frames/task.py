@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.frames.report_pictures import Picture
 from pipeline.frames.stats import RunStats
 from pipeline.media.frame import Segment, SourceFaults
 from pipeline.media.timeline import Timeline
@@ -103,7 +104,7 @@ class Manifest:
     end_seconds: where its last frame ends on the clip's timeline; 0 without frames.
     ended: whether it has every frame that could be read, rather than as many as were asked for.
     times: (number, pts) of some frames of the segment, in ticks of the result.
-    pictures: annotated frames, as data: URLs.
+    pictures: annotated frames for the report.
     engine: how the model ran, as plain values for the report.
     """
 
@@ -111,7 +112,7 @@ class Manifest:
     ended: bool
     faults: SourceFaults
     times: list[tuple[int, int]]
-    pictures: list[str]
+    pictures: list[Picture]
     stats: RunStats
     engine: dict[str, Any]
 
@@ -125,7 +126,7 @@ class Manifest:
             "ended": self.ended,
             "faults": asdict(self.faults),
             "times": self.times,
-            "pictures": self.pictures,
+            "pictures": [picture.as_record() for picture in self.pictures],
             "stats": self.stats.as_record(),
             "engine": self.engine,
         }
@@ -139,7 +140,7 @@ class Manifest:
             ended=record["ended"],
             faults=SourceFaults(**record["faults"]),
             times=[(index, pts) for index, pts in record["times"]],
-            pictures=record["pictures"],
+            pictures=[Picture.from_record(picture) for picture in record["pictures"]],
             stats=RunStats.from_record(record["stats"]),
             engine=record["engine"],
         )

@@ -31,9 +31,14 @@ EVENTS_CSV_NAME = "events.csv"
 EVENTS_JSON_NAME = "events.json"
 REPORT_JSON_NAME = "report.json"
 REPORT_PAGE_NAME = "report.html"
+VIEWER_PAGE_NAME = "viewer.html"
+VIEWER_DATA_NAME = "viewer_data"
+"""A folder of scripts that the viewer loads."""
 BATCH_JSON_NAME = "batch.json"
 BATCH_PAGE_NAME = "batch.html"
 OUTPUT_NAMES = (
+    VIEWER_DATA_NAME,
+    VIEWER_PAGE_NAME,
     EVENTS_CSV_NAME,
     EVENTS_JSON_NAME,
     TRUTH_NAME,
@@ -80,7 +85,7 @@ def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAM
             )
         if target.exists() and not config.overwrite:
             raise InputError(f"{target} exists already: --overwrite replaces it")
-        if target.is_dir():
+        if target.is_dir() and name != VIEWER_DATA_NAME:
             raise InputError(f"{target} is a folder: it cannot be replaced")
 
 
@@ -157,9 +162,13 @@ def require_space(
 def move_into_place(finished: Path, output_dir: Path, names: Sequence[str] = OUTPUT_NAMES) -> None:
     """Move the finished files of these names to their place, the annotated one, if any, last."""
     for name in names:
-        if (finished / name).exists():
-            flush_to_disk(finished / name)
-            (finished / name).replace(output_dir / name)
+        made, target = finished / name, output_dir / name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        if made.exists():
+            for path in made.iterdir() if made.is_dir() else [made]:
+                flush_to_disk(path)
+            made.replace(target)
         else:
-            (output_dir / name).unlink(missing_ok=True)  # Of another run.
+            target.unlink(missing_ok=True)  # Of another run.
     flush_to_disk(output_dir)

@@ -56,6 +56,7 @@ from pipeline.run.report import (
 from pipeline.run.report_files import Report, annotated_record, write_report
 from pipeline.run.step_figures import other_threads_warning
 from pipeline.run.tracks.tracker import require_trackers
+from pipeline.run.viewer.viewer import played_source, write_viewer
 from pipeline.synthetic.judge import Judgement, judge
 from pipeline.synthetic.sprites import CLASS_NAMES
 
@@ -180,6 +181,8 @@ def _process(
     )
     report = build_report(finished)
     write_report(report, journal.finished, passes.annotated.pictures)
+    lines = read_detections(journal.finished / DETECTIONS_NAME)
+    write_viewer(report, lines, played_source(config, clip.source), journal.finished)
     journal.begin_publishing()
     move_into_place(journal.finished, config.output_dir)
     journal.clear()

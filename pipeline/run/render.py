@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 
 from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.cores import core_shares, limited_cores
+from pipeline.core.detection_lines import read_detections
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import available_cores, versions
@@ -40,6 +41,8 @@ from pipeline.run.outputs import (
     DETECTIONS_NAME,
     REPORT_JSON_NAME,
     REPORT_PAGE_NAME,
+    VIEWER_DATA_NAME,
+    VIEWER_PAGE_NAME,
     annotated_name,
     move_into_place,
     require_free_output,
@@ -48,6 +51,7 @@ from pipeline.run.outputs import (
 from pipeline.run.recorded import RecordedRun, Rendered
 from pipeline.run.report_files import annotated_record, with_annotated, write_report
 from pipeline.run.segments import take_segments
+from pipeline.run.viewer.viewer import played_source, write_viewer
 
 
 def render_clip(
@@ -117,7 +121,10 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
         made = annotated_record(journal.finished / name, info, config.encode, threads)
         report = with_annotated(recorded.report, made, config.encode, notes)
         write_report(report, journal.finished, taken.pictures)
-        names = [REPORT_JSON_NAME, REPORT_PAGE_NAME, name]
+        frames = read_detections(recorded.detections)
+        write_viewer(report, frames, played_source(config, source), journal.finished)
+        viewer = [VIEWER_DATA_NAME, VIEWER_PAGE_NAME]
+        names = [*viewer, REPORT_JSON_NAME, REPORT_PAGE_NAME, name]
     move_into_place(journal.finished, config.output_dir, names)
     journal.clear()
     return name, taken.num_frames

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import html
 import json
 import re
 import tempfile
@@ -14,6 +16,7 @@ from pipeline.core.config import EncodeOptions
 from pipeline.core.errors import InputError
 from pipeline.core.files import flush_to_disk
 from pipeline.frames.codecs import encoder_settings
+from pipeline.frames.report_pictures import Picture
 from pipeline.media.frame import VideoInfo
 from pipeline.media.still import picture_settings
 from pipeline.run.identity import drawn_key
@@ -22,8 +25,8 @@ from pipeline.run.outputs import DETECTIONS_VERSION, REPORT_JSON_NAME, REPORT_PA
 Report = dict[str, Any]
 """Plain values, as in report.json."""
 
-_PICTURE = re.compile('<img src="(data:image/[^"]+)"')
-"""A sample frame in the page."""
+_PICTURE = re.compile('<img src="(data:image/[^"]+)" alt="[^"]*" data-picture="([^"]*)"')
+"""A frame in the page, with what it shows."""
 
 _DRAWN_LATER = "the annotated file was drawn later, by `pipeline render`"
 
@@ -78,8 +81,7 @@ def update_report(folder: Path, fields: Report) -> None:
         page_path = folder / REPORT_PAGE_NAME
         page = page_path.read_text(encoding="utf-8") if page_path.exists() else ""
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unfinished:
-            pictures = _PICTURE.findall(page)
-            write_report({**report, **fields}, Path(unfinished), pictures)
+            write_report({**report, **fields}, Path(unfinished), pictures_in(page))
             for name in (REPORT_JSON_NAME, REPORT_PAGE_NAME):
                 flush_to_disk(Path(unfinished) / name)
                 (Path(unfinished) / name).replace(folder / name)
@@ -87,10 +89,20 @@ def update_report(folder: Path, fields: Report) -> None:
         raise InputError(f"{error.filename or folder}: {error.strerror}") from error
 
 
-def write_report(report: Report, folder: Path, pictures: list[str]) -> None:
+def pictures_in(page: str) -> list[Picture]:
+    """The frames that a page shows, as far as it was written by this version."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return [
+            Picture.from_record({**json.loads(html.unescape(record)), "url": url})
+            for url, record in _PICTURE.findall(page)
+        ]
+    return []
+
+
+def write_report(report: Report, folder: Path, pictures: list[Picture]) -> None:
     """Write report.json and report.html beside the annotated clip.
 
-    pictures: frames of the result, as data: URLs.
+    pictures: frames of the result.
     """
     (folder / REPORT_JSON_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     # Imported here, to keep the time before the first frame short.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import time
 from bisect import bisect_right
@@ -12,6 +13,7 @@ from fractions import Fraction
 
 from pipeline.core.progress import Progress
 from pipeline.execution.journal import Journal
+from pipeline.frames.report_pictures import Picture, select_pictures
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RunSettings, SegmentFiles, SegmentTask
 from pipeline.media.frame import Segment, SourceFaults, VideoInfo
@@ -33,11 +35,13 @@ class TakenSegments:
     reused: which of them were resumed from an interrupted run, counted from 0.
     began_seconds: the start of each, relative to the first, as if this run and the interrupted
         ones had been one.
+    pictures: for the report.
     """
 
     manifests: list[Manifest]
     reused: frozenset[int]
     began_seconds: list[float]
+    pictures: list[Picture]
     first_number: int = 0
 
     @property
@@ -83,10 +87,6 @@ class TakenSegments:
     def was_cut(self) -> bool:
         """Whether the clip may have more frames than were requested."""
         return not self.manifests[-1].ended
-
-    @property
-    def pictures(self) -> list[str]:
-        return [picture for manifest in self.manifests for picture in manifest.pictures]
 
     def stats(self) -> RunStats:
         """The measurements of all segments, added up."""
@@ -142,6 +142,7 @@ class _Ledger:
         self._info = info
         self._first_number = first_number
         self._done: dict[int, Manifest] = {}
+        self._pictures: list[Picture] = []
         self._arrived_seconds: dict[int, float] = {}
         self._num_frames = self._num_frames_reported = 0
         counts = (run.config.num_frames, info.num_frames_expected)
@@ -156,7 +157,7 @@ class _Ledger:
                 return
             kept = _kept(self._run.journal, segment.number)
             if kept is not None:
-                self._done[segment.number] = kept
+                self._keep(segment.number, kept)
                 self._num_frames += kept.num_frames
                 self.report_frames(kept.num_frames)
                 continue
@@ -171,9 +172,14 @@ class _Ledger:
 
     def add(self, number: int, manifest: Manifest, seconds: float) -> None:
         """Record a segment that finished now, so many seconds after the start of the first."""
-        self._done[number] = manifest
+        self._keep(number, manifest)
         self._num_frames += manifest.num_frames
         self._arrived_seconds[number] = seconds
+
+    def _keep(self, number: int, manifest: Manifest) -> None:
+        """Of the pictures of all segments, only those that the report shows stay in memory."""
+        self._pictures = select_pictures([*self._pictures, *manifest.pictures])
+        self._done[number] = dataclasses.replace(manifest, pictures=[])
 
     def report_frames(self, number: int) -> None:
         """Report progress by so many frames."""
@@ -186,6 +192,7 @@ class _Ledger:
             [self._done[number] for number in sorted(self._done)],
             frozenset(number - self._first_number for number in reused),
             self._began_seconds(),
+            self._pictures,
             self._first_number,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,12 +22,16 @@ from pipeline.run.outputs import (
     DETECTIONS_NAME,
     EVENTS_JSON_NAME,
     REPORT_JSON_NAME,
+    VIEWER_DATA_NAME,
+    VIEWER_PAGE_NAME,
     WEAK_NAME,
+    move_into_place,
 )
 from pipeline.run.recorded import from_report
 from pipeline.run.report_files import update_report
 from pipeline.run.tracks.lines import frame_rate_of, write_tracked
 from pipeline.run.tracks.tracker import open_tracker, require_trackers
+from pipeline.run.viewer.viewer import earlier_source, write_viewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ def track_result(
             target.unlink(missing_ok=True)
         if told is not None:
             update_report(detections.parent, told)
+            _write_viewer(detections.parent, told)
         flush_to_disk(detections.parent)
     if (detections.parent / EVENTS_JSON_NAME).exists():
         note("the events beside the detections are those of earlier tracks: repeat `events`")
@@ -130,6 +136,14 @@ def _with_tracks(report: dict[str, Any], tracker: str, num_tracks: int) -> dict[
             f"{REPORT_JSON_NAME} beside the detections is damaged, or of another version"
         ) from error
     return report
+
+
+def _write_viewer(folder: Path, report: dict[str, Any]) -> None:
+    """Write the viewer of a result anew, with the ids."""
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unfinished:
+        frames = read_detections(folder / DETECTIONS_NAME)
+        write_viewer(report, frames, earlier_source(folder), Path(unfinished))
+        move_into_place(Path(unfinished), folder, (VIEWER_DATA_NAME, VIEWER_PAGE_NAME))
 
 
 def _note(tracker: str) -> str:
