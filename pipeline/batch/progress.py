@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.core.picture_paths import PICTURE_SUFFIXES
@@ -33,7 +33,8 @@ class BatchProgress:
     """
 
     def __init__(self, paths: Iterable[Path], on_progress: ProgressCallback) -> None:
-        self._clips = [_of(path) for path in paths]
+        named = [*paths]
+        self._clips, self._names = [_of(path) for path in named], [str(path) for path in named]
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._begun: set[int] = set()
@@ -51,11 +52,11 @@ class BatchProgress:
         with self._lock:
             if progress.stage != "frames":
                 if not self._with_frames:
-                    self._on_progress(progress)
+                    self._on_progress(replace(progress, clip=self._names[number]))
                 return
             self._with_frames.add(number)
             self._set(number, progress.done, max(progress.done, progress.total or 0))
-            self._tell()
+            self._tell(number)
 
     def finished(self, number: int) -> None:
         """Record that a clip has no more frames."""
@@ -64,7 +65,7 @@ class BatchProgress:
             self._set(number, done, done)
             self._with_frames.discard(number)
             self._num_finished += 1
-            self._tell()
+            self._tell(number)
 
     def _set(self, number: int, done: int, expected: int) -> None:
         clip = self._clips[number]
@@ -78,13 +79,15 @@ class BatchProgress:
         self._expected_of_begun += expected - clip.expected
         clip.done, clip.expected = done, expected
 
-    def _tell(self) -> None:
+    def _tell(self, number: int) -> None:
         total: int | None = self._expected_of_begun + self._pictures_left
         if self._bytes_left:
             known = self._bytes_of_begun and self._expected_of_begun / self._bytes_of_begun
             total = total + round(known * self._bytes_left) if known and total is not None else None
         subject = f"{self._num_finished} of {counted(len(self._clips), 'clip')} finished"
-        self._on_progress(Progress("frames", self._done, total, subject=subject))
+        self._on_progress(
+            Progress("frames", self._done, total, subject=subject, clip=self._names[number])
+        )
 
 
 def _of(path: Path) -> _Clip:

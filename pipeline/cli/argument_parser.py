@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.cli.options import Words
+from pipeline.cli.terminal import show_error
 from pipeline.core.config import SYNTHETIC
-from pipeline.core.text import printable
 
 _RENAMED = {"--max-size": "--max-input-size"}
 
@@ -35,7 +35,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         reason = " ".join(message.split())
-        self.exit(2, printable(f"pipeline: {reason}; see {self.prog} --help") + "\n")
+        show_error(f"{reason}; see {self.prog} --help")
+        self.exit(2)
 
     def parse_mixed(self, words: Sequence[str], command: str) -> argparse.Namespace:
         """Parse options and names in any order; suggest the closest option for an unknown one."""

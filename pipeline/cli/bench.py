@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_cores, add_weights_options
 from pipeline.cli.options import read_size
-from pipeline.cli.terminal import progress_shown, show
+from pipeline.cli.terminal import progress_shown, show, show_outputs
 from pipeline.core.config import SyntheticOptions
 
 
@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     with progress_shown(arguments) as progress:
         result = benchmark(options, progress)
     write_bench(result, arguments.output_dir)
+    show_outputs([arguments.output_dir / PAGE_NAME])
     if arguments.quiet:
         return
     for line in table_lines(result):

@@ -8,8 +8,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from pipeline.cli import json_lines
 from pipeline.cli.parsers import COMMANDS, parse_arguments
-from pipeline.cli.terminal import show
+from pipeline.cli.terminal import show_error, show_log, show_note
 from pipeline.core.config import ProcessConfig
 from pipeline.core.cores import limited_cores
 from pipeline.core.errors import Interrupted, PipelineError, UsageError, as_pipeline_error
@@ -21,14 +22,23 @@ _EXIT_BY_SIGNAL = 128
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    arguments = parse_arguments(argv)
+    """Run one command; returns the exit code. Raises SystemExit if the options are not valid."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not json_lines.asked_for(words):
+        return _run(words)
+    with json_lines.written(words[0]) as lines:
+        lines.exit_code = _run(words)
+        return lines.exit_code
+
+
+def _run(words: Sequence[str]) -> int:
+    arguments = parse_arguments(words)
     try:
         with collected_notes() as notes, limited_cores(_cores(arguments)):
             COMMANDS[arguments.command].run(arguments)
         if arguments.command != "process":  # Its report contains them.
             for line in notes:
-                show(f"note: {line}", sys.stderr)
+                show_note(line)
     except Interrupted as error:
         return _fail(arguments, error, _EXIT_BY_SIGNAL + error.signal_number)
     except KeyboardInterrupt:
@@ -56,6 +66,6 @@ def _cores(arguments: argparse.Namespace) -> int | None:
 def _fail(arguments: argparse.Namespace, reason: object, code: int) -> int:
     if arguments.debug:
         for line in traceback.format_exc().splitlines():
-            show(line, sys.stderr)
-    show("pipeline: " + " ".join(str(reason).split()), sys.stderr)
+            show_log(line)
+    show_error(" ".join(str(reason).split()))
     return code

@@ -11,7 +11,7 @@ from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_debug, add_quiet, add_results
 from pipeline.cli.options import add_options
 from pipeline.cli.summary import events_summary
-from pipeline.cli.terminal import show
+from pipeline.cli.terminal import show, show_outputs
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.text import counted
@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
                 raise InputError(f"{folder / name} exists already: --overwrite replaces it")
     found = find_events(read_clips(results), shapes)
     written = write_events(found, folder)
+    show_outputs(written)
     if arguments.output_dir is None:
         report_events(found)
         update_batch_page(folder)
@@ -105,6 +106,7 @@ def count_events(folders: Sequence[Path], shapes: Shapes | None, output_dir: Pat
     written = write_events(found, output_dir)
     report_events(found)
     update_batch_page(output_dir)
+    show_outputs(written)
     return [*_summary(found), *map(str, written)]
 
 

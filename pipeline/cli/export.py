@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_debug, add_quiet, add_results
 from pipeline.cli.options import add_options
-from pipeline.cli.terminal import show
+from pipeline.cli.terminal import show, show_outputs
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import UsageError
 from pipeline.run.exports.formats import EXPORT_FOLDER, EXPORT_FORMATS
@@ -59,9 +59,10 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    for path in _export(arguments):
-        if not arguments.quiet:
-            show(str(path))
+    written = _export(arguments)
+    show_outputs(written)
+    for path in () if arguments.quiet else written:
+        show(str(path))
 
 
 def _export(arguments: argparse.Namespace) -> list[Path]:
@@ -109,4 +110,4 @@ def export_results(folders: Sequence[Path], formats: Sequence[str], output_dir: 
     from pipeline.run.exports.clip import find_results, read_clips
     from pipeline.run.exports.export import export
 
-    export(read_clips(find_results(folders)), formats, output_dir / EXPORT_FOLDER)
+    show_outputs(export(read_clips(find_results(folders)), formats, output_dir / EXPORT_FOLDER))

@@ -7,6 +7,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli import json_lines
 from pipeline.cli.options import SCENE_FIELDS, add_options
 from pipeline.core.config import (
     MODEL_NAMES,
@@ -50,6 +51,13 @@ def add_quiet(command: argparse.ArgumentParser) -> None:
         help="show the result, errors and warnings only"
         if command.prog.endswith("evaluate")
         else "show errors and warnings only, no progress and no summary",
+    )
+    command.add_argument(
+        json_lines.FLAG,
+        choices=("text", "json"),
+        default="text",
+        help="how progress, notes and errors are written to stderr: for people, or as one JSON "
+        "object a line",
     )
 
 

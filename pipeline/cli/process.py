@@ -28,7 +28,14 @@ from pipeline.cli.groups import (
 from pipeline.cli.options import add_options
 from pipeline.cli.spool import spooled
 from pipeline.cli.summary import batch_summary, failure_lines, run_summary
-from pipeline.cli.terminal import progress_shown, show
+from pipeline.cli.terminal import (
+    progress_shown,
+    show,
+    show_error,
+    show_log,
+    show_note,
+    show_outputs,
+)
 from pipeline.core.config import (
     STANDARD_INPUT,
     ClusterOptions,
@@ -45,7 +52,13 @@ from pipeline.execution.journal import is_publishing
 from pipeline.execution.supervise import ChildProcess, supervise
 from pipeline.run.events.shapes import Shapes
 from pipeline.run.exports.formats import EXPORT_FORMATS
-from pipeline.run.outputs import DETECTIONS_NAME, require_free_output
+from pipeline.run.outputs import (
+    BATCH_JSON_NAME,
+    BATCH_PAGE_NAME,
+    DETECTIONS_NAME,
+    OUTPUT_NAMES,
+    require_free_output,
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -132,6 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = process_config(arguments)
     require_local_export(arguments.export, config.remote.output_url)
     shapes = requested_shapes(arguments.events, config)
+    name = config.source_name
     with contextlib.ExitStack() as stack:
         if arguments.videos == [STANDARD_INPUT]:
             if sys.stdin is None:
@@ -140,7 +154,7 @@ def run(arguments: argparse.Namespace) -> None:
                 require_free_output(config)  # Before all of it has been read.
             source = stack.enter_context(spooled(sys.stdin.buffer, config.output_dir))
             config = dataclasses.replace(config, source=source)
-        progress = stack.enter_context(progress_shown(arguments))
+        progress = stack.enter_context(progress_shown(arguments, name))
         report = supervise(process_in_child, config, progress)
     place = config.remote.output_url or str(config.output_dir)
     try:
@@ -153,13 +167,13 @@ def run(arguments: argparse.Namespace) -> None:
             show(line)
     except OSError as error:  # The result is the files.
         complete = f"{place}/{report['output']['file'] or DETECTIONS_NAME}"
-        show(
-            f"pipeline: {complete} is complete; its summary could not be shown "
-            f"({error.filename}: {error.strerror})",
-            sys.stderr,
+        show_error(
+            f"{complete} is complete; its summary could not be shown "
+            f"({error.filename}: {error.strerror})"
         )
     for line in report["output"]["notes"]:
-        show(f"note: {line}", sys.stderr)
+        show_note(line)
+    show_outputs(_files_in(config.output_dir) if place == str(config.output_dir) else [place])
     export_results([config.output_dir], arguments.export, config.output_dir)
     _count_events(arguments, [config.output_dir], shapes, config.output_dir)
 
@@ -171,7 +185,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     with collected_notes() as notes:
         batch = Batch(config, find_clips(arguments.videos, output_dir))
     for line in notes:
-        show(f"note: {line}", sys.stderr)
+        show_note(line)
     unwritten: InputError | None = None
     try:
         with progress_shown(arguments) as progress:
@@ -189,6 +203,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
             try:
                 if news:
                     write_batch(record, output_dir)
+                    show_outputs([output_dir / BATCH_JSON_NAME, output_dir / BATCH_PAGE_NAME])
             except InputError as error:  # The results are the clips; reported at the end.
                 unwritten = error
             with contextlib.suppress(OSError):  # The results are the files.
@@ -197,7 +212,10 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                 ):
                     show(line)
             for line in batch.notes:
-                show(f"note: {line}", sys.stderr)
+                show_note(line)
+            for result in batch.results:
+                files = _files_in(result.clip.output_dir) if result.figures else []
+                show_outputs(files, result.clip.path, result.status)
     finished = [result.clip.output_dir for result in batch.results if result.figures]
     export_results(finished, arguments.export, output_dir)
     _count_events(arguments, finished, shapes, output_dir)
@@ -205,12 +223,17 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         if arguments.debug:
             for result in failed:
                 for line in traceback.format_exception(result.error):
-                    show(line.rstrip("\n"), sys.stderr)
+                    show_log(line.rstrip("\n"))
         for line in failure_lines(failed):
-            show(line, sys.stderr)
+            show_error(line, line)
         raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
     if unwritten is not None:
         raise unwritten
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a result."""
+    return [file for name in OUTPUT_NAMES if (file := folder / name).exists()]
 
 
 def _count_events(

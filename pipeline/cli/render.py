@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.arguments import render_config
 from pipeline.cli.groups import add_cores, add_debug, add_limits, add_quiet
 from pipeline.cli.options import add_options
-from pipeline.cli.terminal import progress_shown, show
+from pipeline.cli.terminal import progress_shown, show, show_note, show_outputs
 from pipeline.core.config import EncodeOptions, ProcessConfig
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
@@ -54,7 +53,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     recorded = read_recorded(arguments.detections)
     config = render_config(arguments, recorded)
-    with progress_shown(arguments) as progress:
+    with progress_shown(arguments, config.source_name) as progress:
         rendered = supervise(RenderInChild(recorded), config, progress)
     if not arguments.quiet:
         seconds = rendered.wall_seconds
@@ -62,7 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
         show(f"{frames} in {seconds:.2f} s: {rendered.num_frames / seconds:.1f} fps")
         show(f"{config.output_dir}/{rendered.file}")
     for line in rendered.notes:
-        show(f"note: {line}", sys.stderr)
+        show_note(line)
+    show_outputs([config.output_dir / rendered.file])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""What is printed: lines, and progress as a bar, or as lines if stderr is not a terminal."""
+"""What is printed: lines, and progress as a bar, or as lines if stderr is not a terminal.
+
+With `--progress json`, everything on stderr is an object instead: see json_lines.py.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
+from pipeline.cli import json_lines
+from pipeline.cli.json_lines import JsonLines
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.core.text import printable
 
 _LINE_INTERVAL_SECONDS = 5.0
+_OBJECT_INTERVAL_SECONDS = 0.5
 _LONGEST_SUBJECT = 48
 
 
@@ -37,7 +44,7 @@ class ProgressPrinter:
         self._bar: Any = None
         self._stage = ""
         self._last_line = time.monotonic()
-        self._beginnings: dict[str, tuple[float, int]] = {}
+        self._speed = _Speed()
 
     def __enter__(self) -> ProgressPrinter:
         return self
@@ -55,7 +62,7 @@ class ProgressPrinter:
         if progress.stage != self._stage:
             self._close_bar()
             self._stage = progress.stage
-            self._beginnings.setdefault(progress.stage, (time.monotonic(), progress.done))
+            self._speed.begin(progress)
         if self._on_terminal:
             self._update_bar(progress)
         elif sys.stderr is not None and time.monotonic() - self._last_line > _LINE_INTERVAL_SECONDS:
@@ -82,13 +89,11 @@ class ProgressPrinter:
         self._bar.update(progress.done - self._bar.n)
 
     def _print_line(self, progress: Progress) -> None:
-        began, already_done = self._beginnings[progress.stage]
-        rate = (progress.done - already_done) / max(1e-9, time.monotonic() - began)
+        rate, left = self._speed.of(progress)
         line = f"{_described(progress)}: {progress.done}"
         if progress.total:
             line += f" of {progress.total}"
-        if progress.total and rate:
-            left = max(0, progress.total - progress.done) / rate
+        if left is not None:
             line += f", {rate:.1f} {progress.unit}/s, {left:.0f} s left"
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
@@ -97,6 +102,58 @@ class ProgressPrinter:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class _ObjectPrinter:
+    """Writes an object when a stage begins or ends, else two a second.
+
+    clip: the one that is processed, if there is one only.
+    """
+
+    def __init__(self, lines: JsonLines, clip: str | None) -> None:
+        self._lines = lines
+        self._clip = clip
+        self._speed = _Speed()
+        self._stage = ""
+        self._last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now, ends = time.monotonic(), progress.done == progress.total
+        begins, self._stage = progress.stage != self._stage, progress.stage
+        if not (begins or ends or now - self._last >= _OBJECT_INTERVAL_SECONDS):
+            return
+        self._last = now
+        self._speed.begin(progress)
+        rate, left = self._speed.of(progress)
+        self._lines.write_if_read(
+            "progress",
+            stage=progress.stage,
+            frame=progress.done,
+            total=progress.total,
+            unit=progress.unit,
+            fps=rate and round(rate, 2),
+            eta=left if left is None else round(left, 1),
+            clip=progress.clip or self._clip,
+        )
+
+
+class _Speed:
+    """How fast each stage is, since it was first seen here."""
+
+    def __init__(self) -> None:
+        self._beginnings: dict[str, tuple[float, int]] = {}
+
+    def begin(self, progress: Progress) -> None:
+        self._beginnings.setdefault(progress.stage, (time.monotonic(), progress.done))
+
+    def of(self, progress: Progress) -> tuple[float | None, float | None]:
+        """Units per second, and the seconds that are left; None if they are unknown."""
+        began, already_done = self._beginnings[progress.stage]
+        rate = (progress.done - already_done) / max(1e-9, time.monotonic() - began)
+        if rate <= 0:
+            return None, None
+        left = None if not progress.total else max(0, progress.total - progress.done) / rate
+        return rate, left
 
 
 def _described(progress: Progress) -> str:
@@ -127,7 +184,50 @@ def show(line: str, stream: TextIO | None = None) -> None:
             raise OSError(error.errno, error.strerror, "standard output") from error
 
 
+def show_note(text: str) -> None:
+    """Show what a user should know about the result, on stderr."""
+    _tell("note", text, f"note: {text}")
+
+
+def show_error(text: str, line: str | None = None) -> None:
+    """Show why the command failed, on stderr; line: the text as a line, if it is another one."""
+    _tell("error", text, f"pipeline: {text}" if line is None else line)
+
+
+def show_log(text: str) -> None:
+    """Show details, on stderr."""
+    _tell("log", text, text)
+
+
+def show_outputs(paths: Sequence[object], clip: object = None, status: str = "done") -> None:
+    """Name the files of a result with `--progress json`; otherwise summaries name them.
+
+    clip: one of many; None for the outputs of the command itself.
+    """
+    lines = json_lines.current()
+    if lines is None:
+        return
+    if clip is None:
+        lines.add_outputs(paths)
+    else:
+        lines.write("clip", clip=str(clip), status=status, outputs=[str(path) for path in paths])
+
+
+def _tell(event: str, text: str, line: str) -> None:
+    lines = json_lines.current()
+    if lines is None:
+        show(line, sys.stderr)
+    else:
+        lines.write(event, message=text)
+
+
 def progress_shown(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, clip: str | None = None
 ) -> contextlib.AbstractContextManager[ProgressCallback]:
-    return contextlib.nullcontext(no_progress) if arguments.quiet else ProgressPrinter()
+    """A callback for progress; clip: the one that is processed, if there is one only."""
+    if arguments.quiet:
+        return contextlib.nullcontext(no_progress)
+    lines = json_lines.current()
+    return (
+        ProgressPrinter() if lines is None else contextlib.nullcontext(_ObjectPrinter(lines, clip))
+    )

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_debug, add_quiet
 from pipeline.cli.options import add_options
-from pipeline.cli.terminal import progress_shown, show
+from pipeline.cli.terminal import progress_shown, show, show_outputs
 from pipeline.core.config import TRACKERS, ProcessConfig
 from pipeline.core.text import counted
 
@@ -40,13 +40,14 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from pipeline.run.tracks.result import track_result
 
-    with progress_shown(arguments) as progress:
+    with progress_shown(arguments, str(arguments.result)) as progress:
         tracked = track_result(
             arguments.result,
             arguments.tracker,
             overwrite=arguments.overwrite,
             on_progress=progress,
         )
+    show_outputs([tracked.detections])
     if not arguments.quiet:
         frames = counted(tracked.num_frames, "frame")
         show(f"{counted(tracked.num_tracks, 'track')} in {frames}")

@@ -11,6 +11,7 @@ class Progress:
     """`done` of `total` units of a stage; total is None if it is unknown.
 
     subject: the current one of several items; empty if there is only one.
+    clip: the one of several clips that this comes from; empty if there is only one.
     """
 
     stage: str
@@ -18,6 +19,7 @@ class Progress:
     total: int | None
     unit: str = "frame"
     subject: str = ""
+    clip: str = ""
 
 
 ProgressCallback = Callable[[Progress], None]
