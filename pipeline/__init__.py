@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.core.config import (
         AutoOptions,
         DetectOptions,
+        DrawOptions,
         EncodeOptions,
         InferOptions,
         LimitOptions,
@@ -48,6 +49,7 @@ __all__ = [
     "DetectOptions",
     "DetectedBox",
     "DetectedFrame",
+    "DrawOptions",
     "EncodeError",
     "EncodeOptions",
     "FolderInUse",

@@ -267,10 +267,10 @@ def test_stereo_and_light_levels_are_named(tmp_path: Path, tiny_weights: Path) -
     stereo = ("-metadata:s:v", "stereo_mode=left_right")
     ffmpeg(*PICTURE, "-c:v", "libx265", "-x265-params", light, *stereo, clip)
     _, notes = result_of(clip, tiny_weights)
-    [note] = [note for note in notes if note.startswith("data of the video")]
-    assert note == (
-        "data of the video that is not carried: stereo 3D, mastering display, content light level"
-    )
+    assert [note for note in notes if note.startswith("data of the video")] == [
+        "data of the video that is not carried: stereo 3D",
+        "data of the video that is not carried: mastering display, content light level",
+    ]
 
 
 def with_sv3d(clip: Path) -> Path:

@@ -406,9 +406,9 @@ def test_a_result_looks_like_its_source_whatever_the_pixels_of_the_source(
     [
         ("ffv1", "mkv", "yuv420p", {}, ()),
         ("png", "mov", "rgba", {}, ("alpha",)),
-        ("prores_ks", "mov", "yuva444p10le", {}, ("alpha",)),
-        ("libx265", "mp4", "yuv420p10le", {"color_trc": 16}, ("HDR (PQ)",)),
-        ("libx265", "mp4", "yuv420p10le", {"color_trc": 18}, ("HDR (HLG)",)),
+        ("prores_ks", "mov", "yuva444p10le", {}, ("alpha", "--codec hevc or av1 keeps 10")),
+        ("libx265", "mp4", "yuv420p10le", {"color_trc": 16}, ("--codec hevc or av1 keeps 10",)),
+        ("libx265", "mp4", "yuv420p", {"color_trc": 18}, ()),
         ("ffv1", "mkv", "yuv420p", {"colorspace": GBR}, ("not valid",)),
         ("ffv1", "mkv", "yuv420p", {"colorspace": YCGCO}, ("not supported",)),
         ("png", "mov", "gray", {}, ()),

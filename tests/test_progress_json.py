@@ -144,20 +144,18 @@ def test_without_a_reader_the_work_goes_on(clip: Path, tiny_weights: Path, tmp_p
     assert (out / "report.json").exists()
 
 
-def test_a_line_without_an_end_and_one_without_bounds_become_objects() -> None:
-    read_objects, _objects = os.pipe()
+def test_a_line_without_an_end_and_one_without_bounds_become_objects(tmp_path: Path) -> None:
+    read_objects, objects_pipe = os.pipe()
     read_texts, texts = os.pipe()
-    reading, writing = os.pipe()
-    relaying = threading.Thread(target=relay, args=(read_objects, read_texts, writing))
-    relaying.start()
-    os.write(texts, 3 * (1 << 16) * b"x" + b"\nlast words")
-    os.write(_objects, b'{"event": "end", "exit_code": 0}\n')
-    with os.fdopen(reading, "rb") as written:
-        lines = [json.loads(written.readline()) for _ in range(2)]
-        while lines[-1]["event"] != "end":
-            lines.append(json.loads(written.readline()))
-    relaying.join()
-    said = "".join(line["message"] for line in lines[:-1])
-    assert said == 3 * (1 << 16) * "x" + "last words"
-    for pipe in (read_objects, _objects, read_texts, texts, writing):
+    shown = tmp_path / "shown"
+    with shown.open("wb") as out:
+        relaying = threading.Thread(target=relay, args=(read_objects, read_texts, out.fileno()))
+        relaying.start()
+        os.write(texts, 3 * (1 << 16) * b"x" + b"\nlast words")
+        os.write(objects_pipe, b'{"event": "end", "exit_code": 0}\n')
+        relaying.join()
+    *logged, end = map(json.loads, shown.read_text().splitlines())
+    assert "".join(line["message"] for line in logged) == 3 * (1 << 16) * "x" + "last words"
+    assert end == {"event": "end", "exit_code": 0}
+    for pipe in (read_objects, objects_pipe, read_texts, texts):
         os.close(pipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from pipeline.batch.clips import names_many
@@ -13,6 +14,8 @@ from pipeline.core.config import (
     SYNTHETIC,
     AutoOptions,
     ClusterOptions,
+    DrawOptions,
+    EncodeOptions,
     InferOptions,
     LimitOptions,
     ProcessConfig,
@@ -82,13 +85,20 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
 
 def render_config(arguments: argparse.Namespace, recorded: RecordedRun) -> ProcessConfig:
     """The configuration of `render`, for these detections. Raises UsageError."""
-    options = ("codec", "crf", "preset", "output_size")
-    asked = {name: value for name in options if (value := getattr(arguments, name)) is not None}
+    encode, draw = (
+        {
+            name: value
+            for name, option in declared(kind).items()
+            if option.flag and (value := getattr(arguments, name)) is not None
+        }
+        for kind in (EncodeOptions, DrawOptions)
+    )
     return ProcessConfig(
         source=Path(arguments.clip),
         output_dir=arguments.output_dir or arguments.detections.parent,
         overwrite=arguments.overwrite,
-        encode=recorded.encode_with(**asked),
+        encode=recorded.encode_with(**encode),
+        draw=dataclasses.replace(recorded.draw, **draw),
         limits=LimitOptions(**given(LimitOptions, arguments)),
         num_frames=recorded.num_frames,
         start=recorded.start,

@@ -12,7 +12,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -87,6 +86,8 @@ def asked_for(words: Sequence[str]) -> bool:
 def written(command: str) -> Iterator[JsonLines]:
     """Write stderr as objects; the last one is written when the context ends."""
     global _current
+    import subprocess  # Not needed by most commands, and slow to import.
+
     read_objects, objects = os.pipe()
     read_texts, texts = os.pipe()
     process = subprocess.Popen(  # noqa: S603

@@ -33,8 +33,27 @@ def add_options(
         if (flag := options[name].flag) not in flags:
             flags.add(flag)
             value = defaults[name] if default is _DECLARED else default
+            if value is None and hints[name] is bool:
+                form = {"action": Switch, "usual": bool(defaults[name]), "default": None}
+                both = (flag, str(flag).replace("--no-", "--"))
+                group.add_argument(*both, dest=name, help=options[name].help, **form)
+                continue
             form = _form(options[name], _without_none(hints[name]), value)
             group.add_argument(flag, dest=name, help=help_text or options[name].help, **form)
+
+
+class Switch(argparse.Action):
+    """Two flags of one option: the declared one, and the one that brings the usual value back."""
+
+    def __init__(self, *, usual: bool, **form: Any) -> None:
+        super().__init__(**form, nargs=0)
+        self._usual = usual
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: object, flag: object = None
+    ) -> None:
+        is_declared = flag == self.option_strings[0]
+        setattr(namespace, self.dest, self._usual != is_declared)
 
 
 class Words(argparse.Action):

@@ -40,6 +40,7 @@ from pipeline.core.config import (
     STANDARD_INPUT,
     ClusterOptions,
     DetectOptions,
+    DrawOptions,
     EncodeOptions,
     ProcessConfig,
 )
@@ -126,6 +127,7 @@ def add_parser(commands: Any) -> None:
     encoding = command.add_argument_group("encoding")
     add_options(encoding, EncodeOptions)
     add_options(encoding, ProcessConfig, "video")
+    add_options(command.add_argument_group("drawing"), DrawOptions)
     add_options(add_limits(command), ProcessConfig, "stall_seconds")
     add_synthetic(command)
     cluster = command.add_argument_group("cluster", "Process segments on a Ray cluster.")
@@ -213,9 +215,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                     show(line)
             for line in batch.notes:
                 show_note(line)
-            for result in batch.results:
-                files = _files_in(result.clip.output_dir) if result.figures else []
-                show_outputs(files, result.clip.path, result.status)
+            _show_clips(batch)
     finished = [result.clip.output_dir for result in batch.results if result.figures]
     export_results(finished, arguments.export, output_dir)
     _count_events(arguments, finished, shapes, output_dir)
@@ -229,6 +229,12 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
     if unwritten is not None:
         raise unwritten
+
+
+def _show_clips(batch: Batch) -> None:
+    for result in batch.results:
+        files = _files_in(result.clip.output_dir) if result.figures else []
+        show_outputs(files, result.clip.path, result.status)
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -15,6 +15,10 @@ import sys
 
 END = b'{"event": "end", '
 """What the last object of a command begins with."""
+_DIED = (
+    '{"event": "end", "exit_code": null, "status": "died", "message": "the command was killed", '
+    '"outputs": []}'
+)
 _CHUNK_BYTES = 1 << 16
 _LINE_ENDS = re.compile(rb"[\r\n]+")
 
@@ -50,8 +54,7 @@ def relay(objects: int, texts: int, out: int) -> None:
                         writer.write(line)
                         return
                     writer.write(line)
-    died = {"exit_code": None, "status": "died", "message": "the command was killed", "outputs": []}
-    writer.write(json.dumps({"event": "end", **died}).encode())
+    writer.write(_DIED.encode())
 
 
 def _all(pipe: int, left: dict[int, bytes]) -> list[bytes]:

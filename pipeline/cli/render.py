@@ -12,7 +12,7 @@ from pipeline.cli.arguments import render_config
 from pipeline.cli.groups import add_cores, add_debug, add_limits, add_quiet
 from pipeline.cli.options import add_options
 from pipeline.cli.terminal import progress_shown, show, show_note, show_outputs
-from pipeline.core.config import EncodeOptions, ProcessConfig
+from pipeline.core.config import DrawOptions, EncodeOptions, ProcessConfig
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
 from pipeline.core.text import counted
@@ -47,6 +47,8 @@ def add_parser(commands: Any) -> None:
     encoding = command.add_argument_group("encoding", "Without these options, as that run did.")
     add_options(command, ProcessConfig, "segments_at_once")
     add_options(encoding, EncodeOptions, default=None)
+    drawing = command.add_argument_group("drawing", "Without these options, as that run did.")
+    add_options(drawing, DrawOptions, default=None)
     add_options(add_limits(command), ProcessConfig, "stall_seconds")
 
 

@@ -13,10 +13,12 @@ from typing import Annotated, Literal, get_args
 from pipeline.core.detect_options import DetectOptions
 from pipeline.core.errors import UsageError
 from pipeline.core.option_groups import (
+    DEFAULT_DRAWING,
     DEFAULT_LIMITS,
     NUM_FRAMES,
     AutoOptions,
     ClusterOptions,
+    DrawOptions,
     EncodeOptions,
     InferOptions,
     LimitOptions,
@@ -30,6 +32,7 @@ from pipeline.core.source import ClipFile, Source
 
 __all__ = [
     "CLIP",
+    "DEFAULT_DRAWING",
     "DEFAULT_LIMITS",
     "MODEL_NAMES",
     "MOST_ATTEMPTS",
@@ -39,6 +42,7 @@ __all__ = [
     "CalibrationName",
     "ClusterOptions",
     "DetectOptions",
+    "DrawOptions",
     "EncodeOptions",
     "InferOptions",
     "LimitOptions",
@@ -155,6 +159,7 @@ class ProcessConfig:
     infer: Annotated[InferOptions | AutoOptions, _NOT_IN_KEYS] = field(default_factory=AutoOptions)
     detect: DetectOptions = field(default_factory=DetectOptions)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    draw: DrawOptions = DEFAULT_DRAWING
     limits: Annotated[LimitOptions, _NOT_IN_KEYS] = field(default_factory=LimitOptions)
     calibration: Annotated[
         CalibrationName | Path | None,
@@ -365,9 +370,9 @@ class ProcessConfig:
             "--calibration needs --precision int8",
         )
         require(
-            self.video or self.encode == EncodeOptions(),
-            "--codec, --crf, --preset and --output-size are for the annotated file, which "
-            "--no-video leaves out",
+            self.video or (self.encode == EncodeOptions() and self.draw == DEFAULT_DRAWING),
+            "--codec, --crf, --preset, --output-size, --line-width, --no-labels and "
+            "--no-confidence are for the annotated file, which --no-video leaves out",
         )
 
     def _require_slice(self) -> None:

@@ -176,6 +176,36 @@ class EncodeOptions:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawOptions:
+    """What is drawn on the annotated file; the names are those of `yolo predict`.
+
+    line_width: of boxes, in pixels of the annotated file, on clips rounded up to an even number;
+        None selects it by the size of the frames.
+    show_labels: whether boxes have labels. show_conf: whether labels have confidences.
+    """
+
+    line_width: Annotated[
+        int | None,
+        Option(
+            "--line-width",
+            "width of the lines of boxes, in pixels; even on clips (default: by the size of the "
+            "frames)",
+            metavar="N",
+            lowest=1,
+            highest=_LONGEST_SIDE_PX,
+        ),
+    ] = None
+    show_labels: Annotated[bool, Option("--no-labels", "draw boxes without labels")] = True
+    show_conf: Annotated[bool, Option("--no-confidence", "draw labels without confidences")] = True
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+DEFAULT_DRAWING = DrawOptions()
+
+
 _NUM_SCENE_FRAMES = 1024
 NUM_FRAMES = Option(
     "--frames",

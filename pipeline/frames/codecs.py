@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import av
+
 from pipeline.core.config import EncodeOptions
 from pipeline.core.errors import EncodeError
-from pipeline.media.frame import BOTTOM_FIELD_FIRST, TOP_FIELD_FIRST, VideoInfo
+from pipeline.media.frame import BOTTOM_FIELD_FIRST, TOP_FIELD_FIRST, HdrMetadata, VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Codec:
         decoder takes; of the others one frame is enough.
     last_primaries: the largest number of colour primaries that it takes.
     captions: whether it keeps closed captions that come with the pictures.
+    hdr_params: what makes it write HDR metadata, in the form of its parameters; None for an encoder
+        that takes 8 bits only, or is made to.
     extra: other options; "{threads}" in a value stands for half of the threads, rounded down, but 1
         at least.
     """
@@ -38,9 +43,14 @@ class Codec:
     least_px: int = 1
     most_fps: int | None = None
     captions: bool = False
+    hdr_params: Callable[[HdrMetadata], list[str]] | None = None
     extra: dict[str, str] = field(default_factory=dict)
     fields: dict[int, dict[str, str]] = field(default_factory=dict)
     default_preset_extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_10_bits(self) -> bool:
+        return self.hdr_params is not None
 
     def crf_for(self, options: EncodeOptions) -> int:
         return self.crf if options.crf is None else options.crf
@@ -51,9 +61,42 @@ class Codec:
         width, height = size_wh
         return -(-width // step) * step, -(-height // step) * step
 
-    def extra_for(self, num_threads: int) -> dict[str, str]:
+    def extra_for(self, num_threads: int, info: VideoInfo) -> dict[str, str]:
         half = str(max(1, num_threads // 2))
-        return {name: value.replace("{threads}", half) for name, value in self.extra.items()}
+        extra = {name: value.replace("{threads}", half) for name, value in self.extra.items()}
+        if self.hdr_params is not None and info.hdr is not None and _bits(info) > 8:
+            name = next(name for name in extra if name.endswith("-params"))
+            extra[name] = ":".join([extra[name], *self.hdr_params(info.hdr)])
+        return extra
+
+
+def _of_x265(hdr: HdrMetadata) -> list[str]:
+    params = []
+    if hdr.mastering is not None:
+        red, green, blue, white = _pairs(map(str, hdr.mastering[:8]))
+        most, least = hdr.mastering[8:]
+        colors = f"G({green})B({blue})R({red})WP({white})"
+        params.append(f"master-display={colors}L({most},{least})")
+    if hdr.light_level is not None:
+        params.append("max-cll={},{}".format(*hdr.light_level))
+    return params
+
+
+def _of_svtav1(hdr: HdrMetadata) -> list[str]:
+    params = []
+    if hdr.mastering is not None:
+        red, green, blue, white = _pairs(f"{value / 50_000:.5f}" for value in hdr.mastering[:8])
+        most, least = (f"{value / 10_000:.4f}" for value in hdr.mastering[8:])
+        colors = f"G({green})B({blue})R({red})WP({white})"
+        params.append(f"mastering-display={colors}L({most},{least})")
+    if hdr.light_level is not None:
+        params.append("content-light={},{}".format(*hdr.light_level))
+    return params
+
+
+def _pairs(values: Iterable[str]) -> list[str]:
+    each = iter(values)
+    return [f"{x},{y}" for x, y in zip(each, each, strict=True)]
 
 
 # No B-frames: MP4 keeps durations as differences of decoding times, so that only packets in the
@@ -86,6 +129,7 @@ CODECS = {
         last_primaries=12,
         least_px=16,
         captions=True,
+        hdr_params=_of_x265,
         extra={"x265-params": "log-level=error:bframes=0", "a53cc": "1"},
     ),
     "av1": Codec(
@@ -97,6 +141,7 @@ CODECS = {
         decode_all=True,
         least_px=4,
         most_fps=240,
+        hdr_params=_of_svtav1,
         # It takes no other number: by default it starts fifty threads. Its bytes are the same.
         extra={"svtav1-params": "lp={threads}"},
     ),
@@ -129,6 +174,42 @@ def require_encodable(info: VideoInfo, options: EncodeOptions) -> None:
 
 def encoding_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
     """What of the pictures the codec has no place for, a line each."""
+    return (*_depth_warnings(info, options), *_caption_warnings(info, options))
+
+
+def annotated_bits(info: VideoInfo, options: EncodeOptions) -> int:
+    """The bits of a sample of the annotated file: 10 for deeper sources if the codec has them."""
+    is_deep = not info.is_picture and _bits(info) > 8
+    return 10 if is_deep and CODECS[options.codec].has_10_bits else 8
+
+
+def _bits(info: VideoInfo) -> int:
+    return av.VideoFormat(info.pix_fmt).components[0].bits
+
+
+def _depth_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
+    """What of the depth, and of the metadata of HDR, is lost."""
+    if annotated_bits(info, options) > 8:
+        return ()
+    warnings, is_deep = [], not info.is_picture and _bits(info) > 8
+    keeping = " or ".join(name for name, codec in CODECS.items() if codec.has_10_bits)
+    if is_deep:
+        warnings.append(
+            f"the clip has {_bits(info)} bits per sample, the annotated one in {options.codec} has "
+            f"8: --codec {keeping} keeps 10"
+        )
+    if info.hdr is not None:
+        parts = (
+            ("mastering display", info.hdr.mastering),
+            ("content light level", info.hdr.light_level),
+        )
+        names = ", ".join(name for name, part in parts if part is not None)
+        hint = f"; --codec {keeping} keeps it" if is_deep else ""
+        warnings.append(f"data of the video that is not carried: {names}{hint}")
+    return tuple(warnings)
+
+
+def _caption_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
     if info.has_captions and options.output_size is not None:
         return ("closed captions in the video are not carried with --output-size",)
     if not info.has_captions or CODECS[options.codec].captions:

@@ -19,7 +19,8 @@ from pipeline.frames.decoder import ClipDecoder
 from pipeline.media.color import color_warnings, make_convertible, tags_of_planes
 from pipeline.media.container import check_frame_rate, check_size
 from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
-from pipeline.media.geometry import Display, geometry_of
+from pipeline.media.geometry import Display, geometry_of, side_data_of
+from pipeline.media.hdr import hdr_metadata
 from pipeline.media.metadata import creation_time
 from pipeline.media.picture_track import largest_key_frame_wh
 from pipeline.media.scan import scan_clip
@@ -268,6 +269,7 @@ class VideoReader:
             crop=self._decoder.header.crop,
             field_order=self.geometry.field_order,
             has_captions=has_captions(image),
+            hdr=hdr_metadata(side_data_of(image)),
             is_picture=still,
             creation_time=None if still else creation_time(container, stream, self.timeline),
             warnings=(

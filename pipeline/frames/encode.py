@@ -20,10 +20,10 @@ from pipeline.core.errors import EncodeError
 from pipeline.core.machine import thread_ids
 from pipeline.core.position import Beat, no_beat
 from pipeline.core.text import counted
-from pipeline.frames.codecs import CODECS, Codec
+from pipeline.frames.codecs import CODECS, Codec, annotated_bits
+from pipeline.media.color import YUV420P
 from pipeline.media.container import open_written
-from pipeline.media.frame import VideoInfo, plane_rows
-from pipeline.media.mux import PIX_FMT
+from pipeline.media.frame import VideoInfo, plane_samples
 
 # SVT-AV1 writes to the terminal on its own unless told to keep to errors.
 os.environ.setdefault("SVT_LOG", "1")
@@ -96,7 +96,7 @@ class VideoEncoder:
             ) from error
 
     def encode(self, image: av.VideoFrame, pts: int, duration: int, time_base: Fraction) -> None:
-        """Take the next frame: 8-bit yuv420p, pts and duration in ticks of time_base."""
+        """Take the next frame: yuv420p as deep as `annotated_bits`; times in ticks of time_base."""
         try:
             if (image.width, image.height) != self._size_wh:
                 image = _padded(image, *self._size_wh)
@@ -178,7 +178,7 @@ class VideoEncoder:
             options={
                 "crf": str(codec.crf_for(options)),
                 codec.preset_option: options.preset or codec.preset,
-                **codec.extra_for(num_threads),
+                **codec.extra_for(num_threads, info),
                 **(codec.default_preset_extra if options.preset is None else {}),
                 **fields,
             },
@@ -186,7 +186,7 @@ class VideoEncoder:
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         stream.width, stream.height = self._size_wh
-        stream.pix_fmt = PIX_FMT
+        stream.pix_fmt = YUV420P[annotated_bits(info, options)]
         context.time_base = info.time_base
         context.codec_tag = codec.tag
         context.flags |= Flags.frame_duration
@@ -234,10 +234,10 @@ def require_decodable(
 
 def _padded(image: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
     """The image with its last row and column repeated up to a size."""
-    padded = av.VideoFrame(width, height, image.format.name)
+    padded, bits = av.VideoFrame(width, height, image.format.name), image.format.components[0].bits
     for source, target in zip(image.planes, padded.planes, strict=True):
-        rows, out = plane_rows(source)[:, : source.width], plane_rows(target)
+        rows, out = plane_samples(source, bits), plane_samples(target, bits)
         out[: source.height, : source.width] = rows
         out[source.height :, : source.width] = rows[-1]
-        out[:, source.width : target.width] = out[:, source.width - 1 : source.width]
+        out[:, source.width :] = out[:, source.width - 1 : source.width]
     return padded

@@ -143,7 +143,7 @@ def render_segment(
     account = CpuAccount(alone=alone)
     encoder = open_encoder(path, info, config.encode, task.settings.encoder_threads)
     results = Results(
-        render=annotator(info, config.encode, lines.class_names),
+        render=annotator(info, config, lines.class_names),
         encoder=encoder,
         snapshots=snapshots_of(task, info, lines.class_names),
         lines=None,

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
-from pipeline.core.config import EncodeOptions
+from pipeline.core.config import DEFAULT_DRAWING, DrawOptions, EncodeOptions, ProcessConfig
 from pipeline.frames.annotate import Annotator
-from pipeline.media.color import ToBgr, ToYuv420p
-from pipeline.media.frame import PROGRESSIVE, VideoInfo, plane_rows
-
-_DEEP = ("yuv420p10le", "yuv420p12le")
+from pipeline.frames.codecs import annotated_bits
+from pipeline.media.color import YUV420P, ToBgr, ToYuv420p
+from pipeline.media.frame import PROGRESSIVE, VideoInfo, plane_rows, plane_samples
 
 
 def annotated_info(info: VideoInfo, options: EncodeOptions) -> VideoInfo:
@@ -38,53 +37,64 @@ def annotated_info(info: VideoInfo, options: EncodeOptions) -> VideoInfo:
     return replace(info, size_wh=(scaled_wh[0], scaled_wh[1]), field_order=PROGRESSIVE)
 
 
+_DEEP = ("yuv420p10le", "yuv420p12le")
+"""Scaled as they are, and then brought to 8 bits."""
+
+
 class ScaledAnnotator:
     """Scales frames down and draws detections, which are in pixels of the source, on them.
 
     scaled: the facts of the annotated file.
     """
 
-    def __init__(self, info: VideoInfo, scaled: VideoInfo, class_names: Sequence[str]) -> None:
-        self._size_wh = scaled.size_wh
-        self._annotate = Annotator(scaled, tuple(class_names))
-        self._drawable = ToBgr().frame if info.is_picture else ToYuv420p(info.color)
+    def __init__(
+        self,
+        info: VideoInfo,
+        scaled: VideoInfo,
+        class_names: Sequence[str],
+        draw: DrawOptions = DEFAULT_DRAWING,
+        bits: int = 8,
+    ) -> None:
+        self._size_wh, self._bits = scaled.size_wh, bits
+        self._annotate = Annotator(scaled, tuple(class_names), draw, bits)
+        self._drawable = ToBgr().frame if info.is_picture else ToYuv420p(info.color, bits)
         factors = np.divide(scaled.size_wh, info.size_wh)
         self._factors = np.tile(factors, 2).astype(np.float32)
 
     def __call__(self, image: av.VideoFrame, detections: Detections) -> av.VideoFrame:
         """A new frame, as that of `Annotator`."""
-        if image.format.name not in _DEEP:
+        if self._bits > 8 or image.format.name not in _DEEP:
             image = self._drawable(image)
         boxes = replace(detections, xyxy=detections.xyxy * self._factors)
         return self._annotate(self._scaled(image), boxes)
 
     def _scaled(self, image: av.VideoFrame) -> av.VideoFrame:
         bits = image.format.components[0].bits
-        kind = image.format.name if bits == 8 else "yuv420p"
+        less = bits - self._bits
+        kind = YUV420P[self._bits] if less else image.format.name
         scaled = av.VideoFrame(*self._size_wh, kind)
         scaled.colorspace, scaled.color_range = image.colorspace, image.color_range
         for source, target in zip(image.planes, scaled.planes, strict=True):
             samples, out = _samples(source, image), _samples(target, scaled)
             resized = cv2.resize(samples, out.shape[1::-1], interpolation=cv2.INTER_AREA)
-            out[:] = resized if bits == 8 else cv2.convertScaleAbs(resized, alpha=2.0 ** (8 - bits))
+            out[:] = cv2.convertScaleAbs(resized, alpha=2.0**-less) if less else resized
         return scaled
 
 
-def _samples(plane: av.video.plane.VideoPlane, image: av.VideoFrame) -> NDArray[np.uint8]:
+def _samples(
+    plane: av.video.plane.VideoPlane, image: av.VideoFrame
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """The samples of a plane, (height, width) or (height, width, 3), as a view."""
-    rows = plane_rows(plane)
     if image.format.name == "bgr24":
-        return rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-    if image.format.components[0].bits > 8:
-        return rows.view(np.uint16)[:, : plane.width]  # type: ignore[return-value]
-    return rows[:, : plane.width]
+        return plane_rows(plane)[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+    return plane_samples(plane, image.format.components[0].bits)
 
 
 def annotator(
-    info: VideoInfo, options: EncodeOptions, class_names: Sequence[str]
+    info: VideoInfo, config: ProcessConfig, class_names: Sequence[str]
 ) -> Annotator | ScaledAnnotator:
     """What draws on the frames of a source, at the size that was asked for."""
-    scaled = annotated_info(info, options)
+    scaled, bits = annotated_info(info, config.encode), annotated_bits(info, config.encode)
     if scaled is info:
-        return Annotator(info, tuple(class_names))
-    return ScaledAnnotator(info, scaled, class_names)
+        return Annotator(info, tuple(class_names), config.draw, bits)
+    return ScaledAnnotator(info, scaled, class_names, config.draw, bits)

@@ -156,7 +156,7 @@ def _open_results(
             source.on_truth = functools.partial(_write_truth, truth, config.scene.frame_rate)
             stack.callback(setattr, source, "on_truth", None)  # The file is closed then.
         yield Results(
-            render=annotator(source.info, config.encode, class_names) if config.video else undrawn,
+            render=annotator(source.info, config, class_names) if config.video else undrawn,
             encoder=encoder,
             snapshots=snapshots,
             lines=lines,

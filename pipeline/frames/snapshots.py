@@ -16,6 +16,8 @@ from pipeline.core.boxes import Detections
 from pipeline.frames.report_pictures import STEPS, Picture, Sight, select_pictures
 from pipeline.frames.task import SegmentTask
 from pipeline.media.frame import VideoInfo
+from pipeline.media.hdr import is_hdr
+from pipeline.model.tone_map import ToneMap
 
 _MOST_MOMENTS = 4
 _MOST_SIGHTS = 32
@@ -112,6 +114,9 @@ def _small(image: av.VideoFrame) -> NDArray[np.uint8]:
     """BGR, (height, width, 3), as wide as the report shows it."""
     width = min(_WIDTH_PX, image.width)
     height = max(1, round(image.height * width / image.width))
+    if is_hdr(int(image.color_trc)):
+        rgb = ToneMap()(image, (width, height))
+        return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
     return np.asarray(image.to_ndarray(format="bgr24", width=width, height=height), np.uint8)
 
 

@@ -14,7 +14,6 @@ from pipeline.media.frame import ColorTags, plane_rows
 
 _UNSPECIFIED, _LIMITED, _FULL = 2, 1, 2
 _BT601, _BT2020_NCL, _BT2020_CL = 6, 9, 10
-_PQ, _HLG = 16, 18
 _LAST_MATRIX, _LAST_PRIMARIES, _EBU3213, _LAST_TRC = 14, 12, 22, 18
 
 _CONVERTIBLE = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
@@ -23,6 +22,9 @@ _CONVERTIBLE = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 _BT601_WEIGHTS = (0.299, 0.114)
 _SQUARE_PX, _NUM_SQUARES = 8, 16
+
+YUV420P = {8: "yuv420p", 10: "yuv420p10le"}
+"""The pixel formats of annotated clips, by the bits of their samples."""
 
 _RGB_IS_BGR = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p"))
 
@@ -79,11 +81,6 @@ def color_warnings(image: av.VideoFrame, *, needs_dolby_vision: bool = False) ->
             "the clip is Dolby Vision, whose colours are read without its metadata and may be "
             "wrong: convert it to BT.709 first if boxes are missing"
         )
-    if (transfer := {_PQ: "PQ", _HLG: "HLG"}.get(int(image.color_trc))) is not None:
-        warnings.append(
-            f"the clip is HDR ({transfer}), and the model was trained on SDR: convert the clip to "
-            "BT.709 first if boxes are missing"
-        )
     matrix = int(image.colorspace)
     if not is_rgb(image.format) and not is_gray(image.format):
         if _valid(matrix, _LAST_MATRIX) != matrix:
@@ -112,7 +109,7 @@ def make_convertible(image: av.VideoFrame) -> None:
 
 
 class _ToPacked:
-    """Converts frames to three bytes a pixel; for one thread at a time."""
+    """Converts frames to three samples a pixel, one after the other; for one thread at a time."""
 
     def __init__(self, pixel_format: str) -> None:
         self._pixel_format = pixel_format
@@ -155,6 +152,13 @@ class ToRgb(_ToPacked):
 
     def __init__(self) -> None:
         super().__init__("rgb24")
+
+
+class ToRgb48(_ToPacked):
+    """Converts frames to RGB of 16 bits; `frame` gives them."""
+
+    def __init__(self) -> None:
+        super().__init__("rgb48le")
 
 
 def rgb_from_planes(image: av.VideoFrame) -> NDArray[np.float64]:
@@ -215,19 +219,23 @@ def _squares(name: str, odd_wh: tuple[int, int]) -> tuple[av.VideoFrame, NDArray
 
 
 class ToYuv420p:
-    """Converts frames to the planes that `tags_of_planes` describes; for one thread at a time."""
+    """Converts frames to the planes that `tags_of_planes` describes; for one thread at a time.
 
-    def __init__(self, tags: ColorTags) -> None:
+    bits: of a sample, 8 or 10.
+    """
+
+    def __init__(self, tags: ColorTags, bits: int = 8) -> None:
         self._tags = tags
+        self._pix_fmt = YUV420P[bits]
         self._reformatter = VideoReformatter()
 
     def __call__(self, image: av.VideoFrame) -> av.VideoFrame:
-        """The frame as 8-bit yuv420p; one that is so already is passed on."""
-        if image.format.name == "yuv420p":
+        """The frame as yuv420p of this depth; one that is so already is passed on."""
+        if image.format.name == self._pix_fmt:
             return image
         return self._reformatter.reformat(
             image,
-            format="yuv420p",
+            format=self._pix_fmt,
             # One matrix on both sides: planes of Y'CbCr are not mixed, whatever theirs is.
             src_colorspace=Colorspace.ITU601,
             dst_colorspace=Colorspace.ITU601,

@@ -82,6 +82,19 @@ class ColorTags:
 
 
 @dataclass(frozen=True, slots=True)
+class HdrMetadata:
+    """Static HDR10 metadata, in the units of its standards.
+
+    mastering: x and y of red, green, blue and white in 1/50,000, then the most and the least
+        luminance in 1/10,000 cd/m2; None without.
+    light_level: the most light of a pixel and of the mean of a frame, in cd/m2; None without.
+    """
+
+    mastering: tuple[int, ...] | None
+    light_level: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """The facts of a clip, as displayed (after rotation).
 
@@ -89,6 +102,7 @@ class VideoInfo:
     crop: sides of the coded picture that the source asks to cut off; applied too.
     field_order: FFmpeg's number of the order in which the fields of a picture are shown.
     has_captions: whether its first picture brings closed captions (ATSC A53) along.
+    hdr: the metadata that its first picture brings along.
     is_picture: whether it is a still picture rather than a clip, and gives a picture.
     warnings: what the source asks for and is not done, a line each.
     time_base: of the result, in which start_pts, of the first frame, is counted.
@@ -124,6 +138,7 @@ class VideoInfo:
     source_time_base: Fraction | None = None
     offset_seconds: float = 0.0
     has_captions: bool = False
+    hdr: HdrMetadata | None = None
     is_picture: bool = False
     creation_time: str | None = None
 
@@ -207,6 +222,15 @@ class FrameSource(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def plane_samples(plane: VideoPlane, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The samples of a plane, as a writable view (height, width) without the padding of rows.
+
+    bits: of a sample.
+    """
+    rows = plane_rows(plane)
+    return (rows if bits <= 8 else rows.view(np.uint16))[:, : plane.width]
 
 
 def plane_rows(plane: VideoPlane) -> NDArray[np.uint8]:

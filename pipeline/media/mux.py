@@ -38,7 +38,6 @@ from pipeline.media.timeline import Clock, PacketClock, Timeline
 _MOST_APART_SECONDS = 60
 """So far apart streams may be stored that belong to the same time."""
 
-PIX_FMT = "yuv420p"
 """Of every annotated clip."""
 
 _REFUSALS = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
@@ -181,7 +180,8 @@ def _add_video(out: OutputContainer, first: InputContainer) -> VideoStream:
     copy = out.add_stream_from_template(stream, opaque=True)
     assert isinstance(copy, VideoStream)
     # A template gives none of them. Without a decoder PyAV 17 crashes where the format is read.
-    copy.codec_context.pix_fmt = PIX_FMT
+    # MP4 has it, and the depth, from the headers of the codec.
+    copy.codec_context.pix_fmt = "yuv420p"
     copy.codec_context.codec_tag = stream.codec_context.codec_tag
     copy.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(0)
     copy.metadata.update(stream.metadata)

@@ -1,4 +1,4 @@
-"""Names of the data beside a clip's pictures that a result does not have."""
+"""Names of the data beside a clip's pictures that no result has."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pipeline.media.geometry import has_icc_profile, side_data_of
 _NAMES = {
     "STEREO3D": "stereo 3D",
     "SPHERICAL": "spherical (360 degrees)",
-    "MASTERING_DISPLAY_METADATA": "mastering display",
-    "CONTENT_LIGHT_LEVEL": "content light level",
     "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DYNAMIC_HDR_VIVID": "HDR Vivid",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.color import rgb_from_planes
-from pipeline.media.frame import plane_rows
+from pipeline.media.frame import plane_samples
 
 _LEAST_SCALE = 2
 """Smaller frames are converted whole: for them the result is that of OpenCV to the last level."""
@@ -45,19 +45,7 @@ class PlaneResizer:
 
     def __call__(self, image: av.VideoFrame, content: NDArray[np.uint8], *, bgr: bool) -> None:
         """Write the frame into content, uint8 (height, width, 3); bgr: BGR instead of RGB."""
-        height, width, _ = content.shape
-        # The arrays of the frame before are written to again, unless its depth was another one.
-        for number in range(3):
-            samples = _samples(image, number)
-            # swscale gives 2x2 pixels one sample of colour; OpenCV resizes these.
-            shared = 2 * samples.shape[0] <= image.height + 1
-            self._planes[number] = cv2.resize(
-                samples,
-                (width, height),
-                self._planes[number],
-                interpolation=cv2.INTER_NEAREST_EXACT if shared else cv2.INTER_LINEAR,
-            )
-        self._merged = cv2.merge(self._planes, self._merged)
+        self._merge(image, (content.shape[1], content.shape[0]))
         matrix = rgb_from_planes(image)
         if bgr:
             matrix = matrix[::-1]
@@ -68,10 +56,24 @@ class PlaneResizer:
             self._converted = cv2.transform(self._merged, matrix, self._converted)
             cv2.convertScaleAbs(self._converted, content)
 
+    def rgb16(self, image: av.VideoFrame, size_wh: tuple[int, int]) -> NDArray[np.uint16]:
+        """The frame as RGB of 16 bits, (height, width, 3), which the next call may overwrite."""
+        self._merge(image, size_wh)
+        merged = self._merged.astype(np.uint16, copy=False)
+        self._converted = cv2.transform(merged, 257 * rgb_from_planes(image), self._converted)
+        return np.asarray(self._converted, np.uint16)
 
-def _samples(image: av.VideoFrame, number: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    plane = image.planes[number]
-    rows = plane_rows(plane)
-    if image.format.components[number].bits > 8:
-        return rows.view(np.uint16)[:, : plane.width]
-    return rows[:, : plane.width]
+    def _merge(self, image: av.VideoFrame, size_wh: tuple[int, int]) -> None:
+        """The planes at a size, as one array in their own depth."""
+        # The arrays of the frame before are written to again, unless its depth was another one.
+        for number in range(3):
+            samples = plane_samples(image.planes[number], image.format.components[number].bits)
+            # swscale gives 2x2 pixels one sample of colour; OpenCV resizes these.
+            shared = 2 * samples.shape[0] <= image.height + 1
+            self._planes[number] = cv2.resize(
+                samples,
+                size_wh,
+                self._planes[number],
+                interpolation=cv2.INTER_NEAREST_EXACT if shared else cv2.INTER_LINEAR,
+            )
+        self._merged = cv2.merge(self._planes, self._merged)

@@ -1,6 +1,6 @@
 """A decoded frame -> the model's input: converted by swscale, letterboxed by OpenCV.
 
-Of large frames, the planes are resized first.
+Of large frames, the planes are resized first. HDR is mapped to SDR.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from pipeline.media.color import ToBgr, ToRgb, rgb_is_bgr
 from pipeline.media.frame import Frame
 from pipeline.media.gamut import bt709_table, to_bt709
+from pipeline.media.hdr import is_hdr
 from pipeline.model.letterbox import Letterbox
 from pipeline.model.plane_resize import PlaneResizer, resizes_planes
+from pipeline.model.tone_map import ToneMap
 
 
 class Preprocessor:
@@ -23,6 +25,7 @@ class Preprocessor:
         self._letterbox = letterbox
         self._to_bgr, self._to_rgb = ToBgr(), ToRgb()
         self._resize_planes = PlaneResizer()
+        self._tone_map = ToneMap()
 
     def __call__(self, frame: Frame, model_input: NDArray[np.uint8]) -> None:
         """Write the frame, as RGB, into its place in a padded uint8 (height, width, 3).
@@ -35,6 +38,9 @@ class Preprocessor:
         image = frame.seen
         (x, y), (width, height) = self._letterbox.offset_xy, self._letterbox.content_wh
         content = model_input[y : y + height, x : x + width]
+        if is_hdr(int(image.color_trc)):
+            content[:] = self._tone_map(image, (width, height))
+            return
         table = bt709_table(image)
         if resizes_planes(image, (width, height)):
             self._resize_planes(image, content, bgr=table is not None)

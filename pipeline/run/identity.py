@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.config import CLIP, EncodeOptions, ProcessConfig
+from pipeline.core.config import (
+    CLIP,
+    DEFAULT_DRAWING,
+    DrawOptions,
+    EncodeOptions,
+    ProcessConfig,
+)
 from pipeline.core.files import file_stamp
 from pipeline.core.machine import tracker_versions, versions
 from pipeline.core.options import deciding
@@ -41,13 +47,13 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     Raises OSError if the input is missing, InputError if the pictures for the calibration are.
     """
     encode = config.encode if config.video else None
-    return drawn_key(detections_key(config, weights_sha256), encode)
+    return drawn_key(detections_key(config, weights_sha256), encode, config.draw)
 
 
 def detections_key(config: ProcessConfig, weights_sha256: str) -> str:
     """A hash of the request for a result, whatever its annotated file; raises as `result_key`."""
     options = _deciding(config)
-    for of_annotated_file in ("video", "encode"):
+    for of_annotated_file in ("video", "encode", "draw"):
         del options[of_annotated_file]
     if config.adaptive or config.infer.precision == "int8":  # The report has a verdict.
         options["least_agreement"] = config.least_agreement
@@ -63,9 +69,12 @@ def detections_key(config: ProcessConfig, weights_sha256: str) -> str:
     return _hash(asked)
 
 
-def drawn_key(detections_key: str, encode: EncodeOptions | None) -> str:
+def drawn_key(
+    detections_key: str, encode: EncodeOptions | None, draw: DrawOptions = DEFAULT_DRAWING
+) -> str:
     """The result key of detections with an annotated file that is encoded so; None for none."""
-    return _hash([detections_key, encode and deciding(encode)])
+    drawn = [] if draw == DEFAULT_DRAWING else [deciding(draw)]
+    return _hash([detections_key, encode and deciding(encode), *drawn])
 
 
 def _hash(values: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.config import EncodeOptions
+from pipeline.core.config import DEFAULT_DRAWING, EncodeOptions
 from pipeline.core.errors import InputError
 from pipeline.core.position import Step
 from pipeline.core.progress import Progress, ProgressCallback
@@ -89,7 +89,7 @@ def take_passes(
         return Passes(take_segments(run, info, process, settings, segments))
     num_passes = 2 if config.video else 1
     first = dataclasses.replace(run, on_progress=_Part(run.on_progress, num_passes, 0))
-    undrawn = dataclasses.replace(config, video=False, encode=EncodeOptions())
+    undrawn = dataclasses.replace(config, video=False, encode=EncodeOptions(), draw=DEFAULT_DRAWING)
     detect = dataclasses.replace(settings, config=undrawn)
     detected = take_segments(first, info, process, detect, segments)
     join_detections(run, info, detected)

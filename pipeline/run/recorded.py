@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.core.config import EncodeOptions
+from pipeline.core.config import DrawOptions, EncodeOptions
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.text import counted
 from pipeline.run.outputs import REPORT_JSON_NAME, REPORT_VERSION
@@ -28,7 +28,7 @@ class RecordedRun:
 
     detections: its lines. num_lines: how many there must be. class_names: by class_id.
     name, size_wh, time_base, fingerprint: of the clip, see report.json. num_frames: the first
-    frames only; None for all. start, end: of the slice of the clip. encode, deinterlace,
+    frames only; None for all. start, end: of the slice of the clip. encode, draw, deinterlace,
     segment_seconds: as in ProcessConfig, with the threads that the encoder had or would have had.
     report: all of it.
     """
@@ -44,6 +44,7 @@ class RecordedRun:
     start: str | None
     end: str | None
     encode: EncodeOptions
+    draw: DrawOptions
     deinterlace: str
     segment_seconds: float
     report: dict[str, Any]
@@ -152,6 +153,7 @@ def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
         start=used.get("start"),
         end=used.get("end"),
         encode=EncodeOptions(**used["encode"]),
+        draw=DrawOptions(**used.get("draw", {})),
         deinterlace=used["deinterlace"],
         segment_seconds=used["segment_seconds"],
         report={**report, "detections_key": str(report["detections_key"])},

@@ -119,7 +119,7 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
     names = [name]
     if _is_beside_its_report(config, recorded):
         made = annotated_record(journal.finished / name, info, config.encode, threads)
-        report = with_annotated(recorded.report, made, config.encode, notes)
+        report = with_annotated(recorded.report, made, config.encode, config.draw, notes)
         write_report(report, journal.finished, taken.pictures)
         frames = read_detections(recorded.detections)
         write_viewer(report, frames, played_source(config, source), journal.finished)
@@ -203,6 +203,7 @@ def _key(config: ProcessConfig, recorded: RecordedRun, num_segments: int) -> str
         "source": recorded.fingerprint,
         "segments": num_segments,
         "encode": dataclasses.asdict(config.encode),
+        "draw": dataclasses.asdict(config.draw),
         "frames": [config.num_frames, config.deinterlace, config.segment_seconds],
         "slice": str(config.slice),
         "versions": versions(),

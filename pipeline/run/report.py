@@ -161,6 +161,7 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "end": config.end,
         "detect": {**asdict(config.detect), "iou_threshold": config.detect.nms_iou},
         "encode": {**asdict(config.encode), "threads": run.encoder_threads},
+        "draw": asdict(config.draw),
     }
 
 

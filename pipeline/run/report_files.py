@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.config import EncodeOptions
+from pipeline.core.config import DrawOptions, EncodeOptions
 from pipeline.core.errors import InputError
 from pipeline.core.files import flush_to_disk
 from pipeline.frames.codecs import encoder_settings
@@ -54,7 +54,11 @@ def output_record(
 
 
 def with_annotated(
-    report: Report, annotated: dict[str, Any], encode: EncodeOptions, notes: Sequence[str]
+    report: Report,
+    annotated: dict[str, Any],
+    encode: EncodeOptions,
+    draw: DrawOptions,
+    notes: Sequence[str],
 ) -> Report:
     """The report of a run, with the annotated file that was drawn from its detections later.
 
@@ -65,9 +69,13 @@ def with_annotated(
     asked = dataclasses.replace(encode, threads=None)
     return {
         **report,
-        "result_key": drawn_key(report["detections_key"], asked),
+        "result_key": drawn_key(report["detections_key"], asked, draw),
         "output": output_record(before["num_frames"], annotated, all_notes),
-        "configuration": {**report["configuration"], "encode": dataclasses.asdict(encode)},
+        "configuration": {
+            **report["configuration"],
+            "encode": dataclasses.asdict(encode),
+            "draw": dataclasses.asdict(draw),
+        },
     }
 
 
