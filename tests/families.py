@@ -27,7 +27,8 @@ from ultralytics.utils.nms import non_max_suppression  # isort: skip
 ultralytics: Any = tasks  # Which has no types.
 
 NAMES = {0: "cat", 1: "dog", 2: "tall ship"}
-SMALL = [0.34, 0.125, 1024]
+SMALL, DEEP = [0.34, 0.125, 1024], [0.67, 0.125, 1024]
+"""Depth, width and most channels of models that have all kinds of layers."""
 
 
 def random_model(

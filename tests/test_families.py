@@ -20,6 +20,7 @@ from pipeline.model.pytorch import read_pytorch
 from pipeline.model.quantize import Calibration, quantize
 from pipeline.model.weights import find_weights
 from tests.families import (
+    DEEP,
     NAMES,
     SMALL,
     agreement_after_nms,
@@ -121,12 +122,12 @@ SLOW = pytest.mark.slow
 FAMILIES = [
     pytest.param("yolov5nu.yaml", SMALL, marks=SLOW),
     pytest.param("yolov8n.yaml", SMALL, marks=SLOW),
-    pytest.param("yolov8s.yaml", None, marks=SLOW),
+    pytest.param("yolov8s.yaml", DEEP, marks=SLOW),
     pytest.param("yolov8n-p6.yaml", SMALL, marks=SLOW),
     pytest.param("yolov8n-p2.yaml", SMALL, marks=SLOW),
     pytest.param("yolov9t.yaml", SMALL, marks=SLOW),
     pytest.param("yolov10n.yaml", SMALL, marks=SLOW),
-    pytest.param("yolov10s.yaml", None, marks=SLOW),
+    pytest.param("yolov10s.yaml", SMALL, marks=SLOW),
     pytest.param("yolo11n.yaml", None, marks=SLOW),
     pytest.param("yolo12n.yaml", None, marks=SLOW),
     ("yolo26n.yaml", SMALL),

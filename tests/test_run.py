@@ -816,15 +816,17 @@ def output_of(command: list[str]) -> str:
 def test_with_a_warm_cache_the_first_frame_is_done_within_a_moment(tmp_path: Path) -> None:
     clip = SHARED / "videos" / "car-detection.mp4"
     command = [sys.executable, "-c", FIRST_FRAME, str(clip), str(CHECKPOINT), str(tmp_path / "o")]
-    imports, first_frame, heavy = [], [], []
-    for _ in range(7):
+    imports, first_frame = [], []
+    output_of(command)  # It converts the model.
+    for _ in range(8):
         imports.append(float(output_of([sys.executable, "-c", IMPORTS])))
-        seconds, modules = output_of(command).splitlines()
+        seconds, heavy = output_of(command).splitlines()
+        assert heavy == "[]"
         first_frame.append(float(seconds))
-        heavy.append(modules)
-    # 0.8 s where loading the libraries alone takes 0.25; on a slower machine that much more.
-    assert min(first_frame[1:]) < max(0.8, 3.2 * min(imports[1:]))
-    assert heavy[1:] == ["[]"] * 6
+        # 0.8 s where loading the libraries alone takes 0.25; on a slower machine that much more.
+        if min(first_frame) < max(0.8, 3.2 * min(imports)):
+            return
+    pytest.fail(f"{first_frame} s, where loading the libraries takes {imports}")
 
 
 @pytest.mark.parametrize("limit", [None, 1000])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -361,30 +362,41 @@ def test_a_signal_ends_the_run_soon_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def end_of(running: Command) -> tuple[str, int, float]:
+    """What a command said last, its exit code, and when it ended."""
+    return last_words(running), running.wait(10), time.monotonic()
+
+
 @pytest.mark.alone
-@pytest.mark.parametrize(
-    ("stop", "code", "step"),
-    [
+def test_a_worker_that_does_not_stop_is_killed_before_5_seconds_are_over(
+    clip: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """Several at once, as each takes most of that time."""
+    stops = [
         (signal.SIGINT, 130, "encode"),
         (signal.SIGTERM, 143, "encode"),
-        pytest.param(signal.SIGINT, 130, "join", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, 143, "prepare", marks=pytest.mark.slow),
-    ],
-)
-def test_a_worker_that_does_not_stop_is_killed_before_5_seconds_are_over(
-    stop: signal.Signals, code: int, step: str, clip: Path, options: list[str], tmp_path: Path
-) -> None:
-    with faulty("hang", step, 0, "process", str(clip), *options) as running:
-        pid = worker_pid(running)
-        sent = time.monotonic()
-        running.send_signal(stop)
-        words = last_words(running)
-        assert running.wait(10) == code
-        assert 3 < time.monotonic() - sent < 5
-    kept = f"; {KEPT}" if step == "join" else ""
-    assert words == f"pipeline: interrupted; the worker did not stop and was killed{kept}\n"
-    assert_gone(pid)
-    assert_nothing_final(tmp_path / "out", kept=step == "join")
+        (signal.SIGINT, 130, "join"),
+        (signal.SIGTERM, 143, "prepare"),
+    ]
+    with ThreadPoolExecutor(len(stops)) as threads, contextlib.ExitStack() as open_until_the_end:
+        workers, ends, sent = [], [], []
+        for number, (_, _, step) in enumerate(stops):
+            words = ["process", str(clip), "--weights", str(tiny_weights)]
+            words += ["--output-dir", str(tmp_path / f"out{number}")]
+            running = open_until_the_end.enter_context(faulty("hang", step, 0, *words))
+            workers.append((running, worker_pid(running)))
+        for (running, _), (stop, _, _) in zip(workers, stops, strict=True):
+            sent.append(time.monotonic())
+            running.send_signal(stop)
+            ends.append(threads.submit(end_of, running))
+        for number, (_, code, step) in enumerate(stops):
+            said, found, ended = ends[number].result()
+            kept = f"; {KEPT}" if step == "join" else ""
+            assert said == f"pipeline: interrupted; the worker did not stop and was killed{kept}\n"
+            assert found == code
+            assert 3 < ended - sent[number] < 5
+            assert_gone(workers[number][1])
+            assert_nothing_final(tmp_path / f"out{number}", kept=step == "join")
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])

@@ -3,8 +3,8 @@
 # without any, with every one from 3.10 on that is on the PATH or in pyenv's folder.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-pythons=("$@")
 if [ $# -eq 0 ]; then
+    pythons=()
     for minor in $(seq 10 30); do
         for python in "$(command -v "python3.$minor" || true)" \
             "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$minor".*/bin/python3; do
@@ -15,18 +15,27 @@ if [ $# -eq 0 ]; then
             fi
         done
     done
+    # Without any, there is nothing to check.
+    [ ${#pythons[@]} -gt 0 ] || exit 0
+    set -- "${pythons[@]}"
 fi
-for python in "${pythons[@]}"; do
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    "$python" -m venv "$folder/venv"
-    pip=("$folder/venv/bin/python" -m pip --quiet --disable-pip-version-check install --no-deps)
+if [ $# -gt 1 ]; then
+    # An install waits for the network and the disk, a job for the processor.
+    printf '%s\0' "$@" | xargs -0 -n 1 -P "$(getconf _NPROCESSORS_ONLN)" "$PWD/scripts/installation/light_install.sh"
+    exit
+fi
+folder=$(mktemp -d)
+exec 3>&1
+trap 'cat "$folder/log" >&3; rm -rf "$folder"' EXIT
+{
+    "$1" --version
+    "$1" -m venv "$folder/venv"
+    # Only what is imported is compiled.
+    pip=("$folder/venv/bin/python" -m pip --quiet --disable-pip-version-check install --no-deps --no-compile)
     "${pip[@]}" -r requirements-light.txt
     mkdir "$folder/sources"
     cp -r pipeline samples pyproject.toml README.md LICENSE "$folder/sources"
     "${pip[@]}" "$folder/sources"
-    "$python" --version
     cp -r scripts samples "$folder"
     XDG_CACHE_HOME="$folder/cache" "$folder/venv/bin/python" "$folder/scripts/installation/light_job.py" "$folder"
-    rm -rf "$folder"
-done
+} >"$folder/log" 2>&1
