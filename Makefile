@@ -77,6 +77,8 @@ samples: $(LIGHT) ## make the sample clip, its detections and the README's pictu
 
 # Hundreds of processes import the same modules: each would compile them anew.
 test coverage: export PYTHONDONTWRITEBYTECODE :=
+# PyTorch's threads wait spinning: where other tests run too, that takes 15 times its CPU time.
+test coverage torture conformance: export OMP_WAIT_POLICY := passive
 
 test: $(VENV)/.installed-dev ## run all tests, on all cores
 	$(BIN)/python -m pytest -n logical -m "not torture and not conformance" $(ARGS)
