@@ -24,6 +24,7 @@ from typing import Any
 from batch_overhead import make_clips
 
 from pipeline.core.config import AutoOptions, ProcessConfig
+from pipeline.core.memory import keep_memory
 from pipeline.inference.models import Models
 from pipeline.run.precision_audit import Int8Audits
 from pipeline.run.process import process_video
@@ -69,6 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     seconds = (arguments.frames + 0.01) / arguments.frame_rate
     spent: defaultdict[str, float] = defaultdict(float)
+    keep_memory()  # As a batch does.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_clips(arguments.video, folder, arguments.clips, seconds)
