@@ -93,7 +93,9 @@ function showHint() {
 function onPresented(_, facts) {
   const seconds = facts.mediaTime - shift(), frame = frameAt(seconds);
   const apart = Math.min(Math.abs(seconds - index.seconds[frame]), Math.abs(frameEnd(frame) - seconds));
-  if (seconds >= 0 && seconds < index.end && apart > 0.3 * (frameEnd(frame) - index.seconds[frame])) player.strange++;
+  // After a seek, Firefox gives the time that was sought in place of the frame's.
+  const isFrames = Math.abs(facts.mediaTime - byId("video").currentTime) > 0.001;
+  if (isFrames && seconds >= 0 && seconds < index.end && apart > 0.3 * (frameEnd(frame) - index.seconds[frame])) player.strange++;
   byId("video").requestVideoFrameCallback(onPresented);
   if (player.strange > 3 && player.at + 1 < player.pictures.length) {
     nextPicture();  // Another program would show other boxes with these frames.
