@@ -2,7 +2,7 @@
 
 const ROW = 30, AXIS = 22, STRIP = 4;
 const EXACT_CHUNKS = 4;  // A view of no more chunks is counted frame by frame.
-const view = { from: 0, to: 1, drawn: false };
+const view = { from: 0, to: 1, left: 0, width: 1, drawn: false };
 let queued = false;
 
 function buildTimeline(onView) {
@@ -46,7 +46,7 @@ function secondsAt(event) {
 }
 
 function xOf(seconds) {
-  return gutter() + ((seconds - view.from) / (view.to - view.from)) * (byId("timeline").clientWidth - gutter());
+  return view.left + ((seconds - view.from) / (view.to - view.from)) * (view.width - view.left);
 }
 
 function setView(from, to) {
@@ -87,6 +87,8 @@ function drawTimeline() {
 function drawRows() {
   const canvas = byId("timeline").firstElementChild, context = canvas.getContext("2d");
   const scale = window.devicePixelRatio || 1, width = byId("timeline").clientWidth;
+  view.width = width;  // Read once: reading it for each mark would be most of the time.
+  view.left = gutter();
   const rows = index.classes.filter(findsClass), height = AXIS + Math.max(1, rows.length) * ROW;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
     canvas.width = Math.round(width * scale);
@@ -100,14 +102,14 @@ function drawRows() {
   context.clearRect(0, 0, width, height);
   context.font = "12px system-ui, sans-serif";
   drawAxis(context, width, height, soft, line);
-  const columns = Math.max(1, Math.floor((width - gutter()) / 2)), counts = countColumns(columns);
+  const columns = Math.max(1, Math.floor((width - view.left) / 2)), counts = countColumns(columns);
   view.counts = counts;
   rows.forEach((entry, place) => {
     const bottom = AXIS + (place + 1) * ROW, values = counts.boxes.get(entry.id);
     context.fillStyle = line;
     context.fillRect(0, bottom - 0.5, width, 1);
     if (values) drawArea(context, values, bottom - STRIP - 1, ROW - STRIP - 5, entry.color);
-    const isInside = gutter() === 0;
+    const isInside = view.left === 0;
     context.fillStyle = ink;
     context.textBaseline = isInside ? "top" : "middle";
     if (isInside) {
@@ -119,7 +121,7 @@ function drawRows() {
       context.fillRect(8, bottom - ROW / 2 - 5, 10, 10);
       context.fillStyle = ink;
     }
-    context.fillText(shortened(context, entry.name, isInside ? width / 2 : gutter() - 34), isInside ? 6 : 25, isInside ? bottom - ROW + 3 : bottom - ROW / 2);
+    context.fillText(shortened(context, entry.name, isInside ? width / 2 : view.left - 34), isInside ? 6 : 25, isInside ? bottom - ROW + 3 : bottom - ROW / 2);
   });
   drawAppearances(context, rows, width);
   view.drawn = true;
@@ -135,7 +137,7 @@ function shortened(context, text, width) {
 
 function drawAxis(context, width, height, soft, line) {
   const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400];
-  const perPixel = (view.to - view.from) / Math.max(1, width - gutter());
+  const perPixel = (view.to - view.from) / Math.max(1, width - view.left);
   const every = steps.find((step) => step >= 90 * perPixel) || 86400;
   context.textBaseline = "middle";
   for (let at = Math.ceil(view.from / every - 1e-9); at * every <= view.to; at++) {
@@ -214,18 +216,21 @@ function drawArea(context, values, bottom, height, color) {
   for (let at = 0; at < values.length; at++) {
     if (!values[at]) continue;
     const tall = Math.max(2, (values[at] / most) * height);
-    context.fillRect(gutter() + 2 * at, bottom - tall, 2, tall);
+    context.fillRect(view.left + 2 * at, bottom - tall, 2, tall);
   }
   context.globalAlpha = 1;
 }
 
 function drawAppearances(context, rows, width) {
   const places = new Map(rows.map((entry, place) => [entry.id, place])), found = index.appearances;
+  const first = frameAt(view.from), last = frameAt(view.to), drawnTo = new Array(rows.length).fill(-1);
   for (const at of shownAppearances()) {
+    if (found.last[at] < first || found.first[at] > last) continue;
+    const place = places.get(found.class_id[at]);
     const begin = xOf(index.seconds[found.first[at]]), end = xOf(frameEnd(found.last[at]));
-    if (end < gutter() || begin > width) continue;
-    const left = Math.max(gutter(), begin), place = places.get(found.class_id[at]);
-    if (place === undefined) continue;
+    const left = Math.max(view.left, begin);
+    if (place === undefined || Math.min(width, Math.max(end, left + 2)) <= drawnTo[place]) continue;
+    drawnTo[place] = end;
     context.fillStyle = index.byId.get(found.class_id[at]).color;
     context.fillRect(left, AXIS + (place + 1) * ROW - STRIP, Math.max(2, Math.min(width, end) - left - 1), STRIP - 1);
   }
@@ -233,7 +238,7 @@ function drawAppearances(context, rows, width) {
 
 function movePlayhead() {
   const seconds = index.seconds[player.frame] ?? 0, x = xOf(seconds);
-  byId("playhead").hidden = x < gutter() - 1 || x > byId("timeline").clientWidth;
+  byId("playhead").hidden = x < view.left - 1 || x > view.width;
   byId("playhead").style.transform = `translateX(${x.toFixed(1)}px)`;
   byId("timeline").setAttribute("aria-valuenow", seconds.toFixed(3));
   byId("timeline").setAttribute("aria-valuetext", `${timeText(seconds)}, frame ${player.frame + 1} of ${index.seconds.length}`);
