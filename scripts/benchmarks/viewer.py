@@ -58,7 +58,7 @@ def frames(hours: float, boxes_per_frame: float) -> Iterator[DetectedFrame]:
 def _script_ms(devtools: Any) -> float:
     """The CPU time of all scripts of the page so far."""
     metrics = devtools.send("Performance.getMetrics")["metrics"]
-    return 1000 * next(m["value"] for m in metrics if m["name"] == "ScriptDuration")
+    return 1000 * float(next(m["value"] for m in metrics if m["name"] == "ScriptDuration"))
 
 
 def main() -> None:

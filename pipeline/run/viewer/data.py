@@ -16,8 +16,6 @@ from pipeline.run.viewer.appearances import Appearance, Appearances
 from pipeline.run.viewer.overview import Overview
 
 INDEX_NAME = "index.js"
-VIEWER_VERSION = 1
-"""Format version of these scripts; the page beside them is written with them."""
 
 _MOST_FRAMES, _MOST_BOXES = 2000, 20_000
 """Of a chunk, which the page loads at once: about half a megabyte."""
@@ -62,7 +60,6 @@ class ViewerData:
             self._write_chunk()
         ids = sorted(self._class_names, key=lambda class_id: -self._class_counts[class_id])
         index = {
-            "version": VIEWER_VERSION,
             **facts,
             "classes": [
                 {
