@@ -377,7 +377,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fiftyone", help="interpreter with fiftyone")
 
 
-_FIRST = ("supervise", "cpu_account", "scene", "run", "ray", "media", "resume", "hostile", "batch")
+_FIRST = [
+    *("supervise", "cpu_account", "scene", "run", "ray", "sound", "media", "families", "offline"),
+    *("truth", "hostile", "resume", "batch", "color", "malicious", "benchmark", "reference"),
+    *("track", "quantize", "viewer"),
+]
 """Files of tests that come first.
 
 The supervisor is made for a process in which nothing has run yet. While tests run alone all workers
