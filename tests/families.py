@@ -22,6 +22,8 @@ from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 
 from ultralytics.nn import tasks  # isort: skip
+from ultralytics.nn.modules import Conv  # isort: skip
+from ultralytics.utils.torch_utils import fuse_conv_and_bn  # isort: skip
 from ultralytics.utils.nms import non_max_suppression  # isort: skip
 
 ultralytics: Any = tasks  # Which has no types.
@@ -112,17 +114,32 @@ def _exporting(model: Any, dynamic: bool) -> Any:
     return exporting
 
 
+def folded(model: Any) -> Any:
+    """A copy, each batch normalisation folded into its convolution; nothing else is fused."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, Conv):
+            module.conv = fuse_conv_and_bn(module.conv, module.bn)
+            del module.bn
+            module.forward = module.forward_fuse
+    return model
+
+
+def images_of(picture: NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> Tensor:
+    """(1, 3, height, width), RGB in 0..1, of a picture (height, width, 3)."""
+    return torch.from_numpy(picture)[None].permute(0, 3, 1, 2).to(dtype) / 255
+
+
 def decoded_by_ultralytics(
     model: Any, picture: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     """What the original modules make of a picture (height, width, 3), before NMS or its like.
 
-    xyxy (N, 4) and class scores (N, classes) of every cell.
+    xyxy (N, 4) and class scores (N, classes) of every cell, in the type of the model.
     """
     detect = model.model[-1]
     with torch.no_grad():
-        images = torch.from_numpy(picture)[None].permute(0, 3, 1, 2) / 255
-        raw = model(images)[1]
+        raw = model(images_of(picture, next(model.parameters()).dtype))[1]
         if "one2one" in raw:
             raw = raw["one2one" if detect.end2end else "one2many"]
         decoded = detect._inference(raw)[0].numpy().T
@@ -151,9 +168,8 @@ def agreement_after_nms(
     candidates = head.select(outputs, threshold)
     ours = detections_from(head, candidates, letterbox(size_wh, size_wh), detect)
     with torch.no_grad():
-        images = torch.from_numpy(picture)[None].permute(0, 3, 1, 2) / 255
         (found,) = non_max_suppression(
-            model(images)[0], threshold, 0.45, max_det=300, end2end=model.end2end
+            model(images_of(picture))[0], threshold, 0.45, max_det=300, end2end=model.end2end
         )
     values = found.numpy()
     theirs = Detections(values[:, :4].clip(0), values[:, 4], values[:, 5].astype(np.int64))
