@@ -22,11 +22,13 @@ from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 
 from ultralytics.nn import tasks  # isort: skip
-from ultralytics.nn.modules import Conv  # isort: skip
-from ultralytics.utils.torch_utils import fuse_conv_and_bn  # isort: skip
+from ultralytics.nn import modules  # isort: skip
+from ultralytics.utils import torch_utils  # isort: skip
 from ultralytics.utils.nms import non_max_suppression  # isort: skip
 
 ultralytics: Any = tasks  # Which has no types.
+ultralytics_modules: Any = modules
+ultralytics_torch: Any = torch_utils
 
 NAMES = {0: "cat", 1: "dog", 2: "tall ship"}
 SMALL, DEEP = [0.34, 0.125, 1024], [0.67, 0.125, 1024]
@@ -118,8 +120,8 @@ def folded(model: Any) -> Any:
     """A copy, each batch normalisation folded into its convolution; nothing else is fused."""
     model = copy.deepcopy(model)
     for module in model.modules():
-        if isinstance(module, Conv):
-            module.conv = fuse_conv_and_bn(module.conv, module.bn)
+        if isinstance(module, ultralytics_modules.Conv):
+            module.conv = ultralytics_torch.fuse_conv_and_bn(module.conv, module.bn)
             del module.bn
             module.forward = module.forward_fuse
     return model

@@ -66,8 +66,9 @@ def box_errors(
 ) -> NDArray[np.floating[Any]]:
     """How far boxes are from those expected: 1 is 0.02 pixels, or 1e-4 of the longer side."""
     side = (expected[:, 2:] - expected[:, :2]).max(axis=1)
-    errors: NDArray[np.floating[Any]] = np.abs(found - expected).max(axis=1)
-    return errors / np.maximum(0.02, 1e-4 * side)
+    most = np.abs(found - expected).max(axis=1)
+    errors: NDArray[np.floating[Any]] = most / np.maximum(0.02, 1e-4 * side)
+    return errors
 
 
 def assert_same_boxes(
