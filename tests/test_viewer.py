@@ -95,6 +95,15 @@ def test_all_boxes_are_in_the_chunks_and_no_text_of_a_class_ends_the_script(
     assert tenths == [round(v * 10) for f in found for b in f.boxes for v in b.xyxy]
 
 
+def test_the_page_of_a_redacted_result_does_not_lead_to_its_source(tmp_path: Path) -> None:
+    report = report_of("clip.mp4", (128, 96), "annotated.mp4")
+    report["configuration"] = {"redact": {"covered": ["person"]}}
+    source = PlayedSource(("../secret.mp4", "file:///secret.mp4"), 0.0)
+    write_viewer(report, frames((box(),)), source, tmp_path)
+    assert read_index(tmp_path / "viewer_data")["source"] is None
+    assert not any(b"secret" in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+
+
 # In a browser.
 
 
@@ -115,6 +124,7 @@ def report_of(name: str, size_wh: tuple[int, int], video: str | None) -> dict[st
             "codec": "h264",
         },
         "output": {"file": video, "num_frames": 1},
+        "configuration": {},
         "detections": {"total": 1},
     }
 

@@ -68,8 +68,8 @@ def write_viewer(
 ) -> None:
     """Write the page and its data into a folder of finished files.
 
-    report: of the clip. source: None if only the annotated file may be played. Nothing is written
-    for a still picture.
+    report: of the clip. source: None if only the annotated file may be played, as always of a
+    redacted result. Nothing is written for a still picture.
     """
     if report["source"].get("is_picture"):
         return
@@ -79,7 +79,8 @@ def write_viewer(
     data = ViewerData(data_folder)
     for frame in frames:
         data.add(frame)
-    data.finish(_facts(report, source))
+    redacted = (report["configuration"].get("redact") or {}).get("covered") is not None
+    data.finish(_facts(report, None if redacted else source))
     page = render_page(
         "run/viewer/page/viewer.html.jinja",
         r=report,
