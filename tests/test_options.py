@@ -34,6 +34,11 @@ OTHER_VALUES = {
     "--crf": "20",
     "--preset": "fast",
     "--output-size": "320x240",
+    "--drop-audio": "",
+    "--redact": "person",
+    "--redact-style": "fill",
+    "--redact-hold": "2",
+    "--redact-margin": "0.3",
     "--max-input-size": "640x480",
     "--max-streams": "3",
     "--max-frame-rate": "60",
@@ -67,7 +72,11 @@ WITHOUT_EFFECT = {
 """Options that do not decide the result. The model is in the key by its content."""
 
 
-NEEDED = {"--least-agreement": ["--adaptive"], "--roi-crop": ["--roi=1,1,8,8"]}
+NEEDED = {
+    "--least-agreement": ["--adaptive"],
+    "--roi-crop": ["--roi=1,1,8,8"],
+    **{f"--redact-{what}": ["--redact=person"] for what in ("style", "hold", "margin")},
+}
 """The options without which another one is refused."""
 
 

@@ -80,6 +80,11 @@ def is_tracked(report: Report, _: Path, lines: Lines) -> None:
     assert ids == set(range(1, report["detections"]["tracks"] + 1))
 
 
+def is_covered(_: Report, out: Path, lines: Lines) -> None:
+    covered = [json.loads(line) for line in (out / "covers.jsonl").read_text().splitlines()]
+    assert [bool(line["covers"]) for line in covered] == [True] * len(lines)
+
+
 def was_resumed(report: Report, _: Path, __: Lines) -> None:
     assert report["segments"]["number"] > report["segments"]["done_before"] > 0
 
@@ -88,6 +93,7 @@ CASES = {
     "--adaptive": Case(("--adaptive",), check=some_are_interpolated),
     "--every": Case(("--every", "3"), check=some_are_interpolated),
     "--track": Case(("--track",), check=is_tracked),
+    "--redact": Case(("--redact", "light"), check=is_covered),
     "--roi": Case(("--roi", "0,0,0.5,1"), in_the_left_half),
     "--roi-crop": Case(("--roi", "0,0,0.5,1", "--roi-crop"), in_the_left_half),
     "--start, --end": Case(("--start", "5f", "--end", "0.8"), sliced, order=-2),
@@ -97,7 +103,10 @@ CASES = {
     "--nms-free": Case(("--nms-free",)),
     "resume": Case(("--segment-seconds", "0.2"), check=was_resumed),
 }
-REFUSED = {frozenset({"--adaptive", "--every"})}
+REFUSED = {
+    frozenset({"--adaptive", "--every"}),
+    *(frozenset({"--redact", other}) for other in ("--roi", "--roi-crop", "--no-video")),
+}
 TOGETHER_ELSEWHERE = ["--segments-at-once", "--executor ray", "--precision int8"]
 """Options that are tested with all others at once: here, and in test_ray."""
 
@@ -211,7 +220,9 @@ def test_a_pair_gives_what_each_option_gives_or_is_refused(
     check(pair, report_in(tmp_path / "out"), tmp_path / "out", detector.usual)
 
 
-ALL_WITH_ADAPTIVE = tuple(name for name in CASES if name not in ("--every", "resume", "--frames"))
+ALL_WITH_ADAPTIVE = tuple(
+    name for name in CASES if name not in ("--every", "resume", "--frames", "--redact")
+)
 
 
 def test_segments_side_by_side_with_all_others(
@@ -230,7 +241,7 @@ def test_int8_with_all_others(
     sampler: str, clip: Path, detectors: Detectors, tmp_path: Path
 ) -> None:
     pytest.importorskip("nncf", reason="needs nncf")
-    others = tuple(n for n in CASES if n not in ("--adaptive", "--every", "resume"))
+    others = tuple(n for n in CASES if n not in ("--adaptive", "--every", "resume", "--redact"))
     names = (sampler, *others)
     words = command(clip, tmp_path / "out", detectors[True].weights, names)
     assert main([*words, "--precision", "int8", "--calibration", "clip"]) == 0

@@ -26,6 +26,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.machine import available_cores
 from pipeline.core.options import changed, declared
 from pipeline.core.picture_sequence import PictureSequence
+from pipeline.core.redactable import require_redactable
 from pipeline.core.text import printable
 from pipeline.core.work_folder import SPOOL_NAME
 from pipeline.execution.store import is_url, scratch_output
@@ -73,7 +74,7 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         output_dir = scratch_output(remote.output_url, video)
     else:
         output_dir = Path(arguments.output_dir or Path(OUTPUT_FOLDER) / name)
-    return ProcessConfig(
+    config = ProcessConfig(
         source=_source(arguments, video, arguments.num_frames),
         output_dir=output_dir,
         infer=infer_options(arguments),
@@ -81,6 +82,8 @@ def process_config(arguments: argparse.Namespace) -> ProcessConfig:
         remote=remote,
         **given(ProcessConfig, arguments),
     )
+    require_redactable(config)
+    return config
 
 
 def render_config(arguments: argparse.Namespace, recorded: RecordedRun) -> ProcessConfig:
@@ -99,6 +102,7 @@ def render_config(arguments: argparse.Namespace, recorded: RecordedRun) -> Proce
         overwrite=arguments.overwrite,
         encode=recorded.encode_with(**encode),
         draw=dataclasses.replace(recorded.draw, **draw),
+        redact=recorded.redact,
         limits=LimitOptions(**given(LimitOptions, arguments)),
         num_frames=recorded.num_frames,
         start=recorded.start,

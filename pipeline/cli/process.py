@@ -43,6 +43,7 @@ from pipeline.core.config import (
     DrawOptions,
     EncodeOptions,
     ProcessConfig,
+    RedactOptions,
 )
 from pipeline.core.errors import InputError, PipelineError, UsageError
 from pipeline.core.notes import collected_notes
@@ -128,6 +129,7 @@ def add_parser(commands: Any) -> None:
     add_options(encoding, EncodeOptions)
     add_options(encoding, ProcessConfig, "video")
     add_options(command.add_argument_group("drawing"), DrawOptions)
+    add_options(command.add_argument_group("redaction"), RedactOptions)
     add_options(add_limits(command), ProcessConfig, "stall_seconds")
     add_synthetic(command)
     cluster = command.add_argument_group("cluster", "Process segments on a Ray cluster.")

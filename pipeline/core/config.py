@@ -27,6 +27,7 @@ from pipeline.core.option_groups import (
 )
 from pipeline.core.options import Option, require, validate
 from pipeline.core.picture_sequence import PictureSequence
+from pipeline.core.redact_options import RedactOptions
 from pipeline.core.slices import Slice, read_moment
 from pipeline.core.source import ClipFile, Source
 
@@ -48,6 +49,7 @@ __all__ = [
     "LimitOptions",
     "ModelName",
     "ProcessConfig",
+    "RedactOptions",
     "RemoteOptions",
     "SyntheticOptions",
 ]
@@ -160,6 +162,7 @@ class ProcessConfig:
     detect: DetectOptions = field(default_factory=DetectOptions)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     draw: DrawOptions = DEFAULT_DRAWING
+    redact: RedactOptions = field(default_factory=RedactOptions)
     limits: Annotated[LimitOptions, _NOT_IN_KEYS] = field(default_factory=LimitOptions)
     calibration: Annotated[
         CalibrationName | Path | None,
@@ -330,6 +333,11 @@ class ProcessConfig:
             return None
         start, end = (None if m is None else read_moment(m) for m in (self.start, self.end))
         return Slice(start, end)
+
+    @property
+    def keeps_weak(self) -> bool:
+        """Whether boxes of less confidence than asked for are kept beside the others."""
+        return self.track is not None or self.redact.covered is not None
 
     @property
     def infers_some(self) -> bool:

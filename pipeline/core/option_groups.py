@@ -123,6 +123,7 @@ def _read_output_size(text: str) -> tuple[int, int] | int:
 class EncodeOptions:
     """How the annotated clip is encoded; None selects the default of the codec.
 
+    drop_audio: leave the sound of the source out.
     output_size: width and height, or the height alone, to which larger frames are scaled down, in
         their proportions; None keeps the size of the source. Boxes stay in pixels of the source.
     threads: threads of the encoder; None selects them for the machine.
@@ -159,6 +160,9 @@ class EncodeOptions:
             highest=_LONGEST_SIDE_PX,
         ),
     ] = None
+    drop_audio: Annotated[
+        bool, Option("--drop-audio", "leave the sound out of the annotated clip")
+    ] = False
     threads: Annotated[
         int | None, Option(name="encoder threads", lowest=1, highest=_MOST_REQUESTS)
     ] = None

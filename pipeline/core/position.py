@@ -36,16 +36,17 @@ class Step(IntEnum):
     CALLBACK = 5
     POSTPROCESS = 6
     TRACK = 7
-    ANNOTATE = 8
-    ENCODE = 9
-    WRITE = 10
-    JOIN = 11
-    WAIT_IN_FLIGHT = 12
-    WAIT_REQUEST = 13
-    WAIT_INFERENCE = 14
-    WAIT_CLUSTER = 15
-    WAIT_TURN = 16
-    DONE = 17
+    COVER = 8
+    ANNOTATE = 9
+    ENCODE = 10
+    WRITE = 11
+    JOIN = 12
+    WAIT_IN_FLIGHT = 13
+    WAIT_REQUEST = 14
+    WAIT_INFERENCE = 15
+    WAIT_CLUSTER = 16
+    WAIT_TURN = 17
+    DONE = 18
 
     @property
     def label(self) -> str:

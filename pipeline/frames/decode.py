@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.frames.decoder import ClipDecoder
+from pipeline.media.carried import Carried
 from pipeline.media.color import color_warnings, make_convertible, tags_of_planes
 from pipeline.media.container import check_frame_rate, check_size
 from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
@@ -201,10 +202,13 @@ class VideoReader:
         """Let go of the file; not while another thread is inside the decoder and hangs there."""
         self._decoder.close()
 
-    def streams_left_out(self) -> list[str]:
+    def streams_left_out(self, carried: Carried) -> list[str]:
         """What of the clip an MP4 file will not have as it was, a line each."""
         decoder, left_out = self._decoder, self.timeline.left_out
-        return stream_warnings(self._path, decoder.container, decoder.stream, left_out)
+        lost = stream_warnings(self._path, decoder.container, decoder.stream, left_out, carried)
+        if self.info.has_captions and not carried.others:
+            lost.append("closed captions in the video were left out, with --redact none are kept")
+        return lost
 
     def sample(self, count: int, *, most_pixels: int = MOST_SAMPLED_PIXELS) -> Iterator[Frame]:
         """At most `count` frames, spread over the clip; instead of iterating over all.

@@ -17,6 +17,7 @@ from pipeline.core.detection_lines import DetectionLine
 from pipeline.core.errors import located
 from pipeline.core.position import Step
 from pipeline.frames.annotated_file import FrameEncoder
+from pipeline.frames.redact import Redactor
 from pipeline.frames.sampling import DetectedFrame, DetectionSource
 from pipeline.frames.snapshots import Snapshots
 from pipeline.frames.stats import RunStats
@@ -34,7 +35,8 @@ class Results:
 
     lines: receives a detection line for each frame; None for none. class_names: by class_id.
     says_interpolated: whether lines say which frames were inferred. weak_lines: receives a line
-    for each frame with the boxes that only a tracker needs; None for none.
+    for each frame with the boxes that only a tracker needs; None for none. redactor: covers frames
+    before anything is drawn on them; None where nothing is redacted.
     """
 
     render: Renderer
@@ -44,6 +46,15 @@ class Results:
     class_names: Sequence[str]
     says_interpolated: bool
     weak_lines: TextIO | None = None
+    redactor: Redactor | None = None
+
+    def picture(self, detected: DetectedFrame, detections: Detections) -> av.VideoFrame:
+        """The picture of the result. detections: those of the frame, as they are written."""
+        image = detected.frame.image
+        if self.redactor is not None:
+            image = self.redactor(image, detected.covers)
+            detections = self.redactor.others(detections)
+        return self.render(image, detections)
 
     def write(self, detected: DetectedFrame) -> None:
         """Write the detection lines of a frame."""
@@ -99,7 +110,7 @@ def run_frames(
             with clocks.annotate:
                 # What is drawn is what is written: the lines can be drawn again.
                 detections = detected.detections.rounded()
-                image = results.render(frame.image, detections)
+                image = results.picture(detected, detections)
                 results.snapshots.look(frame.pts_seconds, image, detections)
             with clocks.encode:
                 results.encoder.encode(image, frame.pts, frame.duration, frame.time_base)

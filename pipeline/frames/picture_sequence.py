@@ -12,6 +12,7 @@ from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.frames.decode import VideoReader
+from pipeline.media.carried import Carried
 from pipeline.media.color import ToBgr, tags_of_planes
 from pipeline.media.container import check_frame_rate
 from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
@@ -65,7 +66,7 @@ class PictureSequenceSource:
         """At most `count` frames, spread over the clip."""
         return self._frames(self._numbers[:: -(-len(self._numbers) // count)])
 
-    def streams_left_out(self) -> list[str]:
+    def streams_left_out(self, carried: Carried) -> list[str]:
         """There is nothing beside the frames."""
         return []
 

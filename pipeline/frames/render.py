@@ -12,39 +12,50 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.core.config import ProcessConfig
+from pipeline.core.cover_lines import CoverLine
 from pipeline.core.detection_lines import DetectionLine
 from pipeline.core.errors import InputError
 from pipeline.core.position import Place, Position, Step
 from pipeline.frames.ahead import decoded_ahead
 from pipeline.frames.annotated_file import open_encoder, verify_annotated
+from pipeline.frames.codecs import annotated_bits
 from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
 from pipeline.frames.loop import Results, run_frames
+from pipeline.frames.redact import Redactor
 from pipeline.frames.sampling import DetectedFrame
 from pipeline.frames.scaled import annotator
 from pipeline.frames.snapshots import snapshots_of
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RecordedPart, SegmentTask
-from pipeline.media.frame import Frame, FrameSource, SourceFaults
+from pipeline.media.frame import Frame, FrameSource, SourceFaults, VideoInfo
+from pipeline.model.heads import covered_class_ids
 
 _TOLERANCE_SECONDS = 1e-6
+
+_Texts: TypeAlias = "tuple[Iterator[str], Iterator[str]]"
 
 
 class Lines(ABC):
     """Detection lines to be drawn. Raises InputError for what is no such line.
 
-    name: of their file, in messages. class_names: by class_id.
+    name: of their file, in messages. class_names: by class_id. are_covered: whether a line of
+    what is covered comes with each.
     """
 
-    def __init__(self, name: str, class_names: Sequence[str]) -> None:
+    def __init__(self, name: str, class_names: Sequence[str], are_covered: bool) -> None:
         self.class_names = class_names
+        self.are_covered = are_covered
         self._name = name
 
     @abstractmethod
-    def _from(self, first_index: int) -> AbstractContextManager[Iterator[str]]:
-        """The lines from this frame on."""
+    def _from(self, first_index: int) -> AbstractContextManager[_Texts]:
+        """The lines from this frame on, and those of what is covered, if there are any."""
 
     def of(
         self, frames: Iterable[Frame], first_index: int, place: Place
@@ -54,7 +65,7 @@ class Lines(ABC):
         first_index: the place of the first one in the clip. place: of this thread. Raises
         InputError if a line is of another frame.
         """
-        with self._from(first_index) as lines:
+        with self._from(first_index) as (lines, cover_lines):
             for index, frame in enumerate(frames, first_index):
                 place.enter(Step.READ_DETECTIONS)
                 place.frame_index = index
@@ -66,7 +77,10 @@ class Lines(ABC):
                         f"frame {index}, at {frame.pts_seconds:.6f} s: the detections belong to "
                         "another clip, or were changed"
                     )
-                yield DetectedFrame(frame, line.detections, inferred=True)
+                covers = None
+                if self.are_covered:
+                    covers = self._read_covers(next(cover_lines, ""), line, frame)
+                yield DetectedFrame(frame, line.detections, inferred=True, covers=covers)
 
     def _read(self, text: str, index: int) -> DetectionLine:
         try:
@@ -84,13 +98,27 @@ class Lines(ABC):
             ) from error
         return line
 
+    def _read_covers(self, text: str, line: DetectionLine, frame: Frame) -> NDArray[np.int64]:
+        try:
+            cover = CoverLine.from_json(text)
+            if (cover.frame_index, cover.pts_seconds) != (line.frame_index, line.pts_seconds):
+                raise ValueError("it is of another frame")
+            if (cover.covers[:, 2:] > (frame.image.width, frame.image.height)).any():
+                raise ValueError("a cover is not in the frame")
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise InputError(
+                f"{self._name}: the line of covers.jsonl of frame {line.frame_index} is missing or "
+                f"damaged ({error}): process the clip again"
+            ) from error
+        return cover.covers
+
 
 class RecordedLines(Lines):
-    """Those of a whole clip, in a file."""
+    """Those of a whole clip, in a file. covers: the file of what is covered, if anything is."""
 
-    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
-        super().__init__(str(path), class_names)
-        self._path = path
+    def __init__(self, path: Path, class_names: Sequence[str], covers: Path | None = None) -> None:
+        super().__init__(str(path), class_names, are_covered=covers is not None)
+        self._path, self._covers = path, covers
 
     def seconds(self) -> list[float]:
         """When each frame is shown, for `first_line`."""
@@ -98,21 +126,26 @@ class RecordedLines(Lines):
             return [self._read(text, index).pts_seconds for index, text in enumerate(lines)]
 
     @contextlib.contextmanager
-    def _from(self, first_index: int) -> Iterator[Iterator[str]]:
-        with self._path.open(encoding="utf-8") as lines:
-            yield itertools.islice(lines, first_index, None)
+    def _from(self, first_index: int) -> Iterator[_Texts]:
+        with contextlib.ExitStack() as stack:
+            paths = [self._path] if self._covers is None else [self._path, self._covers]
+            files = [stack.enter_context(path.open(encoding="utf-8")) for path in paths]
+            lines, *covers = [itertools.islice(file, first_index, None) for file in files]
+            yield lines, covers[0] if covers else iter(())
 
 
 class PartLines(Lines):
     """Those of one segment, as they travel with its task."""
 
     def __init__(self, part: RecordedPart) -> None:
-        super().__init__("detections", part.class_names)
+        super().__init__("detections", part.class_names, part.packed_covers is not None)
         self._part = part
 
     @contextlib.contextmanager
-    def _from(self, first_index: int) -> Iterator[Iterator[str]]:
-        yield iter(zlib.decompress(self._part.packed).decode().splitlines())
+    def _from(self, first_index: int) -> Iterator[_Texts]:
+        packed = (self._part.packed, self._part.packed_covers or zlib.compress(b""))
+        lines, covers = (iter(zlib.decompress(part).decode().splitlines()) for part in packed)
+        yield lines, covers
 
 
 def first_line(seconds: Sequence[float], start_seconds: float) -> int:
@@ -149,6 +182,7 @@ def render_segment(
         lines=None,
         class_names=lines.class_names,
         says_interpolated=False,
+        redactor=_redactor(config, info, lines),
     )
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
@@ -180,3 +214,14 @@ def render_segment(
         stats=stats,
         engine={},
     )
+
+
+def _redactor(config: ProcessConfig, info: VideoInfo, lines: Lines) -> Redactor | None:
+    """What covers the frames; None where nothing is redacted. Raises InputError, UsageError."""
+    if config.redact.covered is None:
+        return None
+    if not lines.are_covered:
+        raise InputError(f"{info.name}: what is to be covered is not known: process it again")
+    class_ids = covered_class_ids(config.redact, lines.class_names)
+    bits = annotated_bits(info, config.encode)
+    return Redactor(info, config.redact.cover_style, class_ids, bits)

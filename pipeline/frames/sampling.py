@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.core.boxes import Detections
 from pipeline.frames.interpolate import Interpolation, Pairs
 from pipeline.media.frame import Frame
@@ -43,6 +46,8 @@ class DetectedFrame:
     audit: what the model found in such a frame, if it was inferred to be compared.
     weak: boxes of less confidence than asked for, for a tracker; None if none are kept, and in
         frames that were not inferred.
+    covers: what is to be covered, whole pixels (N, 4), left, top, right, bottom; None where
+        nothing is redacted.
     """
 
     frame: Frame
@@ -50,6 +55,7 @@ class DetectedFrame:
     inferred: bool
     audit: Detections | None = None
     weak: Detections | None = None
+    covers: NDArray[np.int64] | None = None
 
 
 class DetectionSource(Protocol):

@@ -144,11 +144,13 @@ def _open_results(
     clip: OpenClip, task: SegmentTask, encoder: FrameEncoder, snapshots: Snapshots
 ) -> Iterator[Results]:
     config, files, source = task.settings.config, task.files, clip.source
+    if config.video and config.redact.covered is not None:
+        raise RuntimeError("what is covered is known only after a pass that draws nothing")
     class_names = clip.prepared.head.class_names
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(files.detections.open("w", encoding="utf-8"))
         weak_lines = None
-        if config.track is not None:
+        if config.keeps_weak:
             weak_lines = stack.enter_context(files.weak.open("w", encoding="utf-8"))
         if config.scene:
             assert isinstance(source, SyntheticSource)
@@ -184,7 +186,7 @@ def detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
         stall_seconds=config.stall_seconds,
         region=config.detect.region(info.size_wh),
         window=config.detect.window(info.size_wh),
-        keeps_weak=config.track is not None,
+        keeps_weak=config.keeps_weak,
     )
 
 

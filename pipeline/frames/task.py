@@ -73,10 +73,15 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class RecordedPart:
-    """The detection lines of a segment, compressed by zlib. class_names: by class_id."""
+    """The detection lines of a segment, compressed by zlib.
+
+    class_names: by class_id. packed_covers: the lines that say what is covered, in the same way;
+    None where nothing is redacted.
+    """
 
     packed: bytes
     class_names: tuple[str, ...]
+    packed_covers: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

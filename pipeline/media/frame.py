@@ -12,6 +12,7 @@ import numpy as np
 from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
+from pipeline.media.carried import Carried
 from pipeline.media.headers import Crop
 from pipeline.media.timeline import Timeline
 
@@ -217,7 +218,7 @@ class FrameSource(Protocol):
     def sample(self, count: int) -> Iterator[Frame]:
         """At most `count` frames, spread over all; instead of taking segments."""
 
-    def streams_left_out(self) -> list[str]:
+    def streams_left_out(self, carried: Carried) -> list[str]:
         """What of its file, beside the frames, an MP4 file will not have as it was, a line each."""
         ...
 

@@ -210,6 +210,11 @@ def side_data_of(image: av.VideoFrame) -> Mapping[Any, Any]:
     return _side_data(image)
 
 
+def without_captions(image: av.VideoFrame) -> av.VideoFrame:
+    """The same picture without the closed captions that come with it."""
+    return _without_side_data(image, str(Type.A53_CC.value))
+
+
 def _side_data(image: av.VideoFrame) -> Mapping[Any, Any]:
     found: Any = image.side_data  # PyAV declares another type than it returns.
     mapping: Mapping[Any, Any] = found

@@ -78,6 +78,16 @@ def metadata_warnings(source: InputContainer, annotated: VideoStream) -> list[st
     return warnings
 
 
+def metadata_left_out(source: InputContainer, annotated: VideoStream) -> list[str]:
+    """What of the tags and chapters a file without any of them does not have, in one line."""
+    names = sorted(_tags(source, annotated))
+    names += ["chapters"] if source.chapters() else []
+    names += ["timecode"] if _timecode(source, annotated) is not None else []
+    if not names:
+        return []
+    return [f"metadata was left out, with --redact none is kept: {', '.join(names)}"]
+
+
 def creation_time(source: InputContainer, video: VideoStream, timeline: Timeline) -> str | None:
     """When the recording of the first frame of a timeline began, as the file says.
 

@@ -22,6 +22,7 @@ from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import EncodeError, reason_of
 from pipeline.core.position import Beat, no_beat
 from pipeline.core.text import counted
+from pipeline.media.carried import CARRY_ALL, Carried
 from pipeline.media.container import exact, open_header, open_written
 from pipeline.media.metadata import carry_metadata
 from pipeline.media.picture_track import picture_track
@@ -49,13 +50,15 @@ class SourceStreams:
     """The file whose other streams go beside the video.
 
     timeline: how its times become those of the result; None leaves them.
-    end_seconds: where its streams are cut off, if the video was; None takes all.
+    end_seconds: where its streams are cut off, if the video was; None takes all. carried: which
+    of its streams go along.
     """
 
     path: Path
     limits: LimitOptions = DEFAULT_LIMITS
     timeline: Timeline | None = None
     end_seconds: float | None = None
+    carried: Carried = CARRY_ALL
 
 
 def mux(
@@ -121,10 +124,11 @@ def _add_others(
     """Add the source's other streams, with its tags and chapters; their packets are to come."""
     timeline, end_seconds = source.timeline, source.end_seconds
     annotated, _ = picture_track(source.path, other)
-    carry_metadata(other, annotated, out, video, end_seconds, timeline)
+    if source.carried.others:
+        carry_metadata(other, annotated, out, video, end_seconds, timeline)
     left_out = timeline.left_out if timeline else {}
-    mappings = map_streams(source.path, other, annotated, left_out)
-    targets, converters = add_streams(out, other, mappings, end_seconds)
+    mappings = map_streams(source.path, other, annotated, left_out, source.carried)
+    targets, converters = add_streams(out, other, mappings, end_seconds, source.carried)
     clocks = _clocks(other, targets, converters.keys(), timeline)
     return _packets(other, targets, clocks, notes, end_seconds), converters
 

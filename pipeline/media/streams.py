@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,8 +26,13 @@ from pipeline.media.audio import (
     replace_custom_layouts,
     usual_layout,
 )
+from pipeline.media.carried import CARRY_ALL, Carried
 from pipeline.media.headers import UNKNOWN, TrackHeader, read_track_headers
-from pipeline.media.metadata import is_chapter_or_timecode_track, metadata_warnings
+from pipeline.media.metadata import (
+    is_chapter_or_timecode_track,
+    metadata_left_out,
+    metadata_warnings,
+)
 from pipeline.media.subtitles import SubtitleConverter, is_text
 
 TimedPacket: TypeAlias = "tuple[float, av.Packet[Stream], Stream]"
@@ -38,6 +43,7 @@ _MOV_TEXT = "mov_text"
 _PART_OF_ANOTHER = Disposition.timed_thumbnails | 0x80000
 """The second one is AV_DISPOSITION_DEPENDENT, for which PyAV has no name."""
 _PCM_OF_16_BITS = ("pcm_s16le", "pcm_s16be")
+_TAGS_OF_REDACTED = ("language",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +75,18 @@ def stream_warnings(
     container: InputContainer,
     annotated: VideoStream,
     left_out: Mapping[int, str] = MappingProxyType({}),
+    carried: Carried = CARRY_ALL,
 ) -> list[str]:
     """What of an open clip an MP4 file will not have as it was, a line each.
 
     annotated: the stream that is another one there. left_out: why some streams cannot be carried,
     whatever their codec, by index.
     """
-    mappings = map_streams(source, container, annotated, left_out)
+    mappings = map_streams(source, container, annotated, left_out, carried)
+    lost = metadata_warnings if carried.others else metadata_left_out
     return [
         *(mapping.warning for mapping in mappings if mapping.warning),
-        *metadata_warnings(container, annotated),
+        *lost(container, annotated),
     ]
 
 
@@ -87,6 +95,7 @@ def map_streams(
     container: InputContainer,
     annotated: VideoStream,
     left_out: Mapping[int, str] = MappingProxyType({}),
+    carried: Carried = CARRY_ALL,
 ) -> list[StreamMapping]:
     """A mapping of each stream but the video that is annotated, in their order.
 
@@ -94,13 +103,29 @@ def map_streams(
     """
     replace_custom_layouts(container)
     headers = read_track_headers(source, container)
-    return [
-        _left_out(stream, left_out[stream.index])
-        if stream.index in left_out
-        else _mapping(stream, headers.get(stream.index, UNKNOWN))
+    others = [
+        stream
         for stream in container.streams
         if stream.index != annotated.index and not is_chapter_or_timecode_track(container, stream)
     ]
+    reasons = {**_not_carried(others, carried), **left_out}
+    return [
+        _left_out(stream, reasons[stream.index])
+        if stream.index in reasons
+        else _mapping(stream, headers.get(stream.index, UNKNOWN))
+        for stream in others
+    ]
+
+
+def _not_carried(streams: Sequence[Stream], carried: Carried) -> dict[int, str]:
+    """Why streams that could be carried are not to be, by index."""
+    reasons = {}
+    for stream in streams:
+        if stream.type == "audio" and not carried.sound:
+            reasons[stream.index] = "--drop-audio"
+        elif stream.type != "audio" and not carried.others:
+            reasons[stream.index] = "with --redact only the picture and the sound are kept"
+    return reasons
 
 
 def add_streams(
@@ -108,10 +133,12 @@ def add_streams(
     source: InputContainer,
     mappings: Iterable[StreamMapping],
     end_seconds: float | None,
+    carried: Carried = CARRY_ALL,
 ) -> tuple[dict[int, Stream], dict[int, Converter]]:
     """Add the streams of the mappings to a file.
 
-    end_seconds: where to cut sound off; None takes all. Returns the stream of the output for each
+    end_seconds: where to cut sound off; None takes all. carried: without others, of their tags the
+    language only. Returns the stream of the output for each
     index of the source, and what converts the packets where they are not copied.
     """
     targets: dict[int, Stream] = {}
@@ -125,7 +152,9 @@ def add_streams(
             target: Stream = converters[mapping.index].target
         else:
             target = _add_copy(out, stream)
-        target.metadata.update(stream.metadata)
+        kept = stream.metadata.keys() if carried.others else _TAGS_OF_REDACTED
+        tags = {key: value for key, value in stream.metadata.items() if key in kept}
+        target.metadata.update(tags)
         target.disposition = stream.disposition
         if isinstance(stream, VideoStream):
             # The annotated one is what players are to show.

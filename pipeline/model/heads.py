@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.config import DetectOptions
+from pipeline.core.config import DetectOptions, RedactOptions
 from pipeline.core.errors import UsageError
 
 
@@ -105,18 +105,37 @@ class Head(Protocol):
 
 def select_class_ids(detect: DetectOptions, class_names: Sequence[str]) -> frozenset[int] | None:
     """The numbers of the classes to keep. Raises UsageError for one the model does not know."""
-    if detect.classes is None:
-        return None
-    numbers = [_class_number(entry, class_names) for entry in detect.classes]
-    for entry, number in zip(detect.classes, numbers, strict=True):
+    return None if detect.classes is None else _ids("--classes", detect.classes, class_names)
+
+
+def covered_class_ids(redact: RedactOptions, class_names: Sequence[str]) -> frozenset[int]:
+    """The numbers of the classes to cover. Raises UsageError for one the model does not know."""
+    return _ids("--redact", redact.covered or (), class_names)
+
+
+def require_all_covered(
+    redact: RedactOptions, class_ids: frozenset[int] | None, class_names: Sequence[str]
+) -> None:
+    """Raise UsageError for a class to cover that is unknown, or of which no boxes are kept.
+
+    class_ids: the numbers of the classes to keep; None keeps all.
+    """
+    missing = covered_class_ids(redact, class_names) - (class_ids or frozenset())
+    if class_ids is not None and missing:
+        names = ", ".join(class_names[number] for number in sorted(missing))
+        raise UsageError(f"--classes leaves out {names}, which --redact is to cover: name it too")
+
+
+def _ids(flag: str, entries: Sequence[str], class_names: Sequence[str]) -> frozenset[int]:
+    numbers = [_class_number(entry, class_names) for entry in entries]
+    for entry, number in zip(entries, numbers, strict=True):
         if number is None and os.path.exists(entry):  # noqa: PTH110
             raise UsageError(
                 f"{entry!r} is taken for a class, and there is a file of this name: clips come "
-                f"before --classes, or after --, as in --classes person -- {entry}"
+                f"before {flag}, or after --, as in {flag} person -- {entry}"
             )
     return frozenset(
-        _known(entry, number, class_names)
-        for entry, number in zip(detect.classes, numbers, strict=True)
+        _known(entry, number, class_names) for entry, number in zip(entries, numbers, strict=True)
     )
 
 

@@ -54,7 +54,7 @@ def _words(options: Iterable[tuple[str, Option, Any]]) -> Iterator[str]:
 
 
 def _values(name: str, value: Any) -> Iterator[str]:
-    if name == "classes":
+    if name in ("classes", "covered"):
         yield from value
     elif name == "class_thresholds":
         yield from (f"{class_name}={threshold!r}" for class_name, threshold in value)

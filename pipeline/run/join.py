@@ -9,6 +9,7 @@ from pipeline.core.position import Step
 from pipeline.core.text import counted
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.task import SegmentFiles
+from pipeline.media.carried import carried_of
 from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
 from pipeline.media.mux import SourceStreams, mux, verify
 from pipeline.media.still import verify_picture
@@ -23,7 +24,7 @@ def join_detections(run: RunContext, info: VideoInfo, taken: TakenSegments) -> N
     parts = _parts(run, info, taken)
     counts = [manifest.num_frames for manifest in taken.manifests]
     join_lines([part.detections for part in parts], counts, finished / DETECTIONS_NAME)
-    if config.track:
+    if config.keeps_weak:
         join_lines([part.weak for part in parts], counts, finished / WEAK_NAME)
     if config.scene:
         join_lines([part.truth for part in parts], counts, finished / TRUTH_NAME)
@@ -57,7 +58,9 @@ def join_annotated(run: RunContext, source: FrameSource, taken: TakenSegments) -
         stretch = source.timeline.stretch if source.timeline else None
         ends_before = taken.was_cut or (stretch is not None and stretch.end_pts is not None)
         end_seconds = taken.end_seconds if ends_before else None
-        others = SourceStreams(config.clip, config.limits, source.timeline, end_seconds)
+        others = SourceStreams(
+            config.clip, config.limits, source.timeline, end_seconds, carried_of(config)
+        )
     videos = [part.annotated for part in parts if part.annotated.exists()]
     notes = mux(videos, annotated, others, beat)
     verify(annotated, taken.num_frames, taken.end_seconds, taken.times(info.time_base), beat)

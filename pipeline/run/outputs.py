@@ -25,7 +25,9 @@ ANNOTATED_NAMES = ("annotated.mp4", "annotated.jpg", "annotated.png")
 """The annotated file of a clip, or of a picture; a result has one of them, or none."""
 DETECTIONS_NAME = "detections.jsonl"
 WEAK_NAME = "weak.jsonl"
-"""The boxes that only a tracker needs, beside the others."""
+"""The boxes that only a tracker or redaction needs, beside the others."""
+COVERS_NAME = "covers.jsonl"
+"""What is covered in each frame, for whoever draws the detections again."""
 TRUTH_NAME = "truth.jsonl"
 EVENTS_CSV_NAME = "events.csv"
 EVENTS_JSON_NAME = "events.json"
@@ -43,6 +45,7 @@ OUTPUT_NAMES = (
     EVENTS_JSON_NAME,
     TRUTH_NAME,
     WEAK_NAME,
+    COVERS_NAME,
     DETECTIONS_NAME,
     REPORT_JSON_NAME,
     REPORT_PAGE_NAME,

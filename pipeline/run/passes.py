@@ -1,4 +1,7 @@
-"""The passes over the frames of a clip: one, or with tracks detect -> track -> draw."""
+"""The passes over the frames of a clip: one, or detect -> track, cover -> draw.
+
+What needs the whole clip is found between the two: the ids of tracks, and what is covered.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ from pipeline.core.text import counted
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RecordedPart, RunSettings, SegmentTask
-from pipeline.media.frame import Segment
+from pipeline.media.frame import Segment, VideoInfo
+from pipeline.model.heads import covered_class_ids
 from pipeline.run.context import RunContext
 from pipeline.run.join import join_annotated, join_detections, notes_on_frames
-from pipeline.run.outputs import DETECTIONS_NAME, WEAK_NAME
+from pipeline.run.outputs import COVERS_NAME, DETECTIONS_NAME, WEAK_NAME
+from pipeline.run.redaction.covers import CoverRules
+from pipeline.run.redaction.lines import write_covers
 from pipeline.run.segments import ProcessTasks, TakenSegments, take_segments
 from pipeline.run.tracks.lines import write_tracked
 from pipeline.run.tracks.tracker import open_tracker
@@ -82,10 +88,10 @@ def take_passes(
 ) -> Passes:
     """Take all frames through all steps, as far as that is not done. Raises PipelineError.
 
-    With tracks, the joined detection lines are in the folder of finished files then.
+    With two passes, the joined detection lines are in the folder of finished files then.
     """
     info, config = clip.source.info, run.config
-    if config.track is None:
+    if not config.keeps_weak:
         return Passes(take_segments(run, info, process, settings, segments))
     num_passes = 2 if config.video else 1
     first = dataclasses.replace(run, on_progress=_Part(run.on_progress, num_passes, 0))
@@ -94,7 +100,11 @@ def take_passes(
     detected = take_segments(first, info, process, detect, segments)
     join_detections(run, info, detected)
     wall, cpu = time.perf_counter(), time.thread_time()
-    num_tracks = _track(run, float(info.frame_rate or 30))
+    num_tracks = None
+    if config.track is not None:
+        num_tracks = _track(run, config.track, float(info.frame_rate or 30))
+    if config.redact.covered is not None:
+        _cover(run, info, clip.prepared.head.class_names)
     passes = Passes(
         detected,
         num_tracks=num_tracks,
@@ -107,8 +117,7 @@ def take_passes(
         dataclasses.replace(segment, number=len(segments) + segment.number)
         for segment in segments[: len(detected.manifests)]
     ]
-    lines = run.journal.finished / DETECTIONS_NAME
-    parts = _Parts(lines, clip.prepared.head.class_names, detected, again[0].number)
+    parts = _Parts(run, clip.prepared.head.class_names, detected, again[0].number)
     second = dataclasses.replace(
         run, on_progress=_Part(run.on_progress, num_passes, detected.num_frames)
     )
@@ -128,30 +137,49 @@ def join(run: RunContext, clip: OpenClip, passes: Passes) -> list[str]:
     """
     source = clip.source
     notes = join_annotated(run, source, passes.annotated) if run.config.video else []
-    if run.config.track is None:
+    if not run.config.keeps_weak:
         join_detections(run, source.info, passes.detected)
     return notes + notes_on_frames(source, passes.detected)
 
 
 def _draws_later(run: RunContext) -> bool:
-    return run.config.video and run.config.track is not None
+    return run.config.video and run.config.keeps_weak
 
 
-def _track(run: RunContext, frame_rate: float) -> int:
-    """Give the joined lines ids; returns the number of tracks."""
-    config, finished, place = run.config, run.journal.finished, run.position.encoding
-
-    def on_frame(index: int) -> None:
-        place.enter(Step.TRACK)
-        place.frame_index = index
-
-    assert config.track is not None
-    tracker = open_tracker(config.track, frame_rate, config.detect.least_confidence)
+def _track(run: RunContext, name: str, frame_rate: float) -> int:
+    """Give the joined lines ids; returns the number of tracks. name: of the tracker."""
+    finished = run.journal.finished
+    tracker = open_tracker(name, frame_rate, run.config.detect.least_confidence)
     detections, untracked = finished / DETECTIONS_NAME, finished / "untracked.jsonl"
     detections.replace(untracked)
-    found = write_tracked(untracked, finished / WEAK_NAME, detections, tracker, on_frame)
+    at_frame = _at_frame(run, Step.TRACK)
+    found = write_tracked(untracked, finished / WEAK_NAME, detections, tracker, at_frame)
     untracked.unlink()
     return found
+
+
+def _cover(run: RunContext, info: VideoInfo, class_names: Sequence[str]) -> None:
+    """Write what is covered in each frame of the joined lines."""
+    redact, finished = run.config.redact, run.journal.finished
+    write_covers(
+        finished / DETECTIONS_NAME,
+        finished / WEAK_NAME,
+        finished / COVERS_NAME,
+        covered_class_ids(redact, class_names),
+        CoverRules(info.size_wh, redact.hold_seconds, redact.cover_margin),
+        _at_frame(run, Step.COVER),
+    )
+
+
+def _at_frame(run: RunContext, step: Step) -> Callable[[int], None]:
+    """Says where the work is, when called with the index of a frame."""
+    place = run.position.encoding
+
+    def at_frame(index: int) -> None:
+        place.enter(step)
+        place.frame_index = index
+
+    return at_frame
 
 
 class _Part:
@@ -177,16 +205,18 @@ class _Parts:
 
     def __init__(
         self,
-        detections: Path,
+        run: RunContext,
         class_names: tuple[str, ...],
         detected: TakenSegments,
         first_number: int,
     ) -> None:
-        self._detections, self._class_names = detections, class_names
-        self._first_number = first_number
+        self._class_names, self._first_number = class_names, first_number
         counts = [manifest.num_frames for manifest in detected.manifests]
         self._begins = list(itertools.accumulate(counts, initial=0))
-        self._offsets = _offsets(detections, counts)
+        self._lines = _PartedFile(run.journal.finished / DETECTIONS_NAME, counts)
+        self._covers: _PartedFile | None = None
+        if run.config.redact.covered is not None:
+            self._covers = _PartedFile(run.journal.finished / COVERS_NAME, counts)
 
     def drawn_by(self, process: ProcessTasks) -> ProcessTasks:
         """The same process, in which tasks get the lines that are to be drawn."""
@@ -200,19 +230,25 @@ class _Parts:
 
     def _with_lines(self, task: SegmentTask) -> SegmentTask:
         place = task.segment.number - self._first_number
-        begin, end = self._offsets[place : place + 2]
-        with self._detections.open("rb") as lines:
-            lines.seek(begin)
-            packed = zlib.compress(lines.read(end - begin), 1)
-        recorded = RecordedPart(packed, self._class_names)
+        covers = None if self._covers is None else self._covers.packed(place)
+        recorded = RecordedPart(self._lines.packed(place), self._class_names, covers)
         return dataclasses.replace(task, first_index=self._begins[place], recorded=recorded)
 
 
-def _offsets(path: Path, counts: Sequence[int]) -> list[int]:
-    """Where in a file the lines of each part begin, and where the last one ends."""
-    offsets = [0]
-    with path.open("rb") as lines:
-        for count in counts:
-            length = sum(len(line) for line in itertools.islice(lines, count))
-            offsets.append(offsets[-1] + length)
-    return offsets
+class _PartedFile:
+    """A file with a line for each frame, in parts of so many lines."""
+
+    def __init__(self, path: Path, counts: Sequence[int]) -> None:
+        self._path = path
+        self._offsets = [0]
+        with path.open("rb") as lines:
+            for count in counts:
+                length = sum(len(line) for line in itertools.islice(lines, count))
+                self._offsets.append(self._offsets[-1] + length)
+
+    def packed(self, place: int) -> bytes:
+        """The lines of a part, compressed by zlib."""
+        begin, end = self._offsets[place : place + 2]
+        with self._path.open("rb") as lines:
+            lines.seek(begin)
+            return zlib.compress(lines.read(end - begin), 1)

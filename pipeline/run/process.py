@@ -16,6 +16,7 @@ from pipeline.core.memory import release_memory
 from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
+from pipeline.core.redactable import require_redactable
 from pipeline.core.typed import converted
 from pipeline.execution.executor import Executor
 from pipeline.execution.journal import Journal
@@ -28,9 +29,10 @@ from pipeline.frames.stats import RunStats
 from pipeline.frames.task import RunSettings
 from pipeline.inference.models import Models
 from pipeline.inference.openvino import resolved_precision
+from pipeline.media.carried import carried_of
 from pipeline.media.frame import FrameSource, VideoInfo
 from pipeline.media.still import require_picture_options
-from pipeline.model.heads import require_applicable, select_class_ids
+from pipeline.model.heads import require_all_covered, require_applicable, select_class_ids
 from pipeline.model.prepare import PreparedModel
 from pipeline.run.context import RunContext
 from pipeline.run.identity import ModelIdentity, detections_key, drawn_key, run_key
@@ -122,12 +124,12 @@ def _process(
 ) -> Report:
     """The phases of a run. notes: notes of the phases are appended."""
     config, journal = run.config, run.journal
+    require_redactable(config)
     if config.track is not None:
         require_trackers()
     clip, selection, scan = open_clip(config, models, executor.cores, run.position, run.on_progress)
     with contextlib.closing(clip.source), run.position.failures_told():
-        require_applicable(config.detect, clip.prepared.head)
-        class_ids = select_class_ids(config.detect, clip.prepared.head.class_names)
+        class_ids = _class_ids(config, clip.prepared)
         segments = segments_of_run(config, scan)
         del scan  # Its packets.
         infer, sha256 = selection.options.infer, clip.prepared.weights_sha256
@@ -189,6 +191,14 @@ def _process(
     return report
 
 
+def _class_ids(config: ProcessConfig, prepared: PreparedModel) -> frozenset[int] | None:
+    """The classes to keep; None for all. Raises UsageError for options that do not fit a model."""
+    require_applicable(config.detect, prepared.head)
+    class_ids = select_class_ids(config.detect, prepared.head.class_names)
+    require_all_covered(config.redact, class_ids, prepared.head.class_names)
+    return class_ids
+
+
 def _audit(
     run: RunContext,
     models: Models,
@@ -237,7 +247,8 @@ def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
         require_picture_options(config)
     elif config.clip is not None and config.video:
         timeline = source.timeline
-        strange, lost = timeline.notes if timeline else (), source.streams_left_out()
+        strange = timeline.notes if timeline else ()
+        lost = source.streams_left_out(carried_of(config))
         for warning in (*strange, *lost, *encoding_warnings(source.info, config.encode)):
             note(warning)
 

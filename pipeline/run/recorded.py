@@ -13,10 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.core.config import DrawOptions, EncodeOptions
+from pipeline.core.config import DrawOptions, EncodeOptions, RedactOptions
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.text import counted
-from pipeline.run.outputs import REPORT_JSON_NAME, REPORT_VERSION
+from pipeline.run.outputs import COVERS_NAME, REPORT_JSON_NAME, REPORT_VERSION
 
 if TYPE_CHECKING:
     from pipeline.media.frame import VideoInfo  # At run time it would load FFmpeg.
@@ -30,6 +30,7 @@ class RecordedRun:
     name, size_wh, time_base, fingerprint: of the clip, see report.json. num_frames: the first
     frames only; None for all. start, end: of the slice of the clip. encode, draw, deinterlace,
     segment_seconds: as in ProcessConfig, with the threads that the encoder had or would have had.
+    redact: what was covered. covers: the lines of what is covered; None where nothing is.
     report: all of it.
     """
 
@@ -47,16 +48,19 @@ class RecordedRun:
     draw: DrawOptions
     deinterlace: str
     segment_seconds: float
+    redact: RedactOptions
+    covers: Path | None
     report: dict[str, Any]
 
     def encode_with(self, **asked: Any) -> EncodeOptions:
         """The options of the encoder of that run, with those that are asked for in their place.
 
-        With another codec, none of that run's but size and threads. Raises UsageError.
+        With another codec, none of that run's but size, sound and threads. Raises UsageError.
         """
         codec = asked.get("codec", self.encode.codec)
         if codec != self.encode.codec:
-            kept = {"output_size": self.encode.output_size, "threads": self.encode.threads}
+            names = ("output_size", "drop_audio", "threads")
+            kept = {name: getattr(self.encode, name) for name in names}
             return EncodeOptions(**{**kept, **asked})
         return dataclasses.replace(self.encode, **asked)
 
@@ -141,6 +145,7 @@ def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
             "a picture can be drawn later"
         )
     width, height = source["size_wh"]
+    redact = RedactOptions(**used.get("redact", {}))
     return RecordedRun(
         detections=detections,
         num_lines=int(report["output"]["num_frames"]),
@@ -156,5 +161,17 @@ def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
         draw=DrawOptions(**used.get("draw", {})),
         deinterlace=used["deinterlace"],
         segment_seconds=used["segment_seconds"],
+        redact=redact,
+        covers=None if redact.covered is None else _covers_beside(detections),
         report={**report, "detections_key": str(report["detections_key"])},
     )
+
+
+def _covers_beside(detections: Path) -> Path:
+    path = detections.parent / COVERS_NAME
+    if not path.is_file():
+        raise InputError(
+            f"{path}: is missing: without it, what was covered would be shown; process the clip "
+            "again"
+        )
+    return path

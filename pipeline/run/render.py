@@ -30,6 +30,7 @@ from pipeline.frames.render import RecordedLines, first_line, render_segment
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.source import open_source, scan_source
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
+from pipeline.media.carried import carried_of
 from pipeline.media.cut import cut_clip
 from pipeline.media.frame import FrameSource
 from pipeline.media.still import require_picture_options
@@ -102,7 +103,7 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
         require_space(config, annotated_info(info, config.encode), kept_bytes)
         threads = journal.begin(key, len(segments), config.encode.threads or 1)
         settings = RunSettings(config, InferOptions(), threads, None, source.timeline)
-        lines = RecordedLines(recorded.detections, recorded.class_names)
+        lines = RecordedLines(recorded.detections, recorded.class_names, recorded.covers)
         at_once = num_at_once(config, info, len(segments), INFERRING_SOME, lambda _: MOST_IN_FLIGHT)
         process = functools.partial(_rendered, source, lines, run.position)
         if at_once > 1:
@@ -190,7 +191,8 @@ def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
     if info.is_picture:
         require_picture_options(config)
         return
-    strange, lost = timeline.notes if timeline else (), source.streams_left_out()
+    strange = timeline.notes if timeline else ()
+    lost = source.streams_left_out(carried_of(config))
     for warning in (*info.warnings, *strange, *lost, *encoding_warnings(info, config.encode)):
         note(warning)
 
@@ -204,6 +206,8 @@ def _key(config: ProcessConfig, recorded: RecordedRun, num_segments: int) -> str
         "segments": num_segments,
         "encode": dataclasses.asdict(config.encode),
         "draw": dataclasses.asdict(config.draw),
+        "redact": dataclasses.asdict(config.redact),
+        "covers": recorded.covers and file_sha256(recorded.covers),
         "frames": [config.num_frames, config.deinterlace, config.segment_seconds],
         "slice": str(config.slice),
         "versions": versions(),

@@ -160,6 +160,7 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "start": config.start,
         "end": config.end,
         "detect": {**asdict(config.detect), "iou_threshold": config.detect.nms_iou},
+        "redact": asdict(config.redact),
         "encode": {**asdict(config.encode), "threads": run.encoder_threads},
         "draw": asdict(config.draw),
     }

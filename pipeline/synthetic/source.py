@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.config import SyntheticOptions
+from pipeline.media.carried import Carried
 from pipeline.media.frame import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
 from pipeline.media.pictures import read_pixels
 from pipeline.synthetic.scene import Scene, Truth
@@ -68,7 +69,7 @@ class SyntheticSource:
         """At most `count` frames, spread over the clip."""
         return self._frames(self._numbers[:: -(-len(self._numbers) // count)])
 
-    def streams_left_out(self) -> list[str]:
+    def streams_left_out(self, carried: Carried) -> list[str]:
         """There is nothing beside the frames."""
         return []
 

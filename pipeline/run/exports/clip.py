@@ -26,8 +26,8 @@ class ExportedClip:
     num_frames: lines of the detections. class_names: by class_id. model: name of its file.
     deinterlace, start, end: as in ProcessConfig. starts_at: when the recording of its first frame
     began, in ISO 8601; None if the file does not say. is_tracked: whether the run gave boxes their
-    tracks, if there were any. every_nth: only frames whose index is a multiple of this are
-    exported.
+    tracks, if there were any. is_redacted: whether it covered classes. every_nth: only frames whose
+    index is a multiple of this are exported.
     """
 
     detections: Path
@@ -47,6 +47,7 @@ class ExportedClip:
     end: str | None = None
     starts_at: str | None = None
     is_tracked: bool = False
+    is_redacted: bool = False
     every_nth: int = 1
 
     def frames(self) -> Iterator[DetectedFrame]:
@@ -134,6 +135,7 @@ def _clip(detections: Path, report: dict[str, Any]) -> ExportedClip:
         end=report["configuration"].get("end"),
         starts_at=source.get("creation_time"),
         is_tracked=report["configuration"].get("track") is not None,
+        is_redacted=bool(report["configuration"].get("redact", {}).get("covered")),
     )
 
 

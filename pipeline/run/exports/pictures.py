@@ -30,10 +30,16 @@ PICTURE_NAMES: dict[str, PictureName] = {
 def find_sources(clips: Sequence[ExportedClip], at: Path) -> list[Path]:
     """The file of each clip: `at` itself, or the one of its name in that folder or below it.
 
-    Raises InputError if one is missing, or is not the file that was processed.
+    Raises InputError if one is missing, or is not the file that was processed, and for a result
+    that is redacted: what it covers is in the clip.
     """
     found = []
     for clip in clips:
+        if clip.is_redacted:
+            raise InputError(
+                f"{clip.detections}: is redacted, and pictures of its clip would show what it "
+                "covers: leave --images out"
+            )
         named = [at] if at.is_file() else sorted(at.rglob(clip.source_name))
         same = [path for path in named if path.is_file() and fingerprint(path) == clip.fingerprint]
         if not same:

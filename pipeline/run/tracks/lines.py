@@ -21,7 +21,7 @@ from pipeline.run.tracks.tracker import Tracker
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     """A line as it stands in the file, and its boxes: num_strong of them, and weak ones behind."""
 
     record: dict[str, Any]
@@ -62,20 +62,20 @@ def write_tracked(
     """
     seen: set[int] = set()
     with target.open("w", encoding="utf-8") as out:
-        for line, ids in _tracked(_read(detections, weak, on_frame), tracker):
+        for line, ids in _tracked(read_lines(detections, weak, on_frame), tracker):
             strong_ids = ids[: line.num_strong].tolist()
             seen.update(strong_ids)
             out.write(line.to_json(strong_ids))
     return len(seen - {NO_TRACK})
 
 
-def _tracked(lines: Iterable[_Line], tracker: Tracker) -> Iterator[tuple[_Line, NDArray[np.int64]]]:
+def _tracked(lines: Iterable[Line], tracker: Tracker) -> Iterator[tuple[Line, NDArray[np.int64]]]:
     """Each line with the ids of its boxes, or of those of them that are not weak.
 
     Holds back no more lines than lie between two inferred frames.
     """
     before: tuple[float, Detections] | None = None
-    waiting: list[_Line] = []
+    waiting: list[Line] = []
     for line in lines:
         if line.is_interpolated and before is not None:
             waiting.append(line)
@@ -91,8 +91,8 @@ def _tracked(lines: Iterable[_Line], tracker: Tracker) -> Iterator[tuple[_Line, 
 
 
 def _carried(
-    before: tuple[float, Detections], waiting: list[_Line], after: tuple[float, Detections]
-) -> Iterator[tuple[_Line, NDArray[np.int64]]]:
+    before: tuple[float, Detections], waiting: list[Line], after: tuple[float, Detections]
+) -> Iterator[tuple[Line, NDArray[np.int64]]]:
     between = Between(before[1], after[1])
     duration_seconds = (after[0] - before[0]) or 1.0
     for line in waiting:
@@ -100,9 +100,9 @@ def _carried(
         yield line, between.ids(line.strong, fraction)
 
 
-def _read(
+def read_lines(
     detections: Path, weak: Path | None, on_frame: Callable[[int], object]
-) -> Iterator[_Line]:
+) -> Iterator[Line]:
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(detections.open(encoding="utf-8"))
         weak_lines = stack.enter_context(weak.open(encoding="utf-8")) if weak is not None else ()
@@ -119,7 +119,7 @@ def _read(
                         f"{detections.name}: both must be of one run"
                     )
                 boxes = boxes.followed_by(weaker)
-            yield _Line(record, boxes, num_strong)
+            yield Line(record, boxes, num_strong)
 
 
 def _parsed(path: Path, index: int, text: str) -> tuple[Detections, dict[str, Any]]:

@@ -37,11 +37,14 @@ class PlayedSource:
 
 
 def played_source(config: ProcessConfig, source: FrameSource) -> PlayedSource | None:
-    """The file of a run as the page plays it; None where it is no clip that stays where it is."""
+    """The file of a run as the page plays it; None where it is no clip that stays where it is.
+
+    And where the annotated file covers what is to be seen in it.
+    """
     clip, timeline = config.clip, source.timeline
     if clip is None or config.remote.source_url is not None or clip.name == SPOOL_NAME:
         return None
-    if config.remote.output_url is not None:
+    if config.remote.output_url is not None or config.redact.covered is not None:
         return None
     path, page_folder = clip.resolve(), config.output_dir.resolve()
     relative = quote(os.fsencode(os.path.relpath(path, page_folder)))

@@ -1,0 +1,1 @@
+"""What is covered in each frame, computed over the detections of a whole clip."""

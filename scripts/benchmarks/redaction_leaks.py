@@ -1,0 +1,200 @@
+#!/usr/bin/env python
+"""How much of what is to be covered stays to be seen: on the scene, in pixels of its masks.
+
+    scripts/benchmarks/redaction_leaks.py                    the truth taken as detections
+    scripts/benchmarks/redaction_leaks.py --withheld 0.2     a fifth of the boxes withheld
+    scripts/benchmarks/redaction_leaks.py --lines out/detections.jsonl   what a model found
+
+A pixel leaks if it is of the silhouette of a thing of a chosen class, in the frame, hidden by no
+other thing, and not covered. Things that the truth lists count apart from those of which less than
+a quarter is to be seen, or less than 8 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.config import SyntheticOptions
+from pipeline.core.redact_options import RedactOptions
+from pipeline.frames.redact import Redactor
+from pipeline.media.frame import VideoInfo, plane_rows
+from pipeline.run.redaction.covers import CoverRules, FoundBoxes, covers
+from pipeline.run.tracks.lines import read_lines
+from pipeline.synthetic.compositing import intersection
+from pipeline.synthetic.scene import Placed, Scene
+from pipeline.synthetic.source import SyntheticSource
+from pipeline.synthetic.sprites import CLASS_NAMES
+
+MOST_WITHHELD_FRAMES = 3
+
+
+@dataclass
+class Leaks:
+    """What is to be seen of the chosen classes, and what of that is not covered, in pixels.
+
+    listed: of things that the truth lists, others: of the rest. frames: those with a leak of the
+    first kind. covered_share: mean share of a frame that is covered.
+    """
+
+    listed_px: int = 0
+    listed_leaked_px: int = 0
+    others_px: int = 0
+    others_leaked_px: int = 0
+    frames: list[int] = field(default_factory=list)
+    covered_share: float = 0.0
+    num_frames: int = 0
+
+
+def truth_boxes(
+    scene: Scene, num_frames: int, class_ids: frozenset[int], frame_rate: float
+) -> list[tuple[FoundBoxes, NDArray[np.int64]]]:
+    """The truth of chosen classes as found boxes, with their track ids."""
+    found = []
+    for index in range(num_frames):
+        truth = scene.truth(index)
+        kept = np.isin(truth.class_id, list(class_ids))
+        boxes = FoundBoxes(index / frame_rate, truth.xyxy[kept], truth.class_id[kept])
+        found.append((boxes, truth.track_id[kept]))
+    return found
+
+
+def withheld(
+    frames: Sequence[tuple[FoundBoxes, NDArray[np.int64]]], share: float, seed: int
+) -> list[FoundBoxes]:
+    """The boxes without a random share of them; each thing misses 1 to 3 frames at a time."""
+    random = np.random.default_rng(seed)
+    mean_frames = (1 + MOST_WITHHELD_FRAMES) / 2
+    begins = share / (mean_frames * (1 - share))
+    left: dict[int, int] = {}
+    kept = []
+    for boxes, track_ids in frames:
+        here = np.ones(len(track_ids), bool)
+        for place, track_id in enumerate(track_ids.tolist()):
+            if not left.get(track_id) and random.random() < begins:
+                left[track_id] = int(random.integers(1, MOST_WITHHELD_FRAMES + 1))
+            elif not left.get(track_id):
+                continue
+            left[track_id] -= 1
+            here[place] = False
+        kept.append(FoundBoxes(boxes.seconds, boxes.xyxy[here], boxes.class_id[here]))
+    return kept
+
+
+def seen_masks(
+    things: Sequence[Placed], size_wh: tuple[int, int], class_ids: frozenset[int]
+) -> Iterator[tuple[Placed, NDArray[np.bool_]]]:
+    """Each thing of the chosen classes with its visible pixels, (height, width)."""
+    hidden = np.zeros((size_wh[1], size_wh[0]), bool)
+    for thing in reversed(things):
+        part = intersection(thing.solid_xyxy, (0, 0, *size_wh))
+        if part is None:
+            continue
+        x0, y0, x1, y1 = part
+        solid = thing.solid_within(part)
+        if thing.class_id in class_ids:
+            mask = np.zeros_like(hidden)
+            mask[y0:y1, x0:x1] = solid & ~hidden[y0:y1, x0:x1]
+            yield thing, mask
+        hidden[y0:y1, x0:x1] |= solid
+
+
+def covered_mask(
+    redactor: Redactor, covered: NDArray[np.int64], info: VideoInfo
+) -> NDArray[np.bool_]:
+    """The pixels that the redactor covers in white on all planes: luma and chroma both."""
+    width, height = info.size_wh
+    frame = av.VideoFrame(width, height, "yuv420p")
+    for plane in frame.planes:
+        plane_rows(plane)[...] = 235
+    drawn = redactor(frame, covered)
+    changed = np.ones((height, width), bool)
+    for plane in drawn.planes:
+        step = 1 if plane.width == width else 2
+        is_black = plane_rows(plane)[:, : plane.width] != 235
+        changed &= is_black.repeat(step, axis=0).repeat(step, axis=1)[:height, :width]
+    return changed
+
+
+def measure(
+    options: SyntheticOptions,
+    class_ids: frozenset[int],
+    found: Iterable[FoundBoxes],
+    redact: RedactOptions,
+) -> Leaks:
+    """Compute the covers of found boxes, cover with them, and count what is left to be seen."""
+    info = SyntheticSource(options).info
+    scene, leaks = Scene(options.size_wh, options.seed), Leaks()
+    redactor = Redactor(info, "fill", class_ids)
+    rules = CoverRules(options.size_wh, redact.hold_seconds, redact.cover_margin)
+    for index, covered in enumerate(covers(found, rules)):
+        things = scene.things(index)
+        listed = set(scene.truth_of(things).track_id.tolist())
+        mask = covered_mask(redactor, covered, info)
+        leaks.num_frames += 1
+        leaks.covered_share += float(mask.mean())
+        leaked_before = leaks.listed_leaked_px
+        for thing, seen in seen_masks(things, options.size_wh, class_ids):
+            num_seen, num_left = int(seen.sum()), int((seen & ~mask).sum())
+            if thing.track_id in listed:
+                leaks.listed_px += num_seen
+                leaks.listed_leaked_px += num_left
+            else:
+                leaks.others_px += num_seen
+                leaks.others_leaked_px += num_left
+        if leaks.listed_leaked_px > leaked_before:
+            leaks.frames.append(index)
+    leaks.covered_share /= max(1, leaks.num_frames)
+    return leaks
+
+
+def lines_boxes(detections: Path, class_ids: frozenset[int]) -> Iterator[FoundBoxes]:
+    """The boxes of the chosen classes in the lines of a run, weak ones too."""
+    weak = detections.with_name("weak.jsonl")
+    for line in read_lines(detections, weak if weak.is_file() else None, lambda _: None):
+        boxes = line.boxes.where(np.isin(line.boxes.class_id, list(class_ids)))
+        yield FoundBoxes(
+            line.pts_seconds, boxes.xyxy, boxes.class_id, inferred=not line.is_interpolated
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--frames", type=int, default=3000)
+    parser.add_argument("--size", default="640x480")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--classes", nargs="+", default=["ball", "bird", "car"])
+    parser.add_argument("--withheld", type=float, default=0.0)
+    parser.add_argument("--hold", type=float, default=RedactOptions().hold_seconds)
+    parser.add_argument("--lines", type=Path, help="detections.jsonl of a run on this scene")
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
+    options = SyntheticOptions(
+        num_frames=arguments.frames, size_wh=(width, height), seed=arguments.seed
+    )
+    class_ids = frozenset(map(CLASS_NAMES.index, arguments.classes))
+    redact = RedactOptions(covered=tuple(arguments.classes), hold_seconds=arguments.hold)
+    if arguments.lines is not None:
+        found: Iterable[FoundBoxes] = itertools.islice(
+            lines_boxes(arguments.lines, class_ids), arguments.frames
+        )
+    else:
+        scene = Scene(options.size_wh, options.seed)
+        truth = truth_boxes(scene, arguments.frames, class_ids, float(options.frame_rate))
+        found = withheld(truth, arguments.withheld, arguments.seed)
+    leaks = measure(options, class_ids, found, redact)
+    print(f"{leaks.num_frames} frames, {leaks.covered_share:.1%} of each covered on average")
+    print(f"listed in the truth: {leaks.listed_px} px, {leaks.listed_leaked_px} left to be seen")
+    print(f"  in {len(leaks.frames)} frames: {leaks.frames[:20]}")
+    print(f"not listed: {leaks.others_px} px, {leaks.others_leaked_px} left to be seen")
+
+
+if __name__ == "__main__":
+    main()

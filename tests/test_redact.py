@@ -1,0 +1,399 @@
+"""Redaction: what is found of chosen classes cannot be seen, in no file and in no frame."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from redaction_leaks import Leaks, measure, truth_boxes, withheld
+
+from pipeline.cli.commands import main
+from pipeline.core.boxes import Detections
+from pipeline.core.config import RedactOptions, SyntheticOptions
+from pipeline.core.cover_lines import CoverLine
+from pipeline.core.errors import Interrupted, UsageError
+from pipeline.frames.redact import LEAST_BLOCK_PX, MOST_BLOCKS, Redactor
+from pipeline.media.frame import plane_rows
+from pipeline.run.process import process_video
+from pipeline.run.redaction.covers import CoverRules, FoundBoxes, covers
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.sprites import CLASS_NAMES
+from tests.conftest import gray, info_of, read_detections, write_clip
+from tests.recordings import Track, record_with_tracks
+from tests.resuming import config_of, interrupted_at, run
+from tests.schemas import schema_errors
+
+FRAME_RATE = 25.0
+RULES = CoverRules((640, 480), hold_seconds=0.4, margin=0.1)
+
+
+def found(box: tuple[float, ...] | None, index: int, *, inferred: bool = True) -> FoundBoxes:
+    boxes = np.array([] if box is None else [box], np.float32).reshape(-1, 4)
+    return FoundBoxes(index / FRAME_RATE, boxes, np.zeros(len(boxes), np.int64), inferred)
+
+
+def holds(covered: NDArray[np.int64], box: tuple[float, ...]) -> bool:
+    """Whether one cover holds all of a box."""
+    return bool(((covered[:, :2] <= box[:2]) & (covered[:, 2:] >= box[2:])).all(axis=1).any())
+
+
+def moving(index: int) -> tuple[float, float, float, float]:
+    return (100.0 + 4 * index, 200.0, 140.0 + 4 * index, 260.0)
+
+
+def test_a_thing_is_covered_between_its_finds_and_for_the_hold_around_them() -> None:
+    seen = {20, 21, 25, 26, 40}
+    frames = [found(moving(i) if i in seen else None, i) for i in range(70)]
+    covered = list(covers(frames, RULES))
+    assert len(covered) == len(frames)
+    for index in range(10, 51):  # The hold is 10 frames long.
+        assert holds(covered[index], moving(index)), index
+    for index in (*range(8), *range(53, 70)):
+        assert not len(covered[index]), index
+
+
+def test_the_hold_covers_to_the_next_frame_that_the_model_looked_at() -> None:
+    """With few frames inferred, a thing can have come and gone between two of them."""
+    frames = [found(moving(0) if i == 30 else None, i, inferred=i % 30 == 0) for i in range(91)]
+    covered = list(covers(frames, RULES))
+    assert [bool(len(c)) for c in covered] == [0 < i <= 60 for i in range(91)]
+
+
+def test_two_things_that_could_be_one_are_held_like_two() -> None:
+    here, there = (100.0, 100.0, 140.0, 140.0), (170.0, 100.0, 210.0, 140.0)
+    frames = [found(here if i <= 30 else there, i) for i in range(61)]
+    covered = list(covers(frames, RULES))
+    assert all(holds(covered[i], here) for i in range(41))
+    assert all(holds(covered[i], there) for i in range(21, 61))
+
+
+def test_frames_are_held_back_for_no_longer_than_a_gap_and_a_hold() -> None:
+    given = 0
+
+    def frames() -> Iterator[FoundBoxes]:
+        nonlocal given
+        for given in range(500):
+            yield found(moving(given % 50) if given % 7 else None, given)
+
+    most = max(given - index for index, _ in enumerate(covers(frames(), RULES)))
+    assert most <= FRAME_RATE * (RULES.gap_seconds + RULES.hold_seconds) + 2
+
+
+def leaks_of(scene: SyntheticOptions, share: float) -> Leaks:
+    class_ids = frozenset(map(CLASS_NAMES.index, ("ball", "bird", "car")))
+    truth = truth_boxes(Scene(scene.size_wh, scene.seed), scene.num_frames, class_ids, 30.0)
+    return measure(scene, class_ids, withheld(truth, share, 1), RedactOptions(covered=("ball",)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_no_pixel_of_the_chosen_classes_is_left_to_be_seen(share: float) -> None:
+    leaks = leaks_of(SyntheticOptions(num_frames=60, size_wh=(160, 120), seed=3), share)
+    assert leaks.listed_px > 20_000
+    assert (leaks.listed_leaked_px, leaks.frames) == (0, [])
+    assert leaks.covered_share < 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_no_pixel_is_left_to_be_seen_over_3000_frames(share: float) -> None:
+    leaks = leaks_of(SyntheticOptions(num_frames=3000, size_wh=(320, 240)), share)
+    assert (leaks.listed_leaked_px, leaks.frames) == (0, [])
+
+
+def noise_frame(pixel_format: str, size_wh: tuple[int, int] = (131, 97)) -> av.VideoFrame:
+    random = np.random.default_rng(5)
+    frame = av.VideoFrame(*size_wh, pixel_format)
+    for plane in frame.planes:
+        rows = plane_rows(plane)
+        if frame.format.components[0].bits > 8:
+            samples = rows.view(np.uint16)
+            samples[...] = random.integers(0, 1024, samples.shape)
+        else:
+            rows[...] = random.integers(0, 256, rows.shape)
+    return frame
+
+
+def samples_of(frame: av.VideoFrame) -> list[NDArray[Any]]:
+    kind = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
+    return [plane_rows(plane).view(kind)[:, : plane.width].copy() for plane in frame.planes]
+
+
+COVERS = np.array([[0, 10, 40, 60], [100, 64, 131, 97], [60, 20, 68, 28]])
+
+
+@pytest.mark.parametrize("style", ["blur", "pixelate", "fill"])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])
+def test_nothing_but_a_few_means_is_left_and_all_other_pixels_are_untouched(
+    style: str, pixel_format: str
+) -> None:
+    frame = noise_frame(pixel_format)
+    before = samples_of(frame)
+    after = samples_of(Redactor(info_of((131, 97)), style, {0})(frame, COVERS))
+    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+        step = 2 if number else 1
+        outside = np.ones(old.shape, bool)
+        for left, top, right, bottom in COVERS.tolist():
+            part = np.s_[top // step : -(-bottom // step), left // step : -(-right // step)]
+            outside[part] = False
+            assert (old[part] != new[part]).mean() > 0.9
+            if style == "pixelate":
+                blocks = -(-(right - left) // LEAST_BLOCK_PX) * -(-(bottom - top) // LEAST_BLOCK_PX)
+                assert len(np.unique(new[part])) <= min(blocks, MOST_BLOCKS**2)
+            if style == "fill":
+                assert len(np.unique(new[part])) == 1
+        assert np.array_equal(old[outside], new[outside])
+
+
+@pytest.mark.parametrize("style", ["blur", "pixelate"])
+def test_a_cover_is_the_same_whatever_lies_within_its_blocks(style: str) -> None:
+    """So no filter gets back what is not there. The block is an eighth of the longer side."""
+    covered, drawn = np.array([[0, 0, 128, 64]]), []
+    for seed in (1, 2):
+        frame = noise_frame("yuv420p", (128, 64))
+        random = np.random.default_rng(seed)
+        for number, plane in enumerate(frame.planes):
+            rows, side = plane_rows(plane), 8 if number else 16
+            for y, x in itertools.product(
+                range(0, plane.height, side), range(0, plane.width, side)
+            ):
+                block = rows[y : y + side, x : x + side]
+                block[...] = random.permutation(block.reshape(-1)).reshape(block.shape)
+        drawn.append(samples_of(Redactor(info_of((128, 64)), style, {0})(frame, covered)))
+    assert all(np.array_equal(a, b) for a, b in zip(*drawn, strict=True))
+
+
+def test_a_frame_without_known_covers_is_never_shown() -> None:
+    with pytest.raises(RuntimeError, match="no covers"):
+        Redactor(info_of(), "blur", {0})(noise_frame("yuv420p"), None)
+
+
+def test_boxes_of_what_is_covered_are_not_drawn() -> None:
+    boxes = Detections(
+        np.zeros((3, 4), np.float32), np.ones(3, np.float32), np.array([0, 1, 0], np.int64)
+    )
+    assert Redactor(info_of(), "blur", {0}).others(boxes).class_id.tolist() == [1]
+
+
+# Whole runs: the light is of the class that is covered.
+
+NUM_FRAMES = 24
+KEYS = {"g": "6", "sc_threshold": "0", "crf": "4"}
+SEEN = range(8, 16)
+REDACT = RedactOptions(covered=("light",), cover_style="fill", hold_seconds=0.1)
+SEGMENTS: dict[str, Any] = {"segment_seconds": 0.24}
+FILES = ("annotated.mp4", "detections.jsonl", "covers.jsonl", "weak.jsonl")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A light goes from the left to the right, and is too dim to be found for two frames."""
+    images = []
+    for index in range(NUM_FRAMES):
+        image = gray(20)
+        if index in SEEN:
+            x = 16 + 8 * (index - SEEN.start)
+            image[40:48, x : x + 8] = 90 if index in (11, 12) else 255
+        images.append(image)
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, images, options=KEYS)
+
+
+@pytest.fixture(scope="module")
+def redacted(clip: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("redacted")
+    run(clip, out, tiny_weights, redact=REDACT, **SEGMENTS)
+    return out
+
+
+def brightest(path: Path) -> int:
+    """The brightest pixel of a clip in all of its frames."""
+    with av.open(str(path)) as container:
+        return max(int(f.to_ndarray(format="gray").max()) for f in container.decode(video=0))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in FILES}
+
+
+def test_a_redacted_clip_shows_no_light_and_its_detections_are_those_of_any_run(
+    clip: Path, tiny_weights: Path, redacted: Path, tmp_path: Path
+) -> None:
+    assert brightest(clip) > 230
+    assert brightest(redacted / "annotated.mp4") < 80
+    report = json.loads((redacted / "report.json").read_text())
+    assert report["configuration"]["redact"]["covered"] == ["light"]
+    assert not schema_errors("report", report)
+    for data in (redacted / "viewer.html", *redacted.rglob("*.js")):  # It plays no source.
+        assert clip.parent.name not in data.read_text()
+    run(clip, tmp_path, tiny_weights, video=False, **SEGMENTS)
+    assert read_detections(redacted) == read_detections(tmp_path)
+    lines = (redacted / "covers.jsonl").read_text().splitlines()
+    covered = [bool(len(CoverLine.from_json(line).covers)) for line in lines]
+    assert covered == [6 <= index <= 17 for index in range(NUM_FRAMES)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"segment_seconds": 60.0},
+        pytest.param(
+            {**SEGMENTS, "segments_at_once": 2},
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(sys.platform != "linux", reason="needs cores by their ids"),
+            ],
+        ),
+    ],
+    ids=["one segment", "side by side"],
+)
+def test_covers_do_not_depend_on_segments(
+    clip: Path, tiny_weights: Path, redacted: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    run(clip, tmp_path, tiny_weights, redact=REDACT, **options)
+    same = FILES if "segments_at_once" in options else FILES[1:]
+    assert all((tmp_path / name).read_bytes() == (redacted / name).read_bytes() for name in same)
+    assert brightest(tmp_path / "annotated.mp4") < 80
+
+
+@pytest.mark.parametrize("at", [14, 40])
+def test_an_interrupted_run_leaves_nothing_to_be_seen_and_resumes(
+    clip: Path, tiny_weights: Path, redacted: Path, tmp_path: Path, at: int
+) -> None:
+    """It is interrupted while it detects, and while it draws."""
+    config = replace(config_of(clip, tmp_path, tiny_weights), redact=REDACT, **SEGMENTS)
+    with pytest.raises(Interrupted):
+        process_video(config, interrupted_at(at // 2, KeyboardInterrupt()))
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    videos = [path for path in left if path.suffix == ".mp4" and path.stat().st_size]
+    assert bool(videos) == (at > NUM_FRAMES)
+    assert all(brightest(path) < 80 for path in videos)
+    process_video(config)
+    assert contents(tmp_path) == contents(redacted)
+
+
+def test_render_covers_what_the_run_covered_or_draws_nothing(
+    clip: Path, redacted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("detections.jsonl", "covers.jsonl", "report.json", "report.html"):
+        (tmp_path / name).write_bytes((redacted / name).read_bytes())
+    words = ["render", str(clip), str(tmp_path / "detections.jsonl"), "--quiet", "--overwrite"]
+    assert main(words) == 0
+    drawn = (tmp_path / "annotated.mp4").read_bytes()
+    assert drawn == (redacted / "annotated.mp4").read_bytes()
+    lines = (tmp_path / "covers.jsonl").read_text().splitlines(keepends=True)
+    for damaged in ("".join(lines[:-1]), "".join([lines[1], *lines[1:]])):
+        (tmp_path / "annotated.mp4").unlink(missing_ok=True)
+        (tmp_path / "covers.jsonl").write_text(damaged)
+        assert main(words) == 1
+        assert "covers.jsonl" in capsys.readouterr().err
+        assert not (tmp_path / "annotated.mp4").exists()
+    (tmp_path / "covers.jsonl").unlink()
+    assert main(words) == 1
+    assert "is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--redact", "lihgt"], "did you mean light"),
+        (["--redact", "light", "--no-video"], "--no-video"),
+        (["--redact", "light", "--roi", "0,0,0.5,1"], "--roi"),
+        (["--redact", "light", "--agnostic-nms"], "--agnostic-nms"),
+        (["--redact", "light", "--max-det", "5"], "--max-det"),
+        (["--redact", "light", "--classes", "shade"], "--classes leaves out light"),
+        (["--redact-style", "fill"], "need --redact"),
+    ],
+    ids=lambda words: words[-1] if isinstance(words, list) else "",
+)
+def test_what_would_leave_something_uncovered_is_refused_in_one_line(
+    clip: Path,
+    tiny_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    out = tmp_path / "out"
+    command = ["process", str(clip), "--output-dir", str(out), "--weights", str(tiny_weights)]
+    assert main([*command, *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (out / "annotated.mp4").exists()
+
+
+def test_no_copy_of_the_clip_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("-", "s3://bucket/clip.mp4"):
+        assert main(["process", name, "--redact", "light"]) == 2
+        assert "--redact needs a file" in capsys.readouterr().err
+
+
+def test_pictures_of_a_redacted_clip_are_not_exported(
+    clip: Path, redacted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(redacted), "--to", "coco", "--output-dir", str(tmp_path)]
+    assert main([*words, "--images", str(clip)]) == 1
+    assert "is redacted" in capsys.readouterr().err
+
+
+def identifying_clip(path: Path) -> Path:
+    """With a sound, subtitles, and tags and chapters that say who recorded it where."""
+    plain = record_with_tracks(path.with_name("plain.mkv"), [Track("subrip")], [Track("aac")])
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        copies = {s.index: out.add_stream_from_template(s) for s in source.streams}
+        copies[2].metadata["title"] = "recorded by Ann"
+        out.metadata.update({"location": "+48.2-016.3/", "artist": "Ann"})
+        out.set_chapters(
+            [{"id": 1, "start": 0, "end": 5, "time_base": 1, "metadata": {"title": "Ann"}}]
+        )
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = copies[packet.stream.index]
+                out.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_only_picture_and_sound_are_kept_and_lines_say_so(
+    tiny_weights: Path, tmp_path: Path, sound: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = identifying_clip(tmp_path / "clip.mkv")
+    assert b"Ann" in path.read_bytes()
+    words = ["process", str(path), "--output-dir", str(tmp_path / "out"), "--redact", "light"]
+    words += ["--weights", str(tiny_weights), "--quiet", *([] if sound else ["--drop-audio"])]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "subtitle" in said
+    assert "LOCATION" in said.upper()
+    assert ("--drop-audio" in said) != sound
+    annotated = tmp_path / "out" / "annotated.mp4"
+    with av.open(str(annotated)) as container:
+        kinds = [stream.type for stream in container.streams]
+        assert kinds == (["video", "audio"] if sound else ["video"])
+        assert not container.chapters()
+        assert not {"location", "artist", "creation_time"} & container.metadata.keys()
+    assert b"Ann" not in annotated.read_bytes()
+
+
+def test_a_damaged_line_of_covers_is_refused() -> None:
+    good = CoverLine(3, 0.1, np.array([[0, 0, 8, 8]]))
+    assert CoverLine.from_json(good.to_json()).covers.tolist() == [[0, 0, 8, 8]]
+    for covers_ in ("[[1, 0, 8, 8]]", "[[0, 0, 0, 8]]", "[[0, 0, 8]]", "[[-2, 0, 8, 8]]"):
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            CoverLine.from_json(f'{{"frame_index": 3, "pts_seconds": 0.1, "covers": {covers_}}}')
+
+
+def test_options_of_redaction_are_checked() -> None:
+    for options in ({"covered": ()}, {"covered": ("",)}, {"hold_seconds": 1.0}):
+        with pytest.raises(UsageError):
+            RedactOptions(**options)
+    assert RedactOptions(covered=(1, "light")).covered == ("1", "light")  # type: ignore[arg-type]
