@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from pipeline.core.config import EncodeOptions
 from pipeline.frames.annotate import Annotator, class_color
 from pipeline.frames.codecs import CODECS, annotated_bits, encoding_warnings
 from pipeline.frames.decode import VideoReader
+from pipeline.frames.snapshots import Snapshots
 from pipeline.media.frame import ColorTags, Frame, HdrMetadata, plane_rows
 from pipeline.model.letterbox import Letterbox
 from pipeline.model.preprocess import Preprocessor
@@ -116,6 +119,20 @@ def seen(frame: av.VideoFrame, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
         Frame(0, 0, 1, Fraction(1, 25), frame), pixels
     )
     return pixels
+
+
+def test_the_pictures_of_the_report_are_those_of_sdr() -> None:
+    shown = []
+    for kind in (SDR, PQ):
+        snapshots = Snapshots([0.0], ("car",))
+        picture = (40 + gradient() * 0.75).astype(np.uint8)
+        snapshots.look(0.0, deep_frame(picture, kind), found((10, 10, 60, 60)))
+        (kept,) = snapshots.pictures()
+        jpeg = np.frombuffer(base64.b64decode(kept.url.partition(",")[2]), np.uint8)
+        pixels = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        assert pixels is not None
+        shown.append(pixels.astype(int))
+    assert np.abs(shown[0] - shown[1]).mean() < 2.5
 
 
 def test_light_beyond_the_white_of_sdr_stays_in_order() -> None:
