@@ -60,14 +60,14 @@ def exit_code_of(arguments: list[str]) -> int:
         return int(str(left.code))
 
 
-def test_a_run_prints_six_lines_and_nothing_on_stderr(
+def test_a_run_prints_seven_lines_and_nothing_on_stderr(
     clip: Path, usual: list[str], tmp_path: Path
 ) -> None:
     done = run("process", str(clip), *usual, cwd=tmp_path)
     assert done.returncode == 0
     assert without_progress(done.stderr) == ""
     lines = done.stdout.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert re.match(
         r"8 frames in \d+\.\d+ s: \d+\.\d fps from file to file, \d+\.\d times real", lines[0]
     )
