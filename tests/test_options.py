@@ -50,6 +50,7 @@ OTHER_VALUES = {
     "--end": "7f",
     "--every": "2",
     "--adaptive": "",
+    "--tile": "96",
     "--track": "ocsort",
     "--deinterlace": "auto",
     "--no-reuse": "",

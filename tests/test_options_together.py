@@ -65,6 +65,10 @@ def some_are_interpolated(report: Report, _: Path, lines: Lines) -> None:
     assert 0 < report["detections"]["interpolated_frames"] < len(lines)
 
 
+def is_in_tiles(report: Report, _: Path, __: Lines) -> None:
+    assert report["configuration"]["tile"] == 96
+
+
 def is_not_drawn(report: Report, out: Path, _: Lines) -> None:
     assert report["output"]["file"] is None
     assert not (out / "annotated.mp4").exists()
@@ -92,6 +96,7 @@ def was_resumed(report: Report, _: Path, __: Lines) -> None:
 CASES = {
     "--adaptive": Case(("--adaptive",), check=some_are_interpolated),
     "--every": Case(("--every", "3"), check=some_are_interpolated),
+    "--tile": Case(("--tile", "96"), check=is_in_tiles),
     "--track": Case(("--track",), check=is_tracked),
     "--redact": Case(("--redact", "light"), check=is_covered),
     "--roi": Case(("--roi", "0,0,0.5,1"), in_the_left_half),
@@ -105,6 +110,7 @@ CASES = {
 }
 REFUSED = {
     frozenset({"--adaptive", "--every"}),
+    frozenset({"--nms-free", "--tile"}),
     *(frozenset({"--redact", other}) for other in ("--roi", "--roi-crop", "--no-video")),
 }
 TOGETHER_ELSEWHERE = ["--segments-at-once", "--executor ray", "--precision int8"]
@@ -220,34 +226,38 @@ def test_a_pair_gives_what_each_option_gives_or_is_refused(
     check(pair, report_in(tmp_path / "out"), tmp_path / "out", detector.usual)
 
 
-ALL_WITH_ADAPTIVE = tuple(
-    name for name in CASES if name not in ("--every", "resume", "--frames", "--redact")
-)
-
-
+@pytest.mark.parametrize("but", ["--tile", "--nms-free"])
 def test_segments_side_by_side_with_all_others(
-    clip: Path, detectors: Detectors, tmp_path: Path
+    but: str, clip: Path, detectors: Detectors, tmp_path: Path
 ) -> None:
-    words = command(clip, tmp_path / "out", detectors[True].weights, ALL_WITH_ADAPTIVE)
+    left_out = (but, "--every", "resume", "--frames", "--redact")
+    names = tuple(name for name in CASES if name not in left_out)
+    detector = detectors["--nms-free" in names]
+    words = command(clip, tmp_path / "out", detector.weights, names)
     assert main([*words, "--segments-at-once", "2", "--segment-seconds", "0.2"]) == 0
     report = report_in(tmp_path / "out")
     assert report["configuration"]["segments_at_once"] == 2
-    check(ALL_WITH_ADAPTIVE, report, tmp_path / "out", detectors[True].usual)
+    check(names, report, tmp_path / "out", detector.usual)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["--adaptive", "--every"])
+@pytest.mark.parametrize(
+    ("sampler", "but"), [("--adaptive", "--nms-free"), ("--every", "--tile")], ids=str
+)
 def test_int8_with_all_others(
-    sampler: str, clip: Path, detectors: Detectors, tmp_path: Path
+    sampler: str, but: str, clip: Path, detectors: Detectors, tmp_path: Path
 ) -> None:
     pytest.importorskip("nncf", reason="needs nncf")
-    others = tuple(n for n in CASES if n not in ("--adaptive", "--every", "resume", "--redact"))
+    others = tuple(
+        n for n in CASES if n not in ("--adaptive", "--every", "resume", "--redact", but)
+    )
     names = (sampler, *others)
-    words = command(clip, tmp_path / "out", detectors[True].weights, names)
+    detector = detectors["--nms-free" in names]
+    words = command(clip, tmp_path / "out", detector.weights, names)
     assert main([*words, "--precision", "int8", "--calibration", "clip"]) == 0
     report, lines = report_in(tmp_path / "out"), read_detections(tmp_path / "out")
     assert report["precision_audit"]["num_frames"] > 0
-    expected = expected_lines(names, detectors[True].usual)
+    expected = expected_lines(names, detector.usual)
     assert [line["pts"] for line in lines] == [line["pts"] for line in expected]
     counts = [[len(line["detections"]) for line in some] for some in (lines, expected)]
     assert counts[0] == counts[1]

@@ -262,11 +262,11 @@ def test_a_picture_gives_on_a_cluster_what_it_gives_here(
 
 
 @pytest.mark.parametrize("sampler", [{"every": 3}, {"adaptive": True}], ids=str)
-def test_a_slice_and_a_crop_give_on_a_cluster_what_they_give_here(
+def test_a_slice_a_crop_and_tiles_give_on_a_cluster_what_they_give_here(
     sampler: dict[str, Any], cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     detect = DetectOptions(roi="0,0,0.6,1", roi_crop=True)
-    options = {**sampler, "start": "3f", "end": "46f", "detect": detect}
+    options = {**sampler, "start": "3f", "end": "46f", "detect": detect, "tile": 64}
     here, there = tmp_path / "here", tmp_path / "there"
     process(clip, here, tiny_weights, **OPTIONS, **options)
     report = run(cluster, clip, there, tiny_weights, **options)

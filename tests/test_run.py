@@ -40,6 +40,7 @@ from pipeline.frames.annotate import Annotator
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.detect import ModelDetections
 from pipeline.frames.encode import VideoEncoder
+from pipeline.frames.views import Part
 from pipeline.inference.configurations import BASELINE, configurations
 from pipeline.measure.own_process import in_own_process
 from pipeline.media.frame import Frame, Segment
@@ -298,9 +299,9 @@ def test_a_still_scene_goes_on_though_the_last_request_was_seen_running_before_i
     clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in numbers], options=LOSSLESS)
     whole, never = ModelDetections._inferred, threading.Event()
 
-    def held_up(loop: ModelDetections, frame: Frame, *arguments: Any) -> None:
-        whole(loop, frame, *arguments)
-        if frame.index == 1:
+    def held_up(loop: ModelDetections, part: Part, *arguments: Any) -> None:
+        whole(loop, part, *arguments)
+        if part.index == 1:
             never.wait(1.0)
 
     monkeypatch.setattr(ModelDetections, "_inferred", held_up)

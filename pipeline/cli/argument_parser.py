@@ -65,9 +65,10 @@ class Parser(argparse.ArgumentParser):
                 return
             if action is not None and action.nargs == "?":
                 choices = tuple(action.choices or ())
-                is_value = bool(rest) and rest[0] in choices
-                if rest and not is_value and _is_plain(rest[0]):
-                    self.error(f"{word} {rest[0]!r} is not one of {', '.join(choices)}")
+                following = rest[0] if rest else ""
+                is_value = following in choices if choices else following.isdecimal()
+                if choices and rest and not is_value and _is_plain(following):
+                    self.error(f"{word} {following!r} is not one of {', '.join(choices)}")
                 word = f"{word}={rest.popleft() if is_value else action.const}"
             yield word
 

@@ -117,6 +117,7 @@ def add_parser(commands: Any) -> None:
             "end",
             "every",
             "adaptive",
+            "tile",
             "track",
             "least_agreement",
             "deinterlace",

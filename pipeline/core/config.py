@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pipeline.core.detect_options import DetectOptions
 from pipeline.core.errors import UsageError
@@ -30,6 +30,9 @@ from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.redact_options import RedactOptions
 from pipeline.core.slices import Slice, read_moment
 from pipeline.core.source import ClipFile, Source
+
+if TYPE_CHECKING:
+    from pipeline.core.region import Window
 
 __all__ = [
     "CLIP",
@@ -72,6 +75,9 @@ TRACKERS = ("botsort", "bytetrack", "ocsort")
 MOST_ATTEMPTS = 3
 """How many actors may be lost while processing one segment before the run fails."""
 
+_IMGSZ = "imgsz"
+_SMALLEST_TILE_PX = 64
+
 _NOT_IN_KEYS = Option(decides_result=False)
 
 
@@ -79,6 +85,12 @@ def _multiple_of_32(text: str) -> int:
     if not text.isdecimal() or int(text) == 0 or int(text) % 32:
         raise ValueError(f"{text!r} is not a multiple of 32")
     return int(text)
+
+
+def _number_or_imgsz(text: str) -> int:
+    if text != _IMGSZ and not text.isdecimal():
+        raise ValueError(f"{text!r} is not a number of pixels")
+    return 0 if text == _IMGSZ else int(text)
 
 
 def _number_or_auto(text: str) -> int | None:
@@ -101,6 +113,8 @@ class ProcessConfig:
     weights: a checkpoint (.pt), an exported .onnx or IR .xml, the folder with an IR, or a model by
         name; None selects the demo model for the synthetic scene and the official one for
         everything else.
+    tile: the side in pixels of the tiles of a frame that are inferred each on its own; 0 is imgsz,
+        None is the whole frame only.
     nms_free: take the branch of the model that gives one box for each object, where a checkpoint
         has two; models without one are refused.
     calibration: what INT8 is calibrated on: None selects the pictures that are the same for every
@@ -151,6 +165,18 @@ class ProcessConfig:
         int,
         Option("--imgsz", "longer side of the model input", metavar="PX", parse=_multiple_of_32),
     ] = 640
+    tile: Annotated[
+        int | None,
+        Option(
+            "--tile",
+            "infer overlapping tiles of each frame, squares of this side in pixels, and the whole, "
+            "for small things in large frames (default: as many pixels as --imgsz)",
+            metavar="PX",
+            parse=_number_or_imgsz,
+            optional=_IMGSZ,
+            highest=32768,
+        ),
+    ] = None
     nms_free: Annotated[
         bool,
         Option(
@@ -334,6 +360,17 @@ class ProcessConfig:
         start, end = (None if m is None else read_moment(m) for m in (self.start, self.end))
         return Slice(start, end)
 
+    def windows(self, frame_wh: tuple[int, int]) -> tuple[Window, ...]:
+        """What is inferred of a frame of this size, each on its own; the last one is all of it.
+
+        Raises InputError for a region outside the frame.
+        """
+        from pipeline.core.region import Window  # It loads NumPy, which starts threads.
+        from pipeline.core.tiles import tiles_of
+
+        seen = self.detect.window(frame_wh) or Window(0, 0, frame_wh)
+        return (seen,) if self.tile is None else tiles_of(seen, self.tile)
+
     @property
     def keeps_weak(self) -> bool:
         """Whether boxes of less confidence than asked for are kept beside the others."""
@@ -355,6 +392,17 @@ class ProcessConfig:
         require(
             self.imgsz >= 32 and self.imgsz % 32 == 0,
             f"--imgsz must be a multiple of 32, not {self.imgsz}",
+        )
+        if self.tile == 0:
+            object.__setattr__(self, "tile", self.imgsz)
+        require(
+            self.tile is None or self.tile >= _SMALLEST_TILE_PX,
+            f"--tile must be {_SMALLEST_TILE_PX} or more, not {self.tile}",
+        )
+        require(
+            self.tile is None or not self.nms_free,
+            "--tile merges boxes before NMS, and --nms-free gives final ones only: leave one of "
+            "them out",
         )
         require(
             not (self.adaptive and self.every > 1),

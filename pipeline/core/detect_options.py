@@ -120,14 +120,9 @@ class DetectOptions:
         return region_of(str(self.roi), frame_wh)
 
     def window(self, frame_wh: tuple[int, int]) -> Window | None:
-        """What is inferred of a frame of this size; None for all of it. Raises InputError."""
+        """What is seen of a frame of this size; None for all of it. Raises InputError."""
         region = self.region(frame_wh) if self.roi_crop else None
         return None if region is None else region.window
-
-    def inferred_wh(self, frame_wh: tuple[int, int]) -> tuple[int, int]:
-        """The size of what is inferred of a frame of this size. Raises InputError."""
-        window = self.window(frame_wh)
-        return frame_wh if window is None else window.size_wh
 
     @property
     def nms_iou(self) -> float:

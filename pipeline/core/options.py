@@ -33,7 +33,8 @@ class Option:
     lowest, highest: the limits of a number, or of each number of a tuple; both are valid.
     name: in messages, of an option without a flag; None takes it from the field.
     more: the pattern of further values, if there can be several; the field then takes their list.
-    optional: the value of a flag without one; the next word is a value only if it is a choice.
+    optional: the value of a flag without one; the next word is a value only if it is a choice, or,
+        where all values are valid, a number.
     decides_result: whether another value can give another result. It is then in the keys.
     """
 

@@ -12,7 +12,7 @@ from pipeline.core.boxes import Detections
 from pipeline.core.errors import InputError
 from pipeline.core.roi import polygon
 
-_STEP_PX = 4
+STEP_PX = 4
 """A window begins and ends at multiples of it: every subsampling of colours has samples there."""
 
 
@@ -41,9 +41,9 @@ class Region:
     def window(self) -> Window:
         """The smallest one around it."""
         low, high = self.points.min(axis=0), self.points.max(axis=0)
-        begin = [max(0, math.floor(edge / _STEP_PX) * _STEP_PX) for edge in low]
+        begin = [max(0, math.floor(edge / STEP_PX) * STEP_PX) for edge in low]
         end = [
-            min(side, math.ceil(edge / _STEP_PX) * _STEP_PX)
+            min(side, math.ceil(edge / STEP_PX) * STEP_PX)
             for edge, side in zip(high, self.frame_wh, strict=True)
         ]
         return Window(begin[0], begin[1], (end[0] - begin[0], end[1] - begin[1]))

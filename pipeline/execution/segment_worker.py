@@ -126,7 +126,7 @@ class SegmentWorker:
                     lines = PartLines(task.recorded)
                     manifest = render_segment(source, lines, task, position, on_frame)
                 else:
-                    inferred_wh = settings.config.detect.inferred_wh(source.info.size_wh)
+                    inferred_wh = settings.config.windows(source.info.size_wh)[0].size_wh
                     prepared = self._prepare(remote, inferred_wh, position)
                     infer = dataclasses.replace(settings.infer, num_threads=self._cores)
                     with self._models.engine(prepared, infer) as engine:

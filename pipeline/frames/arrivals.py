@@ -8,9 +8,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.core.errors import InferenceError
+from pipeline.frames.views import Part
 from pipeline.inference.engine import Pool
 from pipeline.media.frame import Frame
-from pipeline.model.heads import Candidates
 
 _LEAST_CPU_SECONDS = 0.001
 """Of CPU time between two looks: what uses less is blocked. The share of a process that many others
@@ -20,13 +20,24 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """A frame whose result has come."""
+    """A part of a frame whose result has come."""
 
-    frame: Frame
-    candidates: Candidates | None
+    part: Part
     latency_seconds: float
     callback_wall_ns: int
     callback_cpu_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A frame of which all parts are being inferred, or were before, in the order of the views."""
+
+    frame: Frame
+    parts: list[Part]
+
+    @property
+    def is_done(self) -> bool:
+        return all(part.is_done for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class Failure:
     error: BaseException
 
 
-Arrival = Inferred | NotInferred | End | Failure
+Arrival = Inferred | Submitted | NotInferred | End | Failure
 
 
 class Arrivals:
@@ -63,17 +74,28 @@ class Arrivals:
     def __init__(self, stall_seconds: float) -> None:
         self._stall_seconds = stall_seconds
         self._queue: SimpleQueue[Arrival] = SimpleQueue()
+        self._num_submitted = self._num_submitted_taken = 0
 
     def __len__(self) -> int:
-        return self._queue.qsize()
+        """How many results wait to be taken."""
+        return max(0, self._queue.qsize() - self._num_submitted + self._num_submitted_taken)
 
     def put(self, arrival: Arrival) -> None:
+        if isinstance(arrival, Submitted):  # By the decoding thread only.
+            self._num_submitted += 1
         self._queue.put(arrival)
 
     def take(self, pool: Pool[Any]) -> Arrival:
         """Wait for what comes next. Raises InferenceError if the model has hung.
 
         pool: of the requests.
+        """
+        arrival = self._next(pool)
+        self._num_submitted_taken += isinstance(arrival, Submitted)
+        return arrival
+
+    def _next(self, pool: Pool[Any]) -> Arrival:
+        """Wait for what comes next.
 
         Measured in progress of the threads that infer, because a busy machine or a large input
         takes its time: requests have hung if none finishes while these use no CPU time for the

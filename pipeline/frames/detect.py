@@ -12,60 +12,28 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pipeline.core.boxes import Detections
 from pipeline.core.closing import Closing
-from pipeline.core.config import DetectOptions
-from pipeline.core.detect_options import WEAK_CONFIDENCE
 from pipeline.core.errors import located
 from pipeline.core.position import Step
-from pipeline.core.region import Region, Window
-from pipeline.frames.arrivals import Arrivals, End, Failure, Inferred, NotInferred
+from pipeline.frames.arrivals import Arrivals, End, Failure, Inferred, NotInferred, Submitted
+from pipeline.frames.frame_boxes import DetectSettings, FrameBoxes
 from pipeline.frames.latest_detections import LatestDetections
 from pipeline.frames.reorder import ReorderBuffer
 from pipeline.frames.sampling import Choice, DetectedFrame, FoundFrame, Sampler
 from pipeline.frames.stats import RunStats
+from pipeline.frames.views import LatestParts, Part, View, views_of
 from pipeline.inference.engine import Engine, Heads, Pool
 from pipeline.media.crop import Cropper
 from pipeline.media.frame import Frame
-from pipeline.model.heads import Candidates, thresholds_of
-from pipeline.model.letterbox import letterbox
-from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel
-from pipeline.model.preprocess import Preprocessor
 
 _EXTRA_IN_FLIGHT = 4
-_SAMPLED_ROWS = 16
 _POLL_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class DetectSettings:
-    """How frames become detections.
-
-    class_ids: the classes to keep; None keeps all.
-    region: where boxes are kept; None for everywhere. window: what is inferred of each frame; None
-        for all of it.
-    reuse_duplicates: give a frame whose model input equals the one before, to the byte, the
-        detections of that one.
-    stall_seconds: see `ProcessConfig`.
-    keeps_weak: also find the boxes that only a tracker needs; they change no others.
-    """
-
-    options: DetectOptions
-    class_ids: frozenset[int] | None
-    sampler: Sampler
-    reuse_duplicates: bool
-    stall_seconds: float
-    region: Region | None = None
-    window: Window | None = None
-    keeps_weak: bool = False
 
 
 def most_in_flight(sampler: Sampler, num_requests: int) -> int:
@@ -99,18 +67,17 @@ class ModelDetections(Closing):
         self._frames = frames
         self._first_index = first_index
         self._prepared = prepared
-        self._box = letterbox(prepared.source_wh, prepared.input_wh)
+        self._views = views_of(settings.windows, prepared.input_wh)
         self._settings = settings
         self._stats = stats
-        self._crop = None if settings.window is None else Cropper(settings.window)
-        self._sampled = settings.options.down_to(settings.sampler.weakest_confidence)
-        least = WEAK_CONFIDENCE if settings.keeps_weak else 1.0
-        self._options = self._sampled.down_to(least)
+        self._crop = None if settings.crop is None else Cropper(settings.crop)
+        self._boxes = FrameBoxes(settings, prepared.head, self._views)
+        self._incomplete: dict[int, Submitted] = {}
         self._arrived = Arrivals(settings.stall_seconds)
         self._audited: set[int] = set()
         self._stop = threading.Event()
-        self._pool: Pool[Frame] = engine.open_pool(self._inferred, self._failed)
-        num_requests = self._pool.num_requests * self._pool.batch
+        self._pool: Pool[Part] = engine.open_pool(self._inferred, self._failed)
+        num_requests = -(-self._pool.num_requests * self._pool.batch // len(self._views))
         self._window = settings.sampler.window(num_requests)
         max_in_flight = most_in_flight(settings.sampler, num_requests)
         self._in_flight = threading.Semaphore(max_in_flight)
@@ -139,7 +106,7 @@ class ModelDetections(Closing):
     def _asked_for(self, detected: DetectedFrame) -> DetectedFrame:
         """Without the boxes that only the sampler needed; those of an audit are compared."""
         found = self._in_region(detected.detections)
-        boxes = self._above(found)
+        boxes = self._boxes.asked_for(found)
         if detected.audit is not None:
             least = self._settings.options.least_confidence
             # At the threshold of a class, boxes come and go: those of the lowest one are compared.
@@ -147,24 +114,6 @@ class ModelDetections(Closing):
             self._stats.audit.compare(ours, theirs, least)
         weak = None if detected.weak is None else self._in_region(detected.weak)
         return replace(detected, detections=boxes, weak=weak)
-
-    def _above(self, boxes: Detections) -> Detections:
-        return boxes.above(self._thresholds(self._settings.options, boxes))
-
-    def _thresholds(self, options: DetectOptions, boxes: Detections) -> float | NDArray[np.float32]:
-        return thresholds_of(options, self._prepared.head.class_names, boxes.class_id)
-
-    def _sampled_of(self, boxes: Detections) -> Detections:
-        """Without the boxes that only a tracker needs."""
-        if not self._settings.keeps_weak:
-            return boxes
-        return boxes.above(self._thresholds(self._sampled, boxes))
-
-    def _weak_of(self, boxes: Detections) -> Detections | None:
-        """Those that are less confident than asked for; None if none are kept."""
-        if not self._settings.keeps_weak:
-            return None
-        return boxes.where(boxes.confidence <= self._thresholds(self._settings.options, boxes))
 
     def _in_region(self, boxes: Detections) -> Detections:
         # Not before frames between are interpolated: a box may pass the region there only.
@@ -196,33 +145,42 @@ class ModelDetections(Closing):
         """Every frame, once it is on its way."""
         clocks = self._stats.producer
         place = clocks.place
-        preprocess = Preprocessor(self._box)
-        last: tuple[int, NDArray[np.uint8]] | None = None
+        latest = LatestParts(len(self._views))
         choose = self._settings.sampler.choose
         for frame, choice in choose(self._decoded(), self._wait_for, self._window):
-            self._require_running()
             place.frame_index = self._first_index + frame.index
             if choice is Choice.LEAVE:
+                self._require_running()
                 self._arrived.put(NotInferred(frame, None))
                 yield frame
                 continue
             if choice is Choice.AUDIT:
                 self._audited.add(frame.index)
-            with clocks.wait_request:
-                model_input = self._pool.next_input()
-            with clocks.preprocess:
-                preprocess(frame, model_input)
-                # One that was inferred out of order is none that this one follows.
-                repeats = last and last[0] < frame.index and _equal(model_input, last[1])
-            if last and repeats:
-                self._found.repeat(frame.index, last[0])
-                self._arrived.put(NotInferred(frame, last[0]))
+            parts = [self._part(i, view, frame, latest) for i, view in enumerate(self._views)]
+            repeats = latest.repeated(frame.index, parts)
+            if repeats is None:
+                self._arrived.put(Submitted(frame, parts))
             else:
-                with clocks.submit:
-                    self._pool.submit(frame)
-                if self._settings.reuse_duplicates:
-                    last = (frame.index, model_input)
+                self._found.repeat(frame.index, repeats)
+                self._arrived.put(NotInferred(frame, repeats))
             yield frame
+
+    def _part(self, number: int, view: View, frame: Frame, latest: LatestParts) -> Part:
+        """What the model finds in a view of a frame, once it is done."""
+        self._require_running()
+        clocks = self._stats.producer
+        with clocks.wait_request:
+            model_input = self._pool.next_input()
+        with clocks.preprocess:
+            view.write(frame, model_input)
+            part = latest.same(number, frame.index, model_input)
+        if part is None:
+            part = Part(frame.index)
+            with clocks.submit:
+                self._pool.submit(part)
+                if self._settings.reuse_duplicates:
+                    latest.keep(number, part, model_input)
+        return part
 
     def _decoded(self) -> Iterator[Frame]:
         """The frames, each as soon as there is room for it."""
@@ -256,7 +214,7 @@ class ModelDetections(Closing):
                 self._flush_if_idle()
                 self._found.wait(_POLL_SECONDS)
                 self._require_running()
-        return self._sampled_of(found)
+        return self._boxes.sampled(found)
 
     def _flush_if_idle(self) -> None:
         # Those that wait for their batch to fill would wait for ever. Callers look again: a
@@ -270,18 +228,17 @@ class ModelDetections(Closing):
 
     # The threads that infer
 
-    def _inferred(self, frame: Frame, heads: Heads, latency_seconds: float) -> None:
+    def _inferred(self, part: Part, heads: Heads, latency_seconds: float) -> None:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-        threshold = self._options.least_confidence
+        threshold = self._boxes.least_confidence
         try:
-            candidates = self._prepared.head.select(heads, threshold)
+            part.candidates = self._prepared.head.select(heads, threshold)
         except Exception as error:
-            self._failed(located(error, Step.CALLBACK.label, self._first_index + frame.index))
+            self._failed(located(error, Step.CALLBACK.label, self._first_index + part.index))
             return
         self._arrived.put(
             Inferred(
-                frame,
-                candidates,
+                part,
                 latency_seconds,
                 time.perf_counter_ns() - wall,
                 time.thread_time_ns() - cpu,
@@ -307,56 +264,55 @@ class ModelDetections(Closing):
             if isinstance(arrived, End):
                 num_frames = arrived.num_frames
                 continue
-            item = (arrived.frame, self._taken(arrived))
-            for frame, source in reorder.push(arrived.frame.index, item):
-                stats.requests_running.sample(self._pool.num_running)
-                stats.completed.sample(len(self._arrived))
-                stats.reorder.sample(len(reorder))
-                place.frame_index = self._first_index + frame.index
-                is_audit = frame.index in self._audited
-                self._audited.discard(frame.index)
-                if source is None:
-                    yield FoundFrame(frame, None, is_audit)
-                    continue
-                boxes = self._found[source]
-                yield FoundFrame(frame, self._sampled_of(boxes), is_audit, self._weak_of(boxes))
+            for complete in self._taken(arrived):
+                for frame, source in reorder.push(complete[0].index, complete):
+                    stats.requests_running.sample(self._pool.num_running)
+                    stats.completed.sample(len(self._arrived))
+                    stats.reorder.sample(len(reorder))
+                    place.frame_index = self._first_index + frame.index
+                    is_audit = frame.index in self._audited
+                    self._audited.discard(frame.index)
+                    if source is None:
+                        yield FoundFrame(frame, None, is_audit)
+                        continue
+                    boxes = self._found[source]
+                    sampled, weak = self._boxes.sampled(boxes), self._boxes.weak(boxes)
+                    yield FoundFrame(frame, sampled, is_audit, weak)
 
-    def _taken(self, arrived: Inferred | NotInferred) -> int | None:
-        """The index of the frame whose detections are those of the one that arrived; else None."""
-        stats, index = self._stats, arrived.frame.index
+    def _taken(
+        self, arrived: Inferred | Submitted | NotInferred
+    ) -> Iterator[tuple[Frame, int | None]]:
+        """The frames that are complete now, each with the index of the one whose boxes it has.
+
+        That is None for a frame that is not inferred.
+        """
+        stats = self._stats
         if isinstance(arrived, NotInferred):
-            if arrived.repeats is not None and index not in self._audited:
+            if arrived.repeats is not None and arrived.frame.index not in self._audited:
                 stats.reused_frames += 1
-            return arrived.repeats
-        stats.callback_wall_ns += arrived.callback_wall_ns
-        stats.callback_cpu_ns += arrived.callback_cpu_ns
-        stats.latency_seconds_sum += arrived.latency_seconds
-        stats.inferred_frames += index not in self._audited
-        stats.consumer.place.frame_index = self._first_index + index
-        with stats.consumer.postprocess:
-            self._found.put(index, self.detections_of(arrived.frame, arrived.candidates))
-        return index
+            yield arrived.frame, arrived.repeats
+            return
+        if isinstance(arrived, Submitted):
+            self._incomplete[arrived.frame.index] = arrived
+        else:
+            stats.callback_wall_ns += arrived.callback_wall_ns
+            stats.callback_cpu_ns += arrived.callback_cpu_ns
+            stats.latency_seconds_sum += arrived.latency_seconds
+            stats.inferred_parts += 1
+            arrived.part.is_done = True
+        for done in [frame for frame in self._incomplete.values() if frame.is_done]:
+            index = done.frame.index
+            del self._incomplete[index]
+            stats.inferred_frames += index not in self._audited
+            stats.consumer.place.frame_index = self._first_index + index
+            with stats.consumer.postprocess:
+                self._found.put(index, self.detections_of(done.frame, done.parts))
+            yield done.frame, index
 
-    def _detections_by(self, options: DetectOptions, candidates: Candidates | None) -> Detections:
-        head, class_ids = self._prepared.head, self._settings.class_ids
-        return detections_from(head, candidates, self._box, options, class_ids)
-
-    def detections_of(self, frame: Frame, candidates: Candidates | None) -> Detections:
-        """The boxes of a frame of those candidates, in its pixels."""
-        found = self._detections_by(self._options, candidates)
-        if self._settings.keeps_weak and self._options.class_thresholds:
-            # Boxes below the threshold of their class must not take the place of those above.
-            weak = found.where(found.confidence <= self._thresholds(self._sampled, found))
-            found = self._detections_by(self._sampled, candidates).followed_by(weak)
-        window = self._settings.window
-        return found if window is None else found.moved(window.left, window.top)
+    def detections_of(self, frame: Frame, parts: Sequence[Part]) -> Detections:
+        """The boxes of a frame of what was found in its views, in its pixels."""
+        return self._boxes.of(parts)
 
 
 class _Stopped(Exception):
     """The frames are not wanted any more."""
-
-
-def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
-    """Whether two inputs are the same to the byte; told from a few rows for most that are not."""
-    step = -(-len(a) // _SAMPLED_ROWS)
-    return np.array_equal(a[::step], b[::step]) and np.array_equal(a, b)

@@ -26,7 +26,8 @@ from pipeline.frames.annotated_file import (
     verify_annotated,
 )
 from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
-from pipeline.frames.detect import DetectSettings, ModelDetections
+from pipeline.frames.detect import ModelDetections
+from pipeline.frames.frame_boxes import DetectSettings
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.sampling import EveryNth, Sampler
 from pipeline.frames.scaled import annotator
@@ -180,12 +181,13 @@ def detect_settings(settings: RunSettings, info: VideoInfo) -> DetectSettings:
     config = settings.config
     return DetectSettings(
         options=config.detect,
+        windows=config.windows(info.size_wh),
         class_ids=settings.class_ids,
         sampler=sampler_of(config, info),
         reuse_duplicates=config.reuse_duplicates,
         stall_seconds=config.stall_seconds,
         region=config.detect.region(info.size_wh),
-        window=config.detect.window(info.size_wh),
+        crop=config.detect.window(info.size_wh),
         keeps_weak=config.keeps_weak,
     )
 

@@ -109,6 +109,7 @@ class RunStats:
     """Everything measured while the frames went through; memory use grows 6 bytes a frame.
 
     position: where the two threads are, which their clocks set; None for what is only added up.
+    inferred_parts: inputs of the model, which are several for a frame in tiles.
     reused_frames: how many repeat the frame that was inferred before them, to the byte.
     audit: interpolated boxes compared with inferred ones.
     callback_cpu_ns: spent on inference threads picking candidates out of the heads.
@@ -119,6 +120,7 @@ class RunStats:
     producer: ProducerClocks = field(init=False)
     consumer: ConsumerClocks = field(init=False)
     inferred_frames: int = 0
+    inferred_parts: int = 0
     reused_frames: int = 0
     callback_wall_ns: int = 0
     callback_cpu_ns: int = 0
@@ -239,6 +241,7 @@ def _add_seconds(ours: dict[str, float], theirs: dict[str, float]) -> None:
 
 _NUMBERS = (
     "inferred_frames",
+    "inferred_parts",
     "reused_frames",
     "callback_wall_ns",
     "callback_cpu_ns",

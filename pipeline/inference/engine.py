@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipeline.core.closing import Closing
 from pipeline.core.errors import InferenceError
-from pipeline.media.frame import Frame
 
 Job = TypeVar("Job")
 _Job = TypeVar("_Job", contravariant=True)
@@ -18,10 +17,10 @@ Heads = Sequence[NDArray[np.float32]]
 
 
 def inference_error(message: str, job: object) -> InferenceError:
-    """An error of the model on a job, with the frame if the job is one."""
+    """An error of the model on a job, with the frame if the job has the index of one."""
     error = InferenceError(message)
-    if isinstance(job, Frame):
-        error.frame_index = job.index
+    index = getattr(job, "index", None)
+    error.frame_index = index if isinstance(index, int) else None
     return error
 
 

@@ -154,8 +154,13 @@ def _known(entry: str, number: int | None, class_names: Sequence[str]) -> int:
     raise UsageError(f"class {entry!r} is unknown; {meant} model has: {', '.join(class_names)}")
 
 
-def require_applicable(detect: DetectOptions, head: Head) -> None:
+def require_applicable(detect: DetectOptions, head: Head, *, in_tiles: bool = False) -> None:
     """Raise UsageError for options that this head has no use for, or for an unknown class."""
+    if in_tiles and not head.needs_nms:
+        raise UsageError(
+            "--tile merges the boxes of overlapping tiles before NMS, and this model gives final "
+            "boxes only: leave the option out, or take a model that needs NMS"
+        )
     for flag, is_given in (
         ("--iou", detect.iou_threshold is not None),
         ("--agnostic-nms", detect.agnostic_nms),

@@ -37,6 +37,7 @@ def detect(  # noqa: PLR0913  # The options of a command.
     *,
     weights: Path | str | None = None,
     imgsz: int = 640,
+    tile: int | None = None,
     nms_free: bool = False,
     precision: str | None = None,
     conf: float | Sequence[str] = 0.25,
@@ -66,6 +67,7 @@ def detect(  # noqa: PLR0913  # The options of a command.
 
     path: of the clip or picture.
     weights: a checkpoint (.pt), .onnx, IR .xml or its folder, or "official" or "demo".
+    tile: the side of the tiles of --tile in pixels, 0 for imgsz; None for the whole frame only.
     precision: "f32", "bf16" or "int8"; None selects.
     iou: of NMS; None is 0.45, and needed for models without NMS.
     conf: minimum confidence, or the words of --conf, as in ("person=0.4", "0.25").
@@ -85,6 +87,7 @@ def detect(  # noqa: PLR0913  # The options of a command.
         video=False,
         weights=weights,  # type: ignore[arg-type]  # Converted by the config.
         imgsz=imgsz,
+        tile=tile,
         nms_free=nms_free,
         infer=AutoOptions(precision=precision),
         detect=DetectOptions(
@@ -127,7 +130,7 @@ def _detected(config: ProcessConfig) -> Frames:
             )
             with contextlib.closing(clip.source):
                 head, infer = clip.prepared.head, selection.options.infer
-                require_applicable(config.detect, head)
+                require_applicable(config.detect, head, in_tiles=config.tile is not None)
                 class_ids = select_class_ids(config.detect, head.class_names)
                 settings = RunSettings(config, infer, 1, class_ids, clip.source.timeline)
                 segments = segments_of_run(config, scan)

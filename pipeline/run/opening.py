@@ -45,7 +45,7 @@ def open_clip(
         if config.video:
             require_encodable(annotated_info(source.info, config.encode), config.encode)
         weights = find_weights(config.weights, on_progress, config.default_model)
-        size_wh = config.detect.inferred_wh(source.info.size_wh)
+        size_wh = config.windows(source.info.size_wh)[0].size_wh
         prepared = models.prepare(
             weights, size_wh, config.imgsz, on_progress, nms_free=config.nms_free
         )

@@ -20,12 +20,12 @@ from pipeline.frames.audit import Audit
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.source import open_source
 from pipeline.frames.task import RunSettings
+from pipeline.frames.views import views_of
 from pipeline.inference.detect_each import detect_each
 from pipeline.inference.models import Models
 from pipeline.media.crop import Cropper
 from pipeline.media.frame import Frame
-from pipeline.model.letterbox import PADDING_VALUE, letterbox
-from pipeline.model.preprocess import Preprocessor
+from pipeline.model.letterbox import PADDING_VALUE
 from pipeline.run.context import RunContext
 
 NUM_FRAMES = 16
@@ -127,12 +127,15 @@ def _compared(
 
 
 def _at_model_size(run: RunContext, clip: OpenClip, num_frames: int, count: int) -> Iterator[Frame]:
-    """Some of the frames of a run as the model sees them: a few of full size need no memory."""
+    """Some of the frames of a run as the model sees them: a few of full size need no memory.
+
+    Of frames in tiles, one tile each.
+    """
     width, height = clip.prepared.input_wh
-    box = letterbox(clip.prepared.source_wh, clip.prepared.input_wh)
-    window = run.config.detect.window(clip.source.info.size_wh)
-    crop = None if window is None else Cropper(window)
-    preprocess = Preprocessor(box)
+    info = clip.source.info
+    views = views_of(run.config.windows(info.size_wh), clip.prepared.input_wh)
+    crop = run.config.detect.window(info.size_wh)
+    cut = None if crop is None else Cropper(crop)
     source = open_source(run.config, 1, clip.source.timeline)
     with contextlib.closing(source), run.position.failures_told():
         if run.config.num_frames is None:
@@ -142,9 +145,9 @@ def _at_model_size(run: RunContext, clip: OpenClip, num_frames: int, count: int)
         for number, frame in enumerate(spread):
             run.position.encoding.enter(Step.PREPARE)
             pixels = np.full((height, width, 3), PADDING_VALUE, np.uint8)
-            if crop is not None:
-                frame = dataclasses.replace(frame, window=crop(frame.image))
-            preprocess(frame, pixels)
+            if cut is not None:
+                frame = dataclasses.replace(frame, window=cut(frame.image))
+            views[number * len(views) // count].write(frame, pixels)
             image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             yield Frame(number, number, 1, Fraction(1), image)
 

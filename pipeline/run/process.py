@@ -193,7 +193,7 @@ def _process(
 
 def _class_ids(config: ProcessConfig, prepared: PreparedModel) -> frozenset[int] | None:
     """The classes to keep; None for all. Raises UsageError for options that do not fit a model."""
-    require_applicable(config.detect, prepared.head)
+    require_applicable(config.detect, prepared.head, in_tiles=config.tile is not None)
     class_ids = select_class_ids(config.detect, prepared.head.class_names)
     require_all_covered(config.redact, class_ids, prepared.head.class_names)
     return class_ids

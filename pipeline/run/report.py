@@ -152,6 +152,7 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "cores": run.all_cores,
         "every": config.every,
         "adaptive": config.adaptive,
+        "tile": config.tile,
         "track": config.track,
         "reuse_duplicates": config.reuse_duplicates,
         "deinterlace": config.deinterlace,
@@ -203,7 +204,7 @@ def _speed(run: FinishedRun, steps: list[dict[str, Any]]) -> dict[str, Any]:
         "model_alone_fps": 1000 * all_cores / infer_cpu_ms if infer_cpu_ms else None,
         "cores_allow_fps": 1000 * all_cores / steps_ms if steps_ms else None,
         "cores_busy": cpu_ms * frames_fps / (1000 * all_cores),
-        "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_frames,
+        "mean_request_latency_ms": 1000 * stats.latency_seconds_sum / stats.inferred_parts,
         "over_time": speed_over_time(stats),
     }
 
