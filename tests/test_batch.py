@@ -319,7 +319,9 @@ def test_no_empty_folder_is_left_of_clips_that_fail(footage: list[Path], usual: 
     assert main(["process", "footage", *usual]) == 1
     folders = {str(path) for path in Path("out/footage").rglob("*") if path.is_dir()}
     whole = {f"out/{clip}" for clip in footage if clip.parent.name == "cam0"}
-    assert folders == {"out/footage/cam0", "out/footage/cam1", "out/footage/cam1/before", *whole}
+    viewers = {f"{folder}/viewer_data" for folder in whole}
+    others = {"out/footage/cam0", "out/footage/cam1", "out/footage/cam1/before"}
+    assert folders == {*others, *whole, *viewers}
 
 
 def test_a_batch_that_is_interrupted_tells_what_is_done_and_goes_on(
@@ -382,7 +384,8 @@ def test_the_page_shows_hostile_names_as_text_and_its_links_lead_to_the_reports(
     assert "\x1b" not in page
     assert "\\x1b[31m" in page
     links = [html.unescape(link) for link in re.findall(r'href="([^"]*)"', page)]
-    assert len(links) == 2 * (len(HOSTILE) - 2)  # The report and the annotated clip.
+    # The viewer three times, the report and the annotated clip.
+    assert len(links) == 5 * (len(HOSTILE) - 2)
     for link in links:
         assert ":" not in link
         assert Path("out", os.fsdecode(unquote_to_bytes(link))).is_file()
