@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.boxes import Detections
-from pipeline.frames.report_pictures import Picture, Sight, select_pictures
+from pipeline.frames.report_pictures import Picture, Sight, pictures_in, select_pictures
 from pipeline.frames.snapshots import Snapshots
-from pipeline.run.report_files import pictures_in
 from tests.conftest import gray
 
 NAMES = ("light", "shade")

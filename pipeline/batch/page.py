@@ -1,11 +1,11 @@
 """batch.html: the entrance to the results of many clips, each with a picture, counts and links.
 
-What a clip's own report says is read when the page is written.
+What a clip's own report says is read when the page is written. Imports nothing heavy: the parent
+process writes it.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from dataclasses import dataclass
@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import cv2
-import numpy as np
-
 from pipeline.core.errors import InputError
 from pipeline.core.text import counted
+from pipeline.frames.report_pictures import pictures_in
 from pipeline.run.outputs import (
     BATCH_JSON_NAME,
     BATCH_PAGE_NAME,
@@ -26,11 +24,9 @@ from pipeline.run.outputs import (
     VIEWER_PAGE_NAME,
 )
 from pipeline.run.page import render_page
-from pipeline.run.report_files import pictures_in
 
-_THUMBNAIL_WH = (192, 108)
-_MOST_THUMBNAILS = 1000
-"""They are part of the page: 5 MB."""
+_MOST_THUMBNAILS = 200
+"""They are part of the page: 8 MB."""
 _MOST_CLASSES = 4
 
 
@@ -98,22 +94,10 @@ def _entry(output_dir: Path, place: str, *, with_thumbnail: bool) -> ClipEntry:
 
 
 def _thumbnail(folder: Path) -> str | None:
-    """The picture of the report that shows most, made small."""
+    """The picture of the report that shows most."""
     pictures = pictures_in((folder / REPORT_PAGE_NAME).read_text(encoding="utf-8"))
-    if not pictures:
-        return None
-    best = max(pictures, key=lambda picture: len(picture.sights))
-    jpeg = base64.b64decode(best.url.partition(",")[2])
-    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        return None
-    height, width = pixels.shape[:2]
-    gain = min(_THUMBNAIL_WH[0] / width, _THUMBNAIL_WH[1] / height, 1.0)
-    size_wh = (max(1, round(width * gain)), max(1, round(height * gain)))
-    small = cv2.resize(pixels, size_wh, interpolation=cv2.INTER_AREA)
-    _, jpeg_small = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])
-    encoded = base64.b64encode(np.asarray(jpeg_small).tobytes()).decode("ascii")
-    return f"data:image/jpeg;base64,{encoded}"
+    best = max(pictures, key=lambda picture: len(picture.sights), default=None)
+    return best and best.url
 
 
 def _found(detections: dict[str, Any]) -> str:

@@ -1,13 +1,22 @@
-"""Which annotated frames the report shows: of each class and moment, as far as there is room."""
+"""Which annotated frames the report shows: of each class and moment, as far as there is room.
+
+Imports nothing heavy: the parent process of a batch reads the pictures of pages.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import html
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 MOST_PICTURES = 8
+_PICTURE = re.compile('<img src="(data:image/[^"]+)" alt="[^"]*" data-picture="([^"]*)"')
+"""A frame in the page, with what it shows."""
+
 STEPS = 20
 """A sight is better than another one if it is more confident by a step of so many."""
 
@@ -90,3 +99,13 @@ def _in_turns(found: list[tuple[Sight, Picture]]) -> list[tuple[Sight, Picture]]
 
 def _step(sight: Sight) -> int:
     return int(sight.confidence * STEPS)
+
+
+def pictures_in(page: str) -> list[Picture]:
+    """The frames that a page shows, as far as it was written by this version."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return [
+            Picture.from_record({**json.loads(html.unescape(record)), "url": url})
+            for url, record in _PICTURE.findall(page)
+        ]
+    return []

@@ -121,6 +121,6 @@ def _small(image: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 def _jpeg_url(bgr: NDArray[np.uint8]) -> str:
-    _, jpeg = cv2.imencode(".jpg", bgr)
+    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])
     encoded = base64.b64encode(np.asarray(jpeg).tobytes()).decode("ascii")
     return f"data:image/jpeg;base64,{encoded}"

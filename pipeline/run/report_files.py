@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import html
 import json
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +13,7 @@ from pipeline.core.config import DrawOptions, EncodeOptions
 from pipeline.core.errors import InputError
 from pipeline.core.files import flush_to_disk
 from pipeline.frames.codecs import encoder_settings
-from pipeline.frames.report_pictures import Picture
+from pipeline.frames.report_pictures import Picture, pictures_in
 from pipeline.media.frame import VideoInfo
 from pipeline.media.still import picture_settings
 from pipeline.run.identity import drawn_key
@@ -24,9 +21,6 @@ from pipeline.run.outputs import DETECTIONS_VERSION, REPORT_JSON_NAME, REPORT_PA
 
 Report = dict[str, Any]
 """Plain values, as in report.json."""
-
-_PICTURE = re.compile('<img src="(data:image/[^"]+)" alt="[^"]*" data-picture="([^"]*)"')
-"""A frame in the page, with what it shows."""
 
 _DRAWN_LATER = "the annotated file was drawn later, by `pipeline render`"
 
@@ -95,16 +89,6 @@ def update_report(folder: Path, fields: Report) -> None:
                 (Path(unfinished) / name).replace(folder / name)
     except OSError as error:
         raise InputError(f"{error.filename or folder}: {error.strerror}") from error
-
-
-def pictures_in(page: str) -> list[Picture]:
-    """The frames that a page shows, as far as it was written by this version."""
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return [
-            Picture.from_record({**json.loads(html.unescape(record)), "url": url})
-            for url, record in _PICTURE.findall(page)
-        ]
-    return []
 
 
 def write_report(report: Report, folder: Path, pictures: list[Picture]) -> None:
