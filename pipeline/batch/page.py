@@ -97,7 +97,7 @@ def _thumbnail(folder: Path) -> str | None:
     """The picture of the report that shows most."""
     pictures = pictures_in((folder / REPORT_PAGE_NAME).read_text(encoding="utf-8"))
     best = max(pictures, key=lambda picture: len(picture.sights), default=None)
-    return best and best.url
+    return None if best is None else best.url
 
 
 def _found(detections: dict[str, Any]) -> str:
