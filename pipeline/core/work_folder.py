@@ -6,6 +6,7 @@ Imports nothing heavy: the parent uses it to clean up after the child process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ KEY_NAME = "key"
 _NAMES = (WORK_NAME, f"{WORK_NAME}-pipeline")
 """The second is used if the first belongs to another program, such as rsync."""
 _FORMAT = 1
+_MOST_ATTEMPTS = 1000
 
 
 def work_folder(output_dir: Path) -> Path:
@@ -69,15 +71,35 @@ def locked_work_folder(output_dir: Path, *, owns_spool: bool = False) -> Iterato
     """
     with contextlib.ExitStack() as stack:
         try:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(output_dir, output_dir))
-            folder = work_folder(output_dir)
-            _make(folder)
+            folder = _claimed(output_dir, stack)
         except OSError as error:
             raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
         if not owns_spool and is_held(folder / SPOOL_NAME):
             raise _in_use(output_dir)
         yield folder
+
+
+def _claimed(output_dir: Path, stack: contextlib.ExitStack) -> Path:
+    """The work folder, made, with the lock on the stack.
+
+    A run that ends removes an output folder that is empty: also one that this run has just made.
+    """
+    for attempt in range(_MOST_ATTEMPTS):
+        with contextlib.ExitStack() as holding:
+            try:
+                output_dir.mkdir(parents=True, exist_ok=True)
+                descriptor = holding.enter_context(held(output_dir, output_dir))
+                if not os.path.samestat(os.fstat(descriptor), output_dir.stat()):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                folder = work_folder(output_dir)
+                _make(folder)
+            except (FileNotFoundError, FileExistsError):  # mkdir raises both then.
+                if attempt + 1 == _MOST_ATTEMPTS:
+                    raise
+                continue
+            stack.push(holding.pop_all())
+            return folder
+    raise AssertionError("unreachable")
 
 
 def _make(folder: Path) -> None:
@@ -94,8 +116,11 @@ def _make(folder: Path) -> None:
 
 
 @contextmanager
-def held(path: Path, output_dir: Path) -> Iterator[None]:
-    """Hold a lock on a file or folder. Raises FolderInUse for the output folder, OSError."""
+def held(path: Path, output_dir: Path) -> Iterator[int]:
+    """Hold a lock on a file or folder; yields its descriptor.
+
+    Raises FolderInUse for the output folder, OSError.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
@@ -107,7 +132,7 @@ def held(path: Path, output_dir: Path) -> Iterator[None]:
                 f"{output_dir}: its file system cannot lock files ({error.strerror}): do not start "
                 "a second run into this folder"
             )
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

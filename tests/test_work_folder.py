@@ -1,0 +1,54 @@
+"""The work folder is had by one run at a time, whatever others remove meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+from pipeline.core.errors import FolderInUse
+from pipeline.core.work_folder import MARK_NAME, locked_work_folder
+
+
+def test_an_output_folder_that_another_run_removes_is_made_again(tmp_path: Path) -> None:
+    """A run that ends removes the output folder if it is empty, as two batches at once do."""
+    folder, ended = tmp_path / "out", threading.Event()
+
+    def remove() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(300):
+            with locked_work_folder(folder) as work:
+                assert (work / MARK_NAME).is_file()
+                (work / MARK_NAME).unlink()
+                work.rmdir()
+    finally:
+        ended.set()
+        remover.join()
+
+
+def test_two_runs_never_hold_one_output_folder(tmp_path: Path) -> None:
+    folder, holders, most = tmp_path / "out", [0], [0]
+
+    def run() -> None:
+        for _ in range(500):
+            with contextlib.suppress(FolderInUse), locked_work_folder(folder) as work:
+                holders[0] += 1
+                most[0] = max(most[0], holders[0])
+                (work / MARK_NAME).unlink()
+                holders[0] -= 1
+                work.rmdir()
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    runs = [threading.Thread(target=run) for _ in range(3)]
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join()
+    assert most == [1]
