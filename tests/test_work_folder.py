@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.core.errors import FolderInUse
 from pipeline.core.work_folder import MARK_NAME, locked_work_folder
+from pipeline.execution.journal import tidy
 
 
 def test_an_output_folder_that_another_run_removes_is_made_again(tmp_path: Path) -> None:
@@ -52,3 +53,12 @@ def test_two_runs_never_hold_one_output_folder(tmp_path: Path) -> None:
     for thread in runs:
         thread.join()
     assert most == [1]
+
+
+def test_what_a_killed_run_left_is_not_removed_under_another_run(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with locked_work_folder(folder) as work:
+        (work / MARK_NAME).unlink()
+        work.rmdir()  # As before the other run has made it.
+        assert tidy(folder, created=True) == ""
+        assert folder.is_dir()

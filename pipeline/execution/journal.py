@@ -186,13 +186,13 @@ def open_journal(output_dir: Path, source: object = None) -> Iterator[Journal]:
     if another run is at work in it.
     """
     owns_spool = source == work_folder(output_dir) / SPOOL_NAME
-    with _opened(output_dir, owns_spool=owns_spool) as journal:
+    created = not output_dir.exists()
+    with _opened(output_dir, owns_spool=owns_spool, created=created) as journal:
         yield journal
 
 
 @contextmanager
-def _opened(output_dir: Path, *, owns_spool: bool) -> Iterator[Journal]:
-    created = not output_dir.exists()
+def _opened(output_dir: Path, *, owns_spool: bool, created: bool) -> Iterator[Journal]:
     with locked_work_folder(output_dir, owns_spool=owns_spool) as folder:
         journal = Journal(folder)
         try:
@@ -207,7 +207,7 @@ def _opened(output_dir: Path, *, owns_spool: bool) -> Iterator[Journal]:
                 journal.clear()
                 if not journal.spool.exists():
                     _remove(folder)
-            if created:
+            if created:  # While it is locked: another run may have made it anew.
                 with suppress(OSError):  # It is not empty, as it should be.
                     output_dir.rmdir()
 
@@ -227,12 +227,11 @@ def tidy(output_dir: Path, *, created: bool) -> str:
     """
     if not output_dir.is_dir():
         return ""
-    with suppress(InputError), _opened(output_dir, owns_spool=True) as journal:
-        if journal.num_done:
-            return what_is_kept(journal)
-    if created:
-        with suppress(OSError):
-            output_dir.rmdir()
+    with (
+        suppress(InputError),
+        _opened(output_dir, owns_spool=True, created=created) as journal,
+    ):
+        return what_is_kept(journal)
     return ""
 
 

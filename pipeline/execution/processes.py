@@ -89,8 +89,9 @@ class SideBySide(Closing, Generic[Argument, Result]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether all processes can take work: none is lost, and none has any."""
-        return len(self._idle) + len(self._unstarted) == self._num_all
+        """Whether all processes can take work: none is lost or has ended, and none has any."""
+        num_alive = sum(child.process.is_alive() for child in self._idle)
+        return num_alive + len(self._unstarted) == self._num_all
 
     def results(
         self,

@@ -28,7 +28,8 @@ class SegmentProcesses(Closing):
     ) -> Iterator[SideBySide[RemoteTask, Attempt]]:
         """So many processes, each with its share of the cores; ended if a clip fails in them."""
         shares = core_shares(at_once)
-        if self._group is None or self._shares != shares:
+        # One may have been killed since the last clip, for which this clip is not to blame.
+        if self._group is None or self._shares != shares or not self._group.is_idle:
             self.close()
             self._group, self._shares = SideBySide(ProcessSegments(cores_each), shares), shares
         group = self._group
