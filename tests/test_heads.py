@@ -20,6 +20,7 @@ from pipeline.core.progress import no_progress
 from pipeline.inference.engine import Pool
 from pipeline.inference.openvino import load_engine
 from pipeline.model.heads import Candidates, Head
+from pipeline.model.last_layers import convolutions_before
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 from pipeline.model.prepare import PreparedModel, prepare_model
@@ -254,3 +255,21 @@ def test_a_box_of_a_head_counts_for_each_class_that_passes(tmp_path: Path) -> No
     assert sorted(found.class_id.tolist()) == [0, 0, 0, 1, 1]
     kept = found_by(DistancesHead(), tmp_path, class_ids=frozenset({1}), multi_label=True)
     assert kept.class_id.tolist() == [1, 1]
+
+
+def test_the_last_convolutions_of_a_branch_are_found_on_the_shortest_way() -> None:
+    def convolution(name: str, entry: ov.Node) -> ov.Node:
+        weights = ops.constant(np.ones((4, 4, 1, 1), np.float32))
+        zeros = [0, 0]
+        found = ops.convolution(entry, weights, [1, 1], zeros, zeros, [1, 1])
+        found.set_friendly_name(name)
+        return found
+
+    pixels = ops.parameter([1, 4, 8, 8], np.float32)
+    first = convolution("first", pixels)
+    second = convolution("second", ops.relu(first))
+    third = convolution("third", ops.relu(second))
+    last = convolution("last", ops.add(third, first))
+    model = ov.Model([ops.result(last)], [pixels])
+    found = [convolutions_before(model.output(0), depth) for depth in (1, 2, 3)]
+    assert found == [{"last"}, {"last", "third", "first"}, {"last", "third", "first", "second"}]

@@ -36,6 +36,25 @@ def last_convolutions(result: Output) -> list[Output]:
     return list(found.values())
 
 
+def convolutions_before(result: Output, depth: int) -> set[str]:
+    """The names of the convolutions that a result is made of, the last `depth` on every way."""
+    start = result.get_node()
+    found, waiting, passed = set[str](), [start], {start.get_friendly_name(): 0}
+    while waiting:
+        node = waiting.pop()
+        number = passed[node.get_friendly_name()]
+        if node.get_type_name() in ("Convolution", "GroupConvolution"):
+            found.add(node.get_friendly_name())
+            number += 1
+        if number < depth:
+            for entry in (value.get_node() for value in node.input_values()):
+                # A shorter way to it may be found later.
+                if number < passed.get(entry.get_friendly_name(), depth):
+                    passed[entry.get_friendly_name()] = number
+                    waiting.append(entry)
+    return found
+
+
 def _is_convolution(node: Node) -> bool:
     if node.get_type_name() == "Convolution":
         return not _is_expectation(node)

@@ -26,7 +26,9 @@ from pipeline.core.machine import package_version
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.media.frame import Frame
+from pipeline.model.anchor_free import AnchorFreeHead
 from pipeline.model.graph import reshaped
+from pipeline.model.last_layers import convolutions_before
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
 from pipeline.model.prepare import (
     PreparedModel,
@@ -46,7 +48,7 @@ quantised model is used for all sizes; the time that it takes grows with this ar
 
 _IR_NAME = "model.xml"
 
-CALIBRATION_VERSION = 2
+CALIBRATION_VERSION = 3
 """Raise it with each change of which pictures calibrate, how they are decoded and preprocessed, or
 how the graph is quantised: models in the cache are then rebuilt."""
 
@@ -122,7 +124,7 @@ def _quantize(
     with hidden_package("torch"), _without_garbage_collection():
         nncf = _import_nncf()
         try:
-            model = _quantized_by(nncf, basis.model, nncf.Dataset(inputs, report), total)
+            model = _quantized_by(nncf, basis, nncf.Dataset(inputs, report), total)
         except Exception as error:  # NNCF raises any exception for graphs it does not support.
             reason = reason_of(error)
             raise ModelError(f"{basis.weights}: cannot be quantised ({reason})") from error
@@ -130,15 +132,30 @@ def _quantize(
     return model
 
 
-def _quantized_by(nncf: Any, model: ov.Model, dataset: Any, num_pictures: int) -> ov.Model:
+def _quantized_by(nncf: Any, basis: PreparedModel, dataset: Any, num_pictures: int) -> ov.Model:
+    in_float = nncf.IgnoredScope(
+        names=sorted(_left_in_float(basis)), patterns=[f"{OBJECTNESS}_.*"], validate=False
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # It draws progress bars of its own.
         return nncf.quantize(
-            model,
+            basis.model,
             dataset,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=num_pictures,
-            ignored_scope=nncf.IgnoredScope(patterns=[f"{OBJECTNESS}_.*"], validate=False),
+            ignored_scope=in_float,
         )
+
+
+def _left_in_float(basis: PreparedModel) -> set[str]:
+    """Convolutions that cost more accuracy in INT8 than time in float.
+
+    A head that gives the distances of a box themselves (YOLO26), not their distribution, passes the
+    steps of INT8 on to the box: see docs/models.md.
+    """
+    head = basis.head
+    if not isinstance(head, AnchorFreeHead) or head.layout.num_bins > 1:
+        return set()
+    return set[str]().union(*(convolutions_before(out, 2) for out in basis.model.outputs))
 
 
 @contextlib.contextmanager
