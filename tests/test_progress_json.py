@@ -105,6 +105,7 @@ def test_each_clip_of_a_batch_has_its_outcome_and_its_files(
         path.name for path in out.rglob("clip.mp4/*") if not path.name.startswith(".")
     }
     assert (outcomes[str(broken)]["status"], outcomes[str(broken)]["outputs"]) == ("failed", [])
+    assert any(entry["message"].startswith(f"{broken}: ") for entry in of("error", found))
     assert not of("progress", found)
     assert found[-1]["exit_code"] == done.returncode == 1
     assert found[-1]["outputs"] == [str(out / "batch.json"), str(out / "batch.html")]

@@ -115,7 +115,9 @@ def written(command: str) -> Iterator[JsonLines]:
         with _signals_ignored():
             with contextlib.suppress(OSError):
                 sys.stderr.flush()
-            lines.end()
+            # A reader that has stopped reading must not hold up the end.
+            if select.select([], [objects], [], _ENDING_SECONDS)[1]:
+                lines.end()
             os.close(objects)
             with contextlib.suppress(subprocess.TimeoutExpired):  # Its reader takes nothing more.
                 process.wait(_ENDING_SECONDS)

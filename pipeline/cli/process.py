@@ -7,13 +7,15 @@ import contextlib
 import dataclasses
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.batch.batch import Batch
+from pipeline.batch.batch import Batch, ClipResult
 from pipeline.batch.clips import find_clips
 from pipeline.batch.report import batch_record, has_news, write_batch
 from pipeline.batch.work import CLIPS_AT_ONCE, ProcessClips
+from pipeline.cli import json_lines
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.arguments import is_batch, process_config
 from pipeline.cli.events import count_events, requested_shapes
@@ -67,9 +69,10 @@ def add_parser(commands: Any) -> None:
     command = commands.add_parser(
         "process",
         help="annotate one or many clips or pictures",
-        description="Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and "
-        "report.html, for the synthetic scene also truth.jsonl. A picture gives annotated.jpg or "
-        "annotated.png instead of annotated.mp4. Given several files, a folder or a pattern, each "
+        description="Annotate a clip: writes annotated.mp4, detections.jsonl, viewer.html, "
+        "report.json and report.html, for the synthetic scene also truth.jsonl. A picture gives "
+        "annotated.jpg or annotated.png instead of annotated.mp4, and no viewer.html. Given "
+        "several files, a folder or a pattern, each "
         "clip (or each picture, if there are no clips) is processed into its own output folder; "
         "batch.json and batch.html summarise them. A clip with a finished result for the same "
         "model and options is skipped. A clip that fails does not stop the others. Rerun an "
@@ -223,15 +226,23 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     export_results(finished, arguments.export, output_dir)
     _count_events(arguments, finished, shapes, output_dir)
     if failed := [result for result in batch.results if result.status == "failed"]:
-        if arguments.debug:
-            for result in failed:
-                for line in traceback.format_exception(result.error):
-                    show_log(line.rstrip("\n"))
-        for line in failure_lines(failed):
-            show_error(line, line)
+        _show_failed(failed, debug=arguments.debug)
         raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
     if unwritten is not None:
         raise unwritten
+
+
+def _show_failed(failed: Sequence[ClipResult], *, debug: bool) -> None:
+    if debug:
+        for result in failed:
+            for line in traceback.format_exception(result.error):
+                show_log(line.rstrip("\n"))
+    if json_lines.current() is not None:  # For programs, each by itself.
+        for result in failed:
+            show_error(f"{result.clip.path}: {result.reason}")
+        return
+    for line in failure_lines(failed):
+        show_error(line, line)
 
 
 def _show_clips(batch: Batch) -> None:

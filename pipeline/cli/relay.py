@@ -41,7 +41,7 @@ def relay(objects: int, texts: int, out: int) -> None:
                 chunk = os.read(pipe, _CHUNK_BYTES)
                 *lines, rest = _LINE_ENDS.split(left[pipe] + chunk)
                 left[pipe] = rest
-                if not chunk or len(rest) > _CHUNK_BYTES:
+                if not chunk or (pipe == texts and len(rest) > _CHUNK_BYTES):
                     lines, left[pipe] = [*lines, rest], b""
                 if not chunk:
                     del left[pipe]
