@@ -29,7 +29,7 @@ class ViewerData:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._appearances, self._overview = Appearances(), Overview()
-        self._ticks: list[int] = []  # Microseconds between frames; one of 33 ms is a cached int.
+        self._ticks: list[int] = []  # Microseconds from each frame to the next.
         self._last_tick = 0
         self._chunks: list[int] = []
         self._class_names: dict[int, str] = {}

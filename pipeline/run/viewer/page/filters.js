@@ -54,12 +54,17 @@ function showFilters() {
   byId("least").value = filters.least ? filters.least.toFixed(2) : "all";
 }
 
+/** A name in an address that was written by hand may be no code. */
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
+}
+
 function readAddress() {
   const values = new URLSearchParams(location.hash.slice(1));
   const least = Number(values.get("conf"));
   filters.least = least > 0 && least < 1 ? least : 0;
   filters.text = values.get("find") || "";
-  const names = values.has("classes") ? new Set(values.get("classes").split(",").map(decodeURIComponent)) : null;
+  const names = values.has("classes") ? new Set(values.get("classes").split(",").map(decoded)) : null;
   filters.hidden = new Set(index.classes.filter((entry) => names && !names.has(entry.name)).map((entry) => entry.id));
   const number = (name) => (values.has(name) && Number.isFinite(Number(values.get(name))) ? Number(values.get(name)) : null);
   return { seconds: number("t"), from: number("from"), to: number("to"), boxes: values.get("boxes") !== "0", picture: values.get("picture") };

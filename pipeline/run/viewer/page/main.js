@@ -1,4 +1,4 @@
-// Joins the parts of the page: what changes what, the keys, and the address.
+// Connects the parts of the page; handles the keys and the address.
 
 let shownFrame = null, addressTimer = null, isStarted = false;
 

@@ -194,7 +194,8 @@ function countBins(span, frames, add) {
     for (let place = begin; place < end; place++) frames[place] += perBin[bin];
   }
   for (const [id, rows] of Object.entries(boxes)) {
-    if (filters.hidden.has(Number(id))) continue;
+    const entry = index.byId.get(Number(id));
+    if (!entry || !findsClass(entry)) continue;
     for (const [bin, level, ...counts] of rows) {
       if (bin < firstBin || bin > lastBin) continue;
       let sum = 0;
