@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.config import EncodeOptions, ProcessConfig
+from pipeline.core.config import EncodeOptions, ProcessConfig, RedactOptions
 from pipeline.frames.source import open_source, scan_source
 from tests.programs import ffmpeg, needs_ffmpeg, probed, result_of
 
@@ -299,14 +299,21 @@ def test_a_clip_of_360_degrees_is_named(tmp_path: Path, tiny_weights: Path) -> N
     assert notes == ["data of the video that is not carried: spherical (360 degrees)"]
 
 
-def with_captions(folder: Path) -> Path:
-    """A clip in MPEG-2 with a pair of CEA-608 in the user data of every picture (ATSC A/53)."""
+def with_captions(folder: Path, first: int = 0) -> Path:
+    """A clip in MPEG-2 with a pair of CEA-608 in the user data (ATSC A/53) of the pictures in it.
+
+    first: the first of them that has some, in the order of the file.
+    """
     ffmpeg(*PICTURE, "-c:v", "mpeg2video", "-q:v", "3", "-pix_fmt", "yuv420p", folder / "plain.m2v")
     pair = b"GA94\x03" + bytes([0x41, 0xFF, 0xFC, 0x94, 0x20, 0xFF])
     first_slice = b"\0\0\1\1"
-    pictures = (folder / "plain.m2v").read_bytes().split(first_slice)
+    header, *pictures = (folder / "plain.m2v").read_bytes().split(first_slice)
     path = folder / "clip.m2v"
-    path.write_bytes((b"\0\0\1\xb2" + pair + first_slice).join(pictures))
+    with path.open("wb") as clip:
+        clip.write(header)
+        for number, picture in enumerate(pictures):
+            captions = b"\0\0\1\xb2" + pair if number >= first else b""
+            clip.write(captions + first_slice + picture)
     return path
 
 
@@ -322,6 +329,16 @@ def test_closed_captions_are_carried(tmp_path: Path, tiny_weights: Path, codec: 
     assert number_with_captions(clip) == 25
     result, notes = result_of(clip, tiny_weights, encode=EncodeOptions(codec=codec))
     assert (number_with_captions(result), notes) == (25, [])
+
+
+def test_closed_captions_that_begin_late_are_not_in_a_redacted_clip(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = with_captions(tmp_path, first=3)
+    assert number_with_captions(clip) == 22
+    redact = RedactOptions(covered=("light",))
+    result, _ = result_of(clip, tiny_weights, redact=redact)
+    assert number_with_captions(result) == 0
 
 
 def test_closed_captions_that_a_codec_cannot_keep_are_named(

@@ -85,6 +85,18 @@ def test_the_options_are_in_the_key_of_the_annotated_file_only() -> None:
         for draw in (DrawOptions(), DrawOptions(line_width=3), DrawOptions(show_conf=False))
     }
     assert len(keys) == 3
+    assert drawn_key("found", None, DrawOptions(line_width=3)) == drawn_key("found", None)
+
+
+def test_the_same_command_finds_its_result_and_another_drawing_does_not(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((3, 3))] * 2)
+    words = ["process", str(clip), "--weights", str(tiny_weights)]
+    words += ["--output-dir", str(tmp_path / "out")]
+    assert main([*words, "--no-labels"]) == 0
+    assert main([*words, "--no-labels"]) == 0
+    assert main(words) != 0, "what is there has no labels"
 
 
 def test_render_draws_as_the_run_did_or_as_it_is_told(tmp_path: Path, tiny_weights: Path) -> None:

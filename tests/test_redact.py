@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -226,6 +229,16 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in FILES}
 
 
+def pictures_in(page: Path) -> list[NDArray[np.uint8]]:
+    """The pictures of a page, (height, width, 3)."""
+    encoded = re.findall(r"data:image/jpeg;base64,([^\"]+)", page.read_text())
+    assert encoded
+    return [
+        np.asarray(cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR))
+        for data in encoded
+    ]
+
+
 def test_a_redacted_clip_shows_no_light_and_its_detections_are_those_of_any_run(
     clip: Path, tiny_weights: Path, redacted: Path, tmp_path: Path
 ) -> None:
@@ -234,6 +247,8 @@ def test_a_redacted_clip_shows_no_light_and_its_detections_are_those_of_any_run(
     report = json.loads((redacted / "report.json").read_text())
     assert report["configuration"]["redact"]["covered"] == ["light"]
     assert not schema_errors("report", report)
+    for picture in pictures_in(redacted / "report.html"):
+        assert picture.max() < 80
     for data in (redacted / "viewer.html", *redacted.rglob("*.js")):  # It plays no source.
         assert clip.parent.name not in data.read_text()
     run(clip, tmp_path, tiny_weights, video=False, **SEGMENTS)

@@ -215,7 +215,7 @@ class VideoReader:
 
         They are key frames, which can be had without those between them, if there are enough. Else
         all of the clip is decoded or, if that is more than most_pixels and LEAST_STEP frames for
-        each, some of the frames behind each key frame.
+        each, some of the frames behind each key frame; fewer where key frames lie close together.
         """
         timeline, seconds = self.timeline, self.info.duration_seconds
         width, height = self.info.size_wh
@@ -236,7 +236,9 @@ class VideoReader:
             self._begin()
             timed = iter(self._decoder.next_image, None)
             for pts, image in itertools.islice(timed, 0, (each - 1) * step + 1, step):
-                if pts is None or pts in seen or len(seen) == count:
+                if pts in seen or len(seen) == count:  # Another place led to the same key frame.
+                    break
+                if pts is None:
                     continue
                 seen.add(pts)
                 make_convertible(image)

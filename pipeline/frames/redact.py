@@ -14,6 +14,7 @@ from pipeline.core.boxes import Detections
 from pipeline.media.color import ToBgr, ToYuv420p
 from pipeline.media.frame import VideoInfo, plane_rows
 from pipeline.media.geometry import without_captions
+from pipeline.media.side_data import has_captions
 
 MOST_BLOCKS, LEAST_BLOCK_PX = 8, 8
 """Blocks over the longer side of a cover, and the least side of one: all that is left of what is
@@ -39,7 +40,7 @@ class Redactor:
         self._class_ids = np.array(sorted(class_ids), np.int64)
         self._is_full_range = info.color.range == _FULL_RANGE
         self._drawable = ToBgr().frame if info.is_picture else ToYuv420p(info.color, bits)
-        self._is_picture, self._has_captions = info.is_picture, info.has_captions
+        self._is_picture = info.is_picture
 
     def __call__(self, image: av.VideoFrame, covers: NDArray[np.int64] | None) -> av.VideoFrame:
         """The image with these parts covered: whole pixels (N, 4), left, top, right, bottom.
@@ -49,7 +50,7 @@ class Redactor:
         """
         if covers is None:
             raise RuntimeError("a frame of a redacted clip has no covers")
-        if self._has_captions:
+        if has_captions(image):  # Any picture may bring some, not the first one only.
             image = without_captions(image)
         if self._is_picture or image.format.name not in _PLANAR:
             image = self._drawable(image)

@@ -44,8 +44,8 @@ class DetectedFrame:
     """A frame with its boxes; inferred is False where they come from other frames' boxes.
 
     audit: what the model found in such a frame, if it was inferred to be compared.
-    weak: boxes of less confidence than asked for, for a tracker; None if none are kept, and in
-        frames that were not inferred.
+    weak: boxes of less confidence than asked for, for a tracker or to be covered; of an audit all
+        that the model found. None if none are kept, and in frames that were not inferred.
     covers: what is to be covered, whole pixels (N, 4), left, top, right, bottom; None where
         nothing is redacted.
     """
@@ -128,6 +128,13 @@ class EveryNth:
         return fill_in(frames)
 
 
+def _all_of(audited: FoundFrame) -> Detections | None:
+    """What the model found in a frame whose own boxes are interpolated, for who keeps weak ones."""
+    if audited.detections is None or audited.weak is None:
+        return None
+    return audited.detections.followed_by(audited.weak)
+
+
 def fill_in(
     frames: Iterable[FoundFrame], pairs_behind: Callable[[int], Pairs | None] = lambda _: None
 ) -> Iterator[DetectedFrame]:
@@ -153,10 +160,14 @@ def fill_in(
             )
             for one in waiting:
                 carried = between.at((one.frame.pts - first) / (frame.pts - first))
-                yield DetectedFrame(one.frame, carried, inferred=False, audit=one.detections)
+                yield DetectedFrame(
+                    one.frame, carried, inferred=False, audit=one.detections, weak=_all_of(one)
+                )
         waiting = []
         before = (frame, detections)
         yield DetectedFrame(frame, detections, inferred=True, weak=found.weak)
     if before is not None:
         for one in waiting:
-            yield DetectedFrame(one.frame, before[1], inferred=False, audit=one.detections)
+            yield DetectedFrame(
+                one.frame, before[1], inferred=False, audit=one.detections, weak=_all_of(one)
+            )

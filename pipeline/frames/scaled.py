@@ -74,6 +74,7 @@ class ScaledAnnotator:
         kind = YUV420P[self._bits] if less else image.format.name
         scaled = av.VideoFrame(*self._size_wh, kind)
         scaled.colorspace, scaled.color_range = image.colorspace, image.color_range
+        scaled.color_trc, scaled.color_primaries = image.color_trc, image.color_primaries
         for source, target in zip(image.planes, scaled.planes, strict=True):
             samples, out = _samples(source, image), _samples(target, scaled)
             resized = cv2.resize(samples, out.shape[1::-1], interpolation=cv2.INTER_AREA)

@@ -39,8 +39,6 @@ from pipeline.media.timeline import Clock, PacketClock, Timeline
 _MOST_APART_SECONDS = 60
 """So far apart streams may be stored that belong to the same time."""
 
-"""Of every annotated clip."""
-
 _REFUSALS = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
 """What the muxer raises for packets that it does not take."""
 

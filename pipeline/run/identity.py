@@ -73,7 +73,7 @@ def drawn_key(
     detections_key: str, encode: EncodeOptions | None, draw: DrawOptions = DEFAULT_DRAWING
 ) -> str:
     """The result key of detections with an annotated file that is encoded so; None for none."""
-    drawn = [] if draw == DEFAULT_DRAWING else [deciding(draw)]
+    drawn = [] if encode is None or draw == DEFAULT_DRAWING else [deciding(draw)]
     return _hash([detections_key, encode and deciding(encode), *drawn])
 
 

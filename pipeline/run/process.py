@@ -71,7 +71,7 @@ def process_video(
     executor: Executor | None = None,
     audits: Int8Audits | None = None,
 ) -> Report:
-    """Annotate a clip: writes annotated.mp4, detections.jsonl, report.json and report.html.
+    """Annotate a clip: writes annotated.mp4, detections.jsonl, the viewer and the report.
 
     Without `config.video`, there is no annotated.mp4.
     For the synthetic scene also truth.jsonl; a model of its classes is evaluated on it. Files
@@ -134,7 +134,7 @@ def _process(
         del scan  # Its packets.
         infer, sha256 = selection.options.infer, clip.prepared.weights_sha256
         found = detections_key(config, sha256)
-        asked = drawn_key(found, config.encode if config.video else None)
+        asked = drawn_key(found, config.encode if config.video else None, config.draw)
         key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
         parts = num_parts(run, segments)
         _require_room(run, clip.source.info, key, parts)
