@@ -341,7 +341,7 @@ def test_frames_that_are_not_inferred_are_not_converted(
             converted.append(frame.index)
             super().__call__(frame, model_input)
 
-    monkeypatch.setattr("pipeline.frames.detect.Preprocessor", Counting)
+    monkeypatch.setattr("pipeline.frames.views.Preprocessor", Counting)
     report = process(clip, tmp_path / "out", tiny_weights, adaptive=True)
     found, audited = report["detections"], report["audit"]["num_frames"]
     assert len(converted) == len(set(converted))

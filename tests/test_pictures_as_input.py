@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.cli.commands import main
-from pipeline.core.config import EncodeOptions, InferOptions, ProcessConfig
+from pipeline.core.config import DrawOptions, EncodeOptions, InferOptions, ProcessConfig
 from pipeline.core.errors import InputError, Interrupted, UsageError
 from pipeline.core.progress import Progress
 from pipeline.inference.models import Models
@@ -56,7 +56,7 @@ def test_a_picture_gives_a_png_whose_other_pixels_are_as_they_were(
     path, out = tmp_path / f"photo.{suffix}", tmp_path / "out"
     options = {"webp": [cv2.IMWRITE_WEBP_QUALITY, 101], "jp2": []}.get(suffix, [])
     cv2.imwrite(str(path), picture(), options)
-    report = process(path, out, tiny_weights)
+    report = process(path, out, tiny_weights, draw=DrawOptions(show_labels=False))
     annotated, original = read_annotated(out, "annotated.png"), cv2.imread(str(path))
     assert original is not None
     assert annotated.shape == original.shape
@@ -106,7 +106,7 @@ def test_pixels_of_every_kind_give_8_bit_colours(
         "16-bit grey": pixels[..., 0].astype(np.uint16) * 257,
     }
     cv2.imwrite(str(path), stored[kind])
-    report = process(path, out, tiny_weights)
+    report = process(path, out, tiny_weights, draw=DrawOptions(show_labels=False))
     expected = cv2.imread(str(path), cv2.IMREAD_COLOR)
     assert expected is not None
     difference = np.abs(read_annotated(out, "annotated.png")[72:].astype(int) - expected[72:])

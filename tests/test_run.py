@@ -831,20 +831,15 @@ def test_with_a_warm_cache_the_first_frame_is_done_within_a_moment(tmp_path: Pat
 
 
 @pytest.mark.parametrize("limit", [None, 1000])
-@pytest.mark.parametrize(("num_frames", "pictures"), [(1, 1), (3, 1), (20, 2), (40, 4)])
-def test_the_page_shows_frames_of_the_result_spread_over_the_clip(
-    tmp_path: Path, tiny_weights: Path, num_frames: int, pictures: int, limit: int | None
+@pytest.mark.parametrize("num_frames", [1, 40])
+def test_the_page_shows_the_first_frame_where_nothing_was_found(
+    tmp_path: Path, tiny_weights: Path, num_frames: int, limit: int | None
 ) -> None:
     images = [gray(10 + 2 * i) for i in range(num_frames)]
     clip = write_clip(tmp_path / "clip.mp4", images, rate=10)
     process(clip, tmp_path / "out", tiny_weights, num_frames=limit)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    encoded = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
-    levels = [
-        float(np.mean(cv2.imdecode(np.frombuffer(base64.b64decode(one), np.uint8), 1)))  # type: ignore[arg-type]
-        for one in encoded
-    ]
-    assert len(encoded) == pictures
-    assert levels == sorted(levels)
-    if pictures == 4:
-        assert levels == pytest.approx([20, 40, 60, 80], abs=4)
+    (encoded,) = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR)
+    assert shown is not None
+    assert np.mean(shown) == pytest.approx(10, abs=4)

@@ -296,6 +296,7 @@ def test_preparing_and_joining_that_do_not_come_back_end_by_the_same_limit(
     assert_nothing_final(tmp_path / "out", kept=step == "join")
 
 
+@pytest.mark.alone
 def test_a_step_that_works_without_end_is_ended_by_its_cpu_time(
     clip: Path, options: list[str], tmp_path: Path
 ) -> None:
@@ -312,6 +313,7 @@ def test_a_step_that_works_without_end_is_ended_by_its_cpu_time(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_step_that_others_leave_little_of_the_machine_may_take_longer_than_the_limit(
     clip: Path, options: list[str], tmp_path: Path
@@ -368,16 +370,18 @@ def end_of(running: Command) -> tuple[str, int, float]:
 
 
 @pytest.mark.alone
+@pytest.mark.parametrize(
+    "stops",
+    [
+        [(signal.SIGINT, 130, "encode"), (signal.SIGTERM, 143, "encode")],
+        [(signal.SIGINT, 130, "join"), (signal.SIGTERM, 143, "prepare")],
+    ],
+    ids=["encoding", "joining and preparing"],
+)
 def test_a_worker_that_does_not_stop_is_killed_before_5_seconds_are_over(
-    clip: Path, tiny_weights: Path, tmp_path: Path
+    clip: Path, tiny_weights: Path, tmp_path: Path, stops: list[tuple[signal.Signals, int, str]]
 ) -> None:
-    """Several at once, as each takes most of that time."""
-    stops = [
-        (signal.SIGINT, 130, "encode"),
-        (signal.SIGTERM, 143, "encode"),
-        (signal.SIGINT, 130, "join"),
-        (signal.SIGTERM, 143, "prepare"),
-    ]
+    """Two at once, as each takes most of that time."""
     with ThreadPoolExecutor(len(stops)) as threads, contextlib.ExitStack() as open_until_the_end:
         workers, ends, sent = [], [], []
         for number, (_, _, step) in enumerate(stops):

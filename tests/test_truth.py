@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from synthetic_data import write_pictures
 
 from pipeline.core.boxes import iou_matrix
-from pipeline.core.config import DetectOptions, EncodeOptions, InferOptions, SyntheticOptions
+from pipeline.core.config import (
+    DetectOptions,
+    DrawOptions,
+    EncodeOptions,
+    InferOptions,
+    SyntheticOptions,
+)
 from pipeline.inference.configurations import configurations
 from pipeline.measure.evaluate import evaluate
 from pipeline.synthetic.scene import Scene, Truth
@@ -216,8 +222,10 @@ def test_boxes_are_drawn_around_what_is_to_be_seen_and_nothing_else_changes(
 ) -> None:
     size_wh = (640, 480)
     clip = record(tmp_path / "clip.mp4", scene_images(size_wh))
-    sure = DetectOptions(confidence_threshold=0.5)
-    lines = run(clip, tmp_path / "out", imgsz=640, encode=EncodeOptions(crf=0), detect=sure)
+    sure, boxes_only = DetectOptions(confidence_threshold=0.5), DrawOptions(show_labels=False)
+    lines = run(
+        clip, tmp_path / "out", imgsz=640, encode=EncodeOptions(crf=0), detect=sure, draw=boxes_only
+    )
     before, after = frames_of(clip), frames_of(tmp_path / "out" / "annotated.mp4")
     scene, borders, num_judged = Scene(size_wh, SEED), [], 0
     for line, one, other in zip(lines, before, after, strict=True):
