@@ -120,7 +120,7 @@ class LocalExecutor:
             num_requests = (infer.num_requests or 2 * self.cores) // at_once * infer.batch
             return most_in_flight(sampler_of(config, info), max(1, num_requests))
 
-        # With --adaptive, a process of one core waits for what it infers: it decides what is next.
+        # With --adaptive, each result decides the next frame: a process of one core waits for it.
         pays = INFERRING_SOME if config.every > 1 else INFERRING_ALL
         return num_at_once(config, info, num_segments, pays, frames_in_flight)
 

@@ -59,7 +59,7 @@ class FrameBoxes:
 
     @property
     def least_confidence(self) -> float:
-        """Of all."""
+        """The lowest threshold of all levels."""
         return self._options.least_confidence
 
     def of(self, parts: Sequence[Part]) -> Detections:

@@ -56,7 +56,7 @@ class View:
 
 
 def views_of(windows: Sequence[Window], input_wh: tuple[int, int]) -> tuple[View, ...]:
-    """The views of these windows; of the last one, nothing is to be cut off."""
+    """The views of these windows; the last one is not cropped."""
     boxes = [letterbox(window.size_wh, input_wh) for window in windows]
     preprocessors = {box: Preprocessor(box) for box in boxes}
     return tuple(
@@ -103,6 +103,6 @@ class LatestParts:
 
 
 def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
-    """Whether two inputs are the same to the byte; told from a few rows for most that are not."""
+    """Whether two inputs are the same to the byte. A few rows are compared first."""
     step = -(-len(a) // _SAMPLED_ROWS)
     return np.array_equal(a[::step], b[::step]) and np.array_equal(a, b)

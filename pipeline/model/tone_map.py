@@ -27,7 +27,7 @@ from pipeline.media.hdr import (
 from pipeline.model.plane_resize import PlaneResizer, resizes_planes
 
 _MOST_WHITES = 1000.0 / SDR_WHITE_NITS
-"""Light that becomes white; what is brighter is not told apart."""
+"""The light that becomes white, as all that is brighter does."""
 _KNEE = 0.95
 """The level of SDR from which on levels up to that of this light are squeezed in."""
 _LEVELS = 4096
