@@ -403,6 +403,7 @@ def test_a_worker_that_does_not_stop_is_killed_before_5_seconds_are_over(
             assert_nothing_final(tmp_path / f"out{number}", kept=step == "join")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("first", "code"), STOPS)
 def test_a_second_signal_ends_the_run_at_once(
