@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from pipeline.core.config import ProcessConfig
+from pipeline.core.machine import available_cores
 from pipeline.core.notes import note
 from pipeline.core.position import Step
 from pipeline.core.text import counted
@@ -136,7 +137,8 @@ def _at_model_size(run: RunContext, clip: OpenClip, num_frames: int, count: int)
     views = views_of(run.config.windows(info.size_wh), clip.prepared.input_wh)
     crop = run.config.detect.window(info.size_wh)
     cut = None if crop is None else Cropper(crop)
-    source = open_source(run.config, 1, clip.source.timeline)
+    # All cores decode: nothing else runs.
+    source = open_source(run.config, 2 * available_cores(), clip.source.timeline)
     with contextlib.closing(source), run.position.failures_told():
         if run.config.num_frames is None:
             spread = source.sample(count)
