@@ -23,6 +23,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -50,8 +51,7 @@ def fail(fault: str) -> None:
     elif fault == "exit":
         os._exit(3)
     elif fault in ("hang", "pause"):
-        while True:
-            time.sleep(1000)
+        wait_for_ever()
     elif fault == "spin":
         work_for(float("inf"))
     elif fault == "work":
@@ -69,6 +69,18 @@ def fail(fault: str) -> None:
             for owner, name in ((VideoEncoder, "abandon"), (VideoReader, "close")):
                 setattr(owner, name, never_come_back)
         raise ZeroDivisionError("made on purpose")
+
+
+def wait_for_ever() -> None:
+    """Without CPU time. A signal that comes just before a sleep would not end that."""
+    if threading.current_thread() is not threading.main_thread():
+        while True:
+            time.sleep(1000)
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    while True:
+        woken.recv(1)
 
 
 def never_come_back(_: object) -> None:
