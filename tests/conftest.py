@@ -61,6 +61,15 @@ needs_shared_media = pytest.mark.skipif(
 )
 
 TINY_INPUT_WH = (128, 96)
+RESULT_NAMES = [
+    "annotated.mp4",
+    "detections.jsonl",
+    "report.html",
+    "report.json",
+    "viewer.html",
+    "viewer_data",
+]
+"""What the output folder of a clip has, by name."""
 TINY_LAYOUT = HeadLayout(
     class_names=("light", "shade"),
     anchors_px=(((8.0, 8.0),) * 3, ((16.0, 16.0),) * 3, ((32.0, 32.0),) * 3),

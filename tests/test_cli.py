@@ -27,7 +27,7 @@ from pipeline.core.progress import Progress
 from pipeline.inference.configurations import BATCH_SIZES, configurations, named_options
 from tests.checkpoints import save, three_convolutions
 from tests.commands import Command, run
-from tests.conftest import TINY_INPUT_WH, with_light, without_progress, write_clip
+from tests.conftest import RESULT_NAMES, TINY_INPUT_WH, with_light, without_progress, write_clip
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
@@ -85,14 +85,7 @@ def test_a_run_prints_seven_lines_and_nothing_on_stderr(
         f"{tmp_path / 'out' / 'annotated.mp4'}, report in {tmp_path / 'out' / 'report.html'}"
     )
     assert lines[6] == f"look at it in {tmp_path / 'out' / 'viewer.html'}"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "annotated.mp4",
-        "detections.jsonl",
-        "report.html",
-        "report.json",
-        "viewer.html",
-        "viewer_data",
-    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == RESULT_NAMES
 
 
 @pytest.mark.parametrize("arguments", [["synthetic"], []], ids=["by name", "by default"])

@@ -33,6 +33,7 @@ from pipeline.frames.decode import VideoReader
 from pipeline.model.stored_head import layout_json
 from tests.commands import run
 from tests.conftest import (
+    RESULT_NAMES,
     TINY_LAYOUT,
     gray,
     light_detector,
@@ -418,14 +419,7 @@ def test_a_clip_comes_through_a_pipe(tmp_path: Path, tiny_weights: Path) -> None
     assert (done.returncode, without_progress(done.stderr)) == (0, "")
     out = tmp_path / "output" / SPOOL_NAME
     assert len(read_detections(out)) == NUM_FRAMES
-    assert sorted(path.name for path in out.iterdir()) == [
-        "annotated.mp4",
-        "detections.jsonl",
-        "report.html",
-        "report.json",
-        "viewer.html",
-        "viewer_data",
-    ]
+    assert sorted(path.name for path in out.iterdir()) == RESULT_NAMES
 
 
 def test_where_another_run_is_at_work_nothing_is_read(tmp_path: Path) -> None:

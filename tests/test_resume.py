@@ -38,7 +38,7 @@ from pipeline.media.cut import cut_clip
 from pipeline.media.frame import Frame
 from pipeline.media.scan import scan_clip
 from pipeline.run.process import process_video
-from tests.conftest import read_detections, video_times, write_clip
+from tests.conftest import RESULT_NAMES, read_detections, video_times, write_clip
 from tests.recordings import (
     Track,
     assert_numbered,
@@ -435,11 +435,7 @@ def test_a_folder_of_another_program_is_left_alone(
     assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
     assert results(out) == clean
     assert content_of(foreign) == {name: b"half a file"}
-    assert {path.name for path in out.iterdir()} == {
-        WORK_NAME,
-        *("annotated.mp4", "detections.jsonl", "report.html", "report.json"),
-        *("viewer.html", "viewer_data"),
-    }
+    assert {path.name for path in out.iterdir()} == {WORK_NAME, *RESULT_NAMES}
 
 
 def test_where_all_names_are_taken_a_run_is_refused(

@@ -24,7 +24,7 @@ from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import SPOOL_NAME, WORK_NAME
 from pipeline.execution.supervise import ChildProcess, supervise
 from tests.commands import HEAVY, Command, faulty, last_words, run, worker_pid
-from tests.conftest import with_light, write_clip
+from tests.conftest import RESULT_NAMES, with_light, write_clip
 from tests.toy_work import (
     Counting,
     ask_for_death,
@@ -58,14 +58,6 @@ def options(tiny_weights: Path, tmp_path: Path) -> list[str]:
 ENDLESS = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
 
 
-FINAL = [
-    "annotated.mp4",
-    "detections.jsonl",
-    "report.html",
-    "report.json",
-    "viewer.html",
-    "viewer_data",
-]
 KEPT = "1 segment is kept: rerun the command to resume"
 
 
@@ -178,7 +170,7 @@ def test_what_a_killed_parent_left_of_standard_input_is_removed_by_the_next_run(
         last_words(running)
     assert (out / WORK_NAME / SPOOL_NAME).read_bytes() == clip.read_bytes()
     assert run("process", clip, *options).returncode == 0
-    assert sorted(path.name for path in out.iterdir()) == FINAL
+    assert sorted(path.name for path in out.iterdir()) == RESULT_NAMES
 
 
 def test_of_two_runs_on_standard_input_one_is_refused_and_neither_takes_the_others_footage(

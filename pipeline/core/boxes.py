@@ -104,15 +104,21 @@ def pair_boxes(
     """
     overlap = iou_matrix(a.xyxy, b.xyxy)
     overlap[a.class_id[:, None] != b.class_id[None, :]] = 0.0
-    near_rows, near_columns = np.nonzero(overlap >= least_iou)
+    rows = greedy_pairs(overlap, least_iou)
+    return np.array(list(rows), np.intp), np.array(list(rows.values()), np.intp)
+
+
+def greedy_pairs(overlap: NDArray[np.float64], least: float) -> dict[int, int]:
+    """The column for each row of the pairs that overlap by `least` or more, highest first."""
+    near_rows, near_columns = np.nonzero(overlap >= least)
     order = np.argsort(-overlap[near_rows, near_columns], kind="stable")
-    rows: dict[int, int] = {}
+    pairs: dict[int, int] = {}
     taken: set[int] = set()
     for row, column in zip(near_rows[order].tolist(), near_columns[order].tolist(), strict=True):
-        if row not in rows and column not in taken:
-            rows[row] = column
+        if row not in pairs and column not in taken:
+            pairs[row] = column
             taken.add(column)
-    return np.array(list(rows), np.intp), np.array(list(rows.values()), np.intp)
+    return pairs
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -46,8 +46,12 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     address and version. What the machine selects, and the versions of libraries, are not included.
     Raises OSError if the input is missing, InputError if the pictures for the calibration are.
     """
-    encode = config.encode if config.video else None
-    return drawn_key(detections_key(config, weights_sha256), encode, config.draw)
+    return asked_key(config, detections_key(config, weights_sha256))
+
+
+def asked_key(config: ProcessConfig, detections_key: str) -> str:
+    """The result key of a request whose detections have this key."""
+    return drawn_key(detections_key, config.encode if config.video else None, config.draw)
 
 
 def detections_key(config: ProcessConfig, weights_sha256: str) -> str:

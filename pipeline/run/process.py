@@ -35,7 +35,7 @@ from pipeline.media.still import require_picture_options
 from pipeline.model.heads import require_all_covered, require_applicable, select_class_ids
 from pipeline.model.prepare import PreparedModel
 from pipeline.run.context import RunContext
-from pipeline.run.identity import ModelIdentity, detections_key, drawn_key, run_key
+from pipeline.run.identity import ModelIdentity, asked_key, detections_key, run_key
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
 from pipeline.run.opening import open_clip, segments_of_run
 from pipeline.run.outputs import (
@@ -134,7 +134,7 @@ def _process(
         del scan  # Its packets.
         infer, sha256 = selection.options.infer, clip.prepared.weights_sha256
         found = detections_key(config, sha256)
-        asked = drawn_key(found, config.encode if config.video else None, config.draw)
+        asked = asked_key(config, found)
         key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
         parts = num_parts(run, segments)
         _require_room(run, clip.source.info, key, parts)

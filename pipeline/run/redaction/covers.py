@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.boxes import iou_matrix
+from pipeline.core.boxes import greedy_pairs, iou_matrix
 
 Box = NDArray[np.float64]
 """Left, top, right, bottom."""
@@ -182,15 +182,7 @@ class _Following:
         )
         classes = np.array([thing.class_id for thing in self._things])
         overlap[classes[:, None] != class_id[None]] = 0.0
-        rows, columns = np.nonzero(overlap >= _SURE_IOU)
-        pairs: dict[int, int] = {}
-        taken: set[int] = set()
-        for place in np.argsort(-overlap[rows, columns], kind="stable").tolist():
-            row, column = int(rows[place]), int(columns[place])
-            if row not in pairs and column not in taken:
-                pairs[row] = column
-                taken.add(column)
-        return pairs
+        return greedy_pairs(overlap, _SURE_IOU)
 
     def _find_again(self, thing: _Thing, box: Box, seconds: float) -> None:
         self._cover_between(thing, box, seconds)
