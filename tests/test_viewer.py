@@ -204,6 +204,25 @@ def test_clicks_and_keys_lead_to_the_frame_on_a_clip_with_uneven_times(
 
 
 @needs_shared_media
+def test_no_step_is_lost_between_the_end_of_a_seek_and_its_frame(
+    browser: Any, bottles: Path
+) -> None:
+    page = open_viewer(browser, bottles)
+    page.evaluate(
+        """() => {  // Keys that are pressed while no frame has been presented after the last seek.
+          let left = 5;
+          const press = () => { if (left-- > 0) step(1); };
+          byId("video").requestVideoFrameCallback = () => {};
+          player.frame = 0;
+          byId("video").addEventListener("seeked", press);
+          press();
+        }"""
+    )
+    page.wait_for_function("player.sought === 5")
+    page.close()
+
+
+@needs_shared_media
 def test_filters_are_in_the_address_and_a_link_shows_the_same(browser: Any, bottles: Path) -> None:
     page = open_viewer(browser, bottles, "#t=1.1&classes=person&conf=0.3")
     settled(page)

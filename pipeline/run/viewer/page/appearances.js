@@ -114,7 +114,7 @@ function markHere() {
 
 function neighbour(direction) {
   const found = index.appearances, shown = shownAppearances();
-  const from = player.wanted === null ? player.frame : player.wanted;
+  const from = here();
   const firsts = shown.map((at) => found.first[at]);
   const next = direction > 0 ? firsts.find((first) => first > from) : firsts.filter((first) => first < from).pop();
   if (next !== undefined) { byId("video").pause(); seek(next); }

@@ -101,7 +101,7 @@ function onKey(event) {
 
 function keys() {
   const toggle = (id) => () => { byId(id).checked = !byId(id).checked; byId(id).onchange(); };
-  const jump = (seconds) => () => { byId("video").pause(); goTo(index.seconds[player.wanted === null ? player.frame : player.wanted] + seconds); };
+  const jump = (seconds) => () => { byId("video").pause(); goTo(index.seconds[here()] + seconds); };
   return {
     " ": togglePlay, k: togglePlay,
     ",": () => step(-1), ".": () => step(1), ArrowLeft: () => step(-1), ArrowRight: () => step(1),

@@ -7,6 +7,7 @@ const player = {
   plays: false,  // Whether a picture is there.
   frame: 0,      // The frame that is shown.
   wanted: null,  // The frame that is sought; null when there is no seek under way.
+  sought: null,  // The frame of the last seek; null once the clip plays on from there.
   strange: 0,    // How many frames came at times that the data do not have.
   onFrame: null,
 };
@@ -28,13 +29,13 @@ function buildPlayer(onFrame, onPlaying) {
     say("");
     showHint();
     resize();
-    seek(player.wanted === null ? player.frame : player.wanted);
+    seek(here());
     thumbnailsFrom(player.pictures[player.at]);
   };
   video.onseeked = () => {
-    const sought = player.wanted;
+    const isThere = player.wanted === null || player.wanted === player.sought;
     if (!video.requestVideoFrameCallback) showFrame(frameAt(video.currentTime - shift()));
-    if (sought === null || sought === player.sought) player.wanted = null; else startSeek();
+    if (isThere) player.wanted = null; else startSeek();
   };
   video.onplay = video.onpause = video.onended = () => {
     byId("play").classList.toggle("playing", !video.paused);
@@ -74,7 +75,7 @@ function nextPicture() {
     say(`This browser cannot play ${what}: the file is no longer there, or browsers do not play its format. `
       + "`pipeline render CLIP detections.jsonl` makes a copy that they play, and this page with it.");
   } else say("There is no clip to play: boxes are drawn on an empty picture.");
-  seek(player.wanted === null ? player.frame : player.wanted);
+  seek(here());
 }
 
 function say(text) {
@@ -106,8 +107,15 @@ function onPresented(_, facts) {
 
 function showFrame(frame) {
   player.frame = frame;
+  if (!byId("video").paused) player.sought = null;
   drawBoxes();
   player.onFrame();
+}
+
+// The frame that a step starts from. A seek may end before its frame is presented: until then
+// `player.frame` is the one before, and a step from there would lose a press of a key.
+function here() {
+  return player.wanted ?? player.sought ?? player.frame;
 }
 
 // Go to a frame: into its interval, where rounding cannot lead to the one before it.
@@ -116,6 +124,7 @@ function seek(frame) {
   if (!index.seconds.length) return;
   player.wanted = wanted;
   if (!player.plays) {
+    player.sought = null;
     player.wanted = player.at + 1 <= player.pictures.length && byId("video").src ? wanted : null;
     showFrame(wanted);
   } else if (!byId("video").seeking) startSeek();
@@ -129,7 +138,7 @@ function startSeek() {
 
 function step(frames) {
   byId("video").pause();
-  seek((player.wanted === null ? player.frame : player.wanted) + frames);
+  seek(here() + frames);
 }
 
 function goTo(seconds) {
