@@ -147,6 +147,11 @@ def _connect(options: ClusterOptions) -> None:
             _require_answer(address)
             ray.init(address=address, **_settings(options))
     except ConnectionError as error:
+        if _asks_for_a_token(error):
+            raise UsageError(
+                f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and "
+                "RAY_AUTH_TOKEN where its token is not that of ~/.ray/auth_token"
+            ) from error
         if address != "auto":
             raise UsageError(
                 f"no Ray cluster answers at {address} ({reason_of(error)}): `ray status` tells "
@@ -157,6 +162,15 @@ def _connect(options: ClusterOptions) -> None:
         raise UsageError(f"Ray does not start or answer ({reason_of(error)})") from error
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+def _asks_for_a_token(error: BaseException | None) -> bool:
+    """Ray gives the reason as a text of the error that it was raised from."""
+    while error is not None:
+        if "InvalidAuthToken" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _start(options: ClusterOptions) -> None:

@@ -1,0 +1,153 @@
+"""A cluster of Ray's that grows: its autoscaler launches nodes while a run asks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import write_clip
+from tests.recordings import numbered
+
+pytest.importorskip("ray", reason="needs Ray: pip install ray")
+
+PROJECT = Path(__file__).resolve().parents[1]
+TOKEN = "0123456789abcdef0123456789abcdef"
+MOST_NODES = 2
+LOOK_SECONDS = 0.1
+
+
+def settings_of(address: str) -> dict[str, Any]:
+    """Ray's provider of nodes for tests: they are processes of this machine."""
+    return {
+        "cluster_name": "growing",
+        "max_workers": MOST_NODES,
+        "upscaling_speed": 100,
+        "idle_timeout_minutes": 0.02,
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "launch_multiple": True,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "auth": {},
+        "docker": {},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {}, "node_config": {}, "max_workers": 0},
+            "worker": {
+                "resources": {"CPU": 1},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": MOST_NODES,
+            },
+        },
+        **{key: [] for key in ("initialization_commands", "setup_commands")},
+        **{key: [] for key in ("head_setup_commands", "worker_setup_commands")},
+        **{key: [] for key in ("head_start_ray_commands", "worker_start_ray_commands")},
+        **{key: [] for key in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+    }
+
+
+@dataclass(frozen=True)
+class Growing:
+    address: str
+    head: psutil.Process
+
+    def num_nodes(self) -> int:
+        """Those that the autoscaler launched; the head, without cores, is not counted."""
+        found = 0
+        for process in self.head.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found += process.name() == "raylet"
+        return found - 1
+
+
+@pytest.fixture
+def growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Growing]:
+    """A head without cores that asks for a token, and an autoscaler that may launch two nodes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = tmp_path / "cluster.yaml"
+    settings.write_text(json.dumps(settings_of(address)))
+    for name, value in {
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "PYTHONPATH": str(PROJECT),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    # Ray's sockets are in it, whose paths must be short.
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *("--node-ip-address", "127.0.0.1", "--port", address.rpartition(":")[2]),
+        *("--num-cpus", "0", "--include-dashboard", "false", "--temp-dir", str(folder)),
+        *("--autoscaling-config", str(settings)),
+    ]
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    log = tmp_path / "head.log"
+    with log.open("wb") as output:
+        head = psutil.Popen(command, stdout=output, stderr=output, env=environment)
+    try:
+        while "Ray runtime started" not in log.read_text():
+            assert head.poll() is None, log.read_text()
+            time.sleep(LOOK_SECONDS)
+        yield Growing(address, head)
+    finally:
+        for process in [*head.children(recursive=True), head]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_nodes_come_for_the_segments_of_a_run_and_go_after_it(
+    growing: Growing, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_clip(
+        tmp_path / "clip.mp4",
+        [numbered(i) for i in range(60)],
+        options={"g": "10", "sc_threshold": "0"},
+    )
+    command = [
+        *(sys.executable, "-m", "pipeline", "process", str(clip)),
+        *("--weights", str(tiny_weights), "--precision", "f32", "--segment-seconds", "0.8"),
+        *("--output-dir", str(tmp_path / "out"), "--executor", "ray"),
+        *("--address", growing.address, "--cores-per-actor", "1"),
+    ]
+    without = subprocess.run(command, capture_output=True, text=True)
+    assert without.returncode != 0
+    assert "RAY_AUTH_MODE=token" in without.stderr.splitlines()[-1]
+    assert growing.num_nodes() == 0
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["output"]["num_frames"] == 60
+    # The head has no core: all was done on nodes that were not there before.
+    assert report["configuration"]["nodes"] in range(1, MOST_NODES + 1)
+    while growing.num_nodes():  # Idle ones go, as nothing asks for them any more.
+        time.sleep(LOOK_SECONDS)
