@@ -201,6 +201,22 @@ def test_nothing_changes_but_the_boxes_which_are_as_bright_as_sdr(
     reader.close()
 
 
+@pytest.mark.parametrize("bits", [8, 10])
+@pytest.mark.parametrize(("tags", "white"), [(PQ, 0.5807), (HLG, 0.7499)], ids=["PQ", "HLG"])
+def test_boxes_and_labels_on_hdr_are_lit_as_sdr_is_beside_it(
+    tags: tuple[int, int, int], white: float, bits: int
+) -> None:
+    frame = deep_frame(np.zeros((480, 640, 3), np.uint8), tags)
+    annotator = Annotator(info_of((640, 480), ColorTags(1, *tags)), ("car",), bits=bits)
+    luma = annotator(frame, found((60, 60, 260, 200))).to_ndarray()[:480]
+    color = np.array(class_color(0, None)[::-1], np.uint8)  # Of a picture, in BGR.
+    unit, shares = 1 << bits - 8, (0.2627, 0.6780, 0.0593)
+    expected = unit * (16 + 219 * lifted(color, tags[1]) @ shares)
+    assert luma[130, 60] == pytest.approx(expected, abs=1)
+    # 203 cd/m2, the white of the text, is 58% of PQ and 75% of HLG.
+    assert luma.max() == pytest.approx(unit * (16 + 219 * white), abs=2 * unit)
+
+
 @pytest.mark.parametrize("pix_fmt", ["p010le", "yuv422p10le", "yuv444p12le", "yuv420p10be"])
 def test_other_deep_formats_keep_their_luma(pix_fmt: str) -> None:
     image = deep_frame(gradient(), SDR)

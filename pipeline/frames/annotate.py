@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import dataclasses
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -148,7 +149,9 @@ class Annotator:
     def _text_tables(self, class_id: int) -> Planes:
         """The first sample by the ink of a pixel, the others by that of all that share them."""
         tag = self._color(class_id)
-        is_bright = class_color(class_id, self._color_tags or ColorTags()).y > 120
+        # As it looks in SDR: in HDR its luma is on another curve.
+        tags = dataclasses.replace(self._color_tags or ColorTags(), trc=ColorTags().trc)
+        is_bright = class_color(class_id, tags).y > 120
         text = self._gray(0.0 if is_bright else 1.0)
         share, shared_by = np.arange(256) / 255, 1 if self._color_tags is None else 4
         chroma_share = np.arange(255 * shared_by + 1) / (255 * shared_by)
@@ -200,10 +203,10 @@ def _blended(
 def _sample(rgb: Triple, tags: ColorTags | None, bits: int) -> _Color:
     """RGB in 0..1 -> the samples of planes with these tags; 8-bit BGR without any.
 
-    Deep planes of HDR get it as bright as SDR is shown beside HDR, not as their brightest light.
+    Planes of HDR get it as bright as SDR is shown beside HDR, not as their brightest light.
     """
     if tags is not None:
-        return _to_yuv(lifted(rgb, tags) if bits > 8 and is_hdr(tags.trc) else rgb, tags, bits)
+        return _to_yuv(lifted(rgb, tags) if is_hdr(tags.trc) else rgb, tags, bits)
     return _Color(*(round(255 * level) for level in reversed(rgb)))
 
 
