@@ -100,6 +100,7 @@ def test_each_clip_of_a_batch_has_its_outcome_and_its_files(
     done = run("process", clip, broken, *asked)
     found = objects(done.stderr)
     outcomes = {entry["clip"]: entry for entry in of("clip", found)}
+    assert len(outcomes) == len(of("clip", found))
     assert outcomes[str(clip)]["status"] == "done"
     assert {Path(path).name for path in outcomes[str(clip)]["outputs"]} == {
         path.name for path in out.rglob("clip.mp4/*") if not path.name.startswith(".")

@@ -113,11 +113,18 @@ class Supervise(Protocol):
 class Batch:
     """The clips of one command and their outcomes.
 
-    config: for all clips, except source and output_dir. wall_seconds: the time of `process`.
+    config: for all clips, except source and output_dir. on_result: called with the outcome of each
+    clip, once, as soon as there is one. wall_seconds: the time of `process`.
     """
 
-    def __init__(self, config: ProcessConfig, clips: Sequence[Clip]) -> None:
+    def __init__(
+        self,
+        config: ProcessConfig,
+        clips: Sequence[Clip],
+        on_result: Callable[[ClipResult], object] = lambda _: None,
+    ) -> None:
         self.wall_seconds = 0.0
+        self._on_result = on_result
         if config.calibration == CLIP and len(clips) > 1:
             paths = tuple(clip.path for clip in clips)
             config = dataclasses.replace(config, calibration_clips=paths)
@@ -151,18 +158,25 @@ class Batch:
         The others are skipped. Raises ModelError if there is no model.
         """
         self._model = model_sha256(self._config, on_progress)
-        return [clip for clip in self._results if not self._skip(clip)]
+        return [clip for clip in self._results if not self._is_finished(clip, "skipped")]
 
-    def _skip(self, clip: Clip) -> bool:
-        """Skip a clip if a finished result of the same input, model and options exists."""
+    def _is_finished(self, clip: Clip, status: Status) -> bool:
+        """Whether a finished result of the same input, model and options exists.
+
+        Its status is then this one.
+        """
         try:
             key = result_key(self._config_of(clip), self._model)
         except (OSError, InputError):  # Missing files are reported when the clip is processed.
             return False
         report = finished_report(clip.output_dir, key)
         if report is not None:
-            self._results[clip] = ClipResult(clip, "skipped", figures=Figures.of(report))
+            self._record(ClipResult(clip, status, figures=Figures.of(report)))
         return report is not None
+
+    def _record(self, result: ClipResult) -> None:
+        self._results[result.clip] = result
+        self._on_result(result)
 
     def process(
         self,
@@ -234,7 +248,7 @@ class Batch:
         while self._elsewhere:
             clips, self._elsewhere = self._elsewhere, []
             for clip in clips:
-                if not self._skip(clip):
+                if not self._is_finished(clip, "skipped"):
                     self._process_clip(clip, worker, on_progress)
             total = len(self._results)
             done = total - len(self._elsewhere)
@@ -256,8 +270,8 @@ class Batch:
         except PipelineError:
             for clip, is_new in zip(clips, created, strict=True):
                 tidy(clip.output_dir, created=is_new)
-            for clip in set(clips) - set(self.clips_left(on_progress)):
-                self._results[clip] = dataclasses.replace(self._results[clip], status="done")
+            for clip in clips:
+                self._is_finished(clip, "done")
             raise
         wrong_use = None
         for clip, outcome in zip(clips, outcomes, strict=True):
@@ -282,13 +296,13 @@ class Batch:
             self._elsewhere.append(clip)
         elif isinstance(outcome, PipelineError):
             # Another run may have finished it in the meantime.
-            if not self._skip(clip):
+            if not self._is_finished(clip, "skipped"):
                 before = finished_report(clip.output_dir)
                 figures = Figures.of(before) if before else None
-                self._results[clip] = ClipResult(clip, "failed", outcome, figures)
+                self._record(ClipResult(clip, "failed", outcome, figures))
         else:
             notes = tuple(outcome["output"].get("notes", ()))
-            self._results[clip] = ClipResult(clip, "done", figures=Figures.of(outcome), notes=notes)
+            self._record(ClipResult(clip, "done", figures=Figures.of(outcome), notes=notes))
 
     def _config_of(self, clip: Clip) -> ProcessConfig:
         return dataclasses.replace(self._config, source=clip.path, output_dir=clip.output_dir)
