@@ -616,3 +616,4 @@ def test_a_run_counts_in_one_go_and_again_without_inference(
     assert (out / "detections.jsonl").stat() == before
     [wall] = json.loads((out / "report.json").read_text())["events"]["lines"]
     assert wall["name"] == "wall"
+    assert '"name":"wall"' in (out / "viewer_data" / "events.js").read_text(encoding="ascii")

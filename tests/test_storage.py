@@ -59,6 +59,7 @@ def test_a_clip_in_a_store_is_annotated_into_the_store(
         "report.json",
         "report.html",
         "viewer.html",
+        "viewer_data/events.js",
         "viewer_data/index.js",
         "viewer_data/00000.js",
     }

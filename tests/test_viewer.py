@@ -15,8 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.core.detection_lines import DetectedBox, DetectedFrame, read_detections
+from pipeline.run.events.files import ClipEvents
+from pipeline.run.events.follow import Crossing, Events, Moment, Visit
+from pipeline.run.events.shapes import Shape, Shapes
+from pipeline.run.over_time import BoxesOverTime
 from pipeline.run.viewer.appearances import Appearance, Appearances
 from pipeline.run.viewer.data import ViewerData, read_index
+from pipeline.run.viewer.events import write_events
 from pipeline.run.viewer.overview import Overview
 from pipeline.run.viewer.viewer import PlayedSource, write_viewer
 from tests.browser import open_browser, open_viewer, settled
@@ -69,6 +74,19 @@ def test_the_overview_counts_every_box_once_however_long_the_clip() -> None:
     for name, level in (("0", 7), ("1", 19)):
         assert {row[1] for row in record["boxes"][name]} == {level}
         assert sum(sum(row[2:]) for row in record["boxes"][name]) == sum(record["frames"])
+
+
+def test_the_overview_of_a_thousand_classes_has_fewer_bins_and_all_boxes() -> None:
+    overview = Overview()
+    for second in range(100):
+        boxes = [DetectedBox(10 * second + i, "", 0.5, (0, 0, 8, 8)) for i in range(10)]
+        overview.add(DetectedFrame(second, second, float(second), tuple(boxes)))
+    record = overview.as_record()
+    assert sum(record["frames"]) == 100
+    assert len(record["boxes"]) == 1000
+    assert len(record["frames"]) * len(record["boxes"]) < 1 << 19
+    for name, rows in record["boxes"].items():
+        assert rows == [[int((int(name) // 10) / record["bin_seconds"]), 10, 1]]
 
 
 def test_all_boxes_are_in_the_chunks_and_no_text_of_a_class_ends_the_script(
@@ -240,6 +258,63 @@ def test_filters_are_in_the_address_and_a_link_shows_the_same(browser: Any, bott
     page.wait_for_function("location.hash.includes('conf=0.50')")
     assert page.locator("#list li").count() == 1
     page.close()
+
+
+GATE = Shape("gate", ((20.0, 300.0), (700.0, 300.0)), "center")
+YARD = Shape("yard", ((300.0, 0.0), (768.0, 0.0), (768.0, 432.0)), "center")
+
+
+def clip_events(crossings: list[Crossing], visits: list[Visit]) -> ClipEvents:
+    events = Events(crossings, visits, 2, 50, BoxesOverTime(1.0), {})
+    clip: Any = None  # Not needed by the page.
+    return ClipEvents(clip, Shapes((GATE,), (YARD,), False, None), events)
+
+
+@needs_shared_media
+def test_events_are_marks_and_entries_that_lead_to_their_frames(
+    browser: Any, bottles: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bottles, tmp_path / "page")
+    crossings = [
+        Crossing("gate", "in", 1, "bottle", Moment(12, 0.0)),
+        Crossing("gate", "out", 1, "bottle", Moment(30, 0.0)),
+    ]
+    visits = [Visit("yard", 2, "person", Moment(25, 0.0), True, Moment(33, 0.0), True)]
+    write_events(clip_events(crossings, visits), tmp_path / "page" / "viewer_data")
+    page = open_viewer(browser, tmp_path / "page", "#list=events")
+    page.wait_for_selector("#event-counts")
+    assert page.locator("#list li b").all_inner_texts() == [
+        "bottle 1: gate in",
+        f"person 2: yard for {page.evaluate('index.seconds[33] - index.seconds[25]'):.1f} s",
+        "bottle 1: gate out",
+    ]
+    counts = page.locator("#event-counts button")
+    assert counts.all_inner_texts() == ["gate 1 in, 1 out", "yard 1 visit"]
+    page.click("#list li:nth-of-type(2) button")
+    assert_at(page, 25)
+    page.keyboard.press("n")
+    assert_at(page, 30)
+    row = page.locator("#timeline").bounding_box()  # The first row is that of the gate.
+    page.mouse.click(row["x"] + page.evaluate("xOf(index.seconds[12])") + 2, row["y"] + 38)
+    assert_at(page, 12)
+    counts.first.click()
+    page.wait_for_function("location.hash.includes('line=gate')")
+    assert page.locator("#list li").count() == 2
+    page.goto(f"{page.url.partition('#')[0]}#t=1.1&classes=person&list=events")
+    page.wait_for_function("document.querySelectorAll('#list li').length === 1")
+    assert counts.all_inner_texts() == ["gate 0 in, 0 out", "yard 1 visit"]
+    assert page.errors == []
+    page.close()
+
+
+def test_the_page_has_the_first_of_very_many_events_and_says_so(tmp_path: Path) -> None:
+    many = [Crossing("gate", "in", i, "ball", Moment(i // 10, 0.0)) for i in range(110_000)]
+    write_events(clip_events(many, []), tmp_path)
+    text = (tmp_path / "events.js").read_text(encoding="ascii")
+    (values,) = re.findall(r"^viewerEvents\(JSON\.parse\('(.*)'\)\)\n$", text)
+    record = json.loads(values)
+    assert (record["total"], len(record["first"]), record["last"][-1]) == (110_000, 100_000, 9999)
+    assert len(text) < 4e6
 
 
 def shot_of(page: Any, selector: str) -> NDArray[np.uint8]:

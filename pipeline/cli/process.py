@@ -61,6 +61,7 @@ from pipeline.run.outputs import (
     BATCH_PAGE_NAME,
     DETECTIONS_NAME,
     OUTPUT_NAMES,
+    VIEWER_PAGE_NAME,
     require_free_output,
 )
 
@@ -164,6 +165,7 @@ def run(arguments: argparse.Namespace) -> None:
             config = dataclasses.replace(config, source=source)
         progress = stack.enter_context(progress_shown(arguments, name))
         report = supervise(process_in_child, config, progress)
+    is_remote = config.remote.output_url is not None
     place = config.remote.output_url or str(config.output_dir)
     try:
         if report["done_before"]:
@@ -171,7 +173,8 @@ def run(arguments: argparse.Namespace) -> None:
                 f"{config.source_name}: skipped, already done with the same model and options; "
                 "--overwrite repeats it"
             )
-        for line in () if arguments.quiet else run_summary(report, place):
+        has_viewer = is_remote or (config.output_dir / VIEWER_PAGE_NAME).exists()
+        for line in () if arguments.quiet else run_summary(report, place, has_viewer=has_viewer):
             show(line)
     except OSError as error:  # The result is the files.
         complete = f"{place}/{report['output']['file'] or DETECTIONS_NAME}"
@@ -181,7 +184,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     for line in report["output"]["notes"]:
         show_note(line)
-    show_outputs(_files_in(config.output_dir) if place == str(config.output_dir) else [place])
+    show_outputs([place] if is_remote else _files_in(config.output_dir))
     export_results([config.output_dir], arguments.export, config.output_dir)
     _count_events(arguments, [config.output_dir], shapes, config.output_dir)
 
@@ -191,7 +194,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     config = dataclasses.replace(process_config(arguments), output_dir=output_dir)
     shapes = requested_shapes(arguments.events, config)
     with collected_notes() as notes:
-        batch = Batch(config, find_clips(arguments.videos, output_dir))
+        batch = Batch(config, find_clips(arguments.videos, output_dir), _show_clip)
     for line in notes:
         show_note(line)
     unwritten: InputError | None = None
@@ -221,7 +224,9 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                     show(line)
             for line in batch.notes:
                 show_note(line)
-            _show_clips(batch)
+            for result in batch.results:
+                if result.status == "not reached":
+                    _show_clip(result)
     finished = [result.clip.output_dir for result in batch.results if result.figures]
     export_results(finished, arguments.export, output_dir)
     _count_events(arguments, finished, shapes, output_dir)
@@ -245,10 +250,9 @@ def _show_failed(failed: Sequence[ClipResult], *, debug: bool) -> None:
         show_error(line, line)
 
 
-def _show_clips(batch: Batch) -> None:
-    for result in batch.results:
-        files = _files_in(result.clip.output_dir) if result.figures else []
-        show_outputs(files, result.clip.path, result.status)
+def _show_clip(result: ClipResult) -> None:
+    files = _files_in(result.clip.output_dir) if result.figures else []
+    show_outputs(files, result.clip.path, result.status)
 
 
 def _files_in(folder: Path) -> list[Path]:

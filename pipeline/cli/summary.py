@@ -22,17 +22,16 @@ _LEAST_BINS, _MOST_CLASSES = 3, 3
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def run_summary(report: dict[str, Any], folder: str) -> list[str]:
+def run_summary(report: dict[str, Any], folder: str, *, has_viewer: bool = True) -> list[str]:
     """The summary of one run.
 
-    report: as in report.json. folder: the folder or address of the results.
+    report: as in report.json. folder: the folder or address of the results. has_viewer: whether
+    the viewer of a clip is still there.
     """
     boxes = report["detections"]
     result = report["output"]["file"] or f"{DETECTIONS_NAME} (no annotated file)"
     tracks = f" of {counted(boxes['tracks'], 'track')}" if boxes.get("tracks") else ""
-    viewer = (
-        [] if report["source"]["is_picture"] else [f"look at it in {folder}/{VIEWER_PAGE_NAME}"]
-    )
+    has_viewer = has_viewer and not report["source"]["is_picture"]
     return [
         *_speed_lines(report),
         f"{counted(boxes['total'], 'box', 'boxes')}{tracks} in "
@@ -41,7 +40,7 @@ def run_summary(report: dict[str, Any], folder: str) -> list[str]:
         *_over_time_lines(boxes.get("over_time")),
         *_accuracy_lines(report),
         f"{folder}/{result}, report in {folder}/{REPORT_PAGE_NAME}",
-        *viewer,
+        *([f"look at it in {folder}/{VIEWER_PAGE_NAME}"] if has_viewer else []),
     ]
 
 

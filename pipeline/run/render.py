@@ -123,7 +123,9 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
         report = with_annotated(recorded.report, made, config.encode, config.draw, notes)
         write_report(report, journal.finished, taken.pictures)
         frames = read_detections(recorded.detections)
-        write_viewer(report, frames, played_source(config, source), journal.finished)
+        write_viewer(
+            report, frames, played_source(config, source), journal.finished, config.output_dir
+        )
         viewer = [VIEWER_DATA_NAME, VIEWER_PAGE_NAME]
         names = [*viewer, REPORT_JSON_NAME, REPORT_PAGE_NAME, name]
     move_into_place(journal.finished, config.output_dir, names)

@@ -10,8 +10,14 @@ from pipeline.run.events.files import ClipEvents, write_events_csv, write_events
 from pipeline.run.events.follow import follow
 from pipeline.run.events.shapes import Shapes
 from pipeline.run.exports.clip import ExportedClip
-from pipeline.run.outputs import DETECTIONS_NAME, EVENTS_CSV_NAME, EVENTS_JSON_NAME
+from pipeline.run.outputs import (
+    DETECTIONS_NAME,
+    EVENTS_CSV_NAME,
+    EVENTS_JSON_NAME,
+    VIEWER_DATA_NAME,
+)
 from pipeline.run.report_files import update_report
+from pipeline.run.viewer.events import write_events as write_viewer_events
 
 
 def find_events(clips: Sequence[ExportedClip], shapes: Shapes) -> list[ClipEvents]:
@@ -50,7 +56,14 @@ def write_events(found: Sequence[ClipEvents], folder: Path) -> list[Path]:
 
 
 def report_events(found: Sequence[ClipEvents]) -> None:
-    """Bring the reports beside the detections up to date. Raises InputError."""
+    """Bring the reports and viewers beside the detections up to date. Raises InputError."""
     for clip in found:
-        if clip.clip.detections.name == DETECTIONS_NAME:
-            update_report(clip.clip.detections.parent, {"events": clip.counts()})
+        folder = clip.clip.detections.parent
+        if clip.clip.detections.name != DETECTIONS_NAME:
+            continue
+        update_report(folder, {"events": clip.counts()})
+        if (folder / VIEWER_DATA_NAME).is_dir():
+            try:
+                write_viewer_events(clip, folder / VIEWER_DATA_NAME)
+            except OSError as error:
+                raise InputError(f"{error.filename or folder}: {error.strerror}") from error

@@ -76,7 +76,7 @@ class ViewerData:
             "overview": self._overview.as_record(),
             "appearances": _columns(self._appearances.in_order()),
         }
-        text = _INDEX_CALL + _quoted(index) + _CALL_END
+        text = _INDEX_CALL + quoted(index) + _CALL_END
         (self._folder / INDEX_NAME).write_text(text, encoding="ascii")
 
     def _write_chunk(self) -> None:
@@ -92,7 +92,7 @@ class ViewerData:
             chunk["tracks"] = [_track(box.track_id) for box in boxes]
         if any(frame.interpolated for frame in frames):
             chunk["interpolated"] = [int(bool(frame.interpolated)) for frame in frames]
-        text = f"viewerChunk({number}, JSON.parse('{_quoted(chunk)}'))\n"
+        text = f"viewerChunk({number}, JSON.parse('{quoted(chunk)}'))\n"
         (self._folder / chunk_name(number)).write_text(text, encoding="ascii")
         self._chunks.append(len(frames))
         self._open, self._num_open_boxes = [], 0
@@ -108,11 +108,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     text = (folder / INDEX_NAME).read_text(encoding="ascii")
     if not (text.startswith(_INDEX_CALL) and text.endswith(_CALL_END)):
         raise ValueError("another version")
-    quoted = text[len(_INDEX_CALL) : -len(_CALL_END)]
-    return dict(json.loads(quoted.replace("\\'", "'").replace("\\\\", "\\")))
+    inside = text[len(_INDEX_CALL) : -len(_CALL_END)]
+    return dict(json.loads(inside.replace("\\'", "'").replace("\\\\", "\\")))
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
     """The inside of a JavaScript string in single quotes that holds a value as JSON."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("\\", "\\\\").replace("'", "\\'")

@@ -19,9 +19,10 @@ from pipeline.media.frame import FrameSource
 from pipeline.run.outputs import VIEWER_DATA_NAME, VIEWER_PAGE_NAME
 from pipeline.run.page import render_page
 from pipeline.run.viewer.data import ViewerData, read_index
+from pipeline.run.viewer.events import keep_events, write_events
 
 _PARTS = Path(__file__).parent / "page"
-_SCRIPTS = ("data", "filters", "player", "timeline", "appearances", "main")
+_SCRIPTS = ("data", "filters", "player", "timeline", "appearances", "events", "list", "main")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,13 @@ def write_viewer(
     frames: Iterable[DetectedFrame],
     source: PlayedSource | None,
     folder: Path,
+    earlier: Path | None = None,
 ) -> None:
     """Write the page and its data into a folder of finished files.
 
     report: of the clip. source: None if only the annotated file may be played, as always of a
-    redacted result. Nothing is written for a still picture.
+    redacted result. earlier: the folder of an earlier page, which has the events that the report
+    counts. Nothing is written for a still picture.
     """
     if report["source"].get("is_picture"):
         return
@@ -84,6 +87,9 @@ def write_viewer(
         data.add(frame)
     redacted = (report["configuration"].get("redact") or {}).get("covered") is not None
     data.finish(_facts(report, None if redacted else source))
+    write_events(None, data_folder)
+    if earlier is not None and report.get("events"):
+        keep_events(earlier / VIEWER_DATA_NAME, data_folder)
     page = render_page(
         "run/viewer/page/viewer.html.jinja",
         r=report,

@@ -1,7 +1,7 @@
-// What is shown: classes, least confidence and text; and where it is written in the address.
+// What is shown: classes, least confidence, text, and one line or zone; and where it is written in the address.
 
 const byId = (id) => document.getElementById(id);
-const filters = { hidden: new Set(), least: 0, text: "" };
+const filters = { hidden: new Set(), least: 0, text: "", shape: "" };
 
 function matchesText(entry, track) {
   if (!filters.text) return true;
@@ -64,10 +64,14 @@ function readAddress() {
   const least = Number(values.get("conf"));
   filters.least = least > 0 && least < 1 ? least : 0;
   filters.text = values.get("find") || "";
+  filters.shape = values.get("line") || "";
   const names = values.has("classes") ? new Set(values.get("classes").split(",").map(decoded)) : null;
   filters.hidden = new Set(index.classes.filter((entry) => names && !names.has(entry.name)).map((entry) => entry.id));
   const number = (name) => (values.has(name) && Number.isFinite(Number(values.get(name))) ? Number(values.get(name)) : null);
-  return { seconds: number("t"), from: number("from"), to: number("to"), boxes: values.get("boxes") !== "0", picture: values.get("picture") };
+  return {
+    seconds: number("t"), from: number("from"), to: number("to"),
+    boxes: values.get("boxes") !== "0", picture: values.get("picture"), list: values.get("list") || "appearances",
+  };
 }
 
 function addressOf(place) {
@@ -79,8 +83,10 @@ function addressOf(place) {
   }
   if (filters.least) values.set("conf", filters.least.toFixed(2));
   if (filters.text) values.set("find", filters.text);
+  if (filters.shape) values.set("line", filters.shape);
   if (place.from !== null) { values.set("from", place.from.toFixed(3)); values.set("to", place.to.toFixed(3)); }
   if (!place.boxes) values.set("boxes", "0");
   if (place.picture) values.set("picture", place.picture);
+  if (place.list !== "appearances") values.set("list", place.list);
   return `#${values}`;
 }

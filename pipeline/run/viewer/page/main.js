@@ -6,6 +6,7 @@ function viewerStart() {
   if (!index) { say("viewer_data/index.js is missing or damaged: keep the folder viewer_data beside this page."); return; }
   const asked = readAddress();
   byId("boxes").checked = asked.boxes;
+  list.wanted = asked.list;
   byId("trails-label").hidden = !index.tracked;
   buildFilters(onFilter);
   buildList();
@@ -29,9 +30,10 @@ function viewerStart() {
   byId("next").onclick = () => step(1);
   byId("speed").onchange = () => { byId("video").playbackRate = Number(byId("speed").value); };
   byId("sound").onchange = () => { byId("video").muted = !byId("sound").checked; };
-  for (const id of ["boxes", "labels", "trails"]) byId(id).onchange = () => { drawBoxes(); writeAddress(); };
+  for (const id of ["boxes", "labels", "trails", "shapes"]) byId(id).onchange = () => { drawBoxes(); writeAddress(); };
   addEventListener("keydown", onKey);
   isStarted = true;
+  loadEvents(onFilter);
 }
 
 function onFilter() {
@@ -70,6 +72,7 @@ function writeAddress() {
       to: zoomed ? view.to : null,
       boxes: byId("boxes").checked,
       picture: chosen && player.pictures[0].key !== chosen ? chosen : null,
+      list: list.wanted,
     });
     if (hash !== location.hash && !(hash === "#" && !location.hash)) history.replaceState(null, "", hash);
   }, 250);
@@ -78,8 +81,10 @@ function writeAddress() {
 function onAddress() {
   const asked = readAddress();
   byId("boxes").checked = asked.boxes;
+  list.wanted = asked.list;
   if (asked.from !== null && asked.to > asked.from) setView(asked.from, asked.to); else showAll();
   onFilter();
+  choosePicture(asked.picture);
   if (asked.seconds !== null) goTo(asked.seconds);
 }
 

@@ -50,7 +50,15 @@ function buildPlayer(onFrame, onPlaying) {
   const keys = new Map(player.pictures.map((picture) => [picture.key, picture.name]));
   for (const [value, textContent] of keys) byId("picture").append(Object.assign(document.createElement("option"), { value, textContent }));
   byId("picture").hidden = keys.size < 2;
-  byId("picture").onchange = () => play(player.pictures.findIndex((picture) => picture.key === byId("picture").value));
+  byId("picture").onchange = () => choosePicture(byId("picture").value);
+}
+
+// key: of a picture; any other chooses the first one that is played.
+function choosePicture(key) {
+  const playable = player.pictures.filter((picture) => !picture.failed);
+  const chosen = playable.find((picture) => picture.key === key) ?? playable[0];
+  if (chosen && (!player.plays || player.pictures[player.at].key !== chosen.key)) play(player.pictures.indexOf(chosen));
+  else if (chosen) byId("picture").value = chosen.key;
 }
 
 function shift() {
@@ -66,6 +74,7 @@ function play(at) {
 
 function nextPicture() {
   player.plays = false;
+  if (player.pictures.length) player.pictures[player.at].failed = true;
   if (player.at + 1 < player.pictures.length) { play(player.at + 1); return; }
   byId("video").removeAttribute("src");
   byId("play").disabled = true;
@@ -156,6 +165,9 @@ function drawBoxes() {
   const scale = window.devicePixelRatio || 1;
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.clearRect(0, 0, canvas.width, canvas.height);
+  context.font = "600 12px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  drawShapes(context, canvas.clientWidth / index.size_wh[0], canvas.clientHeight / index.size_wh[1]);
   if (!byId("boxes").checked || !index.seconds.length) return;
   const found = chunkWith(player.frame, drawBoxes);
   if (!found) return;
@@ -165,8 +177,6 @@ function drawBoxes() {
   for (let i = found.starts[at]; i < found.starts[at + 1]; i++)
     if (finds(found.classes[i], found.tracks ? found.tracks[i] : NO_TRACK, found.confidences[i])) shown.push(i);
   if (found.tracks && byId("trails").checked) drawTrails(context, found, shown, x, y);
-  context.font = "600 12px system-ui, sans-serif";
-  context.textBaseline = "middle";
   const labels = [];
   for (const i of shown.reverse()) {
     const entry = index.byId.get(found.classes[i]);

@@ -1,8 +1,8 @@
-// The timeline: boxes per frame of each class, the appearances below them, and zoom.
+// The timeline: a row for each line and zone, boxes per frame of each class with the appearances below them, and zoom.
 
 const ROW = 30, AXIS = 22, STRIP = 4;
 const EXACT_CHUNKS = 4;  // A view of no more chunks is counted frame by frame.
-const view = { from: 0, to: 1, left: 0, width: 1, drawn: false };
+const view = { from: 0, to: 1, left: 0, width: 1, top: AXIS, drawn: false };
 let queued = false;
 
 function buildTimeline(onView) {
@@ -14,7 +14,8 @@ function buildTimeline(onView) {
     if (event.button || !event.isPrimary) return;
     drag = event.pointerId;
     element.setPointerCapture(drag);
-    goTo(secondsAt(event));
+    const found = eventAt(event);
+    if (found === null) goTo(secondsAt(event)); else seek(events.first[found]);
   };
   element.onpointermove = (event) => {
     if (drag !== null) goTo(secondsAt(event));
@@ -89,43 +90,51 @@ function drawRows() {
   const scale = window.devicePixelRatio || 1, width = byId("timeline").clientWidth;
   view.width = width;  // Read once: reading it for each mark would be most of the time.
   view.left = gutter();
-  const rows = index.classes.filter(findsClass), height = AXIS + Math.max(1, rows.length) * ROW;
+  view.top = AXIS + shownShapes().length * ROW;
+  const rows = index.classes.filter(findsClass), height = view.top + Math.max(1, rows.length) * ROW;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round(height * scale);
     canvas.style.height = `${height}px`;
     byId("playhead").style.height = `${height}px`;
   }
-  const style = getComputedStyle(document.documentElement);
-  const ink = style.getPropertyValue("--ink"), soft = style.getPropertyValue("--soft"), line = style.getPropertyValue("--line");
+  const style = getComputedStyle(document.documentElement), color = (name) => style.getPropertyValue(name);
+  const colors = { ink: color("--ink"), soft: color("--soft"), line: color("--line"), paper: color("--paper") };
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.clearRect(0, 0, width, height);
   context.font = "12px system-ui, sans-serif";
-  drawAxis(context, width, height, soft, line);
+  drawAxis(context, width, height, colors);
   const columns = Math.max(1, Math.floor((width - view.left) / 2)), counts = countColumns(columns);
   view.counts = counts;
   rows.forEach((entry, place) => {
-    const bottom = AXIS + (place + 1) * ROW, values = counts.boxes.get(entry.id);
-    context.fillStyle = line;
-    context.fillRect(0, bottom - 0.5, width, 1);
+    const bottom = view.top + (place + 1) * ROW, values = counts.boxes.get(entry.id);
     if (values) drawArea(context, values, bottom - STRIP - 1, ROW - STRIP - 5, entry.color);
-    const isInside = view.left === 0;
-    context.fillStyle = ink;
-    context.textBaseline = isInside ? "top" : "middle";
-    if (isInside) {
-      context.strokeStyle = style.getPropertyValue("--paper");
-      context.lineWidth = 3;
-      context.strokeText(entry.name, 6, bottom - ROW + 3);
-    } else {
-      context.fillStyle = entry.color;
-      context.fillRect(8, bottom - ROW / 2 - 5, 10, 10);
-      context.fillStyle = ink;
-    }
-    context.fillText(shortened(context, entry.name, isInside ? width / 2 : view.left - 34), isInside ? 6 : 25, isInside ? bottom - ROW + 3 : bottom - ROW / 2);
+    drawRowName(context, entry.name, place + shownShapes().length, width, colors, entry.color);
   });
   drawAppearances(context, rows, width);
+  drawEventRows(context, width, colors);
   view.drawn = true;
   movePlayhead();
+}
+
+// The name of a row beside it, or in it where there is no room; and the line below it. color: of its class; null without one.
+function drawRowName(context, name, place, width, colors, color) {
+  const bottom = AXIS + (place + 1) * ROW, isInside = view.left === 0;
+  context.fillStyle = colors.line;
+  context.fillRect(0, bottom - 0.5, width, 1);
+  context.textBaseline = isInside ? "top" : "middle";
+  const [x, y] = isInside ? [6, bottom - ROW + 3] : [color ? 25 : 8, bottom - ROW / 2];
+  const text = shortened(context, name, isInside ? width / 2 : view.left - x - 9);
+  if (isInside) {
+    context.strokeStyle = colors.paper;
+    context.lineWidth = 3;
+    context.strokeText(text, x, y);
+  } else if (color) {
+    context.fillStyle = color;
+    context.fillRect(8, bottom - ROW / 2 - 5, 10, 10);
+  }
+  context.fillStyle = colors.ink;
+  context.fillText(text, x, y);
 }
 
 function shortened(context, text, width) {
@@ -135,16 +144,16 @@ function shortened(context, text, width) {
   return `${kept}…`;
 }
 
-function drawAxis(context, width, height, soft, line) {
+function drawAxis(context, width, height, colors) {
   const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400];
   const perPixel = (view.to - view.from) / Math.max(1, width - view.left);
   const every = steps.find((step) => step >= 90 * perPixel) || 86400;
   context.textBaseline = "middle";
   for (let at = Math.ceil(view.from / every - 1e-9); at * every <= view.to; at++) {
     const x = Math.round(xOf(at * every));
-    context.fillStyle = line;
+    context.fillStyle = colors.line;
     context.fillRect(x, AXIS - 5, 1, height);
-    context.fillStyle = soft;
+    context.fillStyle = colors.soft;
     const text = timeText(at * every, every >= 1 ? 0 : every >= 0.1 ? 1 : 2);
     if (x + 4 + context.measureText(text).width < width) context.fillText(text, x + 4, AXIS / 2);
   }
@@ -225,7 +234,7 @@ function drawArea(context, values, bottom, height, color) {
 function drawAppearances(context, rows, width) {
   const places = new Map(rows.map((entry, place) => [entry.id, place])), found = index.appearances;
   const first = frameAt(view.from), last = frameAt(view.to), drawnTo = new Array(rows.length).fill(-1);
-  for (const at of shownAppearances()) {
+  for (const at of shownOf(appearanceKind)) {
     if (found.last[at] < first || found.first[at] > last) continue;
     const place = places.get(found.class_id[at]);
     const begin = xOf(index.seconds[found.first[at]]), end = xOf(frameEnd(found.last[at]));
@@ -233,7 +242,7 @@ function drawAppearances(context, rows, width) {
     if (place === undefined || Math.min(width, Math.max(end, left + 2)) <= drawnTo[place]) continue;
     drawnTo[place] = end;
     context.fillStyle = index.byId.get(found.class_id[at]).color;
-    context.fillRect(left, AXIS + (place + 1) * ROW - STRIP, Math.max(2, Math.min(width, end) - left - 1), STRIP - 1);
+    context.fillRect(left, view.top + (place + 1) * ROW - STRIP, Math.max(2, Math.min(width, end) - left - 1), STRIP - 1);
   }
 }
 
@@ -249,7 +258,8 @@ function readOut(seconds, event) {
   const { counts } = view;
   if (!counts) return;
   const column = Math.floor(((seconds - view.from) / (view.to - view.from)) * counts.columns);
-  const parts = [timeText(seconds)];
+  const parts = [timeText(seconds)], found = eventAt(event);
+  if (found !== null) parts.push(eventText(found));
   for (const entry of index.classes) {
     const values = counts.boxes.get(entry.id);
     if (values && values[column] && parts.length < 8) parts.push(`${entry.name} ${Number(values[column].toFixed(1))}`);
