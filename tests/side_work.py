@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import ModelError
 from pipeline.core.machine import available_cores
-from pipeline.core.position import Position
+from pipeline.core.position import Position, Step
 from pipeline.core.progress import Progress, ProgressCallback
 
 
@@ -29,6 +30,10 @@ def work(order: str, on_progress: ProgressCallback, position: Position) -> Answe
         os.kill(os.getpid(), signal.SIGKILL)
     elif word == "hang":
         threading.Event().wait()
+    elif word == "wait":
+        while not Path(argument).exists():
+            position.encoding.enter(Step.WAIT_TURN)
+            time.sleep(0.01)
     elif word == "fail":
         raise ModelError(argument)
     elif word == "frames":

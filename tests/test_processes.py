@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ import pytest
 from pipeline.batch.work import ProcessClips
 from pipeline.cli.commands import main
 from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig, SyntheticOptions
-from pipeline.core.errors import ModelError, WorkerDied
+from pipeline.core.errors import InputError, ModelError, WorkerDied
 from pipeline.core.machine import available_cores
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import Position, no_beat
 from pipeline.core.progress import Progress, no_progress
 from pipeline.execution.at_once import INFERRING_ALL, INFERRING_SOME, Pays, num_at_once
+from pipeline.execution.orders import Order
 from pipeline.execution.processes import SideBySide
 from pipeline.frames.decode import VideoReader
 from pipeline.media.frame import VideoInfo
@@ -46,10 +48,13 @@ def side_by_side(number: int) -> SideBySide[str, side_work.Answer]:
     return SideBySide(side_work.work, [share] * number)
 
 
+CONFIG = ProcessConfig(source=Path("clip.mp4"), output_dir=Path("out"))
+
+
 def results(
     group: SideBySide[str, side_work.Answer], *orders: str, **config: Any
 ) -> dict[int, side_work.Answer]:
-    run = ProcessConfig(source=Path("clip.mp4"), output_dir=Path("out"), **config)
+    run = dataclasses.replace(CONFIG, **config)
     return dict(group.results(orders, lambda _: None, run, no_beat))
 
 
@@ -63,8 +68,7 @@ def test_each_process_finds_the_cores_of_its_share_only() -> None:
 def test_progress_counts_every_frame_once() -> None:
     counted: list[int] = []
     with side_by_side(1) as group:
-        config = ProcessConfig(source=Path("clip.mp4"), output_dir=Path("out"))
-        list(group.results(["frames 7", "frames 5"], counted.append, config, no_beat))
+        list(group.results(["frames 7", "frames 5"], counted.append, CONFIG, no_beat))
     assert sum(counted) == 12
 
 
@@ -89,13 +93,39 @@ def test_a_process_that_hangs_is_killed_and_its_step_named() -> None:
         results(group, "hang", stall_seconds=1.0)
 
 
-def test_an_error_of_the_work_ends_the_others() -> None:
+def test_an_error_of_the_work_ends_what_else_was_asked_for_with_it() -> None:
     with side_by_side(2) as group:
         with pytest.raises(ModelError, match="no such layer"):
             results(group, "hang", "fail no such layer")
-        processes = workers()
-        assert len(processes) == 2
-    assert not any(psutil.pid_exists(pid) for pid in processes)
+        assert workers() == set()
+        assert set(results(group, "hello", "hello")) == {0, 1}
+
+
+def test_what_one_asks_for_does_not_touch_what_others_ask_for(tmp_path: Path) -> None:
+    with side_by_side(2) as group, ThreadPoolExecutor(3) as callers:
+        waits = callers.submit(results, group, f"wait {tmp_path / 'go'}")
+        fails = callers.submit(results, group, "fail no such layer")
+        with pytest.raises(ModelError, match="no such layer"):
+            fails.result()
+        kills = callers.submit(results, group, "die")
+        (tmp_path / "go").touch()  # Until then, one process is left that may do it again.
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            kills.result()
+        assert set(waits.result()) == {0}
+        assert len({answer.process_id for answer in results(group, *["hello"] * 9).values()}) <= 2
+
+
+def test_a_process_goes_on_with_what_follows() -> None:
+    """So a clip is read on, where another piece would have to be looked for."""
+    order = Order[str, None]([str(number) for number in range(12)], CONFIG)
+    first, second = order.take(None), order.take(None)
+    assert (first.number, second.number) == (0, 6)
+    assert [order.take(after).number for after in (0, 6, 1, 7, 2, 8, 3, 9)] == [
+        *(1, 7, 2, 8, 3, 9, 4, 10)
+    ]
+    order.take_back(first)
+    assert [order.take(after).number for after in (10, 4, None)] == [11, 5, 0]
+    assert not order.is_waiting
 
 
 def workers() -> set[int]:
@@ -157,6 +187,47 @@ def test_the_result_is_that_of_one_process(
     assert len(before) == 2
     work.end()
     assert not any(psutil.pid_exists(pid) for pid in before)
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+def test_short_clips_and_segments_of_long_ones_share_the_processes(
+    clip: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    clean: tuple[bytes, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = [
+        write_clip(tmp_path / f"{n}.mp4", [numbered(i) for i in range(10 + n)]) for n in range(3)
+    ]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(short[0].read_bytes()[:500])
+    for path in short:
+        process(path, tmp_path / "alone" / path.name, tiny_weights, **OPTIONS)
+
+    def run(path: Path) -> dict[str, Any]:
+        config = ProcessConfig(
+            source=path,
+            output_dir=tmp_path / "out" / path.name,
+            weights=tiny_weights,
+            segments_at_once=2,
+            **OPTIONS,
+        )
+        return work(config, no_progress, Position())
+
+    work, decoded_here = ProcessClips(num_clips=5), []
+    monkeypatch.setattr(VideoReader, "frames", lambda *_: decoded_here.append(1))
+    with ThreadPoolExecutor(5) as threads:
+        reports = [threads.submit(run, path) for path in (*short[:2], clip, broken, short[2])]
+    assert isinstance(reports[3].exception(), InputError)
+    at_once = [reports[n].result()["configuration"]["segments_at_once"] for n in (0, 2)]
+    assert at_once == [1, 2]
+    assert files(tmp_path / "out" / clip.name) == clean
+    for path in short:
+        assert files(tmp_path / "out" / path.name) == files(tmp_path / "alone" / path.name)
+    assert not decoded_here
+    assert len(workers()) == 2
+    work.end()
 
 
 SCENE = SyntheticOptions(num_frames=NUM_FRAMES, size_wh=(128, 96), frame_rate=Fraction(25))
@@ -251,11 +322,14 @@ def info(num_frames: int | None, size_wh: tuple[int, int] = (768, 432)) -> Video
 def chosen(cores: int, of_clip: int | None, pays: Pays = INFERRING_ALL, **options: Any) -> int:
     """The number for a clip of so many frames in 100 segments, on a machine with so many cores."""
     size_wh, num_segments = options.pop("size_wh", (768, 432)), options.pop("num_segments", 100)
+    num_clips = options.pop("num_clips", 1)
     config = ProcessConfig(source=SAMPLE, output_dir=Path("out"), **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.execution.at_once.available_cores", lambda: cores)
         found = info(of_clip, size_wh)
-        return num_at_once(config, found, num_segments, pays, lambda n: 4 + 2 * cores // n)
+        return num_at_once(
+            config, found, num_segments, pays, lambda n: 4 + 2 * cores // n, num_clips
+        )
 
 
 def test_auto_takes_as_many_processes_as_pay() -> None:
@@ -270,6 +344,17 @@ def test_auto_starts_no_process_for_a_short_clip() -> None:
     some = INFERRING_SOME
     assert [chosen(2, number, some) for number in (9_000, 10_000, 100_000)] == [1, 2, 2]
     assert [chosen(2, 100_000, some, num_segments=number) for number in (15, 16)] == [1, 2]
+
+
+def test_a_batch_of_short_clips_is_given_to_as_many_processes_as_pay() -> None:
+    batch: dict[str, Any] = {"num_segments": 1, "num_clips": 1_000}
+    assert [chosen(cores, 30, **batch) for cores in (1, 2, 4, 8, 16)] == [1, 1, 1, 2, 4]
+    assert [chosen(cores, 30, INFERRING_SOME, **batch) for cores in (2, 16)] == [1, 4]
+    batch["num_clips"] = 100  # 3,000 frames.
+    assert [chosen(16, 30, **batch), chosen(16, 9, **batch)] == [3, 1]
+    assert chosen(2, 30, segments_at_once=2, **batch) == 2
+    assert chosen(2, 30, segments_at_once=2, num_frames=5, **batch) == 2
+    assert chosen(2, 30, segments_at_once=2, num_segments=1) == 1  # It is alone.
 
 
 def test_no_more_processes_than_cores_or_segments() -> None:

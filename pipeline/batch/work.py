@@ -18,6 +18,7 @@ from pipeline.core.memory import keep_memory
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.core.turns import Turns
+from pipeline.execution.at_once import most_processes
 
 if TYPE_CHECKING:
     from pipeline.execution.segment_processes import SegmentProcesses
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.run.precision_audit import Int8Audits
 
 MOST_CLIPS_AT_ONCE = 64
-CLIPS_AT_ONCE = 3
+_CLIPS_AT_ONCE = 3
 """In one process: one is prepared, the frames of one run, and one is finished."""
 
 _BEAT_SECONDS = 0.25
@@ -36,11 +37,14 @@ _beginning = threading.Lock()
 class ProcessClips:
     """Processes clips, with the model kept loaded; the frames of one follow those of another.
 
-    While some threads prepare or finish their clips, the frames of one clip at a time run.
-    Processes side by side are kept for the segments of the next clip.
+    While some threads prepare or finish their clips, the frames of one clip at a time run. Where
+    there are processes side by side, they are kept, and those of several short clips run.
+
+    num_clips: that there are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_clips: int = 1) -> None:
+        self._num_clips = num_clips
         self._models: Models | None = None
         self._turns: Turns | None = None
         self._audits: Int8Audits | None = None
@@ -59,7 +63,7 @@ class ProcessClips:
             if self._models is None:
                 keep_memory()
                 self._turns, self._audits = Turns(), Int8Audits(of_batch=True)
-                self._models, self._processes = Models(), SegmentProcesses()
+                self._models, self._processes = Models(), SegmentProcesses(self._num_clips)
         models, audits = self._models, self._audits
         with open_executor(
             config.cluster, models, position, self._turns, self._processes
@@ -133,6 +137,18 @@ class ProcessTogether:
                     position.encoding.enter(Step.WAIT_CLUSTER)
             begun = [result.result() for result in results]
         return [*begun, *[None] * (len(self.configs) - len(begun))]
+
+
+def clips_at_once(config: ProcessConfig) -> int:
+    """The number of clips that the child process works on.
+
+    Where there are processes side by side, one for each, one that is prepared and one that is
+    finished.
+    """
+    if config.cluster is not None:
+        return 1
+    num_processes = most_processes(config)
+    return _CLIPS_AT_ONCE if num_processes == 1 else 2 + num_processes
 
 
 def clips_together(num_clips: int, num_workers: int) -> int:

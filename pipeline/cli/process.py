@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.batch.batch import Batch, ClipResult
 from pipeline.batch.clips import find_clips
 from pipeline.batch.report import batch_record, has_news, write_batch
-from pipeline.batch.work import CLIPS_AT_ONCE, ProcessClips
+from pipeline.batch.work import ProcessClips, clips_at_once
 from pipeline.cli import json_lines
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.arguments import is_batch, process_config
@@ -202,9 +202,8 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         with progress_shown(arguments) as progress:
             # Before the worker starts, which holds back the signals that would end this.
             if clips := batch.clips_left(progress):
-                at_once = CLIPS_AT_ONCE if config.cluster is None else 1
-                work = ProcessClips()
-                with ChildProcess(work, work.end, at_once) as worker:
+                work = ProcessClips(len(clips))
+                with ChildProcess(work, work.end, clips_at_once(config)) as worker:
                     batch.process(clips, worker, supervise, progress)
                 worker.require_not_stopped()
     finally:

@@ -20,8 +20,10 @@ from pipeline.execution.at_once import (
     num_at_once,
 )
 from pipeline.execution.executor import Done
+from pipeline.execution.orders import Order
 from pipeline.execution.remote_tasks import remote_tasks, take_over
-from pipeline.execution.segment_processes import SegmentProcesses
+from pipeline.execution.segment_processes import Group, SegmentProcesses
+from pipeline.execution.segment_worker import Attempt, RemoteTask
 from pipeline.frames.detect import most_in_flight
 from pipeline.frames.render import PartLines, render_segment
 from pipeline.frames.segment import OpenClip, process_segment, sampler_of
@@ -35,7 +37,8 @@ class LocalExecutor:
 
     turns: of the clips that other threads work on; None if there are none. The frames of one follow
     those of another: a clip has its turn until the last of its frames was decoded.
-    processes: for segments side by side.
+    processes: for segments side by side. Where there are some, they do all clips of a batch: those
+    of one segment whole, several at once.
     """
 
     capacity = 1
@@ -51,6 +54,8 @@ class LocalExecutor:
         self._position = position
         self._turns = turns
         self._processes = processes
+        self._group: Group | None = None
+        self._needed_mb = 0
         self.cores = available_cores()
         self.at_once = 1
         self.waited_seconds = 0.0
@@ -61,23 +66,48 @@ class LocalExecutor:
     def prepare(
         self, clip: OpenClip, config: ProcessConfig, infer: InferOptions, num_segments: int
     ) -> None:
-        self.at_once = 1
         if infer.engine == "openvino" and infer.device == "CPU":
-            self.at_once = self._num_at_once(clip.source.info, config, infer, num_segments)
+            self._find_processes(clip.source.info, config, infer, num_segments)
         elif (config.segments_at_once or 1) > 1:
             raise UsageError(
                 "--segments-at-once: processes side by side run the model in OpenVINO on the CPU; "
                 "with another engine or device, leave it out"
             )
-        if self.at_once == 1:
+        if self._group is None:
             with self._models.engine(clip.prepared, infer):
                 pass  # It is kept.
+
+    def _find_processes(
+        self, info: VideoInfo, config: ProcessConfig, infer: InferOptions, num_segments: int
+    ) -> None:
+        def frames_in_flight(at_once: int) -> int:
+            # One stream per core, and a request that waits for each.
+            num_requests = (infer.num_requests or 2 * self.cores) // at_once * infer.batch
+            return most_in_flight(sampler_of(config, info), max(1, num_requests))
+
+        # With --adaptive, each result decides the next frame: a process of one core waits for it.
+        pays = INFERRING_SOME if config.every > 1 else INFERRING_ALL
+        num_clips = self._processes.num_clips
+        wanted = num_at_once(config, info, num_segments, pays, frames_in_flight, num_clips)
+        self._group = self._processes.group(wanted, self.cores)
+        if self._group is None:
+            return
+        num_all = self._processes.at_once
+        self._needed_mb = frames_in_flight(num_all) * info.frame_bytes // 1_000_000
+        one_by_one = config.num_frames is not None and config.synthetic is None
+        self.at_once = 1 if one_by_one else min(num_all, num_segments)
+        if self.at_once == 1:
+            self.cores = max(1, self.cores // num_all)
 
     def run(
         self, clip: OpenClip, tasks: Iterable[SegmentTask], on_frames: Callable[[int], object]
     ) -> Generator[Done, None, None]:
-        if self.at_once > 1:
-            yield from self._side_by_side(clip, list(tasks), on_frames)
+        if self._group is not None and self.at_once > 1:
+            yield from self._side_by_side(self._group, clip, list(tasks), on_frames)
+            return
+        if self._group is not None:
+            for task in tasks:  # How many frames the next one takes, only this one can tell.
+                yield from self._side_by_side(self._group, clip, [task], on_frames)
             return
         with contextlib.ExitStack() as stack:
             end_turn: Callable[[], object] | None = None
@@ -112,33 +142,24 @@ class LocalExecutor:
             release_memory()
         return manifest
 
-    def _num_at_once(
-        self, info: VideoInfo, config: ProcessConfig, infer: InferOptions, num_segments: int
-    ) -> int:
-        def frames_in_flight(at_once: int) -> int:
-            # One stream per core, and a request that waits for each.
-            num_requests = (infer.num_requests or 2 * self.cores) // at_once * infer.batch
-            return most_in_flight(sampler_of(config, info), max(1, num_requests))
-
-        # With --adaptive, each result decides the next frame: a process of one core waits for it.
-        pays = INFERRING_SOME if config.every > 1 else INFERRING_ALL
-        return num_at_once(config, info, num_segments, pays, frames_in_flight)
-
     def _side_by_side(
-        self, clip: OpenClip, tasks: list[SegmentTask], on_frames: Callable[[int], object]
+        self,
+        group: Group,
+        clip: OpenClip,
+        tasks: list[SegmentTask],
+        on_frames: Callable[[int], object],
     ) -> Generator[Done, None, None]:
-        tasks = [_for_a_share(task, self.at_once) for task in tasks]
-        travelling = remote_tasks(clip, tasks, self._beat)
-        if not travelling:
+        tasks = [_for_a_share(task, self._processes.at_once) for task in tasks]
+        if not tasks:
             return
-        config, cores_each = tasks[0].settings.config, max(1, self.cores // self.at_once)
-        with (
-            contextlib.nullcontext() if self._turns is None else self._turn(self._turns),
-            self._processes.side_by_side(self.at_once, cores_each) as processes,
-        ):
-            arguments = [remote for _, remote in travelling]
-            for number, attempt in processes.results(arguments, on_frames, config, self._beat):
+        config = tasks[0].settings.config
+        model = self._processes.shared_model(clip.prepared, config.imgsz)
+        arguments = [remote for _, remote in remote_tasks(clip, tasks, self._beat, model)]
+        order = Order[RemoteTask, Attempt](arguments, config, self._needed_mb)
+        with contextlib.closing(group.take(order, on_frames, self._beat)) as results:
+            for number, attempt in results:
                 yield tasks[number], take_over(attempt, tasks[number], None, self._beat)
+        self.waited_seconds += order.waited_seconds
 
     @contextlib.contextmanager
     def _turn(self, turns: Turns) -> Iterator[Callable[[], object]]:

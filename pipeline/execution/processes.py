@@ -8,52 +8,45 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import sys
+import threading
 import time
 import types
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from typing import Generic, TypeVar
+from multiprocessing.connection import Connection, wait
+from queue import Empty, SimpleQueue
+from typing import Any, Generic
 
 from pipeline.core.closing import Closing
 from pipeline.core.config import MOST_ATTEMPTS, ProcessConfig
 from pipeline.core.cores import on_cores
-from pipeline.core.errors import Interrupted, WorkerDied
-from pipeline.core.notes import note
+from pipeline.core.errors import InputError, Interrupted, WorkerDied, as_pipeline_error
 from pipeline.core.position import Beat, Position
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.core.text import counted
 from pipeline.execution.child import Done, Failed
 from pipeline.execution.child_process import Child, start_child
 from pipeline.execution.endings import death
+from pipeline.execution.orders import Argument, Job, Order, Result
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
 
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
-
-
-@dataclass(eq=False, slots=True)
-class _Job(Generic[Argument]):
-    """config: of the run that it belongs to, for limits and messages.
-
-    num_reported: the most frames that any attempt finished. num_lost: attempts that died.
-    """
-
-    number: int
-    argument: Argument
-    config: ProcessConfig
-    num_reported: int = 0
-    num_lost: int = 0
+_CLEAN_UP_SECONDS = 5.0
 
 
 @dataclass(eq=False, slots=True)
 class _Member(Generic[Argument]):
-    """A process of the group. job: what it works on; watchdog: of this work."""
+    """A process of the group.
+
+    job: what it works on, or did last. watchdog: of this work. failed: what the process said of
+    its failure, since failed_at, before it cleaned up.
+    """
 
     child: Child
-    job: _Job[Argument]
-    watchdog: Watchdog
+    cores: Sequence[int]
+    job: Job[Argument] | None = None
+    watchdog: Watchdog | None = None
+    failed: Failed | None = None
+    failed_at: float = 0.0
 
 
 class SideBySide(Closing, Generic[Argument, Result]):
@@ -63,8 +56,10 @@ class SideBySide(Closing, Generic[Argument, Result]):
     there for its next call. cores: the ids of the cores of each process, whose libraries find no
     others.
 
-    A process starts with its first piece of work. One that dies or hangs is not replaced, because
-    memory may be short: its work goes to the others. A context manager, which kills them all.
+    Any thread may ask for results; what several ask for is done at the same time. A process starts
+    with its first piece of work. One that dies or hangs is not replaced before the results of that
+    work are there, because memory may be short: its work goes to the others. A context manager,
+    which kills them all.
     """
 
     def __init__(
@@ -72,26 +67,16 @@ class SideBySide(Closing, Generic[Argument, Result]):
         work: Callable[[Argument, ProgressCallback, Position], Result],
         cores: Sequence[Sequence[int]],
     ) -> None:
-        self._work = work
-        self._num_all = len(cores)
-        self._unstarted = deque(cores)
-        self._idle: list[Child] = []
-        self._busy: list[_Member[Argument]] = []
-        self._lost: deque[_Job[Argument]] = deque()
+        self._asked: SimpleQueue[Order[Argument, Result] | None] = SimpleQueue()
+        self._wakes, self._wake = multiprocessing.Pipe(duplex=False)
+        group = _Group(work, cores, self._asked, self._wakes)
+        self._thread = threading.Thread(target=group.run, name="processes", daemon=True)
+        self._starting = threading.Lock()
 
     def close(self) -> None:
-        children = [*self._idle, *(member.child for member in self._busy)]
-        self._idle, self._busy = [], []
-        for child in children:
-            child.process.kill()
-        for child in children:
-            child.end(kill=True)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether all processes can take work: none is lost or has ended, and none has any."""
-        num_alive = sum(child.process.is_alive() for child in self._idle)
-        return num_alive + len(self._unstarted) == self._num_all
+        if self._thread.is_alive():
+            self._ask(None)
+            self._thread.join()
 
     def results(
         self,
@@ -99,44 +84,155 @@ class SideBySide(Closing, Generic[Argument, Result]):
         on_frames: Callable[[int], object],
         config: ProcessConfig,
         beat: Beat,
-    ) -> Iterator[tuple[int, Result]]:
+        needed_mb: int = 0,
+    ) -> Generator[tuple[int, Result], None, None]:
+        """As `take`."""
+        order: Order[Argument, Result] = Order([*arguments], config, needed_mb)
+        yield from self.take(order, on_frames, beat)
+
+    def take(
+        self, order: Order[Argument, Result], on_frames: Callable[[int], object], beat: Beat
+    ) -> Generator[tuple[int, Result], None, None]:
         """The number of each argument with its result, as soon as that is there.
 
-        on_frames: called with the number of frames that were finished since the last call. config:
-        of the run, for limits and messages. beat: called regularly while they work. Raises
-        the PipelineError of a piece of work; WorkerDied if no process is left, or if one piece of
-        work was lost several times.
+        on_frames: called with the number of frames that were finished since the last call. beat:
+        called regularly while they work. Raises the PipelineError of a piece of work; WorkerDied
+        if no process is left, or if one piece of work was lost several times. The others, and what
+        others asked for, go on; what works for this order is ended then.
         """
-        jobs = (_Job(number, argument, config) for number, argument in enumerate(arguments))
-        next_look = time.monotonic() + POLL_SECONDS
-        while True:
-            self._assign(jobs)
-            if not self._busy:
-                return
-            beat()
-            ready = wait([member.child.pipe for member in self._busy], POLL_SECONDS)
-            for member in [m for m in self._busy if m.child.pipe in ready]:
-                answer = self._answer(member, on_frames)
-                if answer is not None:
-                    yield member.job.number, answer.result
-            if time.monotonic() >= next_look:
-                next_look = time.monotonic() + POLL_SECONDS
-                self._look()
+        if not order.is_waiting:
+            return
+        with self._starting:
+            if self._thread.ident is None:
+                self._thread.start()
+        self._ask(order)
+        try:
+            yield from order.results(on_frames, beat)
+        finally:
+            order.is_over = True
+            self._ask(order)
+            while not order.ended.wait(POLL_SECONDS) and self._thread.is_alive():
+                beat()
 
-    def _assign(self, jobs: Iterator[_Job[Argument]]) -> None:
-        while self._idle or self._unstarted:
-            job = self._lost.popleft() if self._lost else next(jobs, None)
-            if job is None:
-                return
-            child = self._idle.pop() if self._idle else self._start(self._unstarted.popleft())
-            assert child.process.pid is not None
-            watchdog = Watchdog(child.process.pid, child.positions[0], job.config)
-            member = _Member(child, job, watchdog)
-            self._busy.append(member)
-            try:
-                child.pipe.send((0, job.argument))
-            except OSError:
-                self._lose(member, death(child.exit_code(), child.positions[0], job.config))
+    def _ask(self, order: Order[Argument, Result] | None) -> None:
+        self._asked.put(order)
+        self._wake.send_bytes(b"1")
+
+
+class _Group(Generic[Argument, Result]):
+    """The processes, as the one thread sees them that hands out work.
+
+    asked: orders, once when they come and once when they are over; None is the end.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Argument, ProgressCallback, Position], Result],
+        cores: Sequence[Sequence[int]],
+        asked: SimpleQueue[Order[Argument, Result] | None],
+        wakes: Connection[Any, Any],
+    ) -> None:
+        self._work = work
+        self._asked, self._wakes = asked, wakes
+        self._unstarted = list(reversed(cores))
+        self._idle: list[_Member[Argument]] = []
+        self._busy: list[_Member[Argument]] = []
+        self._orders: list[Order[Argument, Result]] = []
+
+    def run(self) -> None:
+        failed = Failed(Interrupted("interrupted"), None)
+        try:
+            next_look = time.monotonic() + POLL_SECONDS
+            while self._note_orders():
+                self._assign()
+                pipes = [member.child.pipe for member in self._busy]
+                ready = wait([self._wakes, *pipes], POLL_SECONDS if pipes else None)
+                for member in [m for m in self._busy if m.child.pipe in ready]:
+                    if member in self._busy:
+                        self._hear(member)
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + POLL_SECONDS
+                    self._look()
+        except BaseException as error:
+            failed = Failed(as_pipeline_error(error), None)
+        finally:
+            self._end([*self._idle, *self._busy])
+            for order in self._orders:
+                order.fail(failed)
+                order.ended.set()
+
+    def _note_orders(self) -> bool:
+        """Take in orders that came, and let go of those that are over; whether there is no end."""
+        while self._wakes.poll():
+            self._wakes.recv_bytes()
+        with contextlib.suppress(Empty):
+            while (order := self._asked.get_nowait()) is not None:
+                if not order.is_over:
+                    self._orders.append(order)
+                elif order in self._orders:
+                    self._let_go(order)
+            return False
+        return True
+
+    def _let_go(self, order: Order[Argument, Result]) -> None:
+        self._orders.remove(order)
+        members = [m for m in self._busy if m.job is not None and m.job.order is order]
+        self._end(members)
+        self._unstarted += [*order.lost, *(member.cores for member in members)]
+        order.ended.set()
+
+    def _end(self, members: Sequence[_Member[Argument]]) -> None:
+        self._busy = [member for member in self._busy if member not in members]
+        for member in members:
+            member.child.process.kill()
+        for member in members:
+            member.child.end(kill=True)
+
+    # Work for the processes
+
+    def _assign(self) -> None:
+        for member in [m for m in self._idle if not m.child.process.is_alive()]:
+            # It was killed after its work, for which what comes next is not to blame.
+            self._idle.remove(member)
+            member.child.end(kill=True)
+            self._unstarted.append(member.cores)
+        while (self._idle or self._unstarted) and (order := self._next_order()) is not None:
+            self._begin(*self._member_and_job(order))
+
+    def _next_order(self) -> Order[Argument, Result] | None:
+        """The first one that has no process yet; else the first one with work."""
+        waiting = [order for order in self._orders if order.is_waiting]
+        order = min(waiting, key=lambda order: bool(order.num_running), default=None)
+        return order if order is not None and self._has_memory_for(order) else None
+
+    def _has_memory_for(self, order: Order[Argument, Result]) -> bool:
+        taken_mb = sum(other.needed_mb * other.num_running for other in self._orders)
+        most_mb = order.config.limits.max_memory_mb
+        return not self._busy or taken_mb + order.needed_mb <= most_mb
+
+    def _member_and_job(
+        self, order: Order[Argument, Result]
+    ) -> tuple[_Member[Argument], Job[Argument]]:
+        """A process for a piece of work: one that was at the same clip, if there is one."""
+        known = [m for m in self._idle if m.job is not None and m.job.order is order]
+        member = next(iter(known or self._idle), None)
+        if member is None:
+            cores = self._unstarted.pop()
+            return _Member(self._start(cores), cores), order.take(None)
+        self._idle.remove(member)
+        last = member.job.number if known and member.job is not None else None
+        return member, order.take(last)
+
+    def _begin(self, member: _Member[Argument], job: Job[Argument]) -> None:
+        child = member.child
+        assert child.process.pid is not None
+        member.job, member.failed = job, None
+        member.watchdog = Watchdog(child.process.pid, child.positions[0], job.order.config)
+        self._busy.append(member)
+        try:
+            child.pipe.send((0, job.argument))
+        except OSError:
+            self._lose(member, _death(member, job))
 
     def _start(self, cores: Sequence[int]) -> Child:
         # In a new interpreter: a fork would have the threads and cores of OpenVINO here.
@@ -144,47 +240,74 @@ class SideBySide(Closing, Generic[Argument, Result]):
         with on_cores(cores), _without_main_module():
             return start_child(self._work, _nothing, context)
 
-    def _answer(
-        self, member: _Member[Argument], on_frames: Callable[[int], object]
-    ) -> Done[Result] | None:
-        """Take one message of a process; its result, if that is it."""
-        child, job = member.child, member.job
+    # Their answers
+
+    def _hear(self, member: _Member[Argument]) -> None:
+        """Take one message of a process."""
+        job = member.job
+        assert job is not None
+        assert member.watchdog is not None
         try:
-            _, message = child.pipe.recv()
+            _, message = member.child.pipe.recv()
         except (EOFError, OSError):
-            self._lose(member, death(child.exit_code(), child.positions[0], job.config))
-            return None
+            self._lose(member, _death(member, job))
+            return
         member.watchdog.progressed()
         if isinstance(message, Progress):
-            on_frames(max(0, message.done - job.num_reported))
+            job.order.tell(max(0, message.done - job.num_reported))
             job.num_reported = max(message.done, job.num_reported)
         elif isinstance(message, Failed) and isinstance(message.error, Interrupted):
             self._lose(member, WorkerDied("a process was ended by a signal"))
-        elif isinstance(message, Failed):
-            raise message.error from message.cause
-        elif isinstance(message, Done):
+        elif isinstance(message, Failed) and not message.cleaned_up:
+            member.failed, member.failed_at = message, time.monotonic()
+        else:
+            self._answered(member, job, message)
+
+    def _answered(
+        self, member: _Member[Argument], job: Job[Argument], answer: Done[Result] | Failed
+    ) -> None:
+        if isinstance(answer, Done) or isinstance(answer.error, InputError):
             self._busy.remove(member)
-            self._idle.append(child)
-            return message
-        return None
+            self._idle.append(member)
+        else:  # Something of it may hang in there.
+            self._end([member])
+            self._unstarted.append(member.cores)
+        if isinstance(answer, Failed):
+            job.order.fail(answer)
+        else:
+            job.order.finish(job, answer)
 
     def _look(self) -> None:
         for member in [*self._busy]:
+            if member.failed is not None and member.job is not None:
+                if time.monotonic() - member.failed_at > _CLEAN_UP_SECONDS:
+                    member.job.order.fail(member.failed)  # Who asked then ends the process.
+                continue
             try:
+                assert member.watchdog is not None
                 member.watchdog.look()
             except WorkerDied as error:
                 self._lose(member, error)
 
     def _lose(self, member: _Member[Argument], error: WorkerDied) -> None:
-        """Continue without a process. Raises the error if that is not possible."""
-        self._busy.remove(member)
-        member.child.end(kill=True)
-        member.job.num_lost += 1
+        """Continue without a process, if that is possible."""
+        job = member.job
+        assert job is not None
+        self._end([member])
+        job.order.lost.append(member.cores)
+        job.num_lost += 1
         num_left = len(self._busy) + len(self._idle) + len(self._unstarted)
-        if not num_left or member.job.num_lost == MOST_ATTEMPTS:
-            raise error
-        note(f"{error}; the run continues with {counted(num_left, 'process', 'processes')}")
-        self._lost.append(member.job)
+        if not num_left or job.num_lost == MOST_ATTEMPTS:
+            job.order.fail(Failed(error, None))
+            return
+        left = counted(num_left, "process", "processes")
+        job.order.tell(f"{error}; the run continues with {left}")
+        job.order.take_back(job)
+
+
+def _death(member: _Member[Any], job: Job[Any]) -> WorkerDied:
+    child = member.child
+    return death(child.exit_code(), child.positions[0], job.order.config)
 
 
 def _nothing() -> None:

@@ -15,22 +15,25 @@ from pipeline.frames.segment import OpenClip
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.inference.openvino import resolved_precision
 from pipeline.model.parts import parts_sha256
-from pipeline.model.prepare import save_prepared
+from pipeline.model.prepare import PreparedModel, save_prepared
 
 _MODEL_NAME = "model"
 
 
 def remote_tasks(
-    clip: OpenClip, tasks: list[SegmentTask], beat: Beat
+    clip: OpenClip, tasks: list[SegmentTask], beat: Beat, model: SharedModel | None = None
 ) -> list[tuple[SegmentTask, RemoteTask]]:
-    """The tasks as they travel; what all of them need is put where they are made."""
+    """The tasks as they travel; what all of them need is put where they are made.
+
+    model: that of the clip, if it was shared before.
+    """
     if not tasks:
         return []
     making, settings = tasks[0].files.folder.absolute(), tasks[0].settings
     config = settings.config
     witness = uuid.uuid4().hex
     (making / WITNESS_NAME).write_text(witness, encoding="utf-8")
-    model = _share_model(clip, making / _MODEL_NAME, config.imgsz)
+    model = model or share_model(clip.prepared, making / _MODEL_NAME, config.imgsz)
     exchange_url = None
     if config.remote.output_url is not None:
         # The name is that of this run's folder here: a folder of another program has another.
@@ -70,13 +73,13 @@ def _moved(task: SegmentTask, settings: RunSettings, making: Path) -> SegmentTas
     return dataclasses.replace(task, settings=settings, files=files)
 
 
-def _share_model(clip: OpenClip, folder: Path, imgsz: int) -> SharedModel:
+def share_model(prepared: PreparedModel, folder: Path, imgsz: int) -> SharedModel:
     """Put the very graph that was prepared here where all nodes can read it."""
     folder.mkdir(exist_ok=True)
     ir = folder / "model.xml"
-    save_prepared(clip.prepared, ir)
-    key = f"{parts_sha256(ir)} {clip.prepared.source_wh}"
-    return SharedModel(ir, key, imgsz, clip.prepared.quantization)
+    save_prepared(prepared, ir)
+    key = f"{parts_sha256(ir)} {prepared.source_wh}"
+    return SharedModel(ir, key, imgsz, prepared.quantization)
 
 
 def take_over(

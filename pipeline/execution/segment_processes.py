@@ -1,45 +1,68 @@
-"""The processes side by side that take the segments of one clip after the other."""
+"""The processes side by side that take segments of long clips, and short clips as one segment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
 
 from pipeline.core.closing import Closing
 from pipeline.core.cores import core_shares
 from pipeline.execution.processes import SideBySide
+from pipeline.execution.remote_tasks import share_model
 from pipeline.execution.segment_process import ProcessSegments
-from pipeline.execution.segment_worker import Attempt, RemoteTask
+from pipeline.execution.segment_worker import Attempt, RemoteTask, SharedModel
+from pipeline.model.prepare import PreparedModel
+
+_MOST_MODELS = 8
+"""That are kept where the processes find them: footage of a few sizes. Others come and go with
+their clips."""
+
+Group = SideBySide[RemoteTask, Attempt]
 
 
 class SegmentProcesses(Closing):
-    """Keeps its processes, with their models compiled, for as long as the same are asked for.
+    """Starts them when the first clip asks for some, and keeps them, with their models compiled.
 
-    For one clip at a time. A context manager, which ends them.
+    num_clips: that are there to be processed. Any thread may ask. A context manager, which ends
+    the processes.
     """
 
-    def __init__(self) -> None:
-        self._shares: list[list[int]] = []
-        self._group: SideBySide[RemoteTask, Attempt] | None = None
+    def __init__(self, num_clips: int = 1) -> None:
+        self.num_clips = num_clips
+        self.at_once = 1
+        self._group: Group | None = None
+        self._models: list[tuple[PreparedModel, SharedModel]] = []
+        self._lock = threading.Lock()
+        self._folder = ExitStack()
 
-    @contextmanager
-    def side_by_side(
-        self, at_once: int, cores_each: int
-    ) -> Iterator[SideBySide[RemoteTask, Attempt]]:
-        """So many processes, each with its share of the cores; ended if a clip fails in them."""
-        shares = core_shares(at_once)
-        # One may have been killed since the last clip, for which this clip is not to blame.
-        if self._group is None or self._shares != shares or not self._group.is_idle:
-            self.close()
-            self._group, self._shares = SideBySide(ProcessSegments(cores_each), shares), shares
-        group = self._group
-        try:
-            yield group
-        finally:
-            if not group.is_idle:
-                self.close()
+    def group(self, at_once: int, cores: int) -> Group | None:
+        """Those that there are; else so many, with their shares of the cores; None for one."""
+        with self._lock:
+            if self._group is None and at_once > 1:
+                shares, cores_each = core_shares(at_once), max(1, cores // at_once)
+                self._group, self.at_once = SideBySide(ProcessSegments(cores_each), shares), at_once
+            return self._group
+
+    def shared_model(self, prepared: PreparedModel, imgsz: int) -> SharedModel | None:
+        """The model where all processes find it; None where it is to be put beside its clip."""
+        if self.num_clips == 1:
+            return None
+        with self._lock:
+            for other, shared in self._models:
+                if other.model is prepared.model and other.source_wh == prepared.source_wh:
+                    return shared
+            if len(self._models) == _MOST_MODELS:
+                return None
+            name = self._folder.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-"))
+            self._models.append((prepared, share_model(prepared, Path(name), imgsz)))
+            return self._models[-1][1]
 
     def close(self) -> None:
-        group, self._group = self._group, None
+        with self._lock:
+            group, self._group, self.at_once = self._group, None, 1
+            self._models.clear()
         if group is not None:
             group.close()
+        self._folder.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Generic
 
 from pipeline.core.config import ProcessConfig
-from pipeline.core.errors import InputError, Interrupted, PipelineError
+from pipeline.core.errors import InputError, Interrupted, PipelineError, WorkerDied
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.execution.child import STOPPING_SIGNALS, Done, Failed, Result, Work
 from pipeline.execution.child_process import start_child, stopping_signals_blocked
@@ -143,10 +143,10 @@ class ChildProcess(Generic[Result]):
         if isinstance(answer, Done):
             return answer.result
         others = self._child.under_way if self._child is not None else []
-        if not answer.cleaned_up or (others and not _is_sound(answer)):
+        if not answer.cleaned_up or (others and not _is_sound(run, answer)):
             self._let_go(kill=True)
             waiting.begin_again(others)
-        elif not _is_sound(answer):
+        elif not _is_sound(run, answer):
             self._let_go(kill=False)
         kept = tidy(run.config.output_dir, created=run.creates)
         if self._stop.signal_number is not None:
@@ -207,9 +207,15 @@ class _Waiting:
         self._alone.extend(dataclasses.replace(run, alone=True) for run in runs)
 
 
-def _is_sound(answer: Failed) -> bool:
-    """Whether the child can be trusted with another run: nothing of this one hangs in it."""
-    return isinstance(answer.error, InputError)
+def _is_sound(run: Run, answer: Failed) -> bool:
+    """Whether the child can be trusted with another run: nothing of this one hangs in it.
+
+    What it says itself to have died is a process that it had started beside others.
+    """
+    died_elsewhere = answer.cleaned_up and run.config.cluster is None
+    return isinstance(answer.error, InputError) or (
+        died_elsewhere and isinstance(answer.error, WorkerDied)
+    )
 
 
 def _context() -> ForkContext | SpawnContext:
