@@ -54,7 +54,7 @@ from openvino.tools.benchmark.main import main
 main()
 """
 _MOST_INPUTS = 64
-_LEAST_BENCHMARK_APP_SECONDS = 2.0
+LEAST_BENCHMARK_APP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,7 +201,7 @@ def benchmark_app_fps(
             *(sys.executable, "-c", _BENCHMARK_APP),
             *("-m", str(ir), "-d", device, "-hint", hint.lower()),
             *(("-infer_precision", precision) if precision else ()),
-            *("-t", str(round(max(seconds, _LEAST_BENCHMARK_APP_SECONDS)))),
+            *("-t", str(round(max(seconds, LEAST_BENCHMARK_APP_SECONDS)))),
             *("-report_type", "no_counters", "-json_stats", "-report_folder", folder),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
