@@ -208,24 +208,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                 worker.require_not_stopped()
     finally:
         if batch.number_of("not reached") < len(batch.results):
-            record = batch_record(batch, [*notes, *batch.notes], output_dir)
-            news = has_news(record, output_dir)
-            try:
-                if news:
-                    write_batch(record, output_dir)
-                    show_outputs([output_dir / BATCH_JSON_NAME, output_dir / BATCH_PAGE_NAME])
-            except InputError as error:  # The results are the clips; reported at the end.
-                unwritten = error
-            with contextlib.suppress(OSError):  # The results are the files.
-                for line in (
-                    () if arguments.quiet else batch_summary(record, output_dir, kept=not news)
-                ):
-                    show(line)
-            for line in batch.notes:
-                show_note(line)
-            for result in batch.results:
-                if result.status == "not reached":
-                    _show_clip(result)
+            unwritten = _report_batch(batch, notes, output_dir, quiet=arguments.quiet)
     finished = [result.clip.output_dir for result in batch.results if result.figures]
     export_results(finished, arguments.export, output_dir)
     _count_events(arguments, finished, shapes, output_dir)
@@ -234,6 +217,33 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
     if unwritten is not None:
         raise unwritten
+
+
+def _report_batch(
+    batch: Batch, notes: Sequence[str], output_dir: Path, *, quiet: bool
+) -> InputError | None:
+    """Write and show what became of the clips; returns why it could not be written, if so.
+
+    The results are the clips: what fails here is reported at the end.
+    """
+    unwritten: InputError | None = None
+    record = batch_record(batch, [*notes, *batch.notes], output_dir)
+    news = has_news(record, output_dir)
+    try:
+        if news:
+            write_batch(record, output_dir)
+            show_outputs([output_dir / BATCH_JSON_NAME, output_dir / BATCH_PAGE_NAME])
+    except InputError as error:
+        unwritten = error
+    with contextlib.suppress(OSError):
+        for line in () if quiet else batch_summary(record, output_dir, kept=not news):
+            show(line)
+    for line in batch.notes:
+        show_note(line)
+    for result in batch.results:
+        if result.status == "not reached":
+            _show_clip(result)
+    return unwritten
 
 
 def _show_failed(failed: Sequence[ClipResult], *, debug: bool) -> None:

@@ -25,7 +25,7 @@ from pipeline.inference.engine import Engine
 from pipeline.inference.models import Models
 from pipeline.media.frame import Segment
 from pipeline.model.heads import require_applicable, select_class_ids
-from pipeline.run.opening import open_clip, segments_of_run
+from pipeline.run.opening import open_clip
 
 Frames = Generator[DetectedFrame, None, None]
 
@@ -125,7 +125,7 @@ def _detected(config: ProcessConfig) -> Frames:
     position = Position()
     try:
         with one_library_thread(), Models() as models:
-            clip, selection, scan = open_clip(
+            clip, selection, segments = open_clip(
                 config, models, available_cores(), position, no_progress
             )
             with contextlib.closing(clip.source):
@@ -133,8 +133,6 @@ def _detected(config: ProcessConfig) -> Frames:
                 require_applicable(config.detect, head, in_tiles=config.tile is not None)
                 class_ids = select_class_ids(config.detect, head.class_names)
                 settings = RunSettings(config, infer, 1, class_ids, clip.source.timeline)
-                segments = segments_of_run(config, scan)
-                del scan  # Its packets.
                 with models.engine(clip.prepared, infer) as engine:
                     yield from _of_segments(clip, engine, settings, segments, position)
     except PipelineError as error:

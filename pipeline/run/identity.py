@@ -46,16 +46,25 @@ def result_key(config: ProcessConfig, weights_sha256: str) -> str:
     address and version. What the machine selects, and the versions of libraries, are not included.
     Raises OSError if the input is missing, InputError if the pictures for the calibration are.
     """
-    return asked_key(config, detections_key(config, weights_sha256))
+    return request_keys(config, weights_sha256).result
 
 
-def asked_key(config: ProcessConfig, detections_key: str) -> str:
-    """The result key of a request whose detections have this key."""
-    return drawn_key(detections_key, config.encode if config.video else None, config.draw)
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestKeys:
+    """The result key of a request, and the key of its detections, whatever its annotated file."""
+
+    result: str
+    detections: str
 
 
-def detections_key(config: ProcessConfig, weights_sha256: str) -> str:
-    """A hash of the request for a result, whatever its annotated file; raises as `result_key`."""
+def request_keys(config: ProcessConfig, weights_sha256: str) -> RequestKeys:
+    """The keys of a request for a result; raises as `result_key`."""
+    detections = _detections_key(config, weights_sha256)
+    encode = config.encode if config.video else None
+    return RequestKeys(drawn_key(detections, encode, config.draw), detections)
+
+
+def _detections_key(config: ProcessConfig, weights_sha256: str) -> str:
     options = _deciding(config)
     for of_annotated_file in ("video", "encode", "draw"):
         del options[of_annotated_file]

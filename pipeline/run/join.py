@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import shutil
 
+from pipeline.core.config import ProcessConfig
 from pipeline.core.detection_lines import join_lines
+from pipeline.core.notes import note
 from pipeline.core.position import Step
 from pipeline.core.text import counted
+from pipeline.frames.codecs import encoding_warnings
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.task import SegmentFiles
 from pipeline.media.carried import carried_of
 from pipeline.media.frame import FrameSource, SourceFaults, VideoInfo
 from pipeline.media.mux import SourceStreams, mux, verify
-from pipeline.media.still import verify_picture
+from pipeline.media.still import require_picture_options, verify_picture
 from pipeline.run.context import RunContext
 from pipeline.run.outputs import DETECTIONS_NAME, TRUTH_NAME, WEAK_NAME, annotated_name
 from pipeline.run.segments import TakenSegments
+
+
+def note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
+    """Note what an annotated file does not keep of its clip, and what is strange about that.
+
+    Raises UsageError for options that pictures do not have.
+    """
+    if source.info.is_picture:
+        require_picture_options(config)
+    elif config.clip is not None and config.video:
+        strange = source.timeline.notes if source.timeline else ()
+        lost = source.streams_left_out(carried_of(config))
+        for warning in (*strange, *lost, *encoding_warnings(source.info, config.encode)):
+            note(warning)
 
 
 def join_detections(run: RunContext, info: VideoInfo, taken: TakenSegments) -> None:

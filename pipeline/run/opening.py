@@ -28,8 +28,8 @@ def open_clip(
     cores: int,
     position: Position,
     on_progress: ProgressCallback,
-) -> tuple[OpenClip, Selection, ClipScan | None]:
-    """The clip and the model for it, how the model is to be run, and the packets of a clip.
+) -> tuple[OpenClip, Selection, tuple[Segment, ...]]:
+    """The clip and the model for it, how the model is to be run, and the segments of the clip.
 
     cores: of this machine that work on it. Raises PipelineError.
     """
@@ -56,11 +56,12 @@ def open_clip(
 
             calibration = calibration_for(config, prepared.head.class_names)
             prepared = models.quantize(prepared, calibration, on_progress)
+        segments = _segments(config, scan)
         stack.pop_all()
-    return OpenClip(source, prepared), selection, scan
+    return OpenClip(source, prepared), selection, segments
 
 
-def segments_of_run(config: ProcessConfig, scan: ClipScan | None) -> tuple[Segment, ...]:
+def _segments(config: ProcessConfig, scan: ClipScan | None) -> tuple[Segment, ...]:
     """The segments that the source is processed in."""
     scene, num_frames = config.synthetic, config.num_frames
     all_frames = scene.num_frames if scene else None

@@ -90,44 +90,79 @@ def take_passes(
 
     With two passes, the joined detection lines are in the folder of finished files then.
     """
-    info, config = clip.source.info, run.config
-    if not config.keeps_weak:
-        return Passes(take_segments(run, info, process, settings, segments))
-    num_passes = 2 if config.video else 1
-    first = dataclasses.replace(run, on_progress=_Part(run.on_progress, num_passes, 0))
-    undrawn = dataclasses.replace(config, video=False, encode=EncodeOptions(), draw=DEFAULT_DRAWING)
-    detect = dataclasses.replace(settings, config=undrawn)
-    detected = take_segments(first, info, process, detect, segments)
+    if not run.config.keeps_weak:
+        return Passes(take_segments(run, clip.source.info, process, settings, segments))
+    detected = _detect(run, clip.source.info, process, settings, segments)
+    passes = _tracked_and_covered(run, clip, detected)
+    if not run.config.video:
+        return passes
+    drawn = _draw(run, clip, process, settings, segments, detected)
+    return dataclasses.replace(passes, drawn=drawn)
+
+
+def _detect(
+    run: RunContext,
+    info: VideoInfo,
+    process: ProcessTasks,
+    settings: RunSettings,
+    segments: Sequence[Segment],
+) -> TakenSegments:
+    """The first pass: the detections of all frames, joined."""
+    undrawn = dataclasses.replace(
+        run.config, video=False, encode=EncodeOptions(), draw=DEFAULT_DRAWING
+    )
+    settings = dataclasses.replace(settings, config=undrawn)
+    detected = take_segments(_pass_of(run, 0), info, process, settings, segments)
     join_detections(run, info, detected)
+    return detected
+
+
+def _tracked_and_covered(run: RunContext, clip: OpenClip, detected: TakenSegments) -> Passes:
+    """What is found between the passes: ids of tracks, and what is covered in each frame."""
+    info = clip.source.info
     wall, cpu = time.perf_counter(), time.thread_time()
     num_tracks = None
-    if config.track is not None:
-        num_tracks = _track(run, config.track, float(info.frame_rate or 30))
-    if config.redact.covered is not None:
+    if run.config.track is not None:
+        num_tracks = _track(run, run.config.track, float(info.frame_rate or 30))
+    if run.config.redact.covered is not None:
         _cover(run, info, clip.prepared.head.class_names)
-    passes = Passes(
+    return Passes(
         detected,
         num_tracks=num_tracks,
         track_wall_seconds=time.perf_counter() - wall,
         track_cpu_seconds=time.thread_time() - cpu,
     )
-    if not config.video:
-        return passes
+
+
+def _draw(
+    run: RunContext,
+    clip: OpenClip,
+    process: ProcessTasks,
+    settings: RunSettings,
+    segments: Sequence[Segment],
+    detected: TakenSegments,
+) -> TakenSegments:
+    """The second pass over the segments that had frames. Raises InputError for other frames."""
     again = [
         dataclasses.replace(segment, number=len(segments) + segment.number)
         for segment in segments[: len(detected.manifests)]
     ]
     parts = _Parts(run, clip.prepared.head.class_names, detected, again[0].number)
-    second = dataclasses.replace(
-        run, on_progress=_Part(run.on_progress, num_passes, detected.num_frames)
-    )
-    drawn = take_segments(second, info, parts.drawn_by(process), settings, again)
+    second = _pass_of(run, detected.num_frames)
+    drawn = take_segments(second, clip.source.info, parts.drawn_by(process), settings, again)
     if drawn.num_frames != detected.num_frames:
         raise InputError(
-            f"{config.source_name}: {counted(detected.num_frames, 'frame')} could be decoded, and "
-            f"then {drawn.num_frames}: the clip or its storage is faulty"
+            f"{run.config.source_name}: {counted(detected.num_frames, 'frame')} could be decoded, "
+            f"and then {drawn.num_frames}: the clip or its storage is faulty"
         )
-    return dataclasses.replace(passes, drawn=drawn)
+    return drawn
+
+
+def _pass_of(run: RunContext, frames_before: int) -> RunContext:
+    """The run in one of its passes. frames_before: that the passes before it have finished."""
+    num_passes = 2 if _draws_later(run) else 1
+    progress = _Part(run.on_progress, num_passes, frames_before)
+    return dataclasses.replace(run, on_progress=progress)
 
 
 def join(run: RunContext, clip: OpenClip, passes: Passes) -> list[str]:

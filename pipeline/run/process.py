@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.cores import limited_cores
@@ -19,25 +19,22 @@ from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
 from pipeline.core.redactable import require_redactable
 from pipeline.core.typed import converted
 from pipeline.execution.executor import Executor
-from pipeline.execution.journal import Journal
 from pipeline.execution.launch import open_executor
-from pipeline.frames.audit import Audit
-from pipeline.frames.codecs import encoding_warnings
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import RunSettings
 from pipeline.inference.models import Models
 from pipeline.inference.openvino import resolved_precision
-from pipeline.media.carried import carried_of
-from pipeline.media.frame import FrameSource, VideoInfo
-from pipeline.media.still import require_picture_options
+from pipeline.inference.selection import Selection
+from pipeline.media.frame import Segment, VideoInfo
 from pipeline.model.heads import require_all_covered, require_applicable, select_class_ids
 from pipeline.model.prepare import PreparedModel
 from pipeline.run.context import RunContext
-from pipeline.run.identity import ModelIdentity, asked_key, detections_key, run_key
+from pipeline.run.identity import ModelIdentity, request_keys, run_key
+from pipeline.run.join import note_what_is_left_out
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
-from pipeline.run.opening import open_clip, segments_of_run
+from pipeline.run.opening import open_clip
 from pipeline.run.outputs import (
     DETECTIONS_NAME,
     TRUTH_NAME,
@@ -47,14 +44,9 @@ from pipeline.run.outputs import (
     require_space,
 )
 from pipeline.run.over_time import boxes_over_time
-from pipeline.run.passes import join, num_parts, take_passes
+from pipeline.run.passes import Passes, join, num_parts, take_passes
 from pipeline.run.precision_audit import Int8Audits, audit_int8
-from pipeline.run.report import (
-    FinishedRun,
-    Phases,
-    audit_warning,
-    build_report,
-)
+from pipeline.run.report import Findings, FinishedRun, Phases, audit_warning, build_report
 from pipeline.run.report_files import Report, annotated_record, write_report
 from pipeline.run.step_figures import other_threads_warning
 from pipeline.run.tracks.tracker import require_trackers
@@ -123,26 +115,14 @@ def _process(
     started: float,
 ) -> Report:
     """The phases of a run. notes: notes of the phases are appended."""
-    config, journal = run.config, run.journal
-    require_redactable(config)
-    if config.track is not None:
-        require_trackers()
-    clip, selection, scan = open_clip(config, models, executor.cores, run.position, run.on_progress)
+    config = run.config
+    _require_possible(config)
+    clip, selection, segments = open_clip(
+        config, models, executor.cores, run.position, run.on_progress
+    )
     with contextlib.closing(clip.source), run.position.failures_told():
-        class_ids = _class_ids(config, clip.prepared)
-        segments = segments_of_run(config, scan)
-        del scan  # Its packets.
-        infer, sha256 = selection.options.infer, clip.prepared.weights_sha256
-        found = detections_key(config, sha256)
-        asked = asked_key(config, found)
-        key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
-        parts = num_parts(run, segments)
-        _require_room(run, clip.source.info, key, parts)
-        executor.prepare(clip, config, infer, len(segments))
-        _note_what_is_left_out(config, clip.source)
-        threads = config.encode.threads or selection.options.encoder_threads
-        threads = journal.begin(key, parts, threads)
-        settings = RunSettings(config, infer, threads, class_ids, clip.source.timeline)
+        keys = request_keys(config, clip.prepared.weights_sha256)
+        settings = _begin(run, executor, clip, selection, segments)
         prepared_at = time.perf_counter()
         process = functools.partial(executor.run, clip)
         passes = take_passes(run, clip, process, settings, segments)
@@ -152,22 +132,18 @@ def _process(
         release_memory()
     run.watched.require_unchanged()
     stats = passes.stats()
-    int8_audit = _audit(run, models, audits, clip, settings, stats)
+    _note_doubts(config, stats)
     finished = FinishedRun(
-        config=config,
-        result_key=asked,
-        detections_key=found,
+        settings=settings,
+        keys=keys,
         clip=clip,
         selection=selection,
+        executor=executor,
         passes=passes,
         stats=stats,
-        int8_audit=int8_audit,
-        executor=executor.facts(),
-        cores=executor.cores,
-        at_once=executor.at_once or passes.detected.at_once,
-        all_cores=executor.cores * (1 if executor.at_once else passes.detected.at_once),
-        encoder_threads=threads,
         fingerprint=run.watched.fingerprint if config.clip else None,
+        int8_audit=audit_int8(run, models, audits, clip, settings, stats.num_frames),
+        findings=_findings(run, clip, settings, passes),
         notes=notes,
         phases=Phases(
             prepare_seconds=prepared_at - started,
@@ -175,20 +151,38 @@ def _process(
             + (frames_at - prepared_at - executor.waited_seconds),
             finish_seconds=time.perf_counter() - frames_at,
         ),
-        judgement=_judged(config, clip.prepared, class_ids, journal.finished),
-        boxes_over_time=boxes_over_time(
-            read_detections(journal.finished / DETECTIONS_NAME), passes.detected.end_seconds
-        ),
-        annotated=_annotated(config, journal, clip.source.info, threads),
     )
-    report = build_report(finished)
-    write_report(report, journal.finished, passes.annotated.pictures)
-    lines = read_detections(journal.finished / DETECTIONS_NAME)
-    write_viewer(report, lines, played_source(config, clip.source), journal.finished)
-    journal.begin_publishing()
-    move_into_place(journal.finished, config.output_dir)
-    journal.clear()
-    return report
+    return _publish(run, finished)
+
+
+def _require_possible(config: ProcessConfig) -> None:
+    """Raise UsageError for what cannot be done, before anything is opened."""
+    require_redactable(config)
+    if config.track is not None:
+        require_trackers()
+
+
+def _begin(
+    run: RunContext,
+    executor: Executor,
+    clip: OpenClip,
+    selection: Selection,
+    segments: Sequence[Segment],
+) -> RunSettings:
+    """Begin the journal and prepare the executor, if the options fit and there is room.
+
+    Raises PipelineError; nothing that was kept is discarded then.
+    """
+    config, infer = run.config, selection.options.infer
+    class_ids = _class_ids(config, clip.prepared)
+    key = run_key(config, segments, _identity(clip.prepared, infer), run.beat(Step.PREPARE))
+    parts = num_parts(run, segments)
+    _require_room(run, clip.source.info, key, parts)
+    executor.prepare(clip, config, infer, len(segments))
+    note_what_is_left_out(config, clip.source)
+    threads = config.encode.threads or selection.options.encoder_threads
+    threads = run.journal.begin(key, parts, threads)
+    return RunSettings(config, infer, threads, class_ids, clip.source.timeline)
 
 
 def _class_ids(config: ProcessConfig, prepared: PreparedModel) -> frozenset[int] | None:
@@ -199,29 +193,40 @@ def _class_ids(config: ProcessConfig, prepared: PreparedModel) -> frozenset[int]
     return class_ids
 
 
-def _audit(
-    run: RunContext,
-    models: Models,
-    audits: Int8Audits,
-    clip: OpenClip,
-    settings: RunSettings,
-    stats: RunStats,
-) -> Audit | None:
-    """Note what may be wrong with the result; return the audit of INT8, None in float."""
-    config = run.config
+def _note_doubts(config: ProcessConfig, stats: RunStats) -> None:
+    """Note what may be wrong with the result or its measurements."""
     if other_threads := other_threads_warning(stats):
         note(other_threads)
     if config.adaptive and (warning := audit_warning(stats, config.least_agreement)):
         note(warning)
-    return audit_int8(run, models, audits, clip, settings, stats.num_frames)
 
 
-def _annotated(
-    config: ProcessConfig, journal: Journal, info: VideoInfo, threads: int
-) -> dict[str, Any] | None:
-    if not config.video:
-        return None
-    return annotated_record(journal.finished / annotated_name(info), info, config.encode, threads)
+def _findings(run: RunContext, clip: OpenClip, settings: RunSettings, passes: Passes) -> Findings:
+    """What the report contains of the finished files."""
+    config, finished, info = run.config, run.journal.finished, clip.source.info
+    annotated = None
+    if config.video:
+        file, threads = finished / annotated_name(info), settings.encoder_threads
+        annotated = annotated_record(file, info, config.encode, threads)
+    lines = read_detections(finished / DETECTIONS_NAME)
+    return Findings(
+        judgement=_judged(config, clip.prepared, settings.class_ids, finished),
+        boxes_over_time=boxes_over_time(lines, passes.detected.end_seconds),
+        annotated=annotated,
+    )
+
+
+def _publish(run: RunContext, finished: FinishedRun) -> Report:
+    """Write report and viewer, and move all files to their final names."""
+    folder, source = run.journal.finished, finished.clip.source
+    report = build_report(finished)
+    write_report(report, folder, finished.passes.annotated.pictures)
+    lines = read_detections(folder / DETECTIONS_NAME)
+    write_viewer(report, lines, played_source(run.config, source), folder)
+    run.journal.begin_publishing()
+    move_into_place(folder, run.config.output_dir)
+    run.journal.clear()
+    return report
 
 
 def _require_room(run: RunContext, info: VideoInfo, key: str, num_segments: int) -> None:
@@ -239,18 +244,6 @@ def _require_room(run: RunContext, info: VideoInfo, key: str, num_segments: int)
         )
     else:
         require_space(config, annotated_info(info, config.encode))
-
-
-def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
-    """Note what is not kept of a clip. Raises UsageError for options that pictures do not have."""
-    if source.info.is_picture:
-        require_picture_options(config)
-    elif config.clip is not None and config.video:
-        timeline = source.timeline
-        strange = timeline.notes if timeline else ()
-        lost = source.streams_left_out(carried_of(config))
-        for warning in (*strange, *lost, *encoding_warnings(source.info, config.encode)):
-            note(warning)
 
 
 def _identity(prepared: PreparedModel, infer: InferOptions) -> ModelIdentity:

@@ -73,6 +73,14 @@ class RecordedRun:
                 f"{self.size_wh[0]}x{self.size_wh[1]}: give that one, or process this one first"
             )
 
+    def require_frames(self, num_frames: int) -> None:
+        """Raise InputError if another number of frames was decoded than there are lines."""
+        if num_frames != self.num_lines:
+            raise InputError(
+                f"{self.detections}: has {counted(self.num_lines, 'line')}, but of the clip "
+                f"{counted(num_frames, 'frame')} can be decoded: process it again"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:

@@ -20,22 +20,20 @@ from pipeline.core.memory import release_memory
 from pipeline.core.notes import note
 from pipeline.core.position import Position, Step
 from pipeline.core.progress import CallersErrors, ProgressCallback, no_progress
-from pipeline.core.text import counted
 from pipeline.execution.at_once import INFERRING_SOME, num_at_once
 from pipeline.execution.processes import SideBySide
 from pipeline.execution.render_process import RenderSegments
 from pipeline.frames.ahead import MOST_IN_FLIGHT
-from pipeline.frames.codecs import encoding_warnings, require_encodable
+from pipeline.frames.codecs import require_encodable
 from pipeline.frames.render import RecordedLines, first_line, render_segment
+from pipeline.frames.report_pictures import Picture
 from pipeline.frames.scaled import annotated_info
 from pipeline.frames.source import open_source, scan_source
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
-from pipeline.media.carried import carried_of
 from pipeline.media.cut import cut_clip
 from pipeline.media.frame import FrameSource
-from pipeline.media.still import require_picture_options
 from pipeline.run.context import RunContext
-from pipeline.run.join import join_annotated
+from pipeline.run.join import join_annotated, note_what_is_left_out
 from pipeline.run.journaled import require_permission_to_discard, run_journaled
 from pipeline.run.outputs import (
     ANNOTATED_NAMES,
@@ -51,7 +49,7 @@ from pipeline.run.outputs import (
 )
 from pipeline.run.recorded import RecordedRun, Rendered
 from pipeline.run.report_files import annotated_record, with_annotated, write_report
-from pipeline.run.segments import take_segments
+from pipeline.run.segments import ProcessTasks, take_segments
 from pipeline.run.viewer.viewer import played_source, write_viewer
 
 
@@ -86,51 +84,78 @@ def render_clip(
 
 def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[str, int]:
     """Returns the name of the file and the number of its frames."""
-    config, journal, beat = run.config, run.journal, run.beat(Step.PREPARE)
+    config = run.config
     if config.clip is None:
         raise UsageError("detections are drawn onto a clip or a picture")
-    scan = scan_source(config, beat)
+    scan = scan_source(config, run.beat(Step.PREPARE))
     assert scan is not None
     source = open_source(config, available_cores(), scan.timeline)
     with contextlib.closing(source), run.position.failures_told():
-        info = source.info
-        recorded.require_clip(info, run.watched.fingerprint)
-        _note_what_is_left_out(config, source)
+        recorded.require_clip(source.info, run.watched.fingerprint)
+        require_encodable(annotated_info(source.info, config.encode), config.encode)
+        for warning in source.info.warnings:
+            note(warning)
+        note_what_is_left_out(config, source)
         segments = cut_clip(scan, config.segment_seconds, config.num_frames)
-        key = _key(config, recorded, len(segments))
-        require_permission_to_discard(config, journal, key)
-        kept_bytes = journal.num_bytes if journal.matches(key) else 0
-        require_space(config, annotated_info(info, config.encode), kept_bytes)
-        threads = journal.begin(key, len(segments), config.encode.threads or 1)
-        settings = RunSettings(config, InferOptions(), threads, None, source.timeline)
-        lines = RecordedLines(recorded.detections, recorded.class_names, recorded.covers)
-        at_once = num_at_once(config, info, len(segments), INFERRING_SOME, lambda _: MOST_IN_FLIGHT)
-        process = functools.partial(_rendered, source, lines, run.position)
-        if at_once > 1:
-            process = functools.partial(_rendered_side_by_side, lines, at_once, run.position)
-        taken = take_segments(run, info, process, settings, segments)
-        if taken.num_frames != recorded.num_lines:
-            raise InputError(
-                f"{recorded.detections}: has {counted(recorded.num_lines, 'line')}, but of the "
-                f"clip {counted(taken.num_frames, 'frame')} can be decoded: process it again"
-            )
+        settings = _begin(run, recorded, source, len(segments))
+        process = _drawing(run, recorded, source, len(segments))
+        taken = take_segments(run, source.info, process, settings, segments)
+        recorded.require_frames(taken.num_frames)
         notes += join_annotated(run, source, taken)
     run.watched.require_unchanged()
-    name = annotated_name(info)
+    name = annotated_name(source.info)
     names = [name]
     if _is_beside_its_report(config, recorded):
-        made = annotated_record(journal.finished / name, info, config.encode, threads)
-        report = with_annotated(recorded.report, made, config.encode, config.draw, notes)
-        write_report(report, journal.finished, taken.pictures)
-        frames = read_detections(recorded.detections)
-        write_viewer(
-            report, frames, played_source(config, source), journal.finished, config.output_dir
-        )
+        _write_report(run, recorded, settings, source, taken.pictures, notes)
         viewer = [VIEWER_DATA_NAME, VIEWER_PAGE_NAME]
         names = [*viewer, REPORT_JSON_NAME, REPORT_PAGE_NAME, name]
-    move_into_place(journal.finished, config.output_dir, names)
-    journal.clear()
+    move_into_place(run.journal.finished, config.output_dir, names)
+    run.journal.clear()
     return name, taken.num_frames
+
+
+def _begin(
+    run: RunContext, recorded: RecordedRun, source: FrameSource, num_segments: int
+) -> RunSettings:
+    """Begin the journal, if there is room. Raises InputError; nothing is discarded then."""
+    config, journal = run.config, run.journal
+    key = _key(config, recorded, num_segments)
+    require_permission_to_discard(config, journal, key)
+    kept_bytes = journal.num_bytes if journal.matches(key) else 0
+    require_space(config, annotated_info(source.info, config.encode), kept_bytes)
+    threads = journal.begin(key, num_segments, config.encode.threads or 1)
+    return RunSettings(config, InferOptions(), threads, None, source.timeline)
+
+
+def _drawing(
+    run: RunContext, recorded: RecordedRun, source: FrameSource, num_segments: int
+) -> ProcessTasks:
+    """What draws segments: this process, or several side by side."""
+    lines = RecordedLines(recorded.detections, recorded.class_names, recorded.covers)
+    at_once = num_at_once(
+        run.config, source.info, num_segments, INFERRING_SOME, lambda _: MOST_IN_FLIGHT
+    )
+    if at_once > 1:
+        return functools.partial(_rendered_side_by_side, lines, at_once, run.position)
+    return functools.partial(_rendered, source, lines, run.position)
+
+
+def _write_report(
+    run: RunContext,
+    recorded: RecordedRun,
+    settings: RunSettings,
+    source: FrameSource,
+    pictures: list[Picture],
+    notes: list[str],
+) -> None:
+    """Bring report and viewer up to date with the annotated file."""
+    config, folder, info = run.config, run.journal.finished, source.info
+    threads = settings.encoder_threads
+    made = annotated_record(folder / annotated_name(info), info, config.encode, threads)
+    report = with_annotated(recorded.report, made, config.encode, config.draw, notes)
+    write_report(report, folder, pictures)
+    frames = read_detections(recorded.detections)
+    write_viewer(report, frames, played_source(config, source), folder, config.output_dir)
 
 
 def _is_beside_its_report(config: ProcessConfig, recorded: RecordedRun) -> bool:
@@ -184,19 +209,6 @@ def _rendered_side_by_side(
             for text in notes:
                 note(text)
             yield tasks[number], Manifest.read(tasks[number].files.manifest)
-
-
-def _note_what_is_left_out(config: ProcessConfig, source: FrameSource) -> None:
-    """Note what the annotated file does not keep. Raises EncodeError, UsageError."""
-    info, timeline = source.info, source.timeline
-    require_encodable(annotated_info(info, config.encode), config.encode)
-    if info.is_picture:
-        require_picture_options(config)
-        return
-    strange = timeline.notes if timeline else ()
-    lost = source.streams_left_out(carried_of(config))
-    for warning in (*info.warnings, *strange, *lost, *encoding_warnings(info, config.encode)):
-        note(warning)
 
 
 def _key(config: ProcessConfig, recorded: RecordedRun, num_segments: int) -> str:

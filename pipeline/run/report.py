@@ -10,15 +10,18 @@ from typing import Any
 from pipeline.core.config import ProcessConfig
 from pipeline.core.machine import peak_memory_mb, processor_name, versions
 from pipeline.core.text import counted
+from pipeline.execution.executor import Executor
 from pipeline.frames.audit import Audit
 from pipeline.frames.segment import OpenClip
 from pipeline.frames.stats import Occupancy, RunStats
+from pipeline.frames.task import RunSettings
 from pipeline.inference.selection import Selection
 from pipeline.media.frame import VideoInfo
 from pipeline.model.prepare import PreparedModel
 from pipeline.model.quantization import Quantization
 from pipeline.model.weights import OFFICIAL_SHA256
 from pipeline.run.command import repeat_command
+from pipeline.run.identity import RequestKeys
 from pipeline.run.outputs import REPORT_VERSION
 from pipeline.run.passes import Passes
 from pipeline.run.report_files import Report, output_record
@@ -51,56 +54,68 @@ class Phases:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FinishedRun:
-    """A request for a result, and its outcome.
+class Findings:
+    """What was read in the finished files.
 
-    result_key, detections_key: identify the request, and that for the same without an annotated
-        file.
-    stats: measured on all segments together.
-    int8_audit: None for a model in float.
-    executor: where the segments were processed, as plain values.
-    cores: of this machine, or of each actor. at_once: the number of segments at once. all_cores: of
-        all of them together.
-    annotated: see `annotated_record`; None without an annotated file. encoder_threads: those of
-        the encoder, or that it would have had.
-    fingerprint: of the content of the clip; None without one.
     judgement: None without ground truth. boxes_over_time: see `over_time`.
+    annotated: see `annotated_record`; None without an annotated file.
     """
 
-    config: ProcessConfig
-    result_key: str
-    detections_key: str
-    clip: OpenClip
-    selection: Selection
-    passes: Passes
-    stats: RunStats
-    int8_audit: Audit | None
-    executor: dict[str, Any]
-    cores: int
-    at_once: int
-    all_cores: int
-    encoder_threads: int
-    fingerprint: str | None
-    notes: list[str]
-    phases: Phases
     judgement: Judgement | None
     boxes_over_time: dict[str, Any]
     annotated: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedRun:
+    """A request for a result, and its outcome.
+
+    stats: measured on all segments together.
+    fingerprint: of the content of the clip; None without one.
+    int8_audit: None for a model in float.
+    """
+
+    settings: RunSettings
+    keys: RequestKeys
+    clip: OpenClip
+    selection: Selection
+    executor: Executor
+    passes: Passes
+    stats: RunStats
+    fingerprint: str | None
+    int8_audit: Audit | None
+    findings: Findings
+    notes: list[str]
+    phases: Phases
+
+    @property
+    def config(self) -> ProcessConfig:
+        return self.settings.config
 
     @property
     def taken(self) -> TakenSegments:
         return self.passes.detected
 
+    @property
+    def at_once(self) -> int:
+        """The number of segments that were processed at once."""
+        return self.executor.at_once or self.taken.at_once
+
+    @property
+    def all_cores(self) -> int:
+        """The cores that worked on the frames, of all actors together."""
+        return self.executor.cores * (1 if self.executor.at_once else self.taken.at_once)
+
 
 def build_report(run: FinishedRun) -> Report:
     """The report of a finished run."""
-    stats, taken = run.stats, run.taken
-    encoder_threads = run.encoder_threads if run.annotated else None
+    stats, taken, annotated = run.stats, run.taken, run.findings.annotated
+    encoder_threads = run.settings.encoder_threads if annotated else None
     steps = step_times(stats, max(1, run.all_cores // run.at_once), encoder_threads, run.at_once)
     return {
         "schema_version": REPORT_VERSION,
-        "result_key": run.result_key,
-        "detections_key": run.detections_key,
+        "result_key": run.keys.result,
+        "detections_key": run.keys.detections,
         "command": repeat_command(run.config),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "source": {
@@ -108,7 +123,7 @@ def build_report(run: FinishedRun) -> Report:
             "fingerprint": run.fingerprint,
             "faults": asdict(taken.faults()),
         },
-        "output": output_record(stats.num_frames, run.annotated, run.notes),
+        "output": output_record(stats.num_frames, annotated, run.notes),
         "segments": {
             "number": len(taken.manifests),
             "done_before": len(taken.reused),
@@ -134,9 +149,9 @@ def build_report(run: FinishedRun) -> Report:
         "precision_audit": run.int8_audit and _audit(run.int8_audit, run.config, _INT8),
         "detections": _detections(run),
         "events": None,
-        "truth": run.judgement and _truth(run.judgement),
+        "truth": run.findings.judgement and _truth(run.findings.judgement),
         "peak_memory_mb": peak_memory_mb(),
-        "machine": {"processor": processor_name(), "cores": run.cores},
+        "machine": {"processor": processor_name(), "cores": run.executor.cores},
         "versions": versions(),
     }
 
@@ -145,7 +160,7 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
     config = run.config
     return {
         **run.taken.manifests[-1].engine,
-        **run.executor,
+        **run.executor.facts(),
         "segments_at_once": run.at_once,
         "num_requests": run.stats.requests_running.limit,
         "max_frames_in_flight": run.stats.in_flight.limit,
@@ -162,7 +177,7 @@ def _configuration(run: FinishedRun) -> dict[str, Any]:
         "end": config.end,
         "detect": {**asdict(config.detect), "iou_threshold": config.detect.nms_iou},
         "redact": asdict(config.redact),
-        "encode": {**asdict(config.encode), "threads": run.encoder_threads},
+        "encode": {**asdict(config.encode), "threads": run.settings.encoder_threads},
         "draw": asdict(config.draw),
     }
 
@@ -223,7 +238,7 @@ def _detections(run: FinishedRun) -> dict[str, Any]:
             class_names[class_id]: number
             for class_id, number in stats.detections_per_class.most_common()
         },
-        "over_time": run.boxes_over_time,
+        "over_time": run.findings.boxes_over_time,
     }
 
 
