@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import TypeAlias
 
 from pipeline.core.errors import located
-from pipeline.core.position import Step
+from pipeline.core.position import Place, Step
 from pipeline.frames.stats import RunStats
 from pipeline.media.frame import Frame
 
@@ -17,6 +18,9 @@ _MOST_AHEAD = 4
 MOST_IN_FLIGHT = _MOST_AHEAD + 2
 """Decoded frames: those that wait, and one on each side of them."""
 _JOIN_SECONDS = 2.0
+
+
+_Queue: TypeAlias = "SimpleQueue[Frame | Exception | None]"
 
 
 @contextmanager
@@ -28,7 +32,7 @@ def decoded_ahead(
     first_index: the place of the first frame in the clip, by which messages name frames. The thread
     ends with the context.
     """
-    waiting: SimpleQueue[Frame | Exception | None] = SimpleQueue()
+    waiting: _Queue = SimpleQueue()
     room, stopped = threading.Semaphore(_MOST_AHEAD), threading.Event()
     clocks = stats.producer
     place = clocks.place
@@ -49,22 +53,24 @@ def decoded_ahead(
                 break
         place.enter(Step.DONE)
 
-    def taken() -> Iterator[Frame]:
-        while True:
-            stats.consumer.place.enter(Step.DECODE)
-            found = waiting.get()
-            if isinstance(found, Exception):
-                raise found
-            if found is None:
-                return
-            yield found
-            room.release()
-
     thread = threading.Thread(target=decode, name="decode", daemon=True)
     thread.start()
     try:
-        yield taken()
+        yield _taken(waiting, room, stats.consumer.place)
     finally:
         stopped.set()
         room.release()
         thread.join(_JOIN_SECONDS)
+
+
+def _taken(waiting: _Queue, room: threading.Semaphore, place: Place) -> Iterator[Frame]:
+    """The frames that wait, up to the last one; each makes room when the next is asked for."""
+    while True:
+        place.enter(Step.DECODE)
+        found = waiting.get()
+        if isinstance(found, Exception):
+            raise found
+        if found is None:
+            return
+        yield found
+        room.release()

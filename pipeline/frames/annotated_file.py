@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +11,10 @@ import av
 
 from pipeline.core.boxes import Detections
 from pipeline.core.config import EncodeOptions
-from pipeline.core.position import Beat
+from pipeline.core.position import Position, Step
 from pipeline.frames.encode import VideoEncoder, require_decodable
 from pipeline.frames.scaled import annotated_info
+from pipeline.frames.task import SegmentTask
 from pipeline.media.frame import VideoInfo
 from pipeline.media.mux import verify
 from pipeline.media.still import PictureEncoder, Streamless, verify_picture
@@ -70,20 +72,24 @@ def open_encoder(
 
 
 def verify_annotated(
-    path: Path,
+    task: SegmentTask,
     info: VideoInfo,
-    options: EncodeOptions,
     encoder: FrameEncoder,
     end_seconds: float,
-    beat: Beat,
+    position: Position,
 ) -> None:
-    """Read a finished annotated file of one frame or more back and check it.
+    """Read the finished annotated file of a segment back and check it; without frames, remove it.
 
     end_seconds: where its last frame ends. Raises EncodeError.
     """
+    path, options = task.files.annotated, task.settings.config.encode
+    if not encoder.num_frames or not task.settings.config.video:
+        path.unlink(missing_ok=True)
+        return
     if info.is_picture:
         verify_picture(path, annotated_info(info, options))
         return
+    beat = functools.partial(position.encoding.enter, Step.JOIN)
     times = {index: pts * info.time_base for index, pts in encoder.some_times()}
     verify(path, encoder.num_frames, end_seconds, times, beat)
     require_decodable(path, options, encoder.num_frames, beat)

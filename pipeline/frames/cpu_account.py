@@ -1,21 +1,26 @@
-"""The CPU time of every thread of this process while frames run, by what the thread does."""
+"""The time that frames take, and the CPU time of every thread meanwhile, by what it does."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline.core.machine import thread_cpu_seconds
-from pipeline.frames.stats import ENCODING_THREAD
+from pipeline.frames.stats import ENCODING_THREAD, RunStats
 
 INFERENCE, DECODER, ENCODER = "inference", "decoder", "encoder"
 DECODING_THREAD = "decode"
 ENDED = "threads that have ended"
 KNOWN = (INFERENCE, DECODER, ENCODER, DECODING_THREAD, ENCODING_THREAD)
 """The names of threads that work on frames; others have what they are called by the system."""
+
+
+def workers(decoders: Iterable[int], encoders: Iterable[int]) -> dict[int, str]:
+    """The names of threads that libraries started, by the kernel's ids."""
+    return {**dict.fromkeys(decoders, DECODER), **dict.fromkeys(encoders, ENCODER)}
 
 
 class CpuAccount:
@@ -27,25 +32,42 @@ class CpuAccount:
 
     def __init__(self, *, alone: bool = True) -> None:
         self._alone = alone
+        self._started = time.perf_counter()
         self._process_seconds = time.process_time()
         self._own_seconds = time.thread_time()
         self._threads_seconds = thread_cpu_seconds()
 
-    def spent(
+    def record(
         self,
+        stats: RunStats,
         names: Mapping[int, str],
         decoding_seconds: float,
         infers: Callable[[int], bool] = lambda _: False,
         *,
         all_infer: bool = False,
-    ) -> dict[str, float]:
-        """CPU seconds by the name of the thread; if alone, all of them are those of the process.
+    ) -> None:
+        """Record the time since the account was opened, and the CPU time by the name of the thread.
 
-        names: of threads that the libraries started, by the kernel's ids.
+        If alone, all of them together are those of the process.
+
+        names: see `workers`.
         decoding_seconds: of the thread that decodes, as it measured them itself.
         infers: whether a thread, by the kernel's id, infers.
         all_infer: whether other threads that have ended inferred, as PyTorch's have.
         """
+        spent = self._spent(names, decoding_seconds, infers, all_infer=all_infer)
+        stats.thread_cpu_seconds = spent
+        stats.frames_cpu_seconds = sum(spent.values())
+        stats.frames_wall_seconds = time.perf_counter() - self._started
+
+    def _spent(
+        self,
+        names: Mapping[int, str],
+        decoding_seconds: float,
+        infers: Callable[[int], bool],
+        *,
+        all_infer: bool,
+    ) -> dict[str, float]:
         total = time.process_time() - self._process_seconds
         now = thread_cpu_seconds()
         called = {thread.native_id: thread.name for thread in threading.enumerate()}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
-import time
 import zlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
@@ -23,9 +21,9 @@ from pipeline.core.detection_lines import DetectionLine
 from pipeline.core.errors import InputError
 from pipeline.core.position import Place, Position, Step
 from pipeline.frames.ahead import decoded_ahead
-from pipeline.frames.annotated_file import open_encoder, verify_annotated
+from pipeline.frames.annotated_file import FrameEncoder, open_encoder, verify_annotated
 from pipeline.frames.codecs import annotated_bits
-from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
+from pipeline.frames.cpu_account import CpuAccount, workers
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.redact import Redactor
 from pipeline.frames.sampling import DetectedFrame
@@ -171,40 +169,26 @@ def render_segment(
     work is. on_frame: called once per finished frame. alone: whether no other clip is worked on in
     this process. Raises PipelineError.
     """
-    info, stats, started = source.info, RunStats(position), time.perf_counter()
-    config, path = task.settings.config, task.files.annotated
+    info, stats = source.info, RunStats(position)
     account = CpuAccount(alone=alone)
-    encoder = open_encoder(path, info, config.encode, task.settings.encoder_threads)
-    results = Results(
-        render=annotator(info, config, lines.class_names),
-        encoder=encoder,
-        snapshots=snapshots_of(task, info, lines.class_names),
-        lines=None,
-        class_names=lines.class_names,
-        says_interpolated=False,
-        redactor=_redactor(config, info, lines),
+    settings = task.settings
+    encoder = open_encoder(
+        task.files.annotated, info, settings.config.encode, settings.encoder_threads
     )
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
         stack.enter_context(position.failures_told())
+        results = _results(task, info, lines, encoder)
         frames = itertools.islice(source.frames(task.segment), task.num_frames)
         ahead = stack.enter_context(decoded_ahead(frames, task.first_index, stats))
         detected = lines.of(ahead, task.first_index, stats.consumer.place)
         end_seconds = run_frames(detected, results, stats, task.first_index, on_frame)
-        names = dict.fromkeys(source.worker_threads, DECODER)
-        names.update(dict.fromkeys(encoder.worker_threads, ENCODER))
-        decoding_seconds = stats.producer.decode.cpu_ns / 1e9
-        stats.thread_cpu_seconds = account.spent(names, decoding_seconds)
-        stats.frames_cpu_seconds = sum(stats.thread_cpu_seconds.values())
-        stats.frames_wall_seconds = time.perf_counter() - started
+        threads = workers(source.worker_threads, encoder.worker_threads)
+        account.record(stats, threads, stats.producer.decode.cpu_ns / 1e9)
         position.encoding.enter(Step.JOIN)
         if stats.num_frames:
             encoder.close()
-    if stats.num_frames:
-        beat = functools.partial(position.encoding.enter, Step.JOIN)
-        verify_annotated(path, info, config.encode, encoder, end_seconds, beat)
-    else:
-        path.unlink(missing_ok=True)
+    verify_annotated(task, info, encoder, end_seconds, position)
     return Manifest(
         end_seconds=end_seconds,
         ended=task.num_frames is None or stats.num_frames < task.num_frames,
@@ -213,6 +197,20 @@ def render_segment(
         pictures=results.snapshots.pictures(),
         stats=stats,
         engine={},
+    )
+
+
+def _results(task: SegmentTask, info: VideoInfo, lines: Lines, encoder: FrameEncoder) -> Results:
+    """Where the frames go: no line is written. Raises InputError, UsageError."""
+    config = task.settings.config
+    return Results(
+        render=annotator(info, config, lines.class_names),
+        encoder=encoder,
+        snapshots=snapshots_of(task, info, lines.class_names),
+        lines=None,
+        class_names=lines.class_names,
+        says_interpolated=False,
+        redactor=_redactor(config, info, lines),
     )
 
 

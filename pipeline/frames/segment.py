@@ -6,11 +6,10 @@ import contextlib
 import functools
 import itertools
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TextIO
+from typing import Any, TextIO
 
 from pipeline.core.config import LimitOptions, ProcessConfig
 from pipeline.core.errors import InputError
@@ -25,17 +24,17 @@ from pipeline.frames.annotated_file import (
     undrawn,
     verify_annotated,
 )
-from pipeline.frames.cpu_account import DECODER, ENCODER, CpuAccount
+from pipeline.frames.cpu_account import CpuAccount, workers
 from pipeline.frames.detect import ModelDetections
 from pipeline.frames.frame_boxes import DetectSettings
 from pipeline.frames.loop import Results, run_frames
 from pipeline.frames.sampling import EveryNth, Sampler
 from pipeline.frames.scaled import annotator
-from pipeline.frames.snapshots import Snapshots, snapshots_of
+from pipeline.frames.snapshots import snapshots_of
 from pipeline.frames.stats import RunStats
 from pipeline.frames.task import Manifest, RunSettings, SegmentTask
 from pipeline.inference.engine import Engine
-from pipeline.media.frame import Frame, FrameSource, SourceFaults, VideoInfo
+from pipeline.media.frame import Frame, FrameSource, Segment, SourceFaults, VideoInfo
 from pipeline.model.compiled import infers
 from pipeline.model.prepare import PreparedModel
 from pipeline.synthetic.scene import Truth
@@ -67,21 +66,14 @@ def process_segment(
     there are no others in this process. Raises PipelineError.
     """
     source, stats = clip.source, RunStats(position)
-    frames: Iterator[Frame] = itertools.islice(source.frames(task.segment), task.num_frames)
-    if end_turn is not None and task.segment.end_pts is None:
-        frames = _then(frames, end_turn)
-    # What was skipped before the very first frame belongs to the first segment.
-    faults_before = SourceFaults()
-    is_sliced = source.timeline is not None and source.timeline.stretch is not None
-    if task.segment.start_pts is not None or is_sliced:
-        faults_before.add(source.faults)
+    frames = _frames(source, task, end_turn)  # To find their begin may count faults.
+    faults_before = _faults_before(source, task.segment)
     encoder = _open_encoder(task, source.info)
-    snapshots = snapshots_of(task, source.info, clip.prepared.head.class_names)
-    started, account = time.perf_counter(), CpuAccount(alone=end_turn is None)
+    account = CpuAccount(alone=end_turn is None)
     with contextlib.ExitStack() as stack:
         stack.callback(encoder.abandon)
         stack.enter_context(position.failures_told())
-        results = stack.enter_context(_open_results(clip, task, encoder, snapshots))
+        results = stack.enter_context(_open_results(clip, task, encoder))
         settings = detect_settings(task.settings, source.info)
         detections = stack.enter_context(
             ModelDetections(frames, task.first_index, engine, clip.prepared, settings, stats)
@@ -90,29 +82,35 @@ def process_segment(
         require_memory(source.info, num_in_flight, task.settings.config.limits)
         end_seconds = run_frames(detections, results, stats, task.first_index, on_frame)
         position.encoding.enter(Step.JOIN)
-        _record_cpu_seconds(stats, account, source, encoder, engine)
-        stats.frames_wall_seconds = time.perf_counter() - started
+        account.record(
+            stats,
+            workers(source.worker_threads, encoder.worker_threads),
+            stats.decoding_thread_cpu_ns / 1e9,
+            infers,
+            all_infer=engine.facts()["engine"] == "pytorch",
+        )
         if stats.num_frames:
             encoder.close()
-    if stats.num_frames and task.settings.config.video:
-        beat = functools.partial(position.encoding.enter, Step.JOIN)
-        path, encode = task.files.annotated, task.settings.config.encode
-        verify_annotated(path, source.info, encode, encoder, end_seconds, beat)
-    else:
-        task.files.annotated.unlink(missing_ok=True)
+    verify_annotated(task, source.info, encoder, end_seconds, position)
     return Manifest(
         end_seconds=end_seconds,
         ended=task.num_frames is None or stats.num_frames < task.num_frames,
         faults=source.faults.since(faults_before),
         times=encoder.some_times(),
-        pictures=snapshots.pictures(),
+        pictures=results.snapshots.pictures(),
         stats=stats,
-        engine={
-            **engine.facts(),
-            "batch": engine.input_shape[0],
-            "input_shape": list(engine.input_shape),
-        },
+        engine=_engine_facts(engine),
     )
+
+
+def _frames(
+    source: FrameSource, task: SegmentTask, end_turn: Callable[[], object] | None
+) -> Iterator[Frame]:
+    """The frames of a segment; end_turn is called after the last one of the clip."""
+    frames: Iterator[Frame] = itertools.islice(source.frames(task.segment), task.num_frames)
+    if end_turn is not None and task.segment.end_pts is None:
+        return _then(frames, end_turn)
+    return frames
 
 
 def _then(frames: Iterator[Frame], call: Callable[[], object]) -> Iterator[Frame]:
@@ -120,30 +118,25 @@ def _then(frames: Iterator[Frame], call: Callable[[], object]) -> Iterator[Frame
     call()
 
 
-def _record_cpu_seconds(
-    stats: RunStats,
-    account: CpuAccount,
-    source: FrameSource,
-    encoder: FrameEncoder,
-    engine: Engine,
-) -> None:
-    """Record the CPU time of all threads since the account was opened."""
-    stats.thread_cpu_seconds = account.spent(
-        {
-            **dict.fromkeys(source.worker_threads, DECODER),
-            **dict.fromkeys(encoder.worker_threads, ENCODER),
-        },
-        stats.decoding_thread_cpu_ns / 1e9,
-        infers,
-        all_infer=engine.facts()["engine"] == "pytorch",
-    )
-    stats.frames_cpu_seconds = sum(stats.thread_cpu_seconds.values())
+def _faults_before(source: FrameSource, segment: Segment) -> SourceFaults:
+    """The faults that belong to earlier segments.
+
+    What was skipped before the very first frame belongs to the first one.
+    """
+    faults = SourceFaults()
+    is_sliced = source.timeline is not None and source.timeline.stretch is not None
+    if segment.start_pts is not None or is_sliced:
+        faults.add(source.faults)
+    return faults
+
+
+def _engine_facts(engine: Engine) -> dict[str, Any]:
+    shape = engine.input_shape
+    return {**engine.facts(), "batch": shape[0], "input_shape": list(shape)}
 
 
 @contextlib.contextmanager
-def _open_results(
-    clip: OpenClip, task: SegmentTask, encoder: FrameEncoder, snapshots: Snapshots
-) -> Iterator[Results]:
+def _open_results(clip: OpenClip, task: SegmentTask, encoder: FrameEncoder) -> Iterator[Results]:
     config, files, source = task.settings.config, task.files, clip.source
     if config.video and config.redact.covered is not None:
         raise RuntimeError("what is covered is known only after a pass that draws nothing")
@@ -161,7 +154,7 @@ def _open_results(
         yield Results(
             render=annotator(source.info, config, class_names) if config.video else undrawn,
             encoder=encoder,
-            snapshots=snapshots,
+            snapshots=snapshots_of(task, source.info, class_names),
             lines=lines,
             class_names=class_names,
             says_interpolated=config.infers_some,
