@@ -10,9 +10,9 @@ from pathlib import Path
 import av
 import pytest
 
+from pipeline.core.encode_options import CODECS, MOST_CRF, PRESETS, EncodeOptions
 from pipeline.core.errors import EncodeError, InputError, UsageError
 from pipeline.core.machine import thread_ids
-from pipeline.core.option_groups import CODECS, MOST_CRF, PRESETS, EncodeOptions
 from pipeline.frames.codecs import encoder_settings
 from pipeline.frames.encode import VideoEncoder, require_decodable
 from pipeline.media.mux import SourceStreams, mux, verify

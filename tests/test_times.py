@@ -14,8 +14,8 @@ from typing import Any
 import av
 import pytest
 
+from pipeline.core.encode_options import CODECS, EncodeOptions
 from pipeline.core.errors import EncodeError
-from pipeline.core.option_groups import CODECS, EncodeOptions
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.encode import VideoEncoder
 from pipeline.media.cut import cut_clip

@@ -11,21 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pipeline.core.detect_options import DetectOptions
+from pipeline.core.encode_options import DEFAULT_DRAWING, DrawOptions, EncodeOptions
 from pipeline.core.errors import UsageError
+from pipeline.core.infer_options import AutoOptions, InferOptions
 from pipeline.core.option_groups import (
-    DEFAULT_DRAWING,
     DEFAULT_LIMITS,
     NUM_FRAMES,
-    AutoOptions,
     ClusterOptions,
-    DrawOptions,
-    EncodeOptions,
-    InferOptions,
     LimitOptions,
     RemoteOptions,
     SyntheticOptions,
 )
-from pipeline.core.options import Option, require, validate
+from pipeline.core.option_rules import LEAST_AGREEMENT, require_valid_together
+from pipeline.core.option_texts import (
+    CLIP,
+    IMGSZ,
+    CalibrationName,
+    read_calibration,
+    read_imgsz,
+    read_number_or_auto,
+    read_tile,
+)
+from pipeline.core.options import Option, validate
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.redact_options import RedactOptions
 from pipeline.core.slices import Slice, read_moment
@@ -61,13 +68,8 @@ ModelName = Literal["official", "demo"]
 """official: yolov5n.pt v7.0, for photographs. demo: the bundled model, for the synthetic scene."""
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
-CalibrationName = Literal["clip"]
-CLIP: CalibrationName = "clip"
-
 SYNTHETIC = "synthetic"
 STANDARD_INPUT = "-"
-
-LEAST_AGREEMENT = 0.97
 
 TRACKERS = ("botsort", "bytetrack", "ocsort")
 """The trackers of the library that need no pixels; the default comes first: see performance.md."""
@@ -75,32 +77,7 @@ TRACKERS = ("botsort", "bytetrack", "ocsort")
 MOST_ATTEMPTS = 3
 """How many actors may be lost while processing one segment before the run fails."""
 
-_IMGSZ = "imgsz"
-_SMALLEST_TILE_PX = 64
-
 _NOT_IN_KEYS = Option(decides_result=False)
-
-
-def _multiple_of_32(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0 or int(text) % 32:
-        raise ValueError(f"{text!r} is not a multiple of 32")
-    return int(text)
-
-
-def _number_or_imgsz(text: str) -> int:
-    if text != _IMGSZ and not text.isdecimal():
-        raise ValueError(f"{text!r} is not a number of pixels")
-    return 0 if text == _IMGSZ else int(text)
-
-
-def _number_or_auto(text: str) -> int | None:
-    if text != "auto" and not text.isdecimal():
-        raise ValueError(f"{text!r} is neither a number nor auto")
-    return None if text == "auto" else int(text)
-
-
-def _calibration(text: str) -> CalibrationName | Path:
-    return CLIP if text == CLIP else Path(text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +140,7 @@ class ProcessConfig:
     ] = None
     imgsz: Annotated[
         int,
-        Option("--imgsz", "longer side of the model input", metavar="PX", parse=_multiple_of_32),
+        Option("--imgsz", "longer side of the model input", metavar="PX", parse=read_imgsz),
     ] = 640
     tile: Annotated[
         int | None,
@@ -172,8 +149,8 @@ class ProcessConfig:
             "infer overlapping tiles of each frame, squares of this side in pixels, and the whole, "
             "for small things in large frames (default: as many pixels as --imgsz)",
             metavar="PX",
-            parse=_number_or_imgsz,
-            optional=_IMGSZ,
+            parse=read_tile,
+            optional=IMGSZ,
             highest=32768,
         ),
     ] = None
@@ -197,7 +174,7 @@ class ProcessConfig:
             "what INT8 is calibrated on: 'clip' for frames of all clips given, or a folder of "
             "pictures (default: pictures that are the same for every clip)",
             metavar="clip|FOLDER",
-            parse=_calibration,
+            parse=read_calibration,
             decides_result=False,
         ),
     ] = None
@@ -299,7 +276,7 @@ class ProcessConfig:
             "segments that are processed side by side on this machine, each by a process of its "
             "own with its share of the cores (default: auto)",
             metavar="N|auto",
-            parse=_number_or_auto,
+            parse=read_number_or_auto,
             lowest=1,
             highest=1024,
             decides_result=False,
@@ -388,50 +365,12 @@ class ProcessConfig:
 
     def __post_init__(self) -> None:
         validate(self)
-        self._require_slice()
-        require(
-            self.imgsz >= 32 and self.imgsz % 32 == 0,
-            f"--imgsz must be a multiple of 32, not {self.imgsz}",
-        )
+        self._normalise_slice()
         if self.tile == 0:
             object.__setattr__(self, "tile", self.imgsz)
-        require(
-            self.tile is None or self.tile >= _SMALLEST_TILE_PX,
-            f"--tile must be {_SMALLEST_TILE_PX} or more, not {self.tile}",
-        )
-        require(
-            self.tile is None or not self.nms_free,
-            "--tile merges boxes before NMS, and --nms-free gives final ones only: leave one of "
-            "them out",
-        )
-        require(
-            not (self.adaptive and self.every > 1),
-            "--adaptive and --every both select the frames to infer: leave one of them out",
-        )
-        require(
-            0.0 < self.least_agreement <= 1.0,
-            f"--least-agreement must be more than 0 and at most 1, not {self.least_agreement}",
-        )
-        audited = self.adaptive or self.infer.precision == "int8"
-        require(
-            audited or self.least_agreement == LEAST_AGREEMENT,
-            "--least-agreement needs --adaptive or --precision int8",
-        )
-        require(
-            self.segment_seconds > 0,
-            f"--segment-seconds must be more than 0, not {self.segment_seconds}",
-        )
-        require(
-            self.calibration is None or self.infer.precision == "int8",
-            "--calibration needs --precision int8",
-        )
-        require(
-            self.video or (self.encode == EncodeOptions() and self.draw == DEFAULT_DRAWING),
-            "--codec, --crf, --preset, --output-size, --line-width, --no-labels and "
-            "--no-confidence are for the annotated file, which --no-video leaves out",
-        )
+        require_valid_together(self)
 
-    def _require_slice(self) -> None:
+    def _normalise_slice(self) -> None:
         """Write start and end in one way each, so that equal requests are equal."""
         for name, value in (("start", self.start), ("end", self.end)):
             try:
@@ -439,8 +378,3 @@ class ProcessConfig:
             except ValueError as error:
                 raise UsageError(f"--{name} {error}") from None
             object.__setattr__(self, name, text)
-        asked = self.slice
-        require(
-            asked is None or not asked.is_surely_empty,
-            f"{asked}: the end is not behind the start",
-        )
