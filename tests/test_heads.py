@@ -166,6 +166,7 @@ class DistancesHead:
     needs_nms: bool = True
     class_names: tuple[str, ...] = ("light", "shade")
     strides: tuple[int, ...] = (8, 16)
+    num_float_layers: int = 0
 
     def select(
         self, outputs: Sequence[NDArray[np.float32]], confidence_threshold: float

@@ -11,9 +11,15 @@ import pytest
 
 from pipeline.cli.commands import main
 from pipeline.cli.parsers import parse_arguments
-from pipeline.core.config import DetectOptions
+from pipeline.core.config import DetectOptions, RedactOptions
 from pipeline.core.errors import UsageError
-from pipeline.model.heads import Candidates, require_applicable, thresholds_of
+from pipeline.model.heads import (
+    Candidates,
+    covered_class_ids,
+    require_applicable,
+    select_class_ids,
+    thresholds_of,
+)
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 from tests.conftest import read_detections, with_light, write_clip
@@ -110,6 +116,14 @@ def test_thresholds_are_by_class_id() -> None:
     detect = DetectOptions(class_thresholds=(("dog", 0.5),))
     found = thresholds_of(detect, NAMES, np.array([2, 0, 2]))
     assert np.asarray(found).tolist() == [0.5, 0.25, 0.5]
+
+
+def test_a_name_stands_for_all_classes_that_have_it() -> None:
+    names = ("face", "car", "face")
+    assert covered_class_ids(RedactOptions(covered=("face",)), names) == {0, 2}
+    assert select_class_ids(DetectOptions(classes=("face", "1")), names) == {0, 1, 2}
+    detect = DetectOptions(class_thresholds=(("face", 0.5),))
+    assert np.asarray(thresholds_of(detect, names, np.arange(3))).tolist() == [0.5, 0.25, 0.5]
 
 
 @pytest.mark.parametrize("more", [(), ("--adaptive",)], ids=str)

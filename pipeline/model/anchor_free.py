@@ -53,6 +53,11 @@ class AnchorFreeHead(HeadOfLayout):
 
     layout: AnchorFreeLayout
 
+    @property
+    def num_float_layers(self) -> int:
+        """INT8 goes in steps: distances take them to the box, which a distribution evens out."""
+        return 2 if self.layout.num_bins == 1 else 0
+
     def select(
         self, outputs: Sequence[NDArray[np.float32]], confidence_threshold: float
     ) -> Candidates | None:

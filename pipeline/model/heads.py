@@ -36,6 +36,10 @@ class HeadOfLayout:
     layout: Layout
 
     @property
+    def num_float_layers(self) -> int:
+        return 0
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         return self.layout.class_names
 
@@ -74,6 +78,8 @@ class Head(Protocol):
 
     class_names: by class id. strides: pixels of the model input per cell of each level; the sides
     of the input are multiples of the largest. needs_nms: whether boxes of one object can overlap.
+    num_float_layers: so many of the last convolutions before each output cost more accuracy in INT8
+    than time in float.
 
     The outputs of a model are only lent, so `select` copies the few predictions that can pass the
     threshold out of them, on a thread of the engine; everything else is done later.
@@ -87,6 +93,9 @@ class Head(Protocol):
 
     @property
     def needs_nms(self) -> bool: ...
+
+    @property
+    def num_float_layers(self) -> int: ...
 
     def select(
         self, outputs: Sequence[NDArray[np.float32]], confidence_threshold: float
@@ -127,28 +136,26 @@ def require_all_covered(
 
 
 def _ids(flag: str, entries: Sequence[str], class_names: Sequence[str]) -> frozenset[int]:
-    numbers = [_class_number(entry, class_names) for entry in entries]
-    for entry, number in zip(entries, numbers, strict=True):
-        if number is None and os.path.exists(entry):  # noqa: PTH110
+    for entry in entries:
+        if not _class_ids(entry, class_names) and os.path.exists(entry):  # noqa: PTH110
             raise UsageError(
                 f"{entry!r} is taken for a class, and there is a file of this name: clips come "
                 f"before {flag}, or after --, as in {flag} person -- {entry}"
             )
-    return frozenset(
-        _known(entry, number, class_names) for entry, number in zip(entries, numbers, strict=True)
-    )
+    return frozenset[int]().union(*(_known(entry, class_names) for entry in entries))
 
 
-def _class_number(entry: str, class_names: Sequence[str]) -> int | None:
-    """The number of a class that was given by its name or number; None for an unknown one."""
+def _class_ids(entry: str, class_names: Sequence[str]) -> list[int]:
+    """The numbers of all classes with this name, or this number; none for an unknown one."""
     if entry in class_names:
-        return class_names.index(entry)
-    return int(entry) if entry.isdecimal() and int(entry) < len(class_names) else None
+        return [number for number, name in enumerate(class_names) if name == entry]
+    is_number = entry.isdecimal() and int(entry) < len(class_names)
+    return [int(entry)] if is_number else []
 
 
-def _known(entry: str, number: int | None, class_names: Sequence[str]) -> int:
-    if number is not None:
-        return number
+def _known(entry: str, class_names: Sequence[str]) -> list[int]:
+    if found := _class_ids(entry, class_names):
+        return found
     alike = difflib.get_close_matches(entry, class_names, 3)
     meant = f"did you mean {' or '.join(alike)}? This" if alike else "this"
     raise UsageError(f"class {entry!r} is unknown; {meant} model has: {', '.join(class_names)}")
@@ -189,8 +196,8 @@ def _threshold_table(detect: DetectOptions, class_names: tuple[str, ...]) -> NDA
     table = np.full(len(class_names), detect.confidence_threshold, np.float32)
     given: dict[int, str] = {}
     for entry, threshold in detect.class_thresholds:
-        number = _known(entry, _class_number(entry, class_names), class_names)
-        if number in given:
-            raise UsageError(f"--conf has class {entry!r} twice, also as {given[number]!r}")
-        given[number], table[number] = entry, threshold
+        for number in _known(entry, class_names):
+            if number in given:
+                raise UsageError(f"--conf has class {entry!r} twice, also as {given[number]!r}")
+            given[number], table[number] = entry, threshold
     return table

@@ -26,7 +26,6 @@ from pipeline.core.machine import package_version
 from pipeline.core.notes import note
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.media.frame import Frame
-from pipeline.model.anchor_free import AnchorFreeHead
 from pipeline.model.graph import reshaped
 from pipeline.model.last_layers import convolutions_before
 from pipeline.model.letterbox import PADDING_VALUE, letterbox
@@ -147,15 +146,11 @@ def _quantized_by(nncf: Any, basis: PreparedModel, dataset: Any, num_pictures: i
 
 
 def _left_in_float(basis: PreparedModel) -> set[str]:
-    """Convolutions that cost more accuracy in INT8 than time in float.
-
-    A head that gives the distances of a box themselves (YOLO26), not their distribution, passes the
-    steps of INT8 on to the box: see docs/models.md.
-    """
-    head = basis.head
-    if not isinstance(head, AnchorFreeHead) or head.layout.num_bins > 1:
+    """The convolutions that the head wants in float: see docs/models.md."""
+    depth = basis.head.num_float_layers
+    if not depth:
         return set()
-    return set[str]().union(*(convolutions_before(out, 2) for out in basis.model.outputs))
+    return set[str]().union(*(convolutions_before(out, depth) for out in basis.model.outputs))
 
 
 @contextlib.contextmanager
