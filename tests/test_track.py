@@ -20,13 +20,21 @@ from numpy.typing import NDArray
 from pipeline.cli.commands import main
 from pipeline.cli.parsers import parse_arguments
 from pipeline.core.boxes import NO_TRACK, Detections, pair_boxes
-from pipeline.core.config import TRACKERS, DetectOptions, ProcessConfig, SyntheticOptions
+from pipeline.core.config import (
+    TRACKERS,
+    DetectOptions,
+    DrawOptions,
+    EncodeOptions,
+    ProcessConfig,
+    SyntheticOptions,
+)
 from pipeline.core.detection_lines import read_detections as frames_of
 from pipeline.core.errors import Interrupted, UsageError
 from pipeline.core.progress import Progress
 from pipeline.frames.annotate import Annotator
 from pipeline.frames.interpolate import LEAST_IOU, Interpolation
 from pipeline.media.frame import plane_rows
+from pipeline.run.identity import drawn_key
 from pipeline.run.process import process_video
 from pipeline.run.tracks.between import Between
 from pipeline.run.tracks.tracker import open_tracker
@@ -377,6 +385,13 @@ def test_without_the_weak_boxes_ids_are_found_with_a_warning(
     assert main(["export", str(tmp_path), "--to", "mot"]) == 0
     rows = (tmp_path / "export" / "mot" / "clip" / "gt" / "gt.txt").read_text().splitlines()
     assert {row.split(",")[1] for row in rows} == {"1", "2"}
+    # Other tracks are those of another result, which is drawn as before.
+    assert main([*words, "--no-confidence"]) == 0
+    assert main(["track", str(tmp_path), "--tracker", "ocsort", "--overwrite"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    drawing = DrawOptions(show_conf=False)
+    drawn = drawn_key(report["detections_key"], EncodeOptions(), drawing)
+    assert report["result_key"] == drawn
 
 
 def test_lines_alone_are_enough(tracked: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.config import DetectOptions, EncodeOptions
+from pipeline.core.config import DetectOptions, DrawOptions, EncodeOptions
 from pipeline.core.detection_lines import read_detections
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.files import flush_to_disk
@@ -60,17 +60,8 @@ def track_result(
     require_trackers()
     detections = path / DETECTIONS_NAME if path.is_dir() else path
     num_frames, seconds = _checked(detections, overwrite=overwrite)
-    report: dict[str, Any] | None = None
-    frame_rate, least = None, DetectOptions().least_confidence
-    if detections.name == DETECTIONS_NAME and (detections.parent / REPORT_JSON_NAME).exists():
-        report, frame_rate, least = from_report(detections, _facts)
-    weak: Path | None = detections.parent / WEAK_NAME
-    if weak is not None and (detections.name != DETECTIONS_NAME or not weak.is_file()):
-        weak = None
-        note(
-            f"{detections.parent / WEAK_NAME} is missing, which `process --track` writes: without "
-            "the boxes of less confidence in it, tracks may end where things are hard to see"
-        )
+    report, frame_rate, least = _of_report(detections)
+    weak = _weak_beside(detections)
     opened = open_tracker(tracker, frame_rate or frame_rate_of(seconds), least)
     tell = functools.partial(_tell, on_progress, num_frames)
     with open_journal(detections.parent) as journal:
@@ -106,6 +97,25 @@ def _checked(detections: Path, *, overwrite: bool) -> tuple[int, list[float]]:
     return len(seconds), seconds
 
 
+def _of_report(detections: Path) -> tuple[dict[str, Any] | None, float | None, float]:
+    """The report beside a result, frame rate and least confidence; those usual without one."""
+    if detections.name != DETECTIONS_NAME or not (detections.parent / REPORT_JSON_NAME).exists():
+        return None, None, DetectOptions().least_confidence
+    return from_report(detections, _facts)
+
+
+def _weak_beside(detections: Path) -> Path | None:
+    """The boxes of less confidence that were kept beside a result; notes if there are none."""
+    weak = detections.parent / WEAK_NAME
+    if detections.name == DETECTIONS_NAME and weak.is_file():
+        return weak
+    note(
+        f"{weak} is missing, which `process --track` writes: without the boxes of less confidence "
+        "in it, tracks may end where things are hard to see"
+    )
+    return None
+
+
 def _facts(_: Path, report: dict[str, Any]) -> tuple[dict[str, Any], float | None, float]:
     """The report, the frame rate (None where it is not known), and the least confidence."""
     rate, used = report["source"]["frame_rate"], report["configuration"]["detect"]
@@ -125,7 +135,8 @@ def _with_tracks(report: dict[str, Any], tracker: str, num_tracks: int) -> dict[
             encode = None
             if output["file"] is not None:
                 encode = EncodeOptions(**{**configuration["encode"], "threads": None})
-            report["detections_key"], report["result_key"] = key, drawn_key(key, encode)
+            draw = DrawOptions(**configuration.get("draw", {}))
+            report["detections_key"], report["result_key"] = key, drawn_key(key, encode, draw)
             report["command"] = None
             output["notes"] = list(dict.fromkeys([*output["notes"], _note(tracker)]))
         configuration["track"] = tracker
