@@ -6,7 +6,9 @@ import contextlib
 import threading
 from pathlib import Path
 
-from pipeline.core.errors import FolderInUse
+import pytest
+
+from pipeline.core.errors import FolderInUse, InputError
 from pipeline.core.work_folder import MARK_NAME, locked_work_folder
 from pipeline.execution.journal import tidy
 
@@ -31,6 +33,20 @@ def test_an_output_folder_that_another_run_removes_is_made_again(tmp_path: Path)
     finally:
         ended.set()
         remover.join()
+
+
+def test_what_is_no_folder_is_not_taken_for_one_that_another_run_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for place in (tmp_path / "file", tmp_path / "link", tmp_path / "link" / "out", Path("out")):
+        with pytest.raises(InputError, match="cannot write there"), locked_work_folder(place):
+            pass
 
 
 def test_two_runs_never_hold_one_output_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,6 @@ KEY_NAME = "key"
 _NAMES = (WORK_NAME, f"{WORK_NAME}-pipeline")
 """The second is used if the first belongs to another program, such as rsync."""
 _FORMAT = 1
-_MOST_ATTEMPTS = 1000
 
 
 def work_folder(output_dir: Path) -> Path:
@@ -84,7 +84,7 @@ def _claimed(output_dir: Path, stack: contextlib.ExitStack) -> Path:
 
     A run that ends removes an output folder that is empty: also one that this run has just made.
     """
-    for attempt in range(_MOST_ATTEMPTS):
+    while True:
         with contextlib.ExitStack() as holding:
             try:
                 output_dir.mkdir(parents=True, exist_ok=True)
@@ -94,12 +94,23 @@ def _claimed(output_dir: Path, stack: contextlib.ExitStack) -> Path:
                 folder = work_folder(output_dir)
                 _make(folder)
             except (FileNotFoundError, FileExistsError):  # mkdir raises both then.
-                if attempt + 1 == _MOST_ATTEMPTS:
+                if _is_blocked(output_dir.absolute()):
                     raise
                 continue
             stack.push(holding.pop_all())
             return folder
-    raise AssertionError("unreachable")
+
+
+def _is_blocked(folder: Path) -> bool:
+    """Whether something is in the way of a folder that is no folder, and so of no other run.
+
+    folder: absolute, for which there must be a current folder.
+    """
+    for path in (folder, *folder.parents):
+        with suppress(FileNotFoundError):
+            is_folder = stat.S_ISDIR(path.lstat().st_mode)
+            return not (is_folder or path.is_dir())  # A link to one is followed.
+    return True
 
 
 def _make(folder: Path) -> None:
