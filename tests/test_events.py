@@ -20,11 +20,14 @@ from hypothesis import strategies as st
 
 from pipeline.cli.commands import main
 from pipeline.core.config import SyntheticOptions
-from pipeline.core.detection_lines import DetectedBox, DetectedFrame
+from pipeline.core.detection_lines import DetectedBox, DetectedFrame, last_seconds
+from pipeline.core.errors import InputError
+from pipeline.run.events.events import find_events
 from pipeline.run.events.follow import Crossing, Events, follow
 from pipeline.run.events.geometry import anchor_points, from_line, from_outline
 from pipeline.run.events.shapes import Point, Shape, Shapes
 from pipeline.run.events.sides import Sides
+from pipeline.run.exports.clip import read_clips
 from pipeline.run.over_time import bin_seconds_for, boxes_over_time
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES
@@ -409,6 +412,41 @@ def test_boxes_over_time_are_those_of_the_frames_of_each_bin() -> None:
         "frames": [1] * 13,
         "boxes": {"ball": [1] * 7 + [0] * 5 + [1]},
     }
+
+
+@pytest.mark.parametrize(("asked", "width"), [(None, 1200.0), (0.1, 0.4), (3600, 3600)])
+def test_a_gap_of_hours_makes_no_hours_of_bins_and_loses_no_time(
+    asked: float | None, width: float, tmp_path: Path
+) -> None:
+    gap_seconds = 10 * 3600.0
+    frames = [
+        dataclasses.replace(frame, pts_seconds=frame.pts_seconds + gap_seconds * (index > 4))
+        for index, frame in enumerate(path_frames(DOWN))
+    ]
+    folder = write_result(tmp_path / "result", "x.mp4", frames)
+    watched = dataclasses.replace(shapes(line=LINE, anchor="bottom_center"), bin_seconds=asked)
+    [found] = find_events(read_clips([folder / "detections.jsonl"]), watched)
+    counts, last = found.counts(), int((gap_seconds + 0.9) / width)
+    assert counts["bin_seconds"] == pytest.approx(width)
+    assert len(counts["frames"]) == last + 1 <= 100_000
+    assert (sum(counts["frames"]), counts["frames"][last]) == (10, 5 if width > 1 else 2)
+    [crossing] = found.events.crossings
+    assert crossing.at.seconds == pytest.approx(gap_seconds + 0.6)
+
+
+def test_only_the_end_of_a_file_is_read_for_the_time_of_its_last_frame(tmp_path: Path) -> None:
+    path = tmp_path / "detections.jsonl"
+    for more in (0, 70_000, 300_000):
+        lines = [{"pts_seconds": 1.5, "more": "x" * more}, {"pts_seconds": 2.5, "more": "y" * more}]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert last_seconds(path) == 2.5
+        path.write_text(json.dumps(lines[0]) + "\n")
+        assert last_seconds(path) == 1.5
+    path.write_text("")
+    assert last_seconds(path) == 0
+    path.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        last_seconds(path)
 
 
 # The command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.boxes import NO_TRACK, Detections
 from pipeline.core.errors import InputError
+
+_TAIL_BYTES = 65_536
+"""More than nearly every line has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,32 @@ def read_detections(path: Path | str) -> Iterator[DetectedFrame]:
         raise InputError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: line {number} is damaged ({error!r})") from error
+
+
+def last_seconds(path: Path) -> float:
+    """When the last frame of a file of lines is shown; 0 without frames. Reads its end only.
+
+    Raises InputError for a file that cannot be read or is damaged.
+    """
+    try:
+        last = _last_line(path)
+        return float(json.loads(last)["pts_seconds"]) if last else 0.0
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: the last line is damaged ({error!r})") from error
+
+
+def _last_line(path: Path) -> bytes:
+    num_bytes = _TAIL_BYTES
+    with path.open("rb") as lines:
+        size = lines.seek(0, os.SEEK_END)
+        while True:
+            lines.seek(max(0, size - num_bytes))
+            _, newline, last = lines.read().rstrip(b"\n").rpartition(b"\n")
+            if newline or num_bytes >= size:
+                return last
+            num_bytes *= 4
 
 
 def read_detection_lines(path: Path) -> Iterator[DetectionLine]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -13,12 +14,21 @@ _WIDTHS_SECONDS = (
     *(60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200),
 )
 _MOST_BINS = 60
+_MOST_ASKED_BINS = 100_000
 
 
 def bin_seconds_for(seconds: float) -> float:
     """A round width that divides so many seconds into at most 60 bins."""
     enough = (width for width in _WIDTHS_SECONDS if seconds <= width * _MOST_BINS)
     return float(next(enough, 86400))
+
+
+def widened(bin_seconds: float, seconds: float) -> float:
+    """The width that was asked for, or a multiple that divides so many seconds into 100,000 bins.
+
+    A recording may have a gap of hours or of years.
+    """
+    return bin_seconds * max(1, math.ceil(seconds / (bin_seconds * _MOST_ASKED_BINS)))
 
 
 class CountsOverTime:

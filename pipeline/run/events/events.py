@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.core.detection_lines import last_seconds
 from pipeline.core.errors import InputError
 from pipeline.run.events.files import ClipEvents, write_events_csv, write_events_json
 from pipeline.run.events.follow import follow
@@ -25,7 +26,7 @@ def find_events(clips: Sequence[ExportedClip], shapes: Shapes) -> list[ClipEvent
     found = []
     for clip in clips:
         in_pixels = shapes.scaled(clip.size_wh)
-        events = follow(clip.frames(), in_pixels, float(clip.num_frames / clip.frame_rate))
+        events = follow(clip.frames(), in_pixels, _seconds(clip))
         if events.num_boxes and not events.num_tracks and not clip.is_tracked:
             raise InputError(
                 f"{clip.detections}: its boxes have no track_id: process the clip with --track, or "
@@ -33,6 +34,11 @@ def find_events(clips: Sequence[ExportedClip], shapes: Shapes) -> list[ClipEvent
             )
         found.append(ClipEvents(clip, in_pixels, events))
     return found
+
+
+def _seconds(clip: ExportedClip) -> float:
+    """When the last frame of a clip ends, whatever gaps there are between its frames."""
+    return round(last_seconds(clip.detections) + float(1 / clip.frame_rate), 3)
 
 
 def write_events(found: Sequence[ClipEvents], folder: Path) -> list[Path]:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.core.detection_lines import DetectedFrame
+from pipeline.core.notes import note
 from pipeline.run.events.geometry import Numbers, anchor_points, from_line, from_outline
 from pipeline.run.events.shapes import Shape, Shapes
 from pipeline.run.events.sides import Change, Sides
-from pipeline.run.over_time import BoxesOverTime, CountsOverTime, bin_seconds_for
+from pipeline.run.over_time import BoxesOverTime, CountsOverTime, bin_seconds_for, widened
 
 MARGIN = 0.1
 
@@ -94,11 +95,11 @@ def follow(
 ) -> Events:
     """Find the events of a clip.
 
-    shapes: in pixels of the frames. clip_seconds: about how long it lasts, for the width of bins.
+    shapes: in pixels of the frames. clip_seconds: when its last frame ends, for the width of bins.
     margin: what is clear of a line or an outline, as a share of the shorter side of a box.
     Memory grows with the number of tracks and events, not with that of boxes.
     """
-    bin_seconds = shapes.bin_seconds or bin_seconds_for(clip_seconds)
+    bin_seconds = _bin_seconds(shapes.bin_seconds, clip_seconds)
     boxes = BoxesOverTime(bin_seconds)
     tracks = _Tracks()
     lines = [_LineWatch(line, margin) for line in shapes.lines]
@@ -128,6 +129,15 @@ def follow(
         boxes,
         {zone.shape.name: zone.boxes for zone in zones},
     )
+
+
+def _bin_seconds(asked: float | None, clip_seconds: float) -> float:
+    if asked is None:
+        return bin_seconds_for(clip_seconds)
+    bin_seconds = widened(asked, clip_seconds)
+    if bin_seconds != asked:
+        note(f"bin_seconds is {bin_seconds:g} instead of {asked:g}, for a clip of so many hours")
+    return bin_seconds
 
 
 class _Found:
