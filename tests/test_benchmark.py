@@ -21,7 +21,8 @@ from pipeline.cli.commands import main
 from pipeline.core.config import InferOptions, SyntheticOptions
 from pipeline.core.errors import InferenceError, UsageError
 from pipeline.inference.configurations import configurations
-from pipeline.measure.benchmark import BenchOptions, benchmark, benchmark_app_fps
+from pipeline.measure.benchmark import BenchOptions, benchmark
+from pipeline.measure.benchmark_app import benchmark_app_fps
 from pipeline.measure.chart import table_lines, write_bench
 from pipeline.measure.own_process import in_own_process
 from tests.conftest import TINY_INPUT_WH
@@ -50,7 +51,7 @@ def result(tiny: Path) -> dict[str, Any]:
 def in_two_rounds(tiny: Path) -> dict[str, Any]:
     """With OpenVINO's own benchmark, and a configuration that fails."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.measure.benchmark.LEAST_BENCHMARK_APP_SECONDS", 1.0)
+        patch.setattr("pipeline.measure.benchmark_app.LEAST_SECONDS", 1.0)
         return result_of(tiny, 2, "pytorch", "throughput", "gpu")
 
 
@@ -277,7 +278,8 @@ def test_all_configurations_have_a_colour_in_the_chart() -> None:
 
 
 def test_int8_runs_under_the_best_float_configuration() -> None:
-    from pipeline.measure.benchmark import Row, _int8_under_the_best
+    from pipeline.measure.benchmark import _int8_under_the_best
+    from pipeline.measure.benchmark_record import Row
     from pipeline.measure.own_process import ModelSpeed
 
     known = configurations(2)

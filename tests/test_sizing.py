@@ -14,7 +14,8 @@ from pipeline.batch.footage import ClipHeader, read_header
 from pipeline.cli.commands import main
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.text import duration
-from pipeline.measure.sizing import Costs, JobOptions, segment_frames, size_job, table_lines
+from pipeline.measure.sizing import Costs, JobOptions, segment_frames, size_job
+from pipeline.measure.sizing_table import table_lines
 from tests.conftest import gray, write_clip
 
 RATE = Fraction(25)

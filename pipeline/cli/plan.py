@@ -62,7 +62,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from pipeline.batch.footage import read_headers
-    from pipeline.measure.sizing import JobOptions, size_job, table_lines
+    from pipeline.measure.sizing import JobOptions, size_job
+    from pipeline.measure.sizing_table import table_lines
 
     options = JobOptions(
         fps_per_core=arguments.fps_per_core,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
 from pipeline.core.errors import UsageError
@@ -28,12 +29,7 @@ def average_precision(
 
     sizes_wh: of the pictures, in pixels. Raises UsageError if the evaluator is not installed.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        raise UsageError(
-            "evaluate needs the extra evaluate: pip install faster-coco-eval"
-        ) from error
+    coco = _import_coco()
     paths = sorted(truth)
     annotations = [
         annotation
@@ -49,24 +45,44 @@ def average_precision(
     ]
     if not results:
         return 0.0, 0.0
+    precision = _precision(coco, annotations, results, len(paths))
+    return float(np.nanmean(precision[0])), float(np.nanmean(precision))
+
+
+def _precision(
+    coco: Any,
+    annotations: list[dict[str, Any]],
+    results: list[dict[str, Any]],
+    num_pictures: int,
+) -> NDArray[np.float64]:
+    """Precision by IoU threshold, recall and class; NaN for a class that is absent."""
     classes = sorted({annotation["category_id"] for annotation in annotations})
     with contextlib.redirect_stdout(io.StringIO()):
-        labelled = COCO(
+        labelled = coco.COCO(
             {
-                "images": [{"id": i} for i in range(1, len(truth) + 1)],
+                "images": [{"id": i} for i in range(1, num_pictures + 1)],
                 "categories": [{"id": class_id, "name": str(class_id)} for class_id in classes],
                 "annotations": annotations,
             }
         )
-        judged = COCOeval_faster(labelled, labelled.loadRes(results), "bbox")
+        judged = coco.COCOeval_faster(labelled, labelled.loadRes(results), "bbox")
         judged.params.maxDets = [1, 10, MOST_DETECTIONS]
         judged.params.catIds = classes
         judged.evaluate()
         judged.accumulate()
     # precision: (IoU thresholds, recalls, classes, areas, maxDets); -1 where a class is absent.
     precision = judged.eval["precision"][:, :, :, 0, -1]
-    precision = np.where(precision < 0, np.nan, precision)
-    return float(np.nanmean(precision[0])), float(np.nanmean(precision))
+    return np.where(precision < 0, np.nan, precision)
+
+
+def _import_coco() -> Any:
+    try:
+        import faster_coco_eval
+    except ImportError as error:
+        raise UsageError(
+            "evaluate needs the extra evaluate: pip install faster-coco-eval"
+        ) from error
+    return faster_coco_eval
 
 
 def _annotations(

@@ -24,7 +24,7 @@ from pipeline.inference.engine import Heads, Pool
 from pipeline.inference.openvino import load_engine
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
-from pipeline.model.prepare import prepare_model
+from pipeline.model.prepare import PreparedModel, prepare_model
 
 _DETECT = DetectOptions()
 
@@ -96,16 +96,9 @@ def in_own_process(
 def measure_model(job: ModelJob) -> ModelSpeed:
     """Load the model, warm every request, then time it. Raises UsageError, ModelError."""
     started = time.perf_counter()
-    size_wh = job.source.size_wh
-    prepared = prepare_model(job.weights, size_wh, job.imgsz, no_progress, nms_free=job.nms_free)
-    if job.options.precision == "int8" and prepared.quantization is None:
-        from pipeline.frames.calibration import default_calibration
-        from pipeline.model.quantize import quantize
-
-        calibration = default_calibration(prepared.head.class_names)
-        prepared = quantize(prepared, calibration, no_progress)
+    prepared = _prepared(job)
     inputs: NDArray[np.uint8] = np.load(job.inputs, mmap_mode="r")
-    box = letterbox(size_wh, prepared.input_wh)
+    box = letterbox(job.source.size_wh, prepared.input_wh)
     found: dict[int, Detections] = {}
     errors: list[BaseException] = []
 
@@ -141,6 +134,18 @@ def measure_model(job: ModelJob) -> ModelSpeed:
         facts=facts,
         detections=[found[index] for index in range(len(inputs))],
     )
+
+
+def _prepared(job: ModelJob) -> PreparedModel:
+    """The model of a job, quantised for INT8."""
+    size_wh = job.source.size_wh
+    prepared = prepare_model(job.weights, size_wh, job.imgsz, no_progress, nms_free=job.nms_free)
+    if job.options.precision != "int8" or prepared.quantization is not None:
+        return prepared
+    from pipeline.frames.calibration import default_calibration
+    from pipeline.model.quantize import quantize
+
+    return quantize(prepared, default_calibration(prepared.head.class_names), no_progress)
 
 
 def _infer(pool: Pool[int], inputs: NDArray[np.uint8], num_frames: int) -> None:

@@ -30,13 +30,7 @@ def sliced(
     # Where times are missing or repeat, those of the frames are made up while reading.
     is_known = not timeline.has_times or len(set(pts)) == len(scan.packets)
     places = _places(timeline, pts) if is_known else decoded_places()
-    taken = asked.frames(len(places), lambda index: places[index] * timeline.time_base)
-    if not taken:
-        last_seconds = float(places[-1] * timeline.time_base) if places else 0.0
-        raise InputError(
-            f"{path}: no frame lies in {asked}: the last one is frame {len(places) - 1}, at "
-            f"{last_seconds:.3f} s"
-        )
+    taken = _taken(asked, places, timeline.time_base, path)
     first = places[taken.start]
     moved = _moved(timeline, first)
     places = _places(moved, pts) if is_known else [place - first for place in places]
@@ -63,6 +57,18 @@ def sliced(
         ),
     )
     return ClipScan(moved, packets)
+
+
+def _taken(asked: Slice, places: Sequence[int], time_base: Fraction, path: Path) -> range:
+    """The frames of the slice. Raises InputError if there are none."""
+    taken = asked.frames(len(places), lambda index: places[index] * time_base)
+    if not taken:
+        last_seconds = float(places[-1] * time_base) if places else 0.0
+        raise InputError(
+            f"{path}: no frame lies in {asked}: the last one is frame {len(places) - 1}, at "
+            f"{last_seconds:.3f} s"
+        )
+    return taken
 
 
 def _places(timeline: Timeline, pts: Sequence[int]) -> Sequence[int]:

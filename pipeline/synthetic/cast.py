@@ -93,9 +93,9 @@ class Stage:
         size, growth = _size(random, role, smallest, largest)
         stands = name in (*_STANDING, "car")
         if stands:
-            middle = self._middle_on_ground(random, size, smallest, largest)
+            x, y = self._middle_on_ground(random, size, smallest, largest)
         else:
-            middle = (
+            x, y = (
                 width * float(random.uniform(0.3, 0.7)),
                 height * float(random.uniform(0.1, 0.85)),
             )
@@ -106,16 +106,13 @@ class Stage:
         if role.is_fast:
             size = max(min(size, speed / float(random.uniform(0.65, 1.3))), smallest)
         velocity = (speed * math.cos(direction), speed * math.sin(direction))
-        life_used = path / speed
+        half = path / speed / 2
         is_ball, is_flyer = name == "ball", name in ("balloon", "bird", "star")
         return Track(
             track_id=1 + slot + number * len(CAST),
             class_id=CLASS_NAMES.index(name),
             seed=(self.seed, 1 + slot, number),
-            start_xy=(
-                middle[0] - velocity[0] * life_used / 2,
-                middle[1] - velocity[1] * life_used / 2,
-            ),
+            start_xy=(x - velocity[0] * half, y - velocity[1] * half),
             velocity_xy=velocity,
             size_px=size,
             growth=growth,

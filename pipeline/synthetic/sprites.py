@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.synthetic.pen import Color, Pen, Point
+
 CLASS_NAMES = (
     "ball",
     "balloon",
@@ -30,11 +32,6 @@ NUM_POSES = 4
 """Poses of things that flap: 0 and NUM_POSES are the same."""
 
 _SUPERSAMPLING = 3
-_SHIFT_BITS = 4
-_SHADOW = (0, 0, 0, 80)
-
-Color = tuple[int, int, int]
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ def draw_thing(
     Returns a premultiplied BGRA picture, uint8 (size_px, size_px, 4). The same state of `random`
     gives the same individual, in each of its poses.
     """
-    pen = _Pen(size_px * _SUPERSAMPLING)
+    pen = Pen(size_px * _SUPERSAMPLING)
     _DRAWINGS[class_id](pen, random, pose)
     small = cv2.resize(pen.canvas, (size_px, size_px), interpolation=cv2.INTER_AREA)
     # Light from the upper left makes flat shapes look round.
@@ -100,75 +97,6 @@ def draw_thing(
     bgr = np.minimum(small[:, :, :3] * light[:, :, None], small[:, :, 3:])
     small[:, :, :3] = bgr.astype(np.uint8)
     return small.astype(np.uint8, copy=False)
-
-
-class _Pen:
-    """Draws filled shapes, in coordinates from 0 to 1, on an empty square of hard pixels."""
-
-    def __init__(self, size_px: int) -> None:
-        self.canvas = np.zeros((size_px, size_px, 4), np.uint8)
-        self._scale = size_px << _SHIFT_BITS
-
-    def _fixed(self, values: Sequence[float]) -> tuple[int, ...]:
-        return tuple(round(value * self._scale) for value in values)
-
-    def polygon(self, points: Sequence[Point], color: Color) -> None:
-        corners = np.array([self._fixed(point) for point in points], np.int32)
-        cv2.fillPoly(self.canvas, [corners], (*color, 255), cv2.LINE_8, _SHIFT_BITS)
-
-    def box(self, left: float, top: float, right: float, bottom: float, color: Color) -> None:
-        self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], color)
-
-    def ellipse(
-        self,
-        centre: Point,
-        radii: Point,
-        color: Color,
-        *,
-        turn: float = 0.0,
-        arc: tuple[float, float] = (0.0, 360.0),
-    ) -> None:
-        """Degrees, clockwise; an arc less than full gives a slice."""
-        self._ellipse(centre, radii, (*color, 255), turn, arc)
-
-    def disc(self, centre: Point, radius: float, color: Color) -> None:
-        self.ellipse(centre, (radius, radius), color)
-
-    def shadow(self, centre: Point, radii: Point) -> None:
-        """On the ground; too faint to belong to the silhouette."""
-        self._ellipse(centre, radii, _SHADOW, 0.0, (0.0, 360.0))
-
-    def line(self, start: Point, end: Point, width: float, color: Color) -> None:
-        thickness = max(1, round(width * self.canvas.shape[0]))
-        cv2.line(
-            self.canvas,
-            self._fixed(start),
-            self._fixed(end),
-            (*color, 255),
-            thickness,
-            cv2.LINE_8,
-            _SHIFT_BITS,
-        )
-
-    def _ellipse(
-        self,
-        centre: Point,
-        radii: Point,
-        color: tuple[int, int, int, int],
-        turn: float,
-        arc: tuple[float, float],
-    ) -> None:
-        cv2.ellipse(
-            self.canvas,
-            self._fixed(centre),
-            self._fixed(radii),
-            turn,
-            *arc,
-            color,
-            -1,
-            cv2.LINE_8,
-            _SHIFT_BITS,
-        )
 
 
 def _color(
@@ -193,7 +121,7 @@ _BLACK, _WHITE, _DARK = (0, 0, 0), (250, 250, 250), (45, 40, 40)
 _RED, _ORANGE, _YELLOW, _GREEN, _CYAN, _BLUE, _PURPLE, _PINK = 0, 12, 26, 60, 95, 112, 140, 165
 
 
-def _ball(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _ball(pen: Pen, random: np.random.Generator, pose: int) -> None:
     color = _color(random, [_RED, _BLUE, _GREEN, _PURPLE, _ORANGE])
     centre, radius = (0.5, 0.5), 0.48
     pen.disc(centre, radius, _WHITE)
@@ -202,7 +130,7 @@ def _ball(pen: _Pen, random: np.random.Generator, pose: int) -> None:
     pen.disc(centre, 0.1, _mixed(color, _BLACK, 0.35))
 
 
-def _balloon(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _balloon(pen: Pen, random: np.random.Generator, pose: int) -> None:
     color = _color(random, [_RED, _ORANGE, _YELLOW, _CYAN, _PURPLE, _PINK])
     stripe = _color(random, [_YELLOW, _BLUE, _PINK, _GREEN], (60, 200), (220, 250))
     rope, basket = (50, 70, 90), (35, 75, 130)
@@ -218,7 +146,7 @@ def _balloon(pen: _Pen, random: np.random.Generator, pose: int) -> None:
     pen.box(0.4, 0.87, 0.6, 0.9, _mixed(basket, _BLACK, 0.4))
 
 
-def _bird(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _bird(pen: Pen, random: np.random.Generator, pose: int) -> None:
     color = _color(random, [_BLUE, _RED, _CYAN, _PURPLE, _ORANGE], (60, 230), (90, 235))
     belly, wing = _mixed(color, _WHITE, 0.6), _mixed(color, _BLACK, 0.35)
     pen.polygon([(0.28, 0.52), (0.03, 0.42), (0.02, 0.6), (0.28, 0.62)], wing)
@@ -231,7 +159,7 @@ def _bird(pen: _Pen, random: np.random.Generator, pose: int) -> None:
     pen.polygon([(0.36, 0.54), tip, (0.5, tip[1] * 0.75 + 0.14), (0.62, 0.54)], wing)
 
 
-def _car(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _car(pen: Pen, random: np.random.Generator, pose: int) -> None:
     color = _color(random, [_RED, _ORANGE, _YELLOW, _GREEN, _CYAN, _BLUE, _PINK], (40, 235))
     dark, glass = _mixed(color, _BLACK, 0.3), (225, 205, 170)
     pen.shadow((0.5, 0.74), (0.49, 0.05))
@@ -249,7 +177,7 @@ def _car(pen: _Pen, random: np.random.Generator, pose: int) -> None:
         pen.disc((x, 0.65), 0.05, (190, 190, 190))
 
 
-def _flower(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _flower(pen: Pen, random: np.random.Generator, pose: int) -> None:
     color = _color(random, [_RED, _PINK, _PURPLE, _BLUE], (60, 230), (190, 250))
     green = _color(random, [_GREEN - 10], (150, 220), (90, 160))
     pen.shadow((0.5, 0.97), (0.2, 0.03))
@@ -264,7 +192,7 @@ def _flower(pen: _Pen, random: np.random.Generator, pose: int) -> None:
     pen.disc((0.5, 0.31), 0.1, (40, 200, 250))
 
 
-def _house(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _house(pen: Pen, random: np.random.Generator, pose: int) -> None:
     wall = _color(random, [_YELLOW - 6, _ORANGE, _CYAN, _PINK], (15, 90), (195, 245))
     roof = _color(random, [_RED, _ORANGE - 6, _BLUE], (120, 210), (90, 190))
     door, pane = (40, 60, 95), (200, 170, 110)
@@ -280,7 +208,7 @@ def _house(pen: _Pen, random: np.random.Generator, pose: int) -> None:
         pen.box(x + 0.1, 0.57, x + 0.16, 0.73, pane)
 
 
-def _mushroom(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _mushroom(pen: Pen, random: np.random.Generator, pose: int) -> None:
     cap = _color(random, [_RED, _RED, _ORANGE, _PURPLE], (180, 240), (150, 225))
     stem = (205, 225, 240)
     pen.shadow((0.5, 0.93), (0.3, 0.04))
@@ -297,7 +225,7 @@ def _mushroom(pen: _Pen, random: np.random.Generator, pose: int) -> None:
         pen.disc((x, y), radius, _WHITE)
 
 
-def _rocket(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _rocket(pen: Pen, random: np.random.Generator, pose: int) -> None:
     body = _color(random, [_CYAN, _BLUE, _YELLOW], (0, 50), (215, 250))
     trim = _color(random, [_RED, _BLUE, _GREEN, _ORANGE], (180, 240), (150, 230))
     pen.polygon([(0.2, 0.42), (0.01, 0.5), (0.2, 0.58)], (20, 130, 250))
@@ -311,7 +239,7 @@ def _rocket(pen: _Pen, random: np.random.Generator, pose: int) -> None:
     pen.disc((0.55, 0.5), 0.055, (240, 215, 150))
 
 
-def _star(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _star(pen: Pen, random: np.random.Generator, pose: int) -> None:
     color = _color(random, [_YELLOW, _YELLOW, _ORANGE + 6, _PINK], (130, 230), (225, 250))
     for reach, shade in ((1.0, _mixed(color, _BLACK, 0.3)), (0.82, color)):
         pen.polygon(_star_corners(reach * 0.5), shade)
@@ -327,7 +255,7 @@ def _star_corners(radius: float) -> list[Point]:
     return corners
 
 
-def _tree(pen: _Pen, random: np.random.Generator, pose: int) -> None:
+def _tree(pen: Pen, random: np.random.Generator, pose: int) -> None:
     green = _color(random, [_GREEN - 20, _GREEN - 8, _GREEN + 6], (120, 220), (80, 165))
     trunk = _color(random, [_ORANGE], (90, 150), (60, 110))
     round_crown = bool(random.integers(0, 2))
@@ -349,7 +277,7 @@ def _tree(pen: _Pen, random: np.random.Generator, pose: int) -> None:
             pen.polygon(corners, _mixed(green, _BLACK, shade))
 
 
-_DRAWINGS: tuple[Callable[[_Pen, np.random.Generator, int], None], ...] = (
+_DRAWINGS: tuple[Callable[[Pen, np.random.Generator, int], None], ...] = (
     _ball,
     _balloon,
     _bird,

@@ -28,7 +28,7 @@ from pipeline.frames.decode import VideoReader
 from pipeline.inference.engine import Engine
 from pipeline.inference.openvino import load_engine
 from pipeline.inference.selection import rule
-from pipeline.measure.benchmark import benchmark_app_fps
+from pipeline.measure.benchmark_app import benchmark_app_fps
 from pipeline.measure.own_process import in_own_process
 from pipeline.model.prepare import prepare_model
 from pipeline.model.quantize import quantize
