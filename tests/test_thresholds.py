@@ -121,7 +121,7 @@ def test_thresholds_are_by_class_id() -> None:
 def test_a_name_stands_for_all_classes_that_have_it() -> None:
     names = ("face", "car", "face")
     assert covered_class_ids(RedactOptions(covered=("face",)), names) == {0, 2}
-    assert select_class_ids(DetectOptions(classes=("face", "1")), names) == {0, 1, 2}
+    assert select_class_ids(DetectOptions(classes=("face", "1")), names) == frozenset({0, 1, 2})
     detect = DetectOptions(class_thresholds=(("face", 0.5),))
     assert np.asarray(thresholds_of(detect, names, np.arange(3))).tolist() == [0.5, 0.25, 0.5]
 
