@@ -105,16 +105,23 @@ class Track:
 
 
 def record_with_tracks(
-    path: Path, before: list[Track], after: list[Track], *, num_frames: int = 20
+    path: Path,
+    before: list[Track],
+    after: list[Track],
+    *,
+    num_frames: int = 20,
+    images: list[Image] | None = None,
+    options: dict[str, str] | None = None,
 ) -> Path:
-    """A clip with other tracks before and after its video track."""
+    """A clip with other tracks before and after its video track; without images, of lights."""
     with av.open(str(path), "w") as container:
         muxed: list[Any] = []
         for track in before:
             muxed += _track_packets(container, track)
-        video: Any = container.add_stream("libx264", rate=25, options=LOSSLESS["libx264"])
+        settings = options or LOSSLESS["libx264"]
+        video: Any = container.add_stream("libx264", rate=25, options=settings)
         video.width, video.height, video.pix_fmt = 128, 96, "yuv420p"
-        for image in moving_lights(num_frames):
+        for image in images or moving_lights(num_frames):
             muxed += video.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
         muxed += video.encode(None)
         for track in after:

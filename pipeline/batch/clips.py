@@ -17,7 +17,14 @@ from pipeline.core.errors import UsageError
 from pipeline.core.notes import note
 from pipeline.core.picture_paths import PICTURE_SUFFIXES
 from pipeline.core.text import counted
-from pipeline.run.outputs import ANNOTATED_NAMES, BATCH_JSON_NAME, BATCH_PAGE_NAME, REPORT_JSON_NAME
+from pipeline.run.outputs import (
+    ANNOTATED_NAMES,
+    BATCH_JSON_NAME,
+    BATCH_PAGE_NAME,
+    CROPS_NAME,
+    HIGHLIGHTS_NAME,
+    REPORT_JSON_NAME,
+)
 
 # fmt: off
 VIDEO_SUFFIXES = (
@@ -163,6 +170,8 @@ def _is_footage(path: Path) -> bool:
     """Whether a file has the name of a clip or picture and is not a result of this program."""
     if path.suffix.lower() not in (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
         return False
+    if path.parent.name in (HIGHLIGHTS_NAME, CROPS_NAME):
+        return not path.parent.with_name(REPORT_JSON_NAME).exists()
     return path.name not in ANNOTATED_NAMES or not path.with_name(REPORT_JSON_NAME).exists()
 
 

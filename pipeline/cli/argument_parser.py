@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
             if action is not None and action.nargs == "?":
                 choices = tuple(action.choices or ())
                 following = rest[0] if rest else ""
-                is_value = following in choices if choices else following.isdecimal()
+                is_value = following in choices if choices else _is_number(following)
                 if choices and rest and not is_value and _is_plain(following):
                     self.error(f"{word} {following!r} is not one of {', '.join(choices)}")
                 word = f"{word}={rest.popleft() if is_value else action.const}"
@@ -89,6 +89,10 @@ def _alike(word: str, known: Sequence[str]) -> list[str]:
     """The option that was probably meant: one that the word begins with, or one that is close."""
     begun = [option for option in known if word.startswith(option) and len(option) > len("--a")]
     return sorted(begun, key=len)[-1:] or difflib.get_close_matches(word, known, 1, 0.7)
+
+
+def _is_number(word: str) -> bool:
+    return word.replace(".", "", 1).isdecimal()
 
 
 def _is_plain(word: str) -> bool:

@@ -27,6 +27,7 @@ from pipeline.cli.groups import (
     add_model_options,
     add_synthetic,
 )
+from pipeline.cli.highlights import cut_out, requested_highlights
 from pipeline.cli.options import add_options
 from pipeline.cli.spool import spooled
 from pipeline.cli.summary import batch_summary, failure_lines, run_summary
@@ -48,6 +49,7 @@ from pipeline.core.config import (
     RedactOptions,
 )
 from pipeline.core.errors import InputError, PipelineError, UsageError
+from pipeline.core.highlight_options import HighlightOptions
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
@@ -135,6 +137,7 @@ def add_parser(commands: Any) -> None:
     add_options(encoding, ProcessConfig, "video")
     add_options(command.add_argument_group("drawing"), DrawOptions)
     add_options(command.add_argument_group("redaction"), RedactOptions)
+    add_options(command.add_argument_group("highlights"), HighlightOptions)
     add_options(add_limits(command), ProcessConfig, "stall_seconds")
     add_synthetic(command)
     cluster = command.add_argument_group("cluster", "Process segments on a Ray cluster.")
@@ -154,6 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = process_config(arguments)
     require_local_export(arguments.export, config.remote.output_url)
     shapes = requested_shapes(arguments.events, config)
+    highlights = requested_highlights(arguments, config)
     name = config.source_name
     with contextlib.ExitStack() as stack:
         if arguments.videos == [STANDARD_INPUT]:
@@ -187,12 +191,14 @@ def run(arguments: argparse.Namespace) -> None:
     show_outputs([place] if is_remote else _files_in(config.output_dir))
     export_results([config.output_dir], arguments.export, config.output_dir)
     _count_events(arguments, [config.output_dir], shapes, config.output_dir)
+    cut_out(arguments, [config], highlights, shapes)
 
 
 def _process_batch(arguments: argparse.Namespace) -> None:
     output_dir = Path(arguments.output_dir or OUTPUT_FOLDER)
     config = dataclasses.replace(process_config(arguments), output_dir=output_dir)
     shapes = requested_shapes(arguments.events, config)
+    highlights = requested_highlights(arguments, config)
     with collected_notes() as notes:
         batch = Batch(config, find_clips(arguments.videos, output_dir), _show_clip)
     for line in notes:
@@ -209,9 +215,7 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     finally:
         if batch.number_of("not reached") < len(batch.results):
             unwritten = _report_batch(batch, notes, output_dir, quiet=arguments.quiet)
-    finished = [result.clip.output_dir for result in batch.results if result.figures]
-    export_results(finished, arguments.export, output_dir)
-    _count_events(arguments, finished, shapes, output_dir)
+    _use_results(arguments, batch.results, config, shapes, highlights)
     if failed := [result for result in batch.results if result.status == "failed"]:
         _show_failed(failed, debug=arguments.debug)
         raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
@@ -244,6 +248,28 @@ def _report_batch(
         if result.status == "not reached":
             _show_clip(result)
     return unwritten
+
+
+def _use_results(
+    arguments: argparse.Namespace,
+    results: Sequence[ClipResult],
+    config: ProcessConfig,
+    shapes: Shapes | None,
+    highlights: HighlightOptions,
+) -> None:
+    """Export, count and cut what the finished results of a batch have.
+
+    config: of all clips, with the output folder of the batch.
+    """
+    done = [
+        dataclasses.replace(config, source=result.clip.path, output_dir=result.clip.output_dir)
+        for result in results
+        if result.figures
+    ]
+    finished = [clip.output_dir for clip in done]
+    export_results(finished, arguments.export, config.output_dir)
+    _count_events(arguments, finished, shapes, config.output_dir)
+    cut_out(arguments, done, highlights, shapes)
 
 
 def _show_failed(failed: Sequence[ClipResult], *, debug: bool) -> None:

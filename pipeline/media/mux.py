@@ -49,7 +49,9 @@ class SourceStreams:
 
     timeline: how its times become those of the result; None leaves them.
     end_seconds: where its streams are cut off, if the video was; None takes all. carried: which
-    of its streams go along.
+    of its streams go along. begin_seconds: where its streams begin; None takes what precedes the
+    picture too. seek_seconds: where in the file their packets are looked for; None reads it from
+    its beginning.
     """
 
     path: Path
@@ -57,6 +59,8 @@ class SourceStreams:
     timeline: Timeline | None = None
     end_seconds: float | None = None
     carried: Carried = CARRY_ALL
+    begin_seconds: float | None = None
+    seek_seconds: float | None = None
 
 
 def mux(
@@ -64,17 +68,19 @@ def mux(
     target: Path,
     source: SourceStreams | None = None,
     beat: Beat = no_beat,
+    more: Sequence[SourceStreams] = (),
 ) -> list[str]:
     """Copy the video track, and what MP4 can carry of the source's others, into an MP4 file.
 
-    videos: the track in pieces that follow each other, all from the same encoder.
+    videos: the track in pieces that follow each other, all from the same encoder. more: other
+    parts of the source that follow the first one; there are no chapters then.
     Packets are copied as they are, or encoded, as mapped in streams.py. The index goes to the
     front, so that a player can start before it has the whole file. Where MP4 turns out not to take
     what was mapped, the video is written alone. Returns a note for every stream that is damaged
     or left out. Raises EncodeError if the file cannot be written.
     """
     try:
-        return _mux(videos, target, source, beat)
+        return _mux(videos, target, source, beat, more)
     except EncodeError as error:
         if source is None or not isinstance(error.__cause__, _REFUSALS):
             raise
@@ -84,7 +90,11 @@ def mux(
 
 
 def _mux(
-    videos: Sequence[Path], target: Path, source: SourceStreams | None, beat: Beat
+    videos: Sequence[Path],
+    target: Path,
+    source: SourceStreams | None,
+    beat: Beat,
+    more: Sequence[SourceStreams] = (),
 ) -> list[str]:
     notes: list[str] = []
     with contextlib.ExitStack() as inputs:
@@ -101,7 +111,8 @@ def _mux(
                 sources = [_video_packets(first, videos[1:], video)]
                 converters: dict[int, Converter] = {}
                 if other is not None and source is not None:
-                    packets, converters = _add_others(out, video, other, source, notes)
+                    parts = [source, *more]
+                    packets, converters = _add_others(out, video, other, parts, notes)
                     sources.append(converted(packets, converters))
                 merged = heapq.merge(*sources, key=lambda item: item[0])
                 notes += _mux_packets(out, merged, beat, video)
@@ -116,19 +127,37 @@ def _add_others(
     out: OutputContainer,
     video: VideoStream,
     other: InputContainer,
-    source: SourceStreams,
+    parts: Sequence[SourceStreams],
     notes: list[str],
 ) -> tuple[Iterator[TimedPacket], dict[int, Converter]]:
     """Add the source's other streams, with its tags and chapters; their packets are to come."""
-    timeline, end_seconds = source.timeline, source.end_seconds
+    source = parts[0]
+    timeline, end_seconds = source.timeline, parts[-1].end_seconds
     annotated, _ = picture_track(source.path, other)
     if source.carried.others:
         carry_metadata(other, annotated, out, video, end_seconds, timeline)
+        if len(parts) > 1:
+            out.set_chapters([])
     left_out = timeline.left_out if timeline else {}
     mappings = map_streams(source.path, other, annotated, left_out, source.carried)
     targets, converters = add_streams(out, other, mappings, end_seconds, source.carried)
-    clocks = _clocks(other, targets, converters.keys(), timeline)
-    return _packets(other, targets, clocks, notes, end_seconds), converters
+    return _part_packets(other, targets, converters.keys(), parts, notes), converters
+
+
+def _part_packets(
+    other: InputContainer,
+    targets: dict[int, Stream],
+    decoded: Collection[int],
+    parts: Sequence[SourceStreams],
+    notes: list[str],
+) -> Iterator[TimedPacket]:
+    for part in parts:
+        if part.seek_seconds is not None:
+            other.seek(int(part.seek_seconds * av.time_base))
+        clocks = _clocks(other, targets, decoded, part.timeline)
+        for timed in _packets(other, targets, clocks, notes, part.end_seconds):
+            if part.begin_seconds is None or timed[0] >= part.begin_seconds:
+                yield timed
 
 
 def verify(

@@ -32,7 +32,7 @@ def sliced(
     places = _places(timeline, pts) if is_known else decoded_places()
     taken = _taken(asked, places, timeline.time_base, path)
     first = places[taken.start]
-    moved = _moved(timeline, first)
+    moved = beginning_at(timeline, first)
     places = _places(moved, pts) if is_known else [place - first for place in places]
     start, reaches_end = places[taken.start], taken.stop == len(places)
     end = moved.end if reaches_end else places[taken.stop]
@@ -81,7 +81,7 @@ def _places(timeline: Timeline, pts: Sequence[int]) -> Sequence[int]:
     return [times.place(time)[0] for time in found]
 
 
-def _moved(timeline: Timeline, place: int) -> Timeline:
+def beginning_at(timeline: Timeline, place: int) -> Timeline:
     """The same with 0 at a place of the result, in its ticks."""
     seconds = place * timeline.time_base
     return dataclasses.replace(

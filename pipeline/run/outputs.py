@@ -36,6 +36,10 @@ REPORT_PAGE_NAME = "report.html"
 VIEWER_PAGE_NAME = "viewer.html"
 VIEWER_DATA_NAME = "viewer_data"
 """A folder of scripts that the viewer loads."""
+HIGHLIGHTS_NAME, CROPS_NAME = "highlights", "crops"
+"""Folders of clips and of pictures that were cut out of the result."""
+EDL_NAME, OTIO_NAME = "highlights.edl", "highlights.otio"
+CROPS_JSON_NAME = "crops.json"
 BATCH_JSON_NAME = "batch.json"
 BATCH_PAGE_NAME = "batch.html"
 OUTPUT_NAMES = (
@@ -43,6 +47,8 @@ OUTPUT_NAMES = (
     VIEWER_PAGE_NAME,
     EVENTS_CSV_NAME,
     EVENTS_JSON_NAME,
+    HIGHLIGHTS_NAME,
+    CROPS_NAME,
     TRUTH_NAME,
     WEAK_NAME,
     COVERS_NAME,
@@ -51,6 +57,9 @@ OUTPUT_NAMES = (
     REPORT_PAGE_NAME,
     *ANNOTATED_NAMES,
 )
+
+_ALWAYS_IN = {HIGHLIGHTS_NAME: OTIO_NAME, CROPS_NAME: CROPS_JSON_NAME}
+"""What a folder of these names contains if it was written here."""
 
 REPORT_VERSION = 2
 """Format version of report.json, its `schema_version`: see docs/schemas/. Version 1, without
@@ -88,7 +97,7 @@ def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAM
             )
         if target.exists() and not config.overwrite:
             raise InputError(f"{target} exists already: --overwrite replaces it")
-        if target.is_dir() and name != VIEWER_DATA_NAME:
+        if target.is_dir() and not _is_ours(target):
             raise InputError(f"{target} is a folder: it cannot be replaced")
 
 
@@ -166,12 +175,34 @@ def move_into_place(finished: Path, output_dir: Path, names: Sequence[str] = OUT
     """Move the finished files of these names to their place, the annotated one, if any, last."""
     for name in names:
         made, target = finished / name, output_dir / name
-        if target.is_dir() and not target.is_symlink():
+        if _is_ours(target):
             shutil.rmtree(target)
         if made.exists():
             for path in made.iterdir() if made.is_dir() else [made]:
                 flush_to_disk(path)
             made.replace(target)
-        else:
+        elif not target.is_dir() or target.is_symlink():
             target.unlink(missing_ok=True)  # Of another run.
     flush_to_disk(output_dir)
+
+
+def replace_folder(target: Path, made: Path) -> None:
+    """Move a finished folder to its place, where an earlier one of its kind may be.
+
+    Raises InputError for one that was not written here, OSError.
+    """
+    if os.path.lexists(target):
+        if not _is_ours(target):
+            raise InputError(f"{target} was not written by this program: move it away")
+        shutil.rmtree(target)
+    for path in made.iterdir():
+        flush_to_disk(path)
+    made.replace(target)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a path is a folder of a result."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    name = _ALWAYS_IN.get(folder.name)
+    return folder.name == VIEWER_DATA_NAME or (name is not None and (folder / name).is_file())

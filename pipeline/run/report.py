@@ -149,6 +149,8 @@ def build_report(run: FinishedRun) -> Report:
         "precision_audit": run.int8_audit and _audit(run.int8_audit, run.config, _INT8),
         "detections": _detections(run),
         "events": None,
+        "highlights": None,
+        "crops": None,
         "truth": run.findings.judgement and _truth(run.findings.judgement),
         "peak_memory_mb": peak_memory_mb(),
         "machine": {"processor": processor_name(), "cores": run.executor.cores},

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.core.detection_lines import DetectedFrame, read_detections
 from pipeline.core.errors import InputError
+from pipeline.core.files import fingerprint
 from pipeline.run.outputs import BATCH_JSON_NAME, DETECTIONS_NAME, TRUTH_NAME
 from pipeline.run.recorded import from_report
 
@@ -99,6 +100,19 @@ def _results_of(path: Path) -> list[Path]:
     return [folder / DETECTIONS_NAME for folder in folders]
 
 
+def source_file(name: str, known_fingerprint: str | None, at: Path) -> Path:
+    """The file of a clip of this name: `at` itself, or the one in that folder or below it.
+
+    Raises InputError if it is missing, or is not the file that was processed.
+    """
+    named = [at] if at.is_file() else sorted(at.rglob(name))
+    same = (p for p in named if p.is_file() and fingerprint(p) == known_fingerprint)
+    if (found := next(same, None)) is None:
+        reason = "is another file than the one processed" if named else "is not there"
+        raise InputError(f"{named[0] if named else at / name}: {reason}")
+    return found
+
+
 def read_clips(detections: Sequence[Path], every_nth: int = 1) -> list[ExportedClip]:
     """The clips of detection files, which have their reports beside them. Raises InputError."""
     clips: list[ExportedClip] = []
@@ -107,7 +121,7 @@ def read_clips(detections: Sequence[Path], every_nth: int = 1) -> list[ExportedC
     for path in detections:
         clip = from_report(path, _clip)
         name = _unique(clip.source_name, names)
-        key = _unique(_as_file_name(Path(clip.source_name).stem), keys)
+        key = _unique(as_file_name(Path(clip.source_name).stem), keys)
         clips.append(dataclasses.replace(clip, name=name, key=key, every_nth=every_nth))
     return clips
 
@@ -159,6 +173,6 @@ def _unique(name: str, taken: set[str]) -> str:
     return found
 
 
-def _as_file_name(name: str) -> str:
+def as_file_name(name: str) -> str:
     """The name without what separates folders, or has a meaning in a list of columns."""
     return "".join("_" if char in '/\\,:"' or not char.isprintable() else char for char in name)

@@ -11,9 +11,8 @@ import cv2
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError
-from pipeline.core.files import fingerprint
 from pipeline.frames.source import open_source
-from pipeline.run.exports.clip import ExportedClip
+from pipeline.run.exports.clip import ExportedClip, source_file
 
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
@@ -40,12 +39,7 @@ def find_sources(clips: Sequence[ExportedClip], at: Path) -> list[Path]:
                 f"{clip.detections}: is redacted, and pictures of its clip would show what it "
                 "covers: leave --images out"
             )
-        named = [at] if at.is_file() else sorted(at.rglob(clip.source_name))
-        same = [path for path in named if path.is_file() and fingerprint(path) == clip.fingerprint]
-        if not same:
-            reason = "is another file than the one processed" if named else "is not there"
-            raise InputError(f"{named[0] if named else at / clip.source_name}: {reason}")
-        found.append(same[0])
+        found.append(source_file(clip.source_name, clip.fingerprint, at))
     return found
 
 

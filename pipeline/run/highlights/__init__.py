@@ -1,0 +1,1 @@
+"""Clips, edit decision lists and timelines of what was found."""

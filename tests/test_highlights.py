@@ -1,0 +1,270 @@
+"""--highlights and --crops: what is cut out of a result is what it shows there, to the frame."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.cli.commands import main
+from pipeline.core.detection_lines import DetectedBox, DetectedFrame
+from pipeline.run.highlights.cuts import cuts_of, stretches_of_finds
+from pipeline.run.highlights.edit_lists import Edit, Medium, write_edl, write_otio
+from tests.conftest import read_detections
+from tests.programs import ffmpeg, needs_ffmpeg, probed
+from tests.recordings import (
+    LOSSLESS,
+    Track,
+    light_cell,
+    number_read_from,
+    numbered,
+    record_with_tracks,
+)
+from tests.schemas import schema_errors
+
+FOUND = {5, 6, 15}
+"""The frames of the clip with a light."""
+PADDING = "0.08"
+CUTS = [range(3, 9), range(13, 18)]
+"""With two frames of padding."""
+WH = (128, 96)
+
+pytestmark = needs_ffmpeg
+
+
+def image_of(index: int) -> NDArray[np.uint8]:
+    """A frame that says its number; only some have a light."""
+    image = numbered(index)
+    if index not in FOUND:
+        x, y = (8 * cell for cell in light_cell(index))
+        image[y : y + 8, x : x + 8] = 20
+    return image
+
+
+IMAGES = [image_of(index) for index in range(20)]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 frames at 25 per second with sound and subtitles, B-frames, and 3 open groups."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    tracks = [Track("aac"), Track("mov_text")]
+    return record_with_tracks(path, [], tracks, images=IMAGES, options=OPEN_GOP)
+
+
+OPEN_GOP = {
+    **LOSSLESS["libx264"],
+    "x264-params": "keyint=7:min-keyint=7:bframes=2:b-adapt=0:open-gop=1:scenecut=0",
+}
+
+
+@pytest.fixture(scope="module")
+def result(clip: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a run with a clip for each stretch, and crops."""
+    out = tmp_path_factory.mktemp("result") / "out"
+    words = ["process", str(clip), "--output-dir", str(out), "--weights", str(tiny_weights)]
+    assert main([*words, "--track", "--highlights", PADDING, "--crops"]) == 0
+    return out
+
+
+def numbers_in(path: Path) -> list[int]:
+    """What the frames of a clip say, as ffmpeg decodes them."""
+    width, height = WH
+    pixels = ffmpeg(
+        "-xerror",
+        "-i",
+        path,
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-fps_mode",
+        "passthrough",
+        "-",
+    )
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, height, width, 3)
+    return [number_read_from(image) for image in images]
+
+
+def report_in(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "report.json").read_text()))
+
+
+def clips_in(out: Path) -> list[Path]:
+    return [out / entry["file"] for entry in report_in(out)["highlights"]["clips"]]
+
+
+def test_each_highlight_has_exactly_its_frames_with_sound_and_subtitles(result: Path) -> None:
+    clips = clips_in(result)
+    assert [numbers_in(path) for path in clips] == [list(cut) for cut in CUTS]
+    for path, cut, text in zip(clips, CUTS, ("first", "second"), strict=True):
+        (sound,) = probed(path, "a")
+        assert abs(float(sound["duration"]) - len(cut) / 25) < 2 * 1024 / 48000
+        assert probed(path, "v")[0]["start_time"] == "0.000000"
+        subtitles = ffmpeg("-i", path, "-f", "srt", "-").decode()
+        assert text in subtitles
+        assert subtitles.count("-->") == 1
+
+
+def copied(result: Path, tmp_path: Path) -> Path:
+    """A result of one's own, without highlights and crops."""
+    out = tmp_path / "copy"
+    shutil.copytree(result, out, ignore=shutil.ignore_patterns("highlights", "crops"))
+    return out
+
+
+def test_one_clip_of_all_has_their_frames_and_sound_one_after_the_other(
+    result: Path, tmp_path: Path
+) -> None:
+    out = copied(result, tmp_path)
+    assert main(["highlights", str(out), "--padding", PADDING, "--as", "one"]) == 0
+    (path,) = {*clips_in(out)}
+    assert numbers_in(path) == [*CUTS[0], *CUTS[1]]
+    (sound,) = probed(path, "a")
+    assert abs(float(sound["duration"]) - 11 / 25) < 2 * 1024 / 48000
+    offsets = [entry["offset_seconds"] for entry in report_in(out)["highlights"]["clips"]]
+    assert offsets == [0, 6 / 25]
+
+
+def test_packets_of_the_source_begin_at_the_key_frame_before_the_highlight(
+    result: Path, clip: Path, tmp_path: Path
+) -> None:
+    out = copied(result, tmp_path)
+    words = ["highlights", str(out), "--padding", PADDING, "--from-source", str(clip)]
+    assert main(words) == 0
+    keys = [0, 7, 14]
+    for path, cut, entry in zip(
+        clips_in(out), CUTS, report_in(out)["highlights"]["clips"], strict=True
+    ):
+        key = max(key for key in keys if key <= cut[0])
+        found = numbers_in(path)
+        # Frames behind the end are there where others refer to them.
+        assert found[: cut[-1] + 1 - key] == list(range(key, cut[-1] + 1))
+        assert len(found) <= cut[-1] + 1 - key + 3
+        assert entry["offset_seconds"] == pytest.approx((cut[0] - key) / 25)
+        assert {stream["codec_type"] for stream in probed(path, "a")} == {"audio"}
+
+
+def test_lists_are_read_by_another_program(result: Path) -> None:
+    otio = pytest.importorskip("opentimelineio", reason="needs opentimelineio")
+    pytest.importorskip("otio_cmx3600_adapter", reason="needs otio-cmx3600-adapter")
+    timeline = otio.adapters.read_from_file(str(result / "highlights" / "highlights.otio"))
+    edl = otio.adapters.read_from_file(str(result / "highlights" / "highlights.edl"), rate=25)
+    for read in (timeline, edl):
+        ranges = [clip.source_range for clip in read.find_clips()]
+        assert [(r.start_time.value, r.duration.value) for r in ranges] == [
+            (cut[0], len(cut)) for cut in CUTS
+        ]
+    media = [clip.media_reference.target_url for clip in timeline.find_clips()]
+    assert {(result / "highlights" / url).resolve() for url in media} == {
+        (result / "annotated.mp4").resolve()
+    }
+
+
+def test_times_of_uneven_clips_are_exact_in_otio_and_the_nearest_frame_in_the_edl(
+    tmp_path: Path,
+) -> None:
+    otio = pytest.importorskip("opentimelineio", reason="needs opentimelineio")
+    rate = Fraction(30000, 1001)
+    edits = [Edit(0.1, 1.234567, "a"), Edit(2.002, 3.003, "b")]
+    medium = Medium("clip.mkv", "../clip.mkv", rate, 10.0)
+    write_otio(edits, medium, "clip", tmp_path / "x.otio")
+    write_edl(edits, medium, "clip", tmp_path / "x.edl")
+    timeline = otio.adapters.read_from_file(str(tmp_path / "x.otio"))
+    found = [clip.source_range for clip in timeline.find_clips()]
+    for edit, time in zip(edits, found, strict=True):
+        assert time.start_time.to_seconds() == pytest.approx(edit.begin_seconds, abs=1e-6)
+        assert time.end_time_exclusive().to_seconds() == pytest.approx(edit.end_seconds, abs=1e-6)
+    assert found[1].start_time.value == 60  # Whole frames are whole numbers.
+    pytest.importorskip("otio_cmx3600_adapter", reason="needs otio-cmx3600-adapter")
+    edl = otio.adapters.read_from_file(str(tmp_path / "x.edl"), rate=30)
+    ranges = [clip.source_range for clip in edl.find_clips()]
+    assert [(r.start_time.value, r.duration.value) for r in ranges] == [(3, 34), (60, 30)]
+
+
+@given(
+    steps=st.lists(st.integers(1, 90_000), min_size=1, max_size=40),
+    found=st.sets(st.integers(0, 39)),
+    padding=st.integers(0, 200_000),
+)
+def test_cuts_are_all_frames_within_the_padding_of_a_find(
+    steps: list[int], found: set[int], padding: int
+) -> None:
+    times = np.cumsum(steps).tolist()
+    box = DetectedBox(0, "light", 0.9, (0, 0, 8, 8))
+    frames = [
+        DetectedFrame(index, time, time / 1e6, (box,) if index in found else ())
+        for index, time in enumerate(times)
+    ]
+    seconds = padding / 1e6
+    cuts = cuts_of(frames, stretches_of_finds(frames), seconds, Fraction(25))
+    near = [
+        index
+        for index, time in enumerate(times)
+        if any(abs(time - times[f]) <= padding + 1 for f in found if f < len(times))
+    ]
+    assert [i for cut in cuts for i in range(cut.first_frame, cut.end_frame)] == near
+    assert all(a.end_frame < b.first_frame for a, b in itertools.pairwise(cuts))
+    for cut in cuts:
+        assert (cut.begin_pts, cut.end_pts) == (times[cut.first_frame], times[cut.end_frame - 1])
+
+
+def test_crops_have_the_pixels_of_the_source(result: Path, clip: Path) -> None:
+    crops = report_in(result)["crops"]["pictures"]
+    assert json.loads((result / "crops" / "crops.json").read_text()) == crops
+    assert {(result / crop["file"]).name for crop in crops} == {
+        path.name for path in (result / "crops").glob("*.jpg")
+    }
+    width, height = WH
+    pixels = ffmpeg("-i", clip, "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, height, width, 3)
+    assert crops
+    for crop in crops:
+        left, top, right, bottom = crop["xyxy"]
+        picture = cv2.imread(str(result / crop["file"]))
+        assert picture is not None
+        shown = picture[..., ::-1].astype(int)
+        expected = images[crop["frame_index"]][top:bottom, left:right].astype(int)
+        assert abs(shown - expected).mean() < 3
+        boxes = read_detections(result)[crop["frame_index"]]["detections"]
+        assert crop["confidence"] in [box["confidence"] for box in boxes]
+
+
+def test_the_report_keeps_to_its_schema(result: Path) -> None:
+    assert schema_errors("report", report_in(result)) == []
+
+
+def test_what_was_cut_out_before_is_kept(result: Path, clip: Path, tiny_weights: Path) -> None:
+    made = {path: path.stat().st_mtime_ns for path in result.rglob("*")}
+    words = ["process", str(clip), "--output-dir", str(result), "--weights", str(tiny_weights)]
+    assert main([*words, "--track", "--highlights", PADDING, "--crops"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in result.rglob("*")} == made
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--highlights", "--no-video"],
+        ["--highlights", "--from-source", "--redact", "light"],
+        ["--highlights", "--from-source", "--highlights-as", "one"],
+        ["--from-source"],
+        ["--highlights", "4000"],
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_cut_out_is_refused_in_one_line(
+    words: list[str], clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["process", str(clip), "--output-dir", str(tmp_path / "out"), *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
