@@ -32,8 +32,8 @@ from tests.conftest import RESULT_NAMES, TINY_INPUT_WH, with_light, without_prog
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "pipeline"]
 COMMANDS = [
-    *("process", "render", "track", "export", "events", "evaluate", "bench", "tune", "plan"),
-    *("configs", "models"),
+    *("process", "render", "track", "export", "events", "highlights", "crops", "evaluate"),
+    *("bench", "tune", "plan", "configs", "models"),
 ]
 CONFIGURATIONS = ["auto", *configurations(2)]
 FULL = Path("/dev/full")
@@ -314,7 +314,10 @@ WRONG_USE = [
     (["evaluate", "--data", ".", "--imgsz", "-32"], ["imgsz", "-32"]),
     (["evaluate"], ["--data"]),
     (["nonsense"], ["nonsense", "process", "evaluate", "configs"]),
-    ([], ["no command given", "process, render, track, export, events, evaluate"]),
+    (
+        [],
+        ["no command given", "process, render, track, export, events, highlights, crops, evaluate"],
+    ),
     (["--debug", "process"], ["--debug", "after the command"]),
     (["proces", "clip.mp4"], ["'proces'", "`pipeline process`"]),
     (["pyproject.toml"], ["`pipeline process pyproject.toml`"]),

@@ -240,6 +240,25 @@ def test_crops_have_the_pixels_of_the_source(result: Path, clip: Path) -> None:
         assert crop["confidence"] in [box["confidence"] for box in boxes]
 
 
+def test_each_clip_of_a_batch_has_its_own_and_crops_show_covered_things_covered(
+    clip: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(clip, tmp_path / name)
+    words = ["process", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--redact=light"]
+    words += ["--weights", str(tiny_weights), "--redact-style", "fill", "--redact-hold", "0"]
+    assert main([*words, "--highlights", PADDING, "--highlights-as", "one", "--crops"]) == 0
+    reports = sorted((tmp_path / "out").rglob("report.json"))
+    assert len(reports) == 2
+    for out in (path.parent for path in reports):
+        assert sum(entry["num_frames"] for entry in report_in(out)["highlights"]["clips"]) == 11
+        crops = report_in(out)["crops"]["pictures"]
+        assert [crop["track_id"] for crop in crops] == [None]  # Within a second.
+        picture = cv2.imread(str(out / crops[0]["file"]))
+        assert picture is not None
+        assert picture.max() < 20
+
+
 def test_the_report_keeps_to_its_schema(result: Path) -> None:
     assert schema_errors("report", report_in(result)) == []
 

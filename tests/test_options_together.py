@@ -111,9 +111,12 @@ CASES = {
 REFUSED = {
     frozenset({"--adaptive", "--every"}),
     frozenset({"--nms-free", "--tile"}),
+    frozenset({"--highlights", "--no-video"}),  # See test_highlights.
     *(frozenset({"--redact", other}) for other in ("--roi", "--roi-crop", "--no-video")),
 }
-TOGETHER_ELSEWHERE = ["--segments-at-once", "--executor ray", "--precision int8"]
+TOGETHER_ELSEWHERE = [
+    *("--segments-at-once", "--executor ray", "--precision int8", "--highlights", "--crops"),
+]
 """Options that are tested with all others at once: here, and in test_ray."""
 
 
@@ -238,6 +241,36 @@ def test_segments_side_by_side_with_all_others(
     report = report_in(tmp_path / "out")
     assert report["configuration"]["segments_at_once"] == 2
     check(names, report, tmp_path / "out", detector.usual)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("--every", "--tile", "--track", "--redact", "--frames", "--export", "resume"),
+        ("--adaptive", "--roi", "--roi-crop", "--start, --end", "--nms-free", "--track"),
+    ],
+    ids=" ".join,
+)
+def test_highlights_and_crops_with_all_others(
+    names: tuple[str, ...], clip: Path, detectors: Detectors, tmp_path: Path, models: Models
+) -> None:
+    detector = detectors["--nms-free" in names]
+    out = tmp_path / "out"
+    words = command(clip, out, detector.weights, names)
+    if "resume" in names:
+        config = process_config(parse_arguments(words))
+        with pytest.raises(Interrupted):
+            process_video(config, interrupted_at(9, KeyboardInterrupt()), models=models)
+    else:
+        words += ["--segments-at-once", "2", "--segment-seconds", "0.2"]
+    assert main([*words, "--highlights", "--crops"]) == 0
+    report = report_in(out)
+    check(names, report, out, detector.usual)
+    (highlight,) = report["highlights"]["clips"]  # There are lights in every frame.
+    assert highlight["num_frames"] == len(read_detections(out))
+    assert len(report["crops"]["pictures"]) >= report["detections"]["tracks"] > 0
+    for entry in (highlight, *report["crops"]["pictures"]):
+        assert (out / entry["file"]).stat().st_size > 0
 
 
 @pytest.mark.slow
