@@ -410,6 +410,13 @@ def test_in_a_crowd_no_label_covers_another() -> None:
         assert not any(covers((*place, *size), (*other, *size)) for other in places[:i])
 
 
+def test_forty_labels_of_one_place_find_room_around_it() -> None:
+    size = (26, 8)
+    places = place_labels([(100, 100, 140, 200)] * 40, [size] * 40, (480, 270))
+    for i, place in enumerate(places):
+        assert not any(covers((*place, *size), (*other, *size)) for other in places[:i])
+
+
 @given(
     st.lists(
         st.tuples(*[st.integers(0, 90)] * 2, *[st.integers(0, 40)] * 2).map(

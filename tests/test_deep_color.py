@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 import pipeline
 from pipeline.core.boxes import Detections
-from pipeline.core.config import EncodeOptions
+from pipeline.core.config import EncodeOptions, ProcessConfig
+from pipeline.core.errors import Interrupted
 from pipeline.frames.annotate import Annotator, class_color
 from pipeline.frames.codecs import CODECS, annotated_bits, encoding_warnings
 from pipeline.frames.decode import VideoReader
@@ -28,7 +29,9 @@ from pipeline.media.frame import ColorTags, Frame, HdrMetadata, plane_rows
 from pipeline.model.letterbox import Letterbox
 from pipeline.model.preprocess import Preprocessor
 from pipeline.model.tone_map import ToneMap
+from pipeline.run.process import process_video
 from tests.conftest import info_of, process
+from tests.resuming import interrupted_at, results
 from tests.test_annotate import found
 
 SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "clip.mp4"
@@ -99,7 +102,7 @@ def samples_of(frame: av.VideoFrame) -> list[NDArray[np.uint16]]:
 
 
 @pytest.mark.parametrize("tags", [PQ, HLG], ids=["PQ", "HLG"])
-@pytest.mark.parametrize("size_wh", [(128, 96), (40, 30)], ids=["whole", "planes resized"])
+@pytest.mark.parametrize("size_wh", [(128, 96), (80, 60), (40, 30)], ids=str)
 def test_what_was_sdr_is_seen_as_it_was(
     tags: tuple[int, int, int], size_wh: tuple[int, int]
 ) -> None:
@@ -266,6 +269,20 @@ def test_an_hdr_clip_stays_one_with_all_that_says_how_to_show_it(
             {name: _number(value) for name, value in expected[kind].items()}, rel=1e-3, abs=2e-5
         )
     assert report["output"]["notes"] == []
+
+
+def test_an_interrupted_run_of_an_hdr_clip_ends_with_the_same_bytes(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    keys = {"x265-params": "log-level=error:keyint=10:min-keyint=10", "preset": "ultrafast"}
+    clip = write_deep(tmp_path / "clip.mp4", [gradient()] * 30, PQ, **keys)
+    hevc: dict[str, Any] = {"encode": EncodeOptions(codec="hevc"), "segment_seconds": 0.4}
+    process(clip, tmp_path / "whole", tiny_weights, **hevc)
+    config = ProcessConfig(source=clip, output_dir=tmp_path / "again", weights=tiny_weights, **hevc)
+    with pytest.raises(Interrupted):
+        process_video(config, interrupted_at(15, KeyboardInterrupt()))
+    process_video(config)
+    assert results(tmp_path / "again") == results(tmp_path / "whole")
 
 
 def _number(text: Any) -> Any:

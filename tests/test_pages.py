@@ -17,6 +17,7 @@ from pipeline.cli.commands import main
 from pipeline.core.config import SyntheticOptions
 from pipeline.measure.benchmark import BenchOptions, benchmark
 from pipeline.measure.chart import write_bench
+from tests.browser import open_browser
 from tests.conftest import TINY_INPUT_WH, with_light, write_clip
 
 CHROMIUM = shutil.which("chromium")
@@ -155,3 +156,15 @@ def test_a_browser_needs_no_scrolling_to_the_side(
     assert width - 20 <= client_width <= width
     assert scroll_width <= client_width
     assert num_narrow == 0
+
+
+def test_axe_finds_nothing(pages: dict[str, Path]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        for name in PAGES:
+            page.goto(pages[name].as_uri())
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                found = axe.Axe().run(page).response["violations"]
+                assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []

@@ -25,13 +25,15 @@ _FORMATS = frozenset(
 )
 
 
-def resizes_planes(image: av.VideoFrame, content_wh: tuple[int, int]) -> bool:
-    """Whether a frame is more than twice as wide and high, and of a format that is known here."""
+def resizes_planes(
+    image: av.VideoFrame, content_wh: tuple[int, int], *, least_scale: int = _LEAST_SCALE
+) -> bool:
+    """Whether a frame is so many times as wide and high, and of a format that is known here."""
     width, height = content_wh
     return (
         image.format.name in _FORMATS
-        and image.width > _LEAST_SCALE * width
-        and image.height > _LEAST_SCALE * height
+        and image.width > least_scale * width
+        and image.height > least_scale * height
     )
 
 

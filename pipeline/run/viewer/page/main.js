@@ -1,10 +1,11 @@
 // Connects the parts of the page; handles the keys and the address.
 
-let shownFrame = null, addressTimer = null, isStarted = false;
+let shownFrame = null, addressTimer = null, knownHash = null, isStarted = false;
 
 function viewerStart() {
   if (!index) { say("viewer_data/index.js is missing or damaged: keep the folder viewer_data beside this page."); return; }
   const asked = readAddress();
+  knownHash = location.hash;
   byId("boxes").checked = asked.boxes;
   list.wanted = asked.list;
   byId("trails-label").hidden = !index.tracked;
@@ -64,6 +65,7 @@ function writeAddress() {
   if (!isStarted || addressTimer) return;
   addressTimer = setTimeout(() => {
     addressTimer = null;
+    if (location.hash !== knownHash) return;  // It was changed by hand, and will be read at once.
     const zoomed = isZoomed();
     const chosen = player.plays && player.at ? player.pictures[player.at].key : null;
     const hash = addressOf({
@@ -75,10 +77,12 @@ function writeAddress() {
       list: list.wanted,
     });
     if (hash !== location.hash && !(hash === "#" && !location.hash)) history.replaceState(null, "", hash);
+    knownHash = location.hash;
   }, 250);
 }
 
 function onAddress() {
+  knownHash = location.hash;
   const asked = readAddress();
   byId("boxes").checked = asked.boxes;
   list.wanted = asked.list;

@@ -1,6 +1,7 @@
 // The video, which frame of it is shown, and the boxes over it.
 
 const TRAIL_SECONDS = 1.5;
+const LABEL_STEPS = 12;  // In each direction, from one label in the way to the next.
 const player = {
   pictures: [],  // What can be played: { key, name, address, shift }, in the order in which they are tried.
   at: 0,         // Which of them is played.
@@ -185,27 +186,47 @@ function drawBoxes() {
     context.lineWidth = 2;
     context.setLineDash(found.interpolated && found.interpolated[at] ? [6, 3] : []);
     context.strokeRect(left * x + 1, top * y + 1, Math.max(1, (right - left) * x - 2), Math.max(1, (bottom - top) * y - 2));
-    labels.push([i, entry, left * x, top * y, bottom * y]);
+    labels.push([i, entry, left * x, top * y, right * x, bottom * y]);
   }
   if (byId("labels").checked) drawLabels(context, found, labels.reverse(), canvas);
 }
 
 function drawLabels(context, found, labels, canvas) {
   const taken = [];
-  for (const [i, entry, left, top, bottom] of labels) {
+  for (const [i, entry, ...box] of labels) {
     const track = found.tracks && found.tracks[i] !== NO_TRACK ? ` ${found.tracks[i]}` : "";
     const text = `${entry.name}${track} ${(found.confidences[i] / 1000).toFixed(2)}`;
     const width = context.measureText(text).width + 8, height = 17;
-    const x = Math.max(0, Math.min(left, canvas.clientWidth - width));
-    const places = [top - height, top, bottom, bottom - height].map((place) => Math.max(0, Math.min(place, canvas.clientHeight - height)));
-    const isFree = (y) => !taken.some((other) => x < other.x + other.width && other.x < x + width && Math.abs(y - other.y) < height);
-    const y = places.find(isFree) ?? places[0];
+    const { x, y } = labelPlace(box, width, height, taken, canvas);
     taken.push({ x, y, width });
     context.fillStyle = entry.color;
     context.fillRect(x, y, width, height);
     context.fillStyle = isBright(entry.color) ? "#000" : "#fff";
     context.fillText(text, x + 4, y + height / 2 + 0.5);
   }
+}
+
+// Where a label covers no earlier one: at a corner of its box, or along the earlier ones; else where the first would be.
+function labelPlace([left, top, right, bottom], width, height, taken, canvas) {
+  const mostX = canvas.clientWidth - width, mostY = canvas.clientHeight - height;
+  const inWay = (x, y) => taken.find((other) => x < other.x + other.width && other.x < x + width && Math.abs(y - other.y) < height);
+  const x = Math.max(0, Math.min(left, mostX));
+  const corners = [top - height, top, bottom, bottom - height].map((y) => ({ x, y: Math.max(0, Math.min(y, mostY)) }));
+  let found = corners.find((place) => !inWay(place.x, place.y)), least = Infinity;
+  if (found) return found;
+  for (const column of [left, right - width, left - width, right]) {
+    for (const towards of [-1, 1]) {
+      let y = towards < 0 ? top - height : top;
+      for (let step = 0; step < LABEL_STEPS; step++) {
+        if (column < 0 || column > mostX || y < Math.max(0, top - 4 * height) || y > Math.min(mostY, bottom + 3 * height)) break;
+        const other = inWay(column, y), apart = Math.abs(y - top + height) + Math.abs(column - left);
+        if (!other && apart < least) { least = apart; found = { x: column, y }; }
+        if (!other) break;
+        y = other.y + towards * height;
+      }
+    }
+  }
+  return found ?? corners[0];
 }
 
 function isBright(color) {
