@@ -27,10 +27,14 @@ from pipeline.core.notes import collected_notes
 from pipeline.core.position import Position, no_beat
 from pipeline.core.progress import Progress, no_progress
 from pipeline.execution.at_once import INFERRING_ALL, INFERRING_SOME, Pays, num_at_once
+from pipeline.execution.latest_source import LatestSource
 from pipeline.execution.orders import Order
 from pipeline.execution.processes import SideBySide
 from pipeline.frames.decode import VideoReader
-from pipeline.media.frame import VideoInfo
+from pipeline.frames.decoder import ClipDecoder
+from pipeline.media.cut import cut_clip
+from pipeline.media.frame import Segment, VideoInfo
+from pipeline.media.scan import scan_clip
 from tests import side_work
 from tests.conftest import process, write_clip
 from tests.recordings import numbered
@@ -304,6 +308,28 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_who_reads_on_decodes_each_frame_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = scan_clip(clip)
+    segments = cut_clip(scan, OPTIONS["segment_seconds"])
+    decoded, next_image = [0], ClipDecoder.next_image
+
+    def counted(decoder: ClipDecoder) -> Any:
+        image = next_image(decoder)
+        decoded[0] += image is not None
+        return image
+
+    def frames(source: LatestSource, segment: Segment) -> list[bytes]:
+        with source.opened("run", segment, lambda: VideoReader(clip, timeline=scan.timeline)) as it:
+            return [bytes(frame.image.planes[0]) for frame in it.frames(segment)]
+
+    monkeypatch.setattr(ClipDecoder, "next_image", counted)
+    with LatestSource() as source:
+        read_on = [frames(source, segment) for segment in segments]
+    assert decoded == [NUM_FRAMES]
+    assert [frames(LatestSource(), segment) for segment in segments] == read_on
+    assert decoded[0] > NUM_FRAMES * 2.2  # Those of the key frame before each, too.
 
 
 # How many

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.core.memory import keep_memory
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
 from pipeline.execution.frame_counter import FrameCounter
@@ -24,6 +25,7 @@ class ProcessSegments:
         self, task: RemoteTask, on_progress: ProgressCallback, position: Position
     ) -> Attempt:
         if self._worker is None:
+            keep_memory()
             self._worker = SegmentWorker(self.cores)
         counter = FrameCounter(on_progress)
         attempt = self._worker.attempt(task, position, counter.on_frame)

@@ -18,6 +18,7 @@ from pipeline.core.memory import release_memory
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import no_progress
+from pipeline.execution.latest_source import LatestSource
 from pipeline.execution.store import download, joined, local_copy, upload
 from pipeline.frames.render import PartLines, render_segment
 from pipeline.frames.segment import OpenClip, process_segment
@@ -79,6 +80,7 @@ class SegmentWorker:
         self._name = name
         self._models = Models()
         self._prepared: tuple[str, PreparedModel] | None = None
+        self._source = LatestSource()
 
     def attempt(
         self, remote: RemoteTask, position: Position, on_frame: Callable[[], object]
@@ -94,6 +96,7 @@ class SegmentWorker:
         with contextlib.ExitStack() as stack:
             if config.remote.source_url is not None:
                 copy = stack.enter_context(local_copy(config.remote.source_url, beat))
+                stack.callback(self._source.close)  # The copy does not stay.
                 config = dataclasses.replace(config, source=copy)
             self._require_same(config, remote.source_bytes)
             if remote.exchange_url is None:
@@ -118,24 +121,25 @@ class SegmentWorker:
         position: Position,
         on_frame: Callable[[], object],
     ) -> list[str]:
-        with collected_notes() as notes:
-            settings = task.settings
-            source = open_source(settings.config, self._cores, settings.timeline)
-            try:
-                if task.recorded is not None:
-                    lines = PartLines(task.recorded)
-                    manifest = render_segment(source, lines, task, position, on_frame)
-                else:
-                    inferred_wh = settings.config.windows(source.info.size_wh)[0].size_wh
-                    prepared = self._prepare(remote, inferred_wh, position)
-                    infer = dataclasses.replace(settings.infer, num_threads=self._cores)
-                    with self._models.engine(prepared, infer) as engine:
-                        clip = OpenClip(source, prepared)
-                        manifest = process_segment(clip, engine, task, position, on_frame)
-            finally:
-                source.close()
+        settings = task.settings
+        open_it = functools.partial(open_source, settings.config, self._cores, settings.timeline)
+        with (
+            collected_notes() as notes,
+            self._source.opened(remote.witness, task.segment, open_it) as source,
+        ):
+            if task.recorded is not None:
+                lines = PartLines(task.recorded)
+                manifest = render_segment(source, lines, task, position, on_frame)
+            else:
+                inferred_wh = settings.config.windows(source.info.size_wh)[0].size_wh
+                prepared = self._prepare(remote, inferred_wh, position)
+                infer = dataclasses.replace(settings.infer, num_threads=self._cores)
+                with self._models.engine(prepared, infer) as engine:
+                    clip = OpenClip(source, prepared)
+                    manifest = process_segment(clip, engine, task, position, on_frame)
         manifest.write(task.files.manifest)
-        release_memory()
+        if task.segment.end_pts is not None:  # Another one follows.
+            release_memory()
         return notes
 
     def _require_shared(self, remote: RemoteTask) -> None:
