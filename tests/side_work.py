@@ -34,6 +34,8 @@ def work(order: str, on_progress: ProgressCallback, position: Position) -> Answe
         while not Path(argument).exists():
             position.encoding.enter(Step.WAIT_TURN)
             time.sleep(0.01)
+    elif word == "mark":
+        Path(argument).touch()
     elif word == "fail":
         raise ModelError(argument)
     elif word == "frames":

@@ -119,6 +119,15 @@ def test_what_one_asks_for_does_not_touch_what_others_ask_for(tmp_path: Path) ->
         assert len({answer.process_id for answer in results(group, *["hello"] * 9).values()}) <= 2
 
 
+def test_no_process_waits_for_who_takes_the_results(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with side_by_side(1) as group:
+        taken = group.results(["hello", f"mark {mark}"], lambda _: None, CONFIG, no_beat)
+        next(taken)
+        wait_until(mark.exists)  # Though its caller is busy with the first one.
+        assert next(taken)[0] == 1
+
+
 def test_a_process_goes_on_with_what_follows() -> None:
     """So a clip is read on, where another piece would have to be looked for."""
     order = Order[str, None]([str(number) for number in range(12)], CONFIG)
