@@ -11,6 +11,7 @@ import numpy as np
 import openvino as ov
 import torch
 from numpy.typing import NDArray
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
 import pipeline.model.pytorch  # noqa: F401  Before ultralytics: it sets where that writes.
@@ -98,8 +99,12 @@ def exported(
         warnings.simplefilter("ignore")
         exporting = _exporting(model, dynamic)
         exporting(image)  # The centres of the cells are made for the first picture.
+        # Three checks of the trace would take longer than all else; tests compare its outputs.
+        traced = TorchScriptPythonDecoder(
+            exporting, example_input=image, trace_kwargs={"check_trace": False}
+        )
         graph = ov.convert_model(
-            exporting, input=None if dynamic else [image.shape], example_input=image
+            traced, input=None if dynamic else [image.shape], example_input=image
         )
     folder.mkdir()
     ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)

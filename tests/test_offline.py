@@ -79,6 +79,7 @@ def environment(tmp_path: Path, cache: Path) -> dict[str, str]:
         "HOME": str(tmp_path / "home"),
         "XDG_CACHE_HOME": str(cache),
         "CONNECTIONS": str(tmp_path / "connections"),
+        "OMP_WAIT_POLICY": "passive",  # Beside other tests, threads that wait spinning take long.
     }
 
 

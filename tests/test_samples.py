@@ -82,13 +82,15 @@ def test_a_tone_comes_from_the_side_where_the_things_are() -> None:
 @needs_demo
 @needs_expected
 def test_the_demo_model_finds_in_the_clip_what_is_expected(tmp_path: Path) -> None:
-    process(CLIP_PATH, tmp_path, DEMO, infer=FLOAT32)
+    num_frames = 60  # The check of an installation takes all of them.
+    process(CLIP_PATH, tmp_path, DEMO, infer=FLOAT32, num_frames=num_frames)
     found = [detections_of(line) for line in read_detections(tmp_path)]
     lines = EXPECTED.read_text(encoding="utf-8").splitlines()
-    result = agreement(found, [detections_of(json.loads(line)) for line in lines])
-    assert result.num_boxes > 500
+    assert len(lines) == CLIP.num_frames
+    result = agreement(found, [detections_of(json.loads(line)) for line in lines[:num_frames]])
+    assert result.num_boxes > 200
     assert result.same, result
-    assert video_times(tmp_path / "annotated.mp4") == video_times(CLIP_PATH)
+    assert video_times(tmp_path / "annotated.mp4") == video_times(CLIP_PATH)[:num_frames]
 
 
 @needs_expected
