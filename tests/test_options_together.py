@@ -246,8 +246,16 @@ def test_segments_side_by_side_with_all_others(
 @pytest.mark.parametrize(
     "names",
     [
-        ("--every", "--tile", "--track", "--redact", "--frames", "--export", "resume"),
-        ("--adaptive", "--roi", "--roi-crop", "--start, --end", "--nms-free", "--track"),
+        ("--every", "--tile", "--track", "--redact", "--export", "resume"),
+        (
+            "--adaptive",
+            "--roi",
+            "--roi-crop",
+            "--start, --end",
+            "--frames",
+            "--nms-free",
+            "--track",
+        ),
     ],
     ids=" ".join,
 )

@@ -13,7 +13,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.machine import available_cores
 from pipeline.core.text import counted
 from pipeline.frames.decode import VideoReader
-from pipeline.frames.encode import VideoEncoder
+from pipeline.frames.encode import VideoEncoder, require_decodable
 from pipeline.media.frame import Segment
 from pipeline.media.mux import SourceStreams, mux, verify
 from pipeline.media.scan import scan_clip
@@ -69,6 +69,7 @@ class AnnotatedClip:
                     begins = ends
                 encoder.flush()
                 encoder.close()
+            require_decodable(video, self._encode, encoder.num_frames)
             notes = mux([video], target, parts[0], more=parts[1:])
             time_base = self._timeline.time_base
             times = {number: pts * time_base for number, pts in encoder.some_times()}
