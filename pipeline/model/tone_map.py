@@ -32,7 +32,7 @@ _KNEE = 0.95
 """The level of SDR from which on levels up to that of this light are squeezed in."""
 _LEVELS = 4096
 _ROWS_AT_ONCE = 16
-"""What is computed of them stays in the cache of a core: half the time of a whole frame."""
+"""What is computed of them stays in the cache of a core: a third of the time of a whole frame."""
 _BT2020_LUMA = np.array([[0.2627, 0.6780, 0.0593]])
 
 

@@ -80,7 +80,6 @@ function shownShapes() {
 
 function drawEventRows(context, width, colors) {
   const shapes = shownShapes();
-  shapes.forEach((shape, place) => drawRowName(context, shape.name, place, width, colors, null));
   if (!shapes.length) return;
   const places = new Map(shapes.map((shape, place) => [events.shapes.indexOf(shape), place]));
   const first = frameAt(view.from), last = frameAt(view.to), drawnTo = shapes.map(() => [-1, -1, -1]);
@@ -94,6 +93,7 @@ function drawEventRows(context, width, colors) {
     if (kind === VISIT) context.fillRect(left, middle - 4, end - left, 8);
     else drawArrow(context, left, middle, kind === IN ? -1 : 1);
   }
+  shapes.forEach((shape, place) => drawRowName(context, shape.name, place, width, colors, null));
 }
 
 // direction: -1 upwards, 1 downwards.
