@@ -38,7 +38,7 @@ def clip_with_sound(
     late_seconds: float = 0.0,
     seconds: float = 1.6,
 ) -> Path:
-    """A clip of 1.6 s whose one sound track begins late."""
+    """A clip, by default of 1.6 s, whose one sound track begins late."""
     source = SOURCES[sound].format(seconds=seconds, rate=rate)
     picture = {".ogg": "theora", ".flv": "flv"}.get(path.suffix, "mpeg4")
     ffmpeg(
@@ -50,15 +50,22 @@ def clip_with_sound(
     return path
 
 
-def heard(path: Path, track: int = 0, sample_format: str = "f32le") -> NDArray[Any]:
-    """What a player that starts at 0 plays of a track: (samples, channels)."""
-    [stream] = probed(path, f"a:{track}")
-    content = ffmpeg(
-        *("-i", path, "-map", f"0:a:{track}", "-af", "aresample=async=1:first_pts=0"),
-        *("-f", sample_format, "-c:a", f"pcm_{sample_format}", "-"),
-    )
+def played(track: str, sample_format: str) -> tuple[str, ...]:
+    """What a player that starts at 0 plays of a track, as a WAV: options of an output."""
+    sound = ("-map", track, "-af", "aresample=async=1:first_pts=0")
+    return (*sound, "-c:a", f"pcm_{sample_format}", "-f", "wav", "-bitexact")
+
+
+def samples_of(wav: bytes, sample_format: str) -> NDArray[Any]:
+    """(samples, channels)."""
+    num_channels, samples_at = int.from_bytes(wav[22:24], "little"), wav.index(b"data") + 8
     dtype = {"f32le": "<f4", "s32le": "<i4"}[sample_format]
-    return np.frombuffer(content, dtype).reshape(-1, stream["channels"])
+    return np.frombuffer(wav, dtype, offset=samples_at).reshape(-1, num_channels)
+
+
+def heard(path: Path, sample_format: str = "f32le") -> NDArray[Any]:
+    """What a player that starts at 0 plays of the sound: (samples, channels)."""
+    return samples_of(ffmpeg("-i", path, *played("0:a:0", sample_format), "-"), sample_format)
 
 
 def click_seconds(samples: Samples, rate: int) -> list[float]:
@@ -207,19 +214,53 @@ def slow(suffix: str) -> Any:
 
 SLOW = [slow("nut"), slow("avi")]
 PCM = ["s16le", "s16be", "s24le", "s24be", "s32le", "f32le", "f64le", "u8", "u16le"]
+NOT_THERE = {
+    *(("s16be", "avi"), ("s24be", "avi"), ("u16le", "avi"), ("u16le", "mkv"), ("u16le", "mov")),
+    *(("s24be", "mkv"),),
+}
+PAIRWISE = [
+    (suffix, channels, ("s16le", "s24le")[(row + column) % 2])
+    for row, suffix in enumerate(("mkv", "nut", "avi", "mov"))
+    for column, channels in enumerate((1, 2, 4, 6, 8))
+]
+"""Each container with each number of channels, and both kinds of samples with each of these."""
+
+Noise = dict[tuple[str, int, str], tuple[Path, NDArray[Any]]]
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Noise:
+    """Clips with noise as PCM and what is heard of them, by container, channels and kind.
+
+    One program makes all of them, and one plays them: it takes longer to start than to do that.
+    """
+    folder = tmp_path_factory.mktemp("noise")
+    cases = dict.fromkeys(PAIRWISE)
+    for suffix in ("mkv", "nut", "avi", "mov"):
+        cases |= dict.fromkeys((suffix, 2, kind) for kind in PCM if (kind, suffix) not in NOT_THERE)
+    clips = [folder / "-".join(map(str, case)) / f"clip.{case[0]}" for case in cases]
+    sources = ("testsrc=s=128x96:r=25:d=0.6", SOURCES["noise"].format(seconds=0.6, rate=RATE))
+    making: list[object] = [word for source in sources for word in ("-f", "lavfi", "-i", source)]
+    playing: list[object] = [word for clip in clips for word in ("-i", clip)]
+    for number, (clip, (_, channels, kind)) in enumerate(zip(clips, cases, strict=True)):
+        clip.parent.mkdir()
+        making += ["-map", 0, "-map", 1, "-c:v", "mpeg4", "-c:a", f"pcm_{kind}", "-ac", channels]
+        making.append(clip)
+        playing += [*played(f"{number}:a:0", "s32le"), clip.with_suffix(".wav")]
+    ffmpeg(*making)
+    ffmpeg(*playing)
+    played_of = [samples_of(clip.with_suffix(".wav").read_bytes(), "s32le") for clip in clips]
+    return dict(zip(cases, zip(clips, played_of, strict=True), strict=True))
 
 
 @pytest.mark.parametrize("kind", PCM)
 @pytest.mark.parametrize("suffix", ["mkv", *SLOW, slow("mov")])
-def test_pcm_keeps_its_samples(tmp_path: Path, tiny_weights: Path, kind: str, suffix: str) -> None:
-    if (kind, suffix) in {
-        *(("s16be", "avi"), ("s24be", "avi"), ("u16le", "avi"), ("u16le", "mkv"), ("u16le", "mov")),
-        *(("s24be", "mkv"),),
-    }:
+def test_pcm_keeps_its_samples(noise: Noise, tiny_weights: Path, kind: str, suffix: str) -> None:
+    if (kind, suffix) in NOT_THERE:
         pytest.skip(f"{suffix} has no {kind}")
-    clip = clip_with_sound(tmp_path / f"clip.{suffix}", f"pcm_{kind}", sound="noise")
-    result, notes = result_of(clip, tiny_weights)
-    expected, found = heard(clip, sample_format="s32le"), heard(result, sample_format="s32le")
+    clip, expected = noise[suffix, 2, kind]
+    result, notes = result_of(clip, tiny_weights, overwrite=True)
+    found = heard(result, "s32le")
     assert found.shape == expected.shape
     if kind in ("s32le", "f32le", "f64le"):
         assert np.abs(found.astype(np.int64) - expected).max() <= 256  # 24 bits are kept.
@@ -234,24 +275,14 @@ def test_pcm_keeps_its_samples(tmp_path: Path, tiny_weights: Path, kind: str, su
         assert container.streams.audio[0].layout.name == "stereo"
 
 
-PAIRWISE = [
-    (suffix, channels, ("s16le", "s24le")[(row + column) % 2])
-    for row, suffix in enumerate(("mkv", "nut", "avi", "mov"))
-    for column, channels in enumerate((1, 2, 4, 6, 8))
-]
-"""Each container with each number of channels, and both kinds of samples with each of these."""
-
-
 @pytest.mark.parametrize(("suffix", "channels", "kind"), PAIRWISE)
 def test_pcm_of_any_number_of_channels_keeps_them(
-    tmp_path: Path, tiny_weights: Path, channels: int, kind: str, suffix: str
+    noise: Noise, tiny_weights: Path, channels: int, kind: str, suffix: str
 ) -> None:
-    clip = clip_with_sound(
-        tmp_path / f"clip.{suffix}", f"pcm_{kind}", sound="noise", channels=channels
-    )
-    result, _ = result_of(clip, tiny_weights)
-    expected, found = heard(clip, sample_format="s32le"), heard(result, sample_format="s32le")
-    assert np.array_equal(found, expected)
+    clip, expected = noise[suffix, channels, kind]
+    assert expected.shape[1] == channels
+    result, _ = result_of(clip, tiny_weights, overwrite=True)
+    assert np.array_equal(heard(result, "s32le"), expected)
 
 
 def test_more_channels_than_encoders_take_are_left_out_before_the_first_frame(
@@ -308,7 +339,7 @@ def test_lossless_sound_that_players_do_not_read_in_mp4_keeps_its_samples(
     clip = clip_with_sound(tmp_path / "clip.mkv", codec, sound="noise")
     result, [note] = result_of(clip, tiny_weights)
     assert "without loss" in note
-    expected, found = heard(clip, sample_format="s32le"), heard(result, sample_format="s32le")
+    expected, found = heard(clip, "s32le"), heard(result, "s32le")
     # ffmpeg makes 32 bits of WavPack; 24 is what the note promises, and all that the others have.
     assert np.array_equal(found >> 8, expected[: len(found)] >> 8)
     assert codec == "wavpack" or np.array_equal(found, expected[: len(found)])
