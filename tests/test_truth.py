@@ -6,6 +6,7 @@ the wrong frame cannot pass.
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ FOUND, CONFUSED = 0.9, 0.1
 FLOAT32 = InferOptions(precision="f32")
 
 
+@functools.cache
 def scene_images(size_wh: tuple[int, int] = SIZE_WH) -> list[NDArray[np.uint8]]:
     """The frames, in RGB."""
     scene = Scene(size_wh, SEED)
@@ -113,8 +115,12 @@ def test_in_a_made_up_clip(tmp_path: Path) -> None:
     assert_every_frame_has_its_own_boxes(run(source, tmp_path / "out"))
 
 
-def test_in_a_file(tmp_path: Path) -> None:
-    clip = record(tmp_path / "clip.mp4", scene_images())
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("clip") / "clip.mp4", scene_images())
+
+
+def test_in_a_file(clip: Path, tmp_path: Path) -> None:
     assert_every_frame_has_its_own_boxes(run(clip, tmp_path / "out"))
 
 
@@ -143,26 +149,23 @@ def test_in_a_clip_of_variable_rate(tmp_path: Path) -> None:
     assert video_times(tmp_path / "out" / "annotated.mp4") == video_times(clip)
 
 
-def test_in_the_first_frames_of_a_clip(tmp_path: Path) -> None:
-    clip = record(tmp_path / "clip.mp4", scene_images())
+def test_in_the_first_frames_of_a_clip(clip: Path, tmp_path: Path) -> None:
     lines = run(clip, tmp_path / "out", num_frames=19)
     assert_every_frame_has_its_own_boxes(lines, num_frames=19)
 
 
 @pytest.mark.parametrize("num_requests", [1, 3])
-def test_in_batches_with_one_frame_left_over(tmp_path: Path, num_requests: int) -> None:
-    clip = record(tmp_path / "clip.mp4", scene_images())
+def test_in_batches_with_one_frame_left_over(clip: Path, tmp_path: Path, num_requests: int) -> None:
     infer = InferOptions(precision="f32", batch=8, num_requests=num_requests)
     assert_every_frame_has_its_own_boxes(run(clip, tmp_path / "out", infer=infer))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", configurations(2))
-def test_in_every_configuration_that_runs_here(tmp_path: Path, name: str) -> None:
+def test_in_every_configuration_that_runs_here(clip: Path, tmp_path: Path, name: str) -> None:
     configuration = configurations(2)[name]
     if why := configuration.why_unavailable(ov.Core().available_devices):
         pytest.skip(why)
-    clip = record(tmp_path / "clip.mp4", scene_images())
     for variant in configuration.variants:
         lines = run(clip, tmp_path / "out", infer=variant.options)
         assert_every_frame_has_its_own_boxes(lines)
