@@ -84,6 +84,7 @@ def test_the_work_of_a_process_that_dies_goes_to_the_others(tmp_path: Path) -> N
     assert set(answers) == {0, 1}
     [note] = notes
     assert "SIGKILL" in note
+    assert "clip.mp4" not in note  # A batch shows it with the name of the clip.
     assert "1 process" in note
 
 

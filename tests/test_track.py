@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -30,6 +31,7 @@ from pipeline.core.config import (
 )
 from pipeline.core.detection_lines import read_detections as frames_of
 from pipeline.core.errors import Interrupted, UsageError
+from pipeline.core.file_part import FilePart
 from pipeline.core.progress import Progress
 from pipeline.frames.annotate import Annotator
 from pipeline.frames.interpolate import LEAST_IOU, Interpolation
@@ -163,6 +165,17 @@ def test_ids_do_not_depend_on_segments(
     )
     assert report["segments"]["number"] == {ONE: 1, SEVEN: 7}[segment_seconds]
     assert lines_of(tmp_path) == lines_of(tracked)
+
+
+def test_lines_stay_in_their_file_until_they_travel(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text("first\n" + "second\n" * 1000 + "third\n")
+    part = FilePart(path, 6, 6 + 7000)
+    assert part.text() == "second\n" * 1000
+    sent = pickle.dumps(part)
+    assert len(sent) < 500
+    path.unlink()
+    assert pickle.loads(sent).text() == "second\n" * 1000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs cores by their ids")

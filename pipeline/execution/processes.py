@@ -301,6 +301,7 @@ class _Group(Generic[Argument, Result]):
             job.order.fail(Failed(error, None))
             return
         left = counted(num_left, "process", "processes")
+        error.file = None  # A note is one of its clip.
         job.order.tell(f"{error}; the run continues with {left}")
         job.order.take_back(job)
 

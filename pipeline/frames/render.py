@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import zlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -136,14 +135,16 @@ class PartLines(Lines):
     """Those of one segment, as they travel with its task."""
 
     def __init__(self, part: RecordedPart) -> None:
-        super().__init__("detections", part.class_names, part.packed_covers is not None)
+        super().__init__("detections", part.class_names, part.covers is not None)
         self._part = part
 
     @contextlib.contextmanager
     def _from(self, first_index: int) -> Iterator[_Texts]:
-        packed = (self._part.packed, self._part.packed_covers or zlib.compress(b""))
-        lines, covers = (iter(zlib.decompress(part).decode().splitlines()) for part in packed)
-        yield lines, covers
+        covers = self._part.covers
+        yield (
+            iter(self._part.lines.text().splitlines()),
+            iter(() if covers is None else covers.text().splitlines()),
+        )
 
 
 def first_line(seconds: Sequence[float], start_seconds: float) -> int:

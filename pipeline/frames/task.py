@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import InferOptions, ProcessConfig
+from pipeline.core.file_part import FilePart, PackedText
 from pipeline.frames.report_pictures import Picture
 from pipeline.frames.stats import RunStats
 from pipeline.media.frame import Segment, SourceFaults
@@ -73,15 +74,15 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class RecordedPart:
-    """The detection lines of a segment, compressed by zlib.
+    """The detection lines of a segment.
 
-    class_names: by class_id. packed_covers: the lines that say what is covered, in the same way;
-    None where nothing is redacted.
+    class_names: by class_id. covers: the lines that say what is covered; None where nothing is
+    redacted.
     """
 
-    packed: bytes
+    lines: FilePart | PackedText
     class_names: tuple[str, ...]
-    packed_covers: bytes | None = None
+    covers: FilePart | PackedText | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-import zlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.config import DEFAULT_DRAWING, EncodeOptions
 from pipeline.core.errors import InputError
+from pipeline.core.file_part import FilePart
 from pipeline.core.position import Step
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.core.text import counted
@@ -265,8 +265,8 @@ class _Parts:
 
     def _with_lines(self, task: SegmentTask) -> SegmentTask:
         place = task.segment.number - self._first_number
-        covers = None if self._covers is None else self._covers.packed(place)
-        recorded = RecordedPart(self._lines.packed(place), self._class_names, covers)
+        covers = None if self._covers is None else self._covers.part(place)
+        recorded = RecordedPart(self._lines.part(place), self._class_names, covers)
         return dataclasses.replace(task, first_index=self._begins[place], recorded=recorded)
 
 
@@ -281,9 +281,6 @@ class _PartedFile:
                 length = sum(len(line) for line in itertools.islice(lines, count))
                 self._offsets.append(self._offsets[-1] + length)
 
-    def packed(self, place: int) -> bytes:
-        """The lines of a part, compressed by zlib."""
+    def part(self, place: int) -> FilePart:
         begin, end = self._offsets[place : place + 2]
-        with self._path.open("rb") as lines:
-            lines.seek(begin)
-            return zlib.compress(lines.read(end - begin), 1)
+        return FilePart(self._path, begin, end)
