@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -12,13 +12,13 @@ from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import InputError
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.frames.decode import VideoReader
-from pipeline.media.carried import Carried
 from pipeline.media.color import ToBgr, tags_of_planes
 from pipeline.media.container import check_frame_rate
-from pipeline.media.frame import WHOLE, Frame, Segment, SourceFaults, VideoInfo
+from pipeline.media.frame import Frame, VideoInfo
+from pipeline.media.numbered import NumberedSource
 
 
-class PictureSequenceSource:
+class PictureSequenceSource(NumberedSource):
     """Pictures of one size, each read as a picture by itself is, upright; a FrameSource.
 
     Frames are bgr24, and pts are the numbers of the pictures, from the first one that is taken on.
@@ -26,20 +26,16 @@ class PictureSequenceSource:
     picture, for one that cannot be read, is a film, or has another size than the first.
     """
 
-    timeline = None
-
     def __init__(
         self,
         sequence: PictureSequence,
         limits: LimitOptions = DEFAULT_LIMITS,
         numbers: range | None = None,
     ) -> None:
-        self.faults = SourceFaults()
-        self.worker_threads: frozenset[int] = frozenset()
+        super().__init__(range(len(sequence.paths)) if numbers is None else numbers)
         self._limits = limits
         self._to_bgr = ToBgr()
         self._paths = sequence.paths
-        self._numbers = range(len(self._paths)) if numbers is None else numbers
         check_frame_rate(sequence.folder, sequence.frame_rate, limits)
         image, first = self._read(self._paths[0])
         self.info = dataclasses.replace(
@@ -58,19 +54,7 @@ class PictureSequenceSource:
             is_picture=False,
         )
 
-    def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
-        """The frames of a segment, counted from 0."""
-        return self._frames(self._numbers[segment.start_pts or 0 : segment.end_pts])
-
-    def sample(self, count: int) -> Iterator[Frame]:
-        """At most `count` frames, spread over the clip."""
-        return self._frames(self._numbers[:: -(-len(self._numbers) // count)])
-
-    def streams_left_out(self, carried: Carried) -> list[str]:
-        """There is nothing beside the frames."""
-        return []
-
-    def _frames(self, numbers: Sequence[int]) -> Iterator[Frame]:
+    def _frames(self, numbers: range) -> Iterator[Frame]:
         for index, number in enumerate(numbers):
             path = self._paths[number]
             image, info = self._read(path)
@@ -96,6 +80,3 @@ class PictureSequenceSource:
             return bgr, reader.info
         finally:
             reader.close()
-
-    def close(self) -> None:
-        """Nothing is open between two pictures."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.config import SyntheticOptions
-from pipeline.media.carried import Carried
-from pipeline.media.frame import WHOLE, ColorTags, Frame, Segment, SourceFaults, VideoInfo
+from pipeline.media.frame import ColorTags, Frame, VideoInfo
+from pipeline.media.numbered import NumberedSource
 from pipeline.media.pictures import read_pixels
 from pipeline.synthetic.scene import Scene, Truth
 
@@ -22,7 +22,7 @@ _LIMITED_RANGE, _BT601 = 1, 6
 OnTruth = Callable[[int, int, Truth], None]
 
 
-class SyntheticSource:
+class SyntheticSource(NumberedSource):
     """A moving scene with known truth, or one picture repeated; a FrameSource.
 
     The same options give the same frames. Raises InputError for a picture that cannot be read.
@@ -33,12 +33,9 @@ class SyntheticSource:
     """
 
     def __init__(self, options: SyntheticOptions, numbers: range | None = None) -> None:
-        self.faults = SourceFaults()
-        self.worker_threads: frozenset[int] = frozenset()
-        self.timeline = None
+        super().__init__(range(options.num_frames) if numbers is None else numbers)
         self.on_truth: OnTruth | None = None
         self._options = options
-        self._numbers = range(options.num_frames) if numbers is None else numbers
         self._picture = _read_picture(options.image, options.size_wh) if options.image else None
         self.info = VideoInfo(
             name=options.image.name if options.image else "synthetic",
@@ -61,18 +58,6 @@ class SyntheticSource:
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()
 
-    def frames(self, segment: Segment = WHOLE) -> Iterator[Frame]:
-        """The frames of a segment, counted from 0."""
-        return self._frames(self._numbers[segment.start_pts or 0 : segment.end_pts])
-
-    def sample(self, count: int) -> Iterator[Frame]:
-        """At most `count` frames, spread over the clip."""
-        return self._frames(self._numbers[:: -(-len(self._numbers) // count)])
-
-    def streams_left_out(self, carried: Carried) -> list[str]:
-        """There is nothing beside the frames."""
-        return []
-
     def _frames(self, numbers: range) -> Iterator[Frame]:
         scene = Scene(self._options.size_wh, self._options.seed) if self._picture is None else None
         first = self._numbers.start
@@ -87,9 +72,6 @@ class SyntheticSource:
                 if self.on_truth:
                     self.on_truth(index, number - first, scene.truth_of(things))
             yield Frame(index, number - first, 1, self.info.time_base, _to_yuv420p(bgr), number)
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 def _read_picture(path: Path, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
