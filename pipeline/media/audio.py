@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -17,6 +19,11 @@ from av.stream import Stream
 from numpy.typing import NDArray
 
 from pipeline.media.container import exact
+
+_log_level = threading.Lock()
+"""There is one for all threads."""
+# Of what other threads do meanwhile, FFmpeg's messages would be shown.
+logging.getLogger("libav").addHandler(logging.NullHandler())
 
 MOST_CHANNELS = 8
 _CUSTOM_LAYOUT = re.compile(r"Stream #\d+:(\d+)\S* Audio: .* Hz, (\d+) channels \(")
@@ -51,13 +58,16 @@ def replace_custom_layouts(container: InputContainer) -> None:
     To be done before anything reads their layout: PyAV frees that of such a stream twice, which
     ends the process. Only FFmpeg's description of the file shows it.
     """
+    if not container.streams.audio:
+        return
     described: Any = container  # PyAV's declarations leave dumps_format out.
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        description = described.dumps_format()
-    finally:
-        av.logging.set_level(level)
+    with _log_level:
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.INFO)
+        try:
+            description = described.dumps_format()
+        finally:
+            av.logging.set_level(level)
     audio = {stream.index: stream for stream in container.streams.audio}
     for index, num_channels in _CUSTOM_LAYOUT.findall(description):
         if stream := audio.get(int(index)):
