@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from pipeline.cli.commands import main
 from pipeline.core.detection_lines import DetectedBox, DetectedFrame
+from pipeline.core.errors import InputError
 from pipeline.run.highlights.cuts import cuts_of, stretches_of_finds
 from pipeline.run.highlights.edit_lists import Edit, Medium, write_edl, write_otio
+from pipeline.run.highlights.source import SourcePackets
 from tests.conftest import read_detections
 from tests.programs import ffmpeg, needs_ffmpeg, probed
 from tests.recordings import (
@@ -28,6 +30,7 @@ from tests.recordings import (
     light_cell,
     number_read_from,
     numbered,
+    record,
     record_with_tracks,
 )
 from tests.schemas import schema_errors
@@ -153,6 +156,12 @@ def test_packets_of_the_source_begin_at_the_key_frame_before_the_highlight(
         assert len(found) <= cut[-1] + 1 - key + 3
         assert entry["offset_seconds"] == pytest.approx((cut[0] - key) / 25)
         assert {stream["codec_type"] for stream in probed(path, "a")} == {"audio"}
+
+
+def test_a_source_without_times_of_its_pictures_is_not_cut(tmp_path: Path) -> None:
+    clip = record(tmp_path / "clip.avi", IMAGES, options=OPEN_GOP)
+    with pytest.raises(InputError, match="time stamps are missing"):
+        SourcePackets(clip)
 
 
 def test_lists_are_read_by_another_program(result: Path) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import EncodeError, InputError
 from pipeline.media.container import exact, open_header
 from pipeline.media.picture_track import picture_track
+from pipeline.media.scan import kept_pts
 from pipeline.run.highlights.cuts import Cut
 
 _KEPT_CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".mts", ".m2ts")
@@ -57,7 +58,7 @@ class SourcePackets:
             self._index = stream.index
             self._time_base = exact(stream.time_base) or Fraction(1)
             packets = [
-                (packet.pts, packet.dts, packet.is_keyframe)
+                (_sure_pts(packet, container.format.name), packet.dts, packet.is_keyframe)
                 for packet in container.demux(stream)
                 if packet.size
             ]
@@ -173,3 +174,8 @@ class SourcePackets:
                     return
                 break
         container.seek(self._start, stream=stream)
+
+
+def _sure_pts(packet: Packet[Stream], format_name: str) -> int | None:
+    """The time stamp of a packet; None for one that is a guess of FFmpeg."""
+    return packet.pts if kept_pts(packet, format_name) == packet.pts else None
