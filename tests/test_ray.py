@@ -35,6 +35,7 @@ from pipeline.core.config import (
     InferOptions,
     LimitOptions,
     ProcessConfig,
+    RedactOptions,
     RemoteOptions,
 )
 from pipeline.core.errors import InputError, ModelError, UsageError, WorkerDied
@@ -229,21 +230,29 @@ def a_node_at_work(cluster: Cluster) -> Any:
 # The same result
 
 
-@pytest.mark.parametrize("track", [None, "bytetrack"])
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({}, set()),
+        ({"track": "bytetrack"}, {"weak.jsonl"}),
+        ({"redact": RedactOptions(covered=("light",))}, {"weak.jsonl", "covers.jsonl"}),
+    ],
+    ids=["plain", "tracks", "redacted"],
+)
 def test_pictures_give_on_a_cluster_what_they_give_here(
-    cluster: Cluster, tmp_path: Path, tiny_weights: Path, track: str | None
+    cluster: Cluster, tmp_path: Path, tiny_weights: Path, options: dict[str, Any], more: set[str]
 ) -> None:
-    """With tracks, the second pass draws on the cluster too."""
+    """With tracks, and where things are covered, the second pass draws on the cluster too."""
     folder = tmp_path / "shots"
     folder.mkdir()
     for index in range(40):
         cv2.imwrite(str(folder / f"{index}.png"), numbered(index)[..., ::-1])
     pictures = PictureSequence(folder=folder, frame_rate=Fraction(25))
     here, there = tmp_path / "here", tmp_path / "there"
-    process(pictures, here, tiny_weights, track=track, **OPTIONS)
-    report = run(cluster, pictures, there, tiny_weights, track=track)
+    process(pictures, here, tiny_weights, **OPTIONS, **options)
+    report = run(cluster, pictures, there, tiny_weights, **options)
     assert report["segments"]["number"] == 2
-    names = {"annotated.mp4", "detections.jsonl", *(["weak.jsonl"] if track else [])}
+    names = {"annotated.mp4", "detections.jsonl", *more}
     assert names < {path.name for path in there.iterdir()}
     for name in names:
         assert (there / name).read_bytes() == (here / name).read_bytes()

@@ -16,9 +16,9 @@ from pipeline.media.frame import VideoInfo, plane_rows
 from pipeline.media.geometry import without_captions
 from pipeline.media.side_data import has_captions
 
-MOST_BLOCKS, LEAST_BLOCK_PX = 8, 8
+MOST_BLOCKS, LEAST_BLOCK_PX, LEVELS = 4, 8, 16
 """Blocks over the longer side of a cover, and the least side of one: all that is left of what is
-covered is the mean of each."""
+covered is the mean of each, in so many levels."""
 
 _PLANAR = ("yuv420p", "yuv420p10le", "yuv420p12le")
 _FULL_RANGE = 2
@@ -58,25 +58,29 @@ class Redactor:
             return image
         image.make_writable()
         planes, black = _samples(image), self._black(image)
+        level = (1 << image.format.components[0].bits) // LEVELS
         for left, top, right, bottom in covers.tolist():
             blocks_wh = _blocks(right - left, bottom - top)
             for number, (plane, sample) in enumerate(zip(planes, black, strict=True)):
                 step = 2 if number else 1
                 rows = slice(top // step, -(-bottom // step))
                 columns = slice(left // step, -(-right // step))
-                self._cover(plane[rows, columns], sample, blocks_wh)
+                self._cover(plane[rows, columns], sample, blocks_wh, level)
         return image
 
     def others(self, detections: Detections) -> Detections:
         """The boxes of what is not covered."""
         return detections.where(~np.isin(detections.class_id, self._class_ids))
 
-    def _cover(self, part: NDArray[np.uint8], black: int, blocks_wh: tuple[int, int]) -> None:
+    def _cover(
+        self, part: NDArray[np.uint8], black: int, blocks_wh: tuple[int, int], level: int
+    ) -> None:
         if self._style == "fill":
             part[...] = black
             return
         height, width = part.shape[:2]
         means = cv2.resize(part, blocks_wh, interpolation=cv2.INTER_AREA)
+        means = means // level * level + level // 2
         way = _INTERPOLATIONS[self._style]
         part[...] = cv2.resize(means, (width, height), interpolation=way)
 

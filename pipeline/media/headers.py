@@ -39,7 +39,8 @@ class TrackHeader:
 
     size_wh: of its pictures; None where it is not said. crop: None where they are shown whole.
     encrypted: its samples are. auxiliary: it holds no picture of its own but alpha or depth of
-    another one. needs_dolby_vision: its colours are not those of any other standard.
+    another one. needs_dolby_vision: its colours are not those of any other standard. handler: what
+    MP4 says of its kind; empty where it is not said.
     """
 
     size_wh: tuple[int, int] | None = None
@@ -47,6 +48,7 @@ class TrackHeader:
     encrypted: bool = False
     auxiliary: bool = False
     needs_dolby_vision: bool = False
+    handler: bytes = b""
 
 
 UNKNOWN = TrackHeader()
@@ -101,7 +103,7 @@ def _mp4_tracks(file: BinaryIO) -> Iterator[tuple[int, TrackHeader]]:
             needs_dolby_vision |= kind in _DOLBY_VISION_RECORDS and _stands_alone(record)
         yield (
             track_id,
-            TrackHeader(size_wh, crop, encrypted, handler == b"auxv", needs_dolby_vision),
+            TrackHeader(size_wh, crop, encrypted, handler == b"auxv", needs_dolby_vision, handler),
         )
 
 

@@ -105,11 +105,16 @@ def creation_time(source: InputContainer, video: VideoStream, timeline: Timeline
     return None
 
 
-def is_chapter_or_timecode_track(source: InputContainer, stream: Stream) -> bool:
-    """Whether a stream of an MP4 or MOV file says in packets what FFmpeg gives as metadata."""
+def is_chapter_or_timecode_track(
+    source: InputContainer, stream: Stream, handler: bytes = b""
+) -> bool:
+    """Whether a stream of an MP4 or MOV file says in packets what FFmpeg gives as metadata.
+
+    handler: what its track says of its kind, if that is known: places have another one.
+    """
     if stream.type != "data" or "mp4" not in source.format.name.split(","):
         return False
-    is_text = getattr(stream, "name", None) == "bin_data"
+    is_text = getattr(stream, "name", None) == "bin_data" and handler in (b"", b"text")
     return "timecode" in stream.metadata or (is_text and bool(source.chapters()))
 
 

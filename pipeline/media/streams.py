@@ -106,7 +106,10 @@ def map_streams(
     others = [
         stream
         for stream in container.streams
-        if stream.index != annotated.index and not is_chapter_or_timecode_track(container, stream)
+        if stream.index != annotated.index
+        and not is_chapter_or_timecode_track(
+            container, stream, headers.get(stream.index, UNKNOWN).handler
+        )
     ]
     reasons = {**_not_carried(others, carried), **left_out}
     return [

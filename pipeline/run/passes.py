@@ -26,7 +26,7 @@ from pipeline.model.heads import covered_class_ids
 from pipeline.run.context import RunContext
 from pipeline.run.join import join_annotated, join_detections, notes_on_frames
 from pipeline.run.outputs import COVERS_NAME, DETECTIONS_NAME, WEAK_NAME
-from pipeline.run.redaction.covers import CoverRules
+from pipeline.run.redaction.found import CoverRules
 from pipeline.run.redaction.lines import write_covers
 from pipeline.run.segments import ProcessTasks, TakenSegments, take_segments
 from pipeline.run.tracks.lines import write_tracked

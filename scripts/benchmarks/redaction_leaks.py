@@ -26,7 +26,9 @@ from pipeline.core.config import SyntheticOptions
 from pipeline.core.redact_options import RedactOptions
 from pipeline.frames.redact import Redactor
 from pipeline.media.frame import VideoInfo, plane_rows
-from pipeline.run.redaction.covers import CoverRules, FoundBoxes, covers
+from pipeline.run.redaction.covers import covers
+from pipeline.run.redaction.fastest import fastest_sides
+from pipeline.run.redaction.found import CoverRules, FoundBoxes
 from pipeline.run.tracks.lines import read_lines
 from pipeline.synthetic.compositing import intersection
 from pipeline.synthetic.scene import Placed, Scene
@@ -40,12 +42,15 @@ MOST_WITHHELD_FRAMES = 3
 class Leaks:
     """What is to be seen of the chosen classes, and what of that is not covered, in pixels.
 
-    listed: of things that the truth lists, others: of the rest. frames: those with a leak of the
-    first kind. covered_share: mean share of a frame that is covered.
+    listed: of things that the truth lists and that were found at all, unfound: of those that were
+    not, others: of the rest. frames: those with a leak of the first kind. covered_share: mean share
+    of a frame that is covered.
     """
 
     listed_px: int = 0
     listed_leaked_px: int = 0
+    unfound_px: int = 0
+    unfound_leaked_px: int = 0
     others_px: int = 0
     others_leaked_px: int = 0
     frames: list[int] = field(default_factory=list)
@@ -68,24 +73,29 @@ def truth_boxes(
 
 def withheld(
     frames: Sequence[tuple[FoundBoxes, NDArray[np.int64]]], share: float, seed: int
-) -> list[FoundBoxes]:
-    """The boxes without a random share of them; each thing misses 1 to 3 frames at a time."""
+) -> tuple[list[FoundBoxes], frozenset[int]]:
+    """The boxes without a random share of them, and the ids of things of which none is left.
+
+    Each thing misses 1 to 3 frames at a time, after which it is found at least once.
+    """
     random = np.random.default_rng(seed)
     mean_frames = (1 + MOST_WITHHELD_FRAMES) / 2
     begins = share / (mean_frames * (1 - share))
     left: dict[int, int] = {}
+    found: set[int] = set()
     kept = []
     for boxes, track_ids in frames:
         here = np.ones(len(track_ids), bool)
         for place, track_id in enumerate(track_ids.tolist()):
-            if not left.get(track_id) and random.random() < begins:
-                left[track_id] = int(random.integers(1, MOST_WITHHELD_FRAMES + 1))
-            elif not left.get(track_id):
-                continue
-            left[track_id] -= 1
-            here[place] = False
+            frames_left = left.get(track_id, 0) - 1
+            if frames_left < 0 and random.random() < begins:
+                frames_left = int(random.integers(1, MOST_WITHHELD_FRAMES + 1))
+            left[track_id] = max(0, frames_left)
+            here[place] = frames_left <= 0
+        found.update(track_ids[here].tolist())
         kept.append(FoundBoxes(boxes.seconds, boxes.xyxy[here], boxes.class_id[here]))
-    return kept
+    everything = {track_id for _, ids in frames for track_id in ids.tolist()}
+    return kept, frozenset(everything - found)
 
 
 def seen_masks(
@@ -128,12 +138,19 @@ def measure(
     class_ids: frozenset[int],
     found: Iterable[FoundBoxes],
     redact: RedactOptions,
+    unfound: frozenset[int] = frozenset(),
 ) -> Leaks:
-    """Compute the covers of found boxes, cover with them, and count what is left to be seen."""
+    """Compute the covers of found boxes, cover with them, and count what is left to be seen.
+
+    unfound: the ids of things of which there is no box in any frame.
+    """
     info = SyntheticSource(options).info
     scene, leaks = Scene(options.size_wh, options.seed), Leaks()
     redactor = Redactor(info, "fill", class_ids)
-    rules = CoverRules(options.size_wh, redact.hold_seconds, redact.cover_margin)
+    found = list(found)
+    rules = CoverRules(
+        options.size_wh, redact.hold_seconds, redact.cover_margin, fastest_sides(found)
+    )
     for index, covered in enumerate(covers(found, rules)):
         things = scene.things(index)
         listed = set(scene.truth_of(things).track_id.tolist())
@@ -143,7 +160,10 @@ def measure(
         leaked_before = leaks.listed_leaked_px
         for thing, seen in seen_masks(things, options.size_wh, class_ids):
             num_seen, num_left = int(seen.sum()), int((seen & ~mask).sum())
-            if thing.track_id in listed:
+            if thing.track_id in listed & unfound:
+                leaks.unfound_px += num_seen
+                leaks.unfound_leaked_px += num_left
+            elif thing.track_id in listed:
                 leaks.listed_px += num_seen
                 leaks.listed_leaked_px += num_left
             else:
@@ -172,6 +192,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--classes", nargs="+", default=["ball", "bird", "car"])
     parser.add_argument("--withheld", type=float, default=0.0)
+    parser.add_argument("--withheld-seed", type=int, default=1)
     parser.add_argument("--hold", type=float, default=RedactOptions().hold_seconds)
     parser.add_argument("--lines", type=Path, help="detections.jsonl of a run on this scene")
     arguments = parser.parse_args()
@@ -181,6 +202,7 @@ def main() -> None:
     )
     class_ids = frozenset(map(CLASS_NAMES.index, arguments.classes))
     redact = RedactOptions(covered=tuple(arguments.classes), hold_seconds=arguments.hold)
+    unfound: frozenset[int] = frozenset()
     if arguments.lines is not None:
         found: Iterable[FoundBoxes] = itertools.islice(
             lines_boxes(arguments.lines, class_ids), arguments.frames
@@ -188,11 +210,16 @@ def main() -> None:
     else:
         scene = Scene(options.size_wh, options.seed)
         truth = truth_boxes(scene, arguments.frames, class_ids, float(options.frame_rate))
-        found = withheld(truth, arguments.withheld, arguments.seed)
-    leaks = measure(options, class_ids, found, redact)
+        found, unfound = withheld(truth, arguments.withheld, arguments.withheld_seed)
+    leaks = measure(options, class_ids, found, redact, unfound)
     print(f"{leaks.num_frames} frames, {leaks.covered_share:.1%} of each covered on average")
     print(f"listed in the truth: {leaks.listed_px} px, {leaks.listed_leaked_px} left to be seen")
     print(f"  in {len(leaks.frames)} frames: {leaks.frames[:20]}")
+    if unfound:
+        print(
+            f"{len(unfound)} things of which every box is withheld: {leaks.unfound_px} px, "
+            f"{leaks.unfound_leaked_px} left to be seen"
+        )
     print(f"not listed: {leaks.others_px} px, {leaks.others_leaked_px} left to be seen")
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.core.cover_lines import CoverLine
-from pipeline.run.redaction.covers import CoverRules, FoundBoxes, covers
+from pipeline.run.redaction.covers import covers
+from pipeline.run.redaction.fastest import fastest_sides
+from pipeline.run.redaction.found import CoverRules, FoundBoxes
 from pipeline.run.tracks.lines import Line, read_lines
 
 
@@ -40,6 +43,8 @@ def write_covers(
             waiting.append((int(line.record["frame_index"]), line.pts_seconds))
             yield found_boxes(line, class_ids)
 
+    rules = replace(rules, fastest_sides=fastest_sides(found()))
+    waiting.clear()
     with target.open("w", encoding="utf-8") as out:
         for covered in covers(found(), rules):
             out.write(CoverLine(*waiting.popleft(), covered).to_json() + "\n")
