@@ -122,6 +122,22 @@ def test_the_page_of_a_redacted_result_does_not_lead_to_its_source(tmp_path: Pat
     assert not any(b"secret" in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
 
 
+def test_a_page_that_is_written_anew_has_the_events_that_its_report_counts(tmp_path: Path) -> None:
+    first, anew = tmp_path / "first", tmp_path / "anew"
+    for folder in (first, anew):
+        folder.mkdir()
+    report = report_of("clip.mp4", (128, 96), "annotated.mp4")
+    write_viewer(report, frames((box(),)), None, first)
+    crossings = [Crossing("gate", "in", 1, "light", Moment(0, 0.0))]
+    write_events(clip_events(crossings, []), first / "viewer_data")
+    kept = (first / "viewer_data" / "events.js").read_bytes()
+    counts: list[Any] = [None, {"lines": []}]  # Of tracks that are gone; and as before.
+    for events in counts:
+        write_viewer({**report, "events": events}, frames((box(),)), None, anew, first)
+        found = (anew / "viewer_data" / "events.js").read_bytes()
+        assert (found == kept) == (events is not None)
+
+
 # In a browser.
 
 
