@@ -19,9 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli.commands import main
+from pipeline.cli.events import count_events
 from pipeline.core.config import SyntheticOptions
 from pipeline.core.detection_lines import DetectedBox, DetectedFrame, last_seconds
 from pipeline.core.errors import InputError
+from pipeline.core.notes import collected_notes
 from pipeline.run.events.events import find_events
 from pipeline.run.events.follow import Crossing, Events, follow
 from pipeline.run.events.geometry import anchor_points, from_line, from_outline
@@ -432,6 +434,21 @@ def test_a_gap_of_hours_makes_no_hours_of_bins_and_loses_no_time(
     assert (sum(counts["frames"]), counts["frames"][last]) == (10, 5 if width > 1 else 2)
     [crossing] = found.events.crossings
     assert crossing.at.seconds == pytest.approx(gap_seconds + 0.6)
+
+
+def test_process_says_that_bins_are_wider_than_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [
+        dataclasses.replace(frame, pts_seconds=frame.pts_seconds + 36_000 * (index > 4))
+        for index, frame in enumerate(path_frames(DOWN))
+    ]
+    folder = write_result(tmp_path / "result", "x.mp4", frames)
+    lines = (folder / "detections.jsonl").rename(folder / "lines.jsonl")  # Its report stays.
+    watched = dataclasses.replace(shapes(line=LINE, anchor="bottom_center"), bin_seconds=0.1)
+    with collected_notes():  # As in a run of any command.
+        count_events([lines], watched, tmp_path)
+    assert "bin_seconds" in capsys.readouterr().err
 
 
 def test_only_the_end_of_a_file_is_read_for_the_time_of_its_last_frame(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_debug, add_quiet, add_results
 from pipeline.cli.options import add_options
 from pipeline.cli.summary import events_summary
-from pipeline.cli.terminal import show, show_outputs
+from pipeline.cli.terminal import show, show_note, show_outputs
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError, UsageError
+from pipeline.core.notes import collected_notes
 from pipeline.core.text import counted
 from pipeline.run.events.shapes import Shapes, read_shapes
 from pipeline.run.outputs import EVENTS_CSV_NAME, EVENTS_JSON_NAME
@@ -102,7 +103,10 @@ def count_events(folders: Sequence[Path], shapes: Shapes | None, output_dir: Pat
     from pipeline.run.events.events import find_events, report_events, write_events
     from pipeline.run.exports.clip import find_results, read_clips
 
-    found = find_events(read_clips(find_results(folders)), shapes)
+    with collected_notes() as notes:
+        found = find_events(read_clips(find_results(folders)), shapes)
+    for line in notes:
+        show_note(line)
     written = write_events(found, output_dir)
     report_events(found)
     update_batch_page(output_dir)
