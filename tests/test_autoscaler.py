@@ -143,6 +143,12 @@ def test_nodes_come_for_the_segments_of_a_run_and_go_after_it(
     assert growing.num_nodes() == 0
 
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    nowhere = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_TOKEN"}
+    nowhere["HOME"] = str(tmp_path)  # Without ~/.ray/auth_token.
+    refused = subprocess.run(command, capture_output=True, text=True, env=nowhere)
+    assert refused.returncode == 2
+    assert "RAY_AUTH_TOKEN" in refused.stderr.splitlines()[-1]
+
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray.exceptions import RayError
 
 from pipeline.core.config import ClusterOptions, InferOptions, ProcessConfig
 from pipeline.core.errors import UsageError, reason_of
@@ -158,7 +159,7 @@ def _connect(options: ClusterOptions) -> None:
                 "where one is"
             ) from error
         _start(options)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, RayError) as error:  # RayError: there is no token at all.
         raise UsageError(f"Ray does not start or answer ({reason_of(error)})") from error
     finally:
         signal.signal(signal.SIGTERM, handler)
