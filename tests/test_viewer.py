@@ -312,7 +312,11 @@ def test_events_are_marks_and_entries_that_lead_to_their_frames(
     page.keyboard.press("n")
     assert_at(page, 30)
     row = page.locator("#timeline").bounding_box()  # The first row is that of the gate.
-    page.mouse.click(row["x"] + page.evaluate("xOf(index.seconds[12])") + 2, row["y"] + 38)
+    x = row["x"] + page.evaluate("xOf(index.seconds[12])")
+    page.mouse.move(x + 2, row["y"] + 38)
+    page.mouse.down()
+    page.mouse.move(x - 4, row["y"] + 38)  # A hand moves a little.
+    page.mouse.up()
     assert_at(page, 12)
     counts.first.click()
     page.wait_for_function("location.hash.includes('line=gate')")

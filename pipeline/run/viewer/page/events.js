@@ -109,8 +109,9 @@ function drawArrow(context, x, y, direction) {
 function eventAt(pointer) {
   const element = byId("timeline"), area = element.getBoundingClientRect(), shapes = shownShapes();
   const shape = shapes[Math.floor((pointer.clientY - area.top + element.scrollTop - AXIS) / ROW)];
-  if (!shape) return null;
-  const x = pointer.clientX - area.left, here = events.shapes.indexOf(shape);
+  const x = pointer.clientX - area.left;
+  if (!shape || x < view.left) return null;
+  const here = events.shapes.indexOf(shape);
   let nearest = null, least = 6;
   for (const at of shownOf(eventKind)) {
     if (events.shape[at] !== here) continue;

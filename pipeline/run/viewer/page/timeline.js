@@ -12,10 +12,11 @@ function buildTimeline(onView) {
   let drag = null;
   element.onpointerdown = (event) => {
     if (event.button || !event.isPrimary) return;
+    const found = eventAt(event);
+    if (found !== null) { seek(events.first[found]); return; }  // A hand that moves a little stays there.
     drag = event.pointerId;
     element.setPointerCapture(drag);
-    const found = eventAt(event);
-    if (found === null) goTo(secondsAt(event)); else seek(events.first[found]);
+    goTo(secondsAt(event));
   };
   element.onpointermove = (event) => {
     if (drag !== null) goTo(secondsAt(event));
