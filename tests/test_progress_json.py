@@ -112,6 +112,21 @@ def test_each_clip_of_a_batch_has_its_outcome_and_its_files(
     assert found[-1]["outputs"] == [str(out / "batch.json"), str(out / "batch.html")]
 
 
+def test_clips_of_a_batch_that_ends_before_the_first_one_were_not_reached(
+    clip: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.mp4"
+    other.write_bytes(clip.read_bytes())
+    asked = ["--weights", tmp_path / "missing.pt", "--output-dir", tmp_path / "out"]
+    done = run("process", clip, other, *asked, "--progress", "json")
+    found = objects(done.stderr)
+    assert {(entry["clip"], entry["status"]) for entry in of("clip", found)} == {
+        (str(clip), "not reached"),
+        (str(other), "not reached"),
+    }
+    assert found[-1]["status"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("number", "code", "status"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, None, "died")],

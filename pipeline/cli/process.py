@@ -213,6 +213,9 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                     batch.process(clips, worker, supervise, progress)
                 worker.require_not_stopped()
     finally:
+        for result in batch.results:
+            if result.status == "not reached":
+                _show_clip(result)
         if batch.number_of("not reached") < len(batch.results):
             unwritten = _report_batch(batch, notes, output_dir, quiet=arguments.quiet)
     _use_results(arguments, batch.results, config, shapes, highlights)
@@ -244,9 +247,6 @@ def _report_batch(
             show(line)
     for line in batch.notes:
         show_note(line)
-    for result in batch.results:
-        if result.status == "not reached":
-            _show_clip(result)
     return unwritten
 
 
