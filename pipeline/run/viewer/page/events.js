@@ -13,7 +13,8 @@ const eventKind = {
 
 function viewerEvents(value) {
   if (!value) return;
-  const ids = new Map(index.classes.map((entry) => [entry.name, entry.id]));
+  // Of classes of one name, the one with the most boxes, which comes first.
+  const ids = new Map([...index.classes].reverse().map((entry) => [entry.name, entry.id]));
   events = { ...value, class_id: value.class.map((place) => ids.get(value.class_names[place])) };
 }
 

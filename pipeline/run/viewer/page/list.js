@@ -1,7 +1,7 @@
 // The list of appearances or of events: only the rows in view exist.
 
 const list = { kind: null, wanted: "appearances", rows: new Map(), here: -1 };
-const kinds = { appearances: appearanceKind, events: eventKind };
+const kinds = [appearanceKind, eventKind];
 
 // The places of a kind's entries that the filters leave, in order of time.
 function shownOf(kind) {
@@ -32,8 +32,8 @@ function buildList() {
 
 // Begin the list anew, after the filters or the kind changed.
 function resetList() {
-  for (const kind of Object.values(kinds)) kind.shown = null;
-  list.kind = events ? kinds[list.wanted] ?? appearanceKind : appearanceKind;
+  for (const kind of kinds) kind.shown = null;
+  list.kind = events && list.wanted === "events" ? eventKind : appearanceKind;
   for (const row of list.rows.values()) row.remove();
   list.rows.clear();
   list.here = -1;
