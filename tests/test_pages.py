@@ -162,6 +162,7 @@ def test_axe_finds_nothing(pages: dict[str, Path]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
     with open_browser() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.set_default_timeout(100_000)  # Beside other tests.
         for name in PAGES:
             page.goto(pages[name].as_uri())
             for scheme in ("light", "dark"):
