@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -21,7 +22,8 @@ import pytest
 from pipeline.batch.work import ProcessClips
 from pipeline.cli.commands import main
 from pipeline.core.config import InferOptions, LimitOptions, ProcessConfig, SyntheticOptions
-from pipeline.core.errors import InputError, ModelError, WorkerDied
+from pipeline.core.errors import InputError, Interrupted, ModelError, WorkerDied
+from pipeline.core.file_part import FilePart
 from pipeline.core.machine import available_cores
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import Position, no_beat
@@ -118,6 +120,35 @@ def test_what_one_asks_for_does_not_touch_what_others_ask_for(tmp_path: Path) ->
             kills.result()
         assert set(waits.result()) == {0}
         assert len({answer.process_id for answer in results(group, *["hello"] * 9).values()}) <= 2
+
+
+def test_who_asks_when_the_processes_are_over_does_not_wait_for_them() -> None:
+    with side_by_side(1) as group:
+        results(group, "hello")
+    with pytest.raises(Interrupted):
+        results(group, "hello")
+
+
+def test_a_process_that_cannot_be_started_fails_who_asked_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with side_by_side(1) as group:
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.execution.processes.start_child", fails)
+            with pytest.raises(WorkerDied, match="cannot be started"):
+                results(group, "hello")
+        assert set(results(group, "hello")) == {0}
+
+
+def test_a_file_that_is_gone_when_it_is_to_be_sent_is_named(tmp_path: Path) -> None:
+    gone: Any = FilePart(tmp_path / "gone", 0, 1)
+    with side_by_side(1) as group:
+        with pytest.raises(InputError, match="gone: No such file"):
+            list(group.results([gone], lambda _: None, CONFIG, no_beat))
+        assert set(results(group, "hello")) == {0}
 
 
 def test_no_process_waits_for_who_takes_the_results(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Imports nothing heavy, as `supervise`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import sys
 import threading
@@ -20,7 +21,13 @@ from typing import Any, Generic
 from pipeline.core.closing import Closing
 from pipeline.core.config import MOST_ATTEMPTS, ProcessConfig
 from pipeline.core.cores import on_cores
-from pipeline.core.errors import InputError, Interrupted, WorkerDied, as_pipeline_error
+from pipeline.core.errors import (
+    InputError,
+    Interrupted,
+    PipelineError,
+    WorkerDied,
+    as_pipeline_error,
+)
 from pipeline.core.position import Beat, Position
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.core.text import counted
@@ -69,8 +76,8 @@ class SideBySide(Closing, Generic[Argument, Result]):
     ) -> None:
         self._asked: SimpleQueue[Order[Argument, Result] | None] = SimpleQueue()
         self._wakes, self._wake = multiprocessing.Pipe(duplex=False)
-        group = _Group(work, cores, self._asked, self._wakes)
-        self._thread = threading.Thread(target=group.run, name="processes", daemon=True)
+        self._group = _Group(work, cores, self._asked, self._wakes)
+        self._thread = threading.Thread(target=self._group.run, name="processes", daemon=True)
         self._starting = threading.Lock()
 
     def close(self) -> None:
@@ -106,13 +113,20 @@ class SideBySide(Closing, Generic[Argument, Result]):
             if self._thread.ident is None:
                 self._thread.start()
         self._ask(order)
+        watched_beat = functools.partial(self._beat_if_alive, beat)
         try:
-            yield from order.results(on_frames, beat)
+            yield from order.results(on_frames, watched_beat)
         finally:
             order.is_over = True
             self._ask(order)
             while not order.ended.wait(POLL_SECONDS) and self._thread.is_alive():
                 beat()
+
+    def _beat_if_alive(self, beat: Beat) -> None:
+        """Raise PipelineError where nobody hands out work any more, and no result would come."""
+        if not self._thread.is_alive():
+            raise self._group.why_over()
+        beat()
 
     def _ask(self, order: Order[Argument, Result] | None) -> None:
         self._asked.put(order)
@@ -138,9 +152,14 @@ class _Group(Generic[Argument, Result]):
         self._idle: list[_Member[Argument]] = []
         self._busy: list[_Member[Argument]] = []
         self._orders: list[Order[Argument, Result]] = []
+        self._broken: BaseException | None = None
+
+    def why_over(self) -> PipelineError:
+        """Why no work is handed out any more."""
+        broken = self._broken
+        return Interrupted("interrupted") if broken is None else as_pipeline_error(broken)
 
     def run(self) -> None:
-        failed = Failed(Interrupted("interrupted"), None)
         try:
             next_look = time.monotonic() + POLL_SECONDS
             while self._note_orders():
@@ -154,11 +173,11 @@ class _Group(Generic[Argument, Result]):
                     next_look = time.monotonic() + POLL_SECONDS
                     self._look()
         except BaseException as error:
-            failed = Failed(as_pipeline_error(error), None)
+            self._broken = error
         finally:
             self._end([*self._idle, *self._busy])
             for order in self._orders:
-                order.fail(failed)
+                order.fail(Failed(self.why_over(), None))
                 order.ended.set()
 
     def _note_orders(self) -> bool:
@@ -171,6 +190,8 @@ class _Group(Generic[Argument, Result]):
                     self._orders.append(order)
                 elif order in self._orders:
                     self._let_go(order)
+                else:
+                    order.ended.set()  # It was over before it was seen.
             return False
         return True
 
@@ -197,7 +218,13 @@ class _Group(Generic[Argument, Result]):
             member.child.end(kill=True)
             self._unstarted.append(member.cores)
         while (self._idle or self._unstarted) and (order := self._next_order()) is not None:
-            self._begin(*self._member_and_job(order))
+            try:
+                member, job = self._member_and_job(order)
+            except OSError as error:
+                reason = f"a process cannot be started ({error.strerror or error})"
+                order.fail(Failed(WorkerDied(f"{reason}; --segments-at-once 1 needs none"), None))
+                continue
+            self._begin(member, job)
 
     def _next_order(self) -> Order[Argument, Result] | None:
         """The first one that has no process yet; else the first one with work."""
@@ -213,12 +240,17 @@ class _Group(Generic[Argument, Result]):
     def _member_and_job(
         self, order: Order[Argument, Result]
     ) -> tuple[_Member[Argument], Job[Argument]]:
-        """A process for a piece of work: one that was at the same clip, if there is one."""
+        """A process for a piece of work: one that was at the same clip, if there is one.
+
+        Raises OSError if none can be started.
+        """
         known = [m for m in self._idle if m.job is not None and m.job.order is order]
         member = next(iter(known or self._idle), None)
         if member is None:
-            cores = self._unstarted.pop()
-            return _Member(self._start(cores), cores), order.take(None)
+            cores = self._unstarted[-1]
+            child = self._start(cores)
+            self._unstarted.pop()
+            return _Member(child, cores), order.take(None)
         self._idle.remove(member)
         last = member.job.number if known and member.job is not None else None
         return member, order.take(last)
@@ -231,8 +263,12 @@ class _Group(Generic[Argument, Result]):
         self._busy.append(member)
         try:
             child.pipe.send((0, job.argument))
-        except OSError:
+        except ConnectionError:
             self._lose(member, _death(member, job))
+        except OSError as error:  # Of a file that is read to be sent.
+            self._busy.remove(member)
+            self._idle.append(member)
+            job.order.fail(Failed(as_pipeline_error(error), None))
 
     def _start(self, cores: Sequence[int]) -> Child:
         # In a new interpreter: a fork would have the threads and cores of OpenVINO here.
