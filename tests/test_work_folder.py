@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from pathlib import Path
 
@@ -47,6 +48,16 @@ def test_what_is_no_folder_is_not_taken_for_one_that_another_run_removed(
     for place in (tmp_path / "file", tmp_path / "link", tmp_path / "link" / "out", Path("out")):
         with pytest.raises(InputError, match="cannot write there"), locked_work_folder(place):
             pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_where_no_folder_can_be_made_a_run_does_not_try_for_ever() -> None:
+    with (
+        pytest.raises(InputError, match="cannot write there"),
+        locked_work_folder(Path("/proc/out")),
+    ):
+        pass
 
 
 def test_two_runs_never_hold_one_output_folder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ KEY_NAME = "key"
 _NAMES = (WORK_NAME, f"{WORK_NAME}-pipeline")
 """The second is used if the first belongs to another program, such as rsync."""
 _FORMAT = 1
+_CLAIM_SECONDS = 5.0
+"""Where no folder can be made at all, as in /proc, the system says the same as of one removed."""
 
 
 def work_folder(output_dir: Path) -> Path:
@@ -84,6 +87,7 @@ def _claimed(output_dir: Path, stack: contextlib.ExitStack) -> Path:
 
     A run that ends removes an output folder that is empty: also one that this run has just made.
     """
+    give_up_at = time.monotonic() + _CLAIM_SECONDS
     while True:
         with contextlib.ExitStack() as holding:
             try:
@@ -94,7 +98,7 @@ def _claimed(output_dir: Path, stack: contextlib.ExitStack) -> Path:
                 folder = work_folder(output_dir)
                 _make(folder)
             except (FileNotFoundError, FileExistsError):  # mkdir raises both then.
-                if _is_blocked(output_dir.absolute()):
+                if _is_blocked(output_dir.absolute()) or time.monotonic() > give_up_at:
                     raise
                 continue
             stack.push(holding.pop_all())
