@@ -32,8 +32,10 @@ from pipeline.execution.at_once import INFERRING_ALL, INFERRING_SOME, Pays, num_
 from pipeline.execution.latest_source import LatestSource
 from pipeline.execution.orders import Order
 from pipeline.execution.processes import SideBySide
+from pipeline.execution.segment_processes import SegmentProcesses
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.decoder import ClipDecoder
+from pipeline.inference.models import Models
 from pipeline.media.cut import cut_clip
 from pipeline.media.frame import Segment, VideoInfo
 from pipeline.media.scan import scan_clip
@@ -273,6 +275,18 @@ def test_short_clips_and_segments_of_long_ones_share_the_processes(
     assert not decoded_here
     assert len(workers()) == 2
     work.end()
+
+
+def test_clips_of_several_sizes_share_a_model_of_one_input(tiny_weights: Path) -> None:
+    """A folder of pictures of many sizes has few sizes of the input."""
+    with Models() as models, SegmentProcesses(num_clips=3) as processes:
+        square, high, wide = [
+            processes.shared_model(models.prepare(tiny_weights, size_wh, 640, no_progress), 640)
+            for size_wh in ((640, 480), (640, 475), (640, 360))
+        ]
+        assert square is not None
+        assert square is high
+        assert square is not wide
 
 
 SCENE = SyntheticOptions(num_frames=NUM_FRAMES, size_wh=(128, 96), frame_rate=Fraction(25))

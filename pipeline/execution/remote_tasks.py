@@ -78,8 +78,7 @@ def share_model(prepared: PreparedModel, folder: Path, imgsz: int) -> SharedMode
     folder.mkdir(exist_ok=True)
     ir = folder / "model.xml"
     save_prepared(prepared, ir)
-    key = f"{parts_sha256(ir)} {prepared.source_wh}"
-    return SharedModel(ir, key, imgsz, prepared.quantization)
+    return SharedModel(ir, parts_sha256(ir), imgsz, prepared.quantization)
 
 
 def take_over(

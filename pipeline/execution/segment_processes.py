@@ -51,7 +51,7 @@ class SegmentProcesses(Closing):
             return None
         with self._lock:
             for other, shared in self._models:
-                if other.model is prepared.model and other.source_wh == prepared.source_wh:
+                if other.model is prepared.model:  # Of all clips that give its input this size.
                     return shared
             if len(self._models) == _MOST_MODELS:
                 return None

@@ -79,7 +79,7 @@ class SegmentWorker:
         self._cores = cores
         self._name = name
         self._models = Models()
-        self._prepared: tuple[str, PreparedModel] | None = None
+        self._prepared: tuple[tuple[str, tuple[int, int]], PreparedModel] | None = None
         self._source = LatestSource()
 
     def attempt(
@@ -176,7 +176,8 @@ class SegmentWorker:
     ) -> PreparedModel:
         beat = _beat(position)
         model = remote.model
-        if self._prepared is None or self._prepared[0] != model.key:
+        key = model.key, source_wh
+        if self._prepared is None or self._prepared[0] != key:
             with contextlib.ExitStack() as stack:
                 ir = model.ir
                 if remote.exchange_url is not None:
@@ -187,7 +188,7 @@ class SegmentWorker:
                 prepared = self._models.prepare(ir, source_wh, model.imgsz, no_progress)
             # What is known of it where it was made.
             prepared = dataclasses.replace(prepared, quantization=model.quantization)
-            self._prepared = model.key, prepared
+            self._prepared = key, prepared
         return self._prepared[1]
 
 
