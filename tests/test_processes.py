@@ -277,14 +277,17 @@ def test_short_clips_and_segments_of_long_ones_share_the_processes(
     work.end()
 
 
-def test_clips_of_several_sizes_share_a_model_of_one_input(tiny_weights: Path) -> None:
+def test_clips_of_several_sizes_share_a_model_of_one_input(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
     """A folder of pictures of many sizes has few sizes of the input."""
-    with Models() as models, SegmentProcesses(num_clips=3) as processes:
+    with Models() as models, SegmentProcesses(num_clips=3, scratch=tmp_path) as processes:
         square, high, wide = [
             processes.shared_model(models.prepare(tiny_weights, size_wh, 640, no_progress), 640)
             for size_wh in ((640, 480), (640, 475), (640, 360))
         ]
         assert square is not None
+        assert square.ir.is_relative_to(tmp_path)  # Of the parent, which removes it.
         assert square is high
         assert square is not wide
 

@@ -40,11 +40,13 @@ class ProcessClips:
     While some threads prepare or finish their clips, the frames of one clip at a time run. Where
     there are processes side by side, they are kept, and those of several short clips run.
 
-    num_clips: that there are.
+    num_clips: that there are. scratch: a folder of the parent, which outlives a process that is
+    killed; None for the system's.
     """
 
-    def __init__(self, num_clips: int = 1) -> None:
+    def __init__(self, num_clips: int = 1, scratch: Path | None = None) -> None:
         self._num_clips = num_clips
+        self._scratch = scratch
         self._models: Models | None = None
         self._turns: Turns | None = None
         self._audits: Int8Audits | None = None
@@ -63,7 +65,8 @@ class ProcessClips:
             if self._models is None:
                 keep_memory()
                 self._turns, self._audits = Turns(), Int8Audits(of_batch=True)
-                self._models, self._processes = Models(), SegmentProcesses(self._num_clips)
+                self._models = Models()
+                self._processes = SegmentProcesses(self._num_clips, self._scratch)
         models, audits = self._models, self._audits
         with open_executor(
             config.cluster, models, position, self._turns, self._processes

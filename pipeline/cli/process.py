@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -208,9 +209,11 @@ def _process_batch(arguments: argparse.Namespace) -> None:
         with progress_shown(arguments) as progress:
             # Before the worker starts, which holds back the signals that would end this.
             if clips := batch.clips_left(progress):
-                work = ProcessClips(len(clips))
-                with ChildProcess(work, work.end, clips_at_once(config)) as worker:
-                    batch.process(clips, worker, supervise, progress)
+                # Removed also where the child is killed.
+                with tempfile.TemporaryDirectory(prefix="pipeline-") as scratch:
+                    work = ProcessClips(len(clips), Path(scratch))
+                    with ChildProcess(work, work.end, clips_at_once(config)) as worker:
+                        batch.process(clips, worker, supervise, progress)
                 worker.require_not_stopped()
     finally:
         for result in batch.results:

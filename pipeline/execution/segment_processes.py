@@ -25,12 +25,14 @@ Group = SideBySide[RemoteTask, Attempt]
 class SegmentProcesses(Closing):
     """Starts them when the first clip asks for some, and keeps them, with their models compiled.
 
-    num_clips: that are there to be processed. Any thread may ask. A context manager, which ends
+    num_clips: that are there to be processed. scratch: where the models of many clips are put for
+    the processes; None for the system's folder. Any thread may ask. A context manager, which ends
     the processes.
     """
 
-    def __init__(self, num_clips: int = 1) -> None:
+    def __init__(self, num_clips: int = 1, scratch: Path | None = None) -> None:
         self.num_clips = num_clips
+        self._scratch = scratch
         self.at_once = 1
         self._group: Group | None = None
         self._models: list[tuple[PreparedModel, SharedModel]] = []
@@ -55,8 +57,9 @@ class SegmentProcesses(Closing):
                     return shared
             if len(self._models) == _MOST_MODELS:
                 return None
-            name = self._folder.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-"))
-            self._models.append((prepared, share_model(prepared, Path(name), imgsz)))
+            made = tempfile.TemporaryDirectory(prefix="pipeline-", dir=self._scratch)
+            folder = Path(self._folder.enter_context(made))
+            self._models.append((prepared, share_model(prepared, folder, imgsz)))
             return self._models[-1][1]
 
     def close(self) -> None:
