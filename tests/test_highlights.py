@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.cli.commands import main
+from pipeline.core.config import ProcessConfig, RedactOptions
 from pipeline.core.detection_lines import DetectedBox, DetectedFrame
 from pipeline.core.errors import InputError
 from pipeline.run.highlights.cuts import cuts_of, stretches_of_finds
 from pipeline.run.highlights.edit_lists import Edit, Medium, write_edl, write_otio
 from pipeline.run.highlights.source import SourcePackets
+from pipeline.run.outputs import move_into_place, require_free_output
 from tests.conftest import read_detections
 from tests.programs import ffmpeg, needs_ffmpeg, probed
 from tests.recordings import (
@@ -277,6 +280,37 @@ def test_what_was_cut_out_before_is_kept(result: Path, clip: Path, tiny_weights:
     words = ["process", str(clip), "--output-dir", str(result), "--weights", str(tiny_weights)]
     assert main([*words, "--track", "--highlights", PADDING, "--crops"]) == 0
     assert {path: path.stat().st_mtime_ns for path in result.rglob("*")} == made
+
+
+def outputs_in(folder: Path) -> ProcessConfig:
+    return ProcessConfig(source=folder.parent / "clip.mp4", output_dir=folder, overwrite=True)
+
+
+def test_folders_of_the_user_are_not_in_the_way_of_a_run_unless_it_redacts(tmp_path: Path) -> None:
+    out, finished = tmp_path / "out", tmp_path / "finished"
+    finished.mkdir()
+    for name in ("crops", "highlights"):
+        (out / name).mkdir(parents=True)
+        (out / name / "own.jpg").write_bytes(b"own")
+    require_free_output(outputs_in(out))
+    move_into_place(finished, out)
+    for name in ("crops", "highlights"):
+        assert (out / name / "own.jpg").read_bytes() == b"own"
+    redacted = dataclasses.replace(outputs_in(out), redact=RedactOptions(covered=("light",)))
+    with pytest.raises(InputError, match="is a folder"):
+        require_free_output(redacted)
+
+
+def test_a_new_result_leaves_nothing_of_crops_and_of_unfinished_ones(tmp_path: Path) -> None:
+    out, finished = tmp_path / "out", tmp_path / "finished"
+    finished.mkdir()
+    for name in ("crops", ".crops.unfinished", ".highlights.unfinished"):
+        (out / name).mkdir(parents=True)
+        (out / name / "0001_person.jpg").write_bytes(b"shown")
+    (out / "crops" / "crops.json").write_text("[]")
+    require_free_output(outputs_in(out))
+    move_into_place(finished, out)
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,13 @@ from pipeline.media.hdr import is_hdr
 from pipeline.media.scan import ClipScan
 from pipeline.model.tone_map import ToneMap
 from pipeline.run.exports.clip import as_file_name
-from pipeline.run.outputs import COVERS_NAME, CROPS_JSON_NAME, CROPS_NAME, replace_folder
+from pipeline.run.outputs import (
+    COVERS_NAME,
+    CROPS_JSON_NAME,
+    CROPS_NAME,
+    replace_folder,
+    unfinished_folder,
+)
 from pipeline.run.report_files import update_report
 from pipeline.run.viewer.appearances import Appearance, Appearances
 
@@ -71,7 +77,7 @@ def write_crops(
     if known.get("key") == key and all((folder / p["file"]).is_file() for p in known["pictures"]):
         return list(known["pictures"])
     picks = _picks(detections)
-    unfinished = folder / f".{CROPS_NAME}.unfinished"
+    unfinished = unfinished_folder(folder / CROPS_NAME)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()

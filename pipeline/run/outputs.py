@@ -61,6 +61,8 @@ OUTPUT_NAMES = (
 _ALWAYS_IN = {HIGHLIGHTS_NAME: OTIO_NAME, CROPS_NAME: CROPS_JSON_NAME}
 """What a folder of these names contains if it was written here."""
 
+_FOLDERS = (VIEWER_DATA_NAME, *_ALWAYS_IN)
+
 REPORT_VERSION = 2
 """Format version of report.json, its `schema_version`: see docs/schemas/. Version 1, without
 `output.detections_version`, is read too."""
@@ -89,7 +91,7 @@ def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAM
     source = config.clip and config.clip.resolve()
     for name in reversed(names):
         target = config.output_dir / name
-        if not os.path.lexists(target):
+        if not os.path.lexists(target) or _stays(target, config):
             continue
         if source is not None and source == target.resolve():
             raise UsageError(
@@ -99,6 +101,16 @@ def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAM
             raise InputError(f"{target} exists already: --overwrite replaces it")
         if target.is_dir() and not _is_ours(target):
             raise InputError(f"{target} is a folder: it cannot be replaced")
+
+
+def _stays(target: Path, config: ProcessConfig) -> bool:
+    """Whether a path is a folder of the user's own, which no run writes to or removes.
+
+    Beside a redacted result nothing stays of which it is not known what it shows.
+    """
+    if target.name not in _ALWAYS_IN or target.is_symlink() or not target.is_dir():
+        return False
+    return not _is_ours(target) and config.redact.covered is None
 
 
 def _newer_version(output_dir: Path) -> int | None:
@@ -176,7 +188,10 @@ def move_into_place(finished: Path, output_dir: Path, names: Sequence[str] = OUT
     for name in names:
         made, target = finished / name, output_dir / name
         if _is_ours(target):
-            shutil.rmtree(target)
+            _remove_folder(target)
+        if name in _FOLDERS:  # What a killed command has left.
+            for path in (unfinished_folder(target), _removed_folder(target)):
+                shutil.rmtree(path, ignore_errors=True)
         if made.exists():
             for path in made.iterdir() if made.is_dir() else [made]:
                 flush_to_disk(path)
@@ -194,10 +209,31 @@ def replace_folder(target: Path, made: Path) -> None:
     if os.path.lexists(target):
         if not _is_ours(target):
             raise InputError(f"{target} was not written by this program: move it away")
-        shutil.rmtree(target)
+        _remove_folder(target)
     for path in made.iterdir():
         flush_to_disk(path)
     made.replace(target)
+
+
+def unfinished_folder(target: Path) -> Path:
+    """Where a folder of a result is made."""
+    return target.with_name(f".{target.name}.unfinished")
+
+
+def _removed_folder(target: Path) -> Path:
+    """Where a folder of a result is moved to before its files are removed."""
+    return target.with_name(f".{target.name}.removed")
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder of a result: if that is cut short, no part of it is left under its name.
+
+    Without the file by which it is known, a part would be taken for the user's own.
+    """
+    doomed = _removed_folder(folder)
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -32,7 +32,13 @@ from pipeline.run.highlights.cuts import (
 )
 from pipeline.run.highlights.edit_lists import Edit, Medium, has_edl, write_edl, write_otio
 from pipeline.run.highlights.source import SourcePackets
-from pipeline.run.outputs import EDL_NAME, HIGHLIGHTS_NAME, OTIO_NAME, replace_folder
+from pipeline.run.outputs import (
+    EDL_NAME,
+    HIGHLIGHTS_NAME,
+    OTIO_NAME,
+    replace_folder,
+    unfinished_folder,
+)
 from pipeline.run.recorded import from_report
 from pipeline.run.report_files import update_report
 
@@ -126,7 +132,7 @@ def write_highlights(
     assert options.padding_seconds is not None
     cuts = cuts_of(frames(), stretches, options.padding_seconds, clip.frame_rate)
     target = clip.folder / HIGHLIGHTS_NAME
-    unfinished = clip.folder / f".{HIGHLIGHTS_NAME}.unfinished"
+    unfinished = unfinished_folder(target)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
