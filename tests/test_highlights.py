@@ -282,6 +282,21 @@ def test_what_was_cut_out_before_is_kept(result: Path, clip: Path, tiny_weights:
     assert {path: path.stat().st_mtime_ns for path in result.rglob("*")} == made
 
 
+def test_a_clip_that_is_drawn_anew_has_no_highlights_of_the_one_before(
+    result: Path, clip: Path, tmp_path: Path
+) -> None:
+    """They have its sound."""
+    out = tmp_path / "out"
+    shutil.copytree(result, out)
+    words = ["render", str(clip), str(out / "detections.jsonl"), "--drop-audio", "--overwrite"]
+    assert main(words) == 0
+    assert not (out / "highlights").exists()
+    report = report_in(out)
+    assert report["highlights"] is None
+    assert report["crops"]
+    assert schema_errors("report", report) == []
+
+
 def outputs_in(folder: Path) -> ProcessConfig:
     return ProcessConfig(source=folder.parent / "clip.mp4", output_dir=folder, overwrite=True)
 

@@ -38,6 +38,7 @@ from pipeline.run.journaled import require_permission_to_discard, run_journaled
 from pipeline.run.outputs import (
     ANNOTATED_NAMES,
     DETECTIONS_NAME,
+    HIGHLIGHTS_NAME,
     REPORT_JSON_NAME,
     REPORT_PAGE_NAME,
     VIEWER_DATA_NAME,
@@ -48,7 +49,7 @@ from pipeline.run.outputs import (
     require_space,
 )
 from pipeline.run.recorded import RecordedRun, Rendered
-from pipeline.run.report_files import annotated_record, with_annotated, write_report
+from pipeline.run.report_files import Report, annotated_record, with_annotated, write_report
 from pipeline.run.segments import ProcessTasks, take_segments
 from pipeline.run.viewer.viewer import played_source, write_viewer
 
@@ -106,9 +107,10 @@ def _render(run: RunContext, recorded: RecordedRun, notes: list[str]) -> tuple[s
     name = annotated_name(source.info)
     names = [name]
     if _is_beside_its_report(config, recorded):
-        _write_report(run, recorded, settings, source, taken.pictures, notes)
-        viewer = [VIEWER_DATA_NAME, VIEWER_PAGE_NAME]
-        names = [*viewer, REPORT_JSON_NAME, REPORT_PAGE_NAME, name]
+        report = _write_report(run, recorded, settings, source, taken.pictures, notes)
+        names = [VIEWER_DATA_NAME, VIEWER_PAGE_NAME, REPORT_JSON_NAME, REPORT_PAGE_NAME, name]
+        if recorded.report.get("highlights") and report["highlights"] is None:
+            names = [HIGHLIGHTS_NAME, *names]  # Cut from the file that is replaced.
     move_into_place(run.journal.finished, config.output_dir, names)
     run.journal.clear()
     return name, taken.num_frames
@@ -147,8 +149,8 @@ def _write_report(
     source: FrameSource,
     pictures: list[Picture],
     notes: list[str],
-) -> None:
-    """Bring report and viewer up to date with the annotated file."""
+) -> Report:
+    """Bring report and viewer up to date with the annotated file; returns the report."""
     config, folder, info = run.config, run.journal.finished, source.info
     threads = settings.encoder_threads
     made = annotated_record(folder / annotated_name(info), info, config.encode, threads)
@@ -156,6 +158,7 @@ def _write_report(
     write_report(report, folder, pictures)
     frames = read_detections(recorded.detections)
     write_viewer(report, frames, played_source(config, source), folder, config.output_dir)
+    return report
 
 
 def _is_beside_its_report(config: ProcessConfig, recorded: RecordedRun) -> bool:

@@ -70,7 +70,16 @@ def with_annotated(
             "encode": dataclasses.asdict(encode),
             "draw": dataclasses.asdict(draw),
         },
+        "highlights": _highlights_left(report, drop_audio=encode.drop_audio),
     }
+
+
+def _highlights_left(report: Report, *, drop_audio: bool) -> Any:
+    """What a report says of highlights, if they are no cuts of an earlier annotated file."""
+    known = report.get("highlights")
+    had_no_sound = report["configuration"]["encode"].get("drop_audio", False)
+    is_kept = known and known["from_source"] and (had_no_sound or not drop_audio)
+    return known if is_kept else None
 
 
 def update_report(folder: Path, fields: Report) -> None:
