@@ -271,6 +271,22 @@ def test_each_clip_of_a_batch_has_its_own_and_crops_show_covered_things_covered(
         assert picture.max() < 20
 
 
+def test_a_clip_of_a_batch_that_cannot_be_cut_does_not_keep_others_from_it(
+    clip: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path / "a.avi", IMAGES, options=OPEN_GOP)
+    shutil.copy(clip, tmp_path / "b.mp4")
+    words = ["process", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--no-video"]
+    words += ["--weights", str(tiny_weights), "--from-source", "--highlights", PADDING]
+    assert main(words) == 1
+    assert "a.avi: its time stamps are missing" in capsys.readouterr().err
+    reports = [report_in(path.parent) for path in (tmp_path / "out").rglob("report.json")]
+    assert {r["source"]["name"]: bool(r["highlights"]) for r in reports} == {
+        "a.avi": False,
+        "b.mp4": True,
+    }
+
+
 def test_the_report_keeps_to_its_schema(result: Path) -> None:
     assert schema_errors("report", report_in(result)) == []
 

@@ -11,9 +11,9 @@ from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.crops import cut_crops
 from pipeline.cli.groups import add_debug, add_quiet, add_results
 from pipeline.cli.options import given
-from pipeline.cli.terminal import progress_shown, show, show_note, show_outputs
+from pipeline.cli.terminal import progress_shown, show, show_error, show_note, show_outputs
 from pipeline.core.config import STANDARD_INPUT, ProcessConfig
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import Interrupted, PipelineError, UsageError
 from pipeline.core.highlight_options import HIGHLIGHT_FORMS, PADDING_SECONDS, HighlightOptions
 from pipeline.core.text import counted
 from pipeline.run.events.shapes import Shapes, read_shapes
@@ -130,14 +130,25 @@ def cut_out(
 ) -> None:
     """Cut what `process` is asked for out of finished results.
 
-    configs: those of the clips. Raises PipelineError.
+    configs: those of the clips. Of many clips, the others are cut too if one of them fails; all
+    errors are shown but the last one. Raises PipelineError.
     """
+    errors: list[PipelineError] = []
     for config in configs:
         detections, alone = config.output_dir / DETECTIONS_NAME, len(configs) == 1
-        if options.padding_seconds is not None:
-            _cut(arguments, detections, options, shapes, config.clip, alone=alone)
-        if options.crops:
-            cut_crops(arguments, detections, config, alone=alone)
+        try:
+            if options.padding_seconds is not None:
+                _cut(arguments, detections, options, shapes, config.clip, alone=alone)
+            if options.crops:
+                cut_crops(arguments, detections, config, alone=alone)
+        except Interrupted:
+            raise
+        except PipelineError as error:
+            errors.append(error)
+    for earlier in errors[:-1]:
+        show_error(str(earlier))
+    if errors:
+        raise errors[-1]
 
 
 def _cut(

@@ -221,9 +221,12 @@ def _process_batch(arguments: argparse.Namespace) -> None:
                 _show_clip(result)
         if batch.number_of("not reached") < len(batch.results):
             unwritten = _report_batch(batch, notes, output_dir, quiet=arguments.quiet)
-    _use_results(arguments, batch.results, config, shapes, highlights)
-    if failed := [result for result in batch.results if result.status == "failed"]:
+    failed = [result for result in batch.results if result.status == "failed"]
+    try:
+        _use_results(arguments, batch.results, config, shapes, highlights)
+    finally:
         _show_failed(failed, debug=arguments.debug)
+    if failed:
         raise PipelineError(f"{len(failed)} of {counted(len(batch.results), 'clip')} failed")
     if unwritten is not None:
         raise unwritten
