@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,15 @@ def write_covers(
     damaged file.
     """
     waiting: deque[tuple[int, float]] = deque()
+    lines = partial(read_lines, detections, weak, on_frame)
 
     def found() -> Iterator[FoundBoxes]:
-        for line in read_lines(detections, weak, on_frame):
+        for line in lines():
             waiting.append((int(line.record["frame_index"]), line.pts_seconds))
             yield found_boxes(line, class_ids)
 
-    rules = replace(rules, fastest_sides=fastest_sides(found()))
-    waiting.clear()
+    fastest = fastest_sides(found_boxes(line, class_ids) for line in lines())
+    rules = replace(rules, fastest_sides=fastest)
     with target.open("w", encoding="utf-8") as out:
         for covered in covers(found(), rules):
             out.write(CoverLine(*waiting.popleft(), covered).to_json() + "\n")
