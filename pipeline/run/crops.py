@@ -171,8 +171,9 @@ def _frames(
         segments = _segments(scan, list(wanted))
     for segment in segments:
         for frame in source.frames(segment):
-            of_frame = wanted.pop(frame.pts, None)
+            of_frame = wanted.get(frame.pts)
             if of_frame and abs(frame.pts_seconds - of_frame[0].seconds) <= _TOLERANCE_SECONDS:
+                del wanted[frame.pts]
                 yield frame, of_frame
             if not wanted:
                 return
