@@ -129,6 +129,18 @@ def test_a_thing_that_is_found_once_is_covered_as_far_as_others_go() -> None:
     assert not holds(alone[21], (245.0, 200.0, 285.0, 240.0))
 
 
+def test_a_crowd_that_stands_still_and_is_missed_at_times_has_no_fast_things() -> None:
+    """Three of them, each found in one frame of three, may lie on a line by chance."""
+    random = np.random.default_rng(5)
+    corners = random.uniform(0, 550, (30, 2)).astype(np.float32)
+    standing = np.hstack((corners, np.add(corners, (40, 90)))).astype(np.float32)
+    frames = []
+    for index in range(90):
+        boxes = standing[random.random(30) > 0.2]
+        frames.append(FoundBoxes(index / FRAME_RATE, boxes, np.zeros(len(boxes), np.int64)))
+    assert fastest_sides(frames) == 0
+
+
 def test_many_boxes_are_covered_by_few_rectangles() -> None:
     random = np.random.default_rng(3)
     corners = random.uniform(0, 600, (2000, 2)).astype(np.float32)

@@ -184,7 +184,14 @@ def require_space(
 
 
 def move_into_place(finished: Path, output_dir: Path, names: Sequence[str] = OUTPUT_NAMES) -> None:
-    """Move the finished files of these names to their place, the annotated one, if any, last."""
+    """Move the finished files of these names to their place, the annotated one, if any, last.
+
+    That of an earlier run goes first: beside the new report, it would be taken for what this
+    describes, such as a redacted one.
+    """
+    for name in ANNOTATED_NAMES:
+        if name in names and not (output_dir / name).is_dir():
+            (output_dir / name).unlink(missing_ok=True)
     for name in names:
         made, target = finished / name, output_dir / name
         if _is_ours(target):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,29 +22,51 @@ _STILL_IOU, _MOST_BEND, _MOST_RATIO = 0.2, 0.2, 1.5
 middle is so near to the middle of their way, as a share of that, and sizes differ so little."""
 
 
+_AROUND = 4
+"""A thing that stands still, and is missed in some frames, is found again in one of so many."""
+
+
 def fastest_sides(frames: Iterable[FoundBoxes]) -> float:
     """The farthest way from one inferred frame to the next, in longer sides of the thing.
 
-    0 if nothing leaves its own box: a way counts if three finds lie on it.
+    0 if nothing leaves its own box: a way counts if three finds lie on it, in places where nothing
+    of their class is found in the frames around.
     """
     before: deque[FoundBoxes] = deque(maxlen=3)
     farthest = 0.0
-    for frame in frames:
-        if frame.inferred:
-            before.append(frame)
-            if len(before) == before.maxlen:
-                farthest = max(farthest, _farthest_of(*before))
+    for frame in _that_leave(frame for frame in frames if frame.inferred):
+        before.append(frame)
+        if len(before) == before.maxlen:
+            farthest = max(farthest, _farthest_of(*before))
     return farthest
+
+
+def _that_leave(frames: Iterable[FoundBoxes]) -> Iterator[FoundBoxes]:
+    """Frames with those boxes only that overlap none of their class in the frames around."""
+    window: deque[FoundBoxes | None] = deque(maxlen=2 * _AROUND + 1)
+    for frame in chain(frames, repeat(None, _AROUND)):
+        window.append(frame)
+        if len(window) > _AROUND:
+            middle = window[len(window) - 1 - _AROUND]
+            if middle is not None:
+                yield _without_still(middle, window)
+
+
+def _without_still(frame: FoundBoxes, window: Iterable[FoundBoxes | None]) -> FoundBoxes:
+    boxes = frame.xyxy.astype(np.float64)
+    still = np.zeros(len(boxes), bool)
+    for other in window:
+        if other is not None and other is not frame:
+            still |= _stays(boxes, frame, other)
+    return replace(frame, xyxy=frame.xyxy[~still], class_id=frame.class_id[~still])
 
 
 def _farthest_of(first: FoundBoxes, second: FoundBoxes, third: FoundBoxes) -> float:
     a, b, c = (frame.xyxy.astype(np.float64) for frame in (first, second, third))
-    has_gone, has_come = ~_stays(a, first, second), ~_stays(c, third, second)
-    a, c = a[has_gone], c[has_come]
-    a_class, c_class = first.class_id[has_gone], third.class_id[has_come]
     rows, numbers = touching(reached(a, 2 * _FARTHEST_SIDES * longer_sides(a)[:, None]), c)
-    same = (a_class[rows] == c_class[numbers]) & _similar(a[rows], c[numbers])
-    a, c, a_class = a[rows[same]], c[numbers[same]], a_class[rows[same]]
+    same = first.class_id[rows] == third.class_id[numbers]
+    same &= _similar(a[rows], c[numbers])
+    a, c, a_class = a[rows[same]], c[numbers[same]], first.class_id[rows[same]]
     share = (second.seconds - first.seconds) / max(third.seconds - first.seconds, 1e-6)
     middle = a + (c - a) * share
     pairs, places = touching(middle, b)
