@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
@@ -90,7 +91,7 @@ def segments_of(
         )
         return _between([(cut, None) for cut in cuts])
     end = max(pts) - (_LONGEST_LAST - 1) * length
-    keys = sorted(p.pts for p in packets if p.is_keyframe and p.pts is not None)
+    keys = key_pts(packets)
     starts: list[tuple[int, int | None]] = []
     last = min(pts)
     for before, key in itertools.pairwise([last, *keys]):
@@ -98,6 +99,20 @@ def segments_of(
             starts.append((key, before))
             last = key
     return _between(starts)
+
+
+def key_pts(packets: Iterable[Packet]) -> list[int]:
+    """When the key frames are shown, in order, in ticks."""
+    return sorted(p.pts for p in packets if p.is_keyframe and p.pts is not None)
+
+
+def seek_before(keys: Sequence[int], pts: int) -> int | None:
+    """The key frame before the last one that is not behind a time; None for the beginning.
+
+    Pictures behind a key frame of an open group refer to those before it. keys: see `key_pts`.
+    """
+    before = bisect_right(keys, pts)
+    return keys[before - 2] if before > 1 else None
 
 
 def _between(starts: Iterable[tuple[int, int | None]]) -> tuple[Segment, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.slices import Slice
-from pipeline.media.cut import is_seekable
+from pipeline.media.cut import is_seekable, key_pts, seek_before
 from pipeline.media.scan import ClipScan
 from pipeline.media.timeline import Clock, FrameTimes, Stretch, Timeline
 
@@ -98,12 +98,5 @@ def _later(clock: Clock, seconds: Fraction) -> Clock:
 
 
 def _seek_pts(scan: ClipScan, first: int) -> int | None:
-    """The key frame before the last one that is not behind a frame.
-
-    Pictures behind a key frame of an open group refer to those before it.
-    """
-    if not is_seekable(scan):
-        return None
-    keys = sorted(p.pts for p in scan.packets if p.is_keyframe and p.pts is not None)
-    before = [key for key in keys if key <= first]
-    return before[-2] if len(before) > 1 else None
+    """Where to seek for a frame; None for the beginning."""
+    return seek_before(key_pts(scan.packets), first) if is_seekable(scan) else None

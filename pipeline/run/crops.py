@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.frames.redact import Redactor
 from pipeline.frames.source import open_source, scan_source
 from pipeline.media.color import ToBgr
-from pipeline.media.cut import is_seekable
+from pipeline.media.cut import is_seekable, key_pts, seek_before
 from pipeline.media.frame import Frame, FrameSource, Segment, VideoInfo
 from pipeline.media.hdr import is_hdr
 from pipeline.media.scan import ClipScan
@@ -188,14 +187,13 @@ def _frames(
 def _segments(scan: ClipScan, places: Sequence[int]) -> list[Segment]:
     """Where to read the frames at these places: from a key frame on, if one is skipped by that."""
     timeline = scan.timeline
-    keys = sorted(p.pts for p in scan.packets if p.is_keyframe and p.pts is not None)
+    keys = key_pts(scan.packets)
     first_seek = timeline.stretch.seek_pts if timeline.stretch else None
     found: list[Segment] = []
     for place in places:
-        closed = timeline.closed(place)
-        before = bisect_right(keys, closed)
-        # Pictures behind a key frame of an open group refer to those before it.
-        seek = keys[before - 2] if before > 1 else first_seek
+        seek = seek_before(keys, timeline.closed(place))
+        if seek is None:
+            seek = first_seek
         if found and (seek is None or seek <= timeline.closed(found[-1].end_pts or 0)):
             begins = found.pop()
             seek, place_from = begins.seek_pts, begins.start_pts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pipeline.core.machine import available_cores
 from pipeline.core.text import counted
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.encode import VideoEncoder, require_decodable
+from pipeline.media.cut import key_pts, seek_before
 from pipeline.media.frame import Segment
 from pipeline.media.mux import SourceStreams, mux, verify
 from pipeline.media.scan import scan_clip
@@ -41,9 +41,7 @@ class AnnotatedClip:
                 f"{path}: has {counted(len(pts), 'frame')} where there are detections of "
                 f"{num_frames}: it was changed; process the clip again"
             )
-        self._keys = sorted(
-            packet.pts for packet in scan.packets if packet.is_keyframe and packet.pts is not None
-        )
+        self._keys = key_pts(scan.packets)
         cores = available_cores()
         self._reader = VideoReader(path, num_threads=max(1, cores // 2), timeline=self._timeline)
 
@@ -82,7 +80,8 @@ class AnnotatedClip:
         """Encode the frames of a cut; returns where the last one ends, in ticks."""
         start, end = self._place(cut.first_frame), self._place(cut.end_frame)
         assert start is not None
-        segment, ends = Segment(0, start, end, self._key_before(start)), begins
+        seek = seek_before(self._keys, self._timeline.closed(start))
+        segment, ends = Segment(0, start, end, seek), begins
         for frame in self._reader.frames(segment):
             pts = begins + frame.pts - start
             encoder.encode(frame.image, pts, frame.duration, frame.time_base)
@@ -105,11 +104,6 @@ class AnnotatedClip:
     def _place(self, index: int) -> int | None:
         """Where a frame is shown, in ticks; None behind the last one."""
         return self._places[index] if index < len(self._places) else None
-
-    def _key_before(self, place: int) -> int | None:
-        """The key frame before the last one that is not behind a place; None for the beginning."""
-        before = bisect_right(self._keys, self._timeline.closed(place))
-        return self._keys[before - 2] if before > 1 else None
 
 
 def clip_names(cuts: Sequence[Cut], suffix: str) -> Iterator[str]:
