@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -430,6 +431,15 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, where they run in a shell's background.
+
+    A shell without job control has its background commands ignore SIGINT, and theirs inherit it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish() -> None:

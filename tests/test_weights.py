@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import socket
 import threading
+import urllib.error
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -251,6 +252,14 @@ def test_a_bad_download_leaves_nothing(
         download(f"{server}/{path}", sha256, tmp_path / "model.pt", no_progress)
     assert f"{server}/{path}" in str(caught.value)
     assert all_files(tmp_path) == []
+
+
+def test_a_refused_download_leaves_no_connection(tmp_path: Path, server: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        download(f"{server}/missing", SHA256, tmp_path / "model.pt", no_progress)
+    answer = caught.value.__cause__
+    assert isinstance(answer, urllib.error.HTTPError)
+    assert answer.closed
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -108,6 +108,7 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
     """
     # Imported here, because most runs do not download.
     import http.client
+    import urllib.error
     import urllib.request
 
     part = None
@@ -132,6 +133,8 @@ def download(url: str, sha256: str, target: Path, on_progress: ProgressCallback)
             raise ModelError(f"{url} returned a file with another SHA-256: {digest.hexdigest()}")
         part.replace(target)
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # It is a response too, with the connection.
         raise ModelError(f"{url}: {error}") from error
     finally:
         if part is not None:
