@@ -407,7 +407,8 @@ def chosen(cores: int, of_clip: int | None, pays: Pays = INFERRING_ALL, **option
     """The number for a clip of so many frames in 100 segments, on a machine with so many cores."""
     size_wh, num_segments = options.pop("size_wh", (768, 432)), options.pop("num_segments", 100)
     num_clips = options.pop("num_clips", 1)
-    config = ProcessConfig(source=SAMPLE, output_dir=Path("out"), **options)
+    source = options.pop("source", SAMPLE)
+    config = ProcessConfig(source=source, output_dir=Path("out"), **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.execution.at_once.available_cores", lambda: cores)
         found = info(of_clip, size_wh)
@@ -447,6 +448,16 @@ def test_no_more_processes_than_cores_or_segments() -> None:
     with collected_notes() as notes:
         assert chosen(16, 100, segments_at_once=4, num_frames=90) == 1
     assert "--frames" in notes[0]
+
+
+@pytest.mark.parametrize(("num_frames", "number"), [(90, 1), (300, 4), (301, 4)])
+def test_a_scene_that_is_to_end_early_is_processed_one_segment_after_the_other(
+    num_frames: int, number: int
+) -> None:
+    """Each of two side by side would take as many frames as are asked for in all."""
+    scene = SyntheticOptions(num_frames=300)
+    with collected_notes():
+        assert chosen(16, 300, source=scene, segments_at_once=4, num_frames=num_frames) == number
 
 
 def test_processes_share_the_memory_for_frames() -> None:

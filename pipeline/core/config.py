@@ -99,7 +99,7 @@ class ProcessConfig:
     calibration_clips: the clips that "clip" stands for; without any, the source.
     video: whether the annotated file is drawn and encoded; if not, detections and report are the
         result.
-    num_frames: process only this many frames; None processes all. Not for the synthetic clip.
+    num_frames: process only this many frames; None processes all.
     start, end: process the frames from start on and before end only, by their times in the clip:
         seconds, "hh:mm:ss.ms", or the index of a frame, "120f". Kept as text.
     every: infer every Nth frame and the last one; interpolate the boxes of the frames between.
@@ -336,6 +336,15 @@ class ProcessConfig:
             return None
         start, end = (None if m is None else read_moment(m) for m in (self.start, self.end))
         return Slice(start, end)
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether it can end before its source does: because of num_frames.
+
+        How many frames of a segment are taken then, only those before it can tell.
+        """
+        scene, wanted = self.synthetic, self.num_frames
+        return wanted is not None and (scene is None or wanted < scene.num_frames)
 
     def windows(self, frame_wh: tuple[int, int]) -> tuple[Window, ...]:
         """What is inferred of a frame of this size, each on its own; the last one is all of it.

@@ -62,8 +62,7 @@ def num_at_once(
     if num_segments * num_clips == 1:
         return 1
     cores, asked = available_cores(), config.segments_at_once
-    if num_segments > 1 and config.num_frames is not None and config.synthetic is None:
-        # How many frames of a segment to take, only those before it can tell.
+    if num_segments > 1 and config.ends_early:
         if asked and asked > 1:
             note("with --frames, segments are processed one after the other")
         return 1

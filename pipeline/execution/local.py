@@ -94,8 +94,7 @@ class LocalExecutor:
             return
         num_all = self._processes.at_once
         self._needed_mb = frames_in_flight(num_all) * info.frame_bytes // 1_000_000
-        one_by_one = config.num_frames is not None and config.synthetic is None
-        self.at_once = 1 if one_by_one else min(num_all, num_segments)
+        self.at_once = 1 if config.ends_early else min(num_all, num_segments)
         if self.at_once == 1:
             self.cores = max(1, self.cores // num_all)
 

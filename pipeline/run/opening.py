@@ -63,14 +63,13 @@ def open_clip(
 
 def _segments(config: ProcessConfig, scan: ClipScan | None) -> tuple[Segment, ...]:
     """The segments that the source is processed in."""
-    scene, num_frames = config.synthetic, config.num_frames
-    all_frames = scene.num_frames if scene else None
-    if num_frames not in (None, all_frames) and config.cluster is not None:
-        return (WHOLE,)  # How many frames of a segment to take, only those before it can tell.
+    scene = config.synthetic
+    if config.ends_early and config.cluster is not None:
+        return (WHOLE,)
     if scene is not None:
         return cut_synthetic(len(numbers_taken(config)), scene.frame_rate, config.segment_seconds)
     if config.pictures is not None:
         rate = config.pictures.frame_rate
         return cut_synthetic(len(numbers_taken(config)), rate, config.segment_seconds)
     assert scan is not None
-    return cut_clip(scan, config.segment_seconds, num_frames)
+    return cut_clip(scan, config.segment_seconds, config.num_frames)

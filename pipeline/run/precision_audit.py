@@ -140,7 +140,7 @@ def _at_model_size(run: RunContext, clip: OpenClip, num_frames: int, count: int)
     # All cores decode: nothing else runs.
     source = open_source(run.config, 2 * available_cores(), clip.source.timeline)
     with contextlib.closing(source), run.position.failures_told():
-        if run.config.num_frames is None:
+        if not run.config.ends_early:
             spread = source.sample(count)
         else:  # Only the first ones were asked for.
             spread = itertools.islice(source.frames(), 0, num_frames, -(-num_frames // count))
