@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +132,26 @@ def test_who_asks_when_the_processes_are_over_does_not_wait_for_them() -> None:
         results(group, "hello")
 
 
+def test_who_asks_beats_only_while_the_work_is_handed_out() -> None:
+    """Else nobody would see that the thread that hands it out is blocked."""
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+
+    with side_by_side(1) as group:
+        process_id = results(group, "tell")[0].process_id
+        os.kill(process_id, signal.SIGSTOP)
+        continued = threading.Timer(2.5, os.kill, (process_id, signal.SIGKILL))
+        continued.start()
+        order = "tell " + 10_000_000 * "x"  # More than fits into the pipe of who does not read.
+        with pytest.raises(WorkerDied):
+            list(group.results([order], lambda _: None, CONFIG, beat))
+        continued.join()
+    assert beats <= 5
+
+
 def test_a_process_that_cannot_be_started_fails_who_asked_and_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -139,7 +160,7 @@ def test_a_process_that_cannot_be_started_fails_who_asked_and_nobody_else(
 
     with side_by_side(1) as group:
         with monkeypatch.context() as patch:
-            patch.setattr("pipeline.execution.processes.start_child", fails)
+            patch.setattr("pipeline.execution.processes.start_on_cores", fails)
             with pytest.raises(WorkerDied, match="cannot be started"):
                 results(group, "hello")
         assert set(results(group, "hello")) == {0}

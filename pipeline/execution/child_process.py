@@ -6,7 +6,10 @@ Imports nothing heavy, as `supervise`.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import signal
+import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,6 +17,7 @@ from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from pipeline.core.cores import on_cores
 from pipeline.core.position import Position
 from pipeline.execution.child import STOPPING_SIGNALS, run_child
 
@@ -67,6 +71,31 @@ def start_child(
         process.start()
     its_end.close()
     return Child(process, pipe, positions)
+
+
+def start_on_cores(work: Callable[..., Any], cores: Sequence[int]) -> Child:
+    """Start a process as `start_child`, whose libraries find no cores but these.
+
+    In a new interpreter: a fork would have the threads and cores of OpenVINO here.
+    """
+    context = multiprocessing.get_context("spawn")
+    with on_cores(cores), _without_main_module():
+        return start_child(work, _do_nothing, context)
+
+
+def _do_nothing() -> None:
+    """At the end of a process, which is killed anyway."""
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """A new interpreter would import the script of the caller, and so run it once more."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

@@ -41,8 +41,9 @@ class Order(Generic[Argument, Result]):
     config: of the run that it belongs to, for limits and messages. needed_mb: of memory for the
     frames of each piece of work that runs.
 
-    is_over: whether the caller waits no more. ended: set when nothing works for it any more. lost:
-    the cores of processes that died at it.
+    num_turns: how often who hands out work has looked at it: every POLL_SECONDS at least, while
+    something works. is_over: whether the caller waits no more. ended: set when nothing works for
+    it any more. lost: the cores of processes that died at it.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Order(Generic[Argument, Result]):
     ) -> None:
         self.config = config
         self.needed_mb = needed_mb
+        self.num_turns = self._turns_seen = 0
         self.is_over = False
         self.ended = threading.Event()
         self.lost: list[Sequence[int]] = []
@@ -90,6 +92,15 @@ class Order(Generic[Argument, Result]):
             else:
                 self._num_left -= 1
                 yield said[0], said[1].result
+
+    def beat_after_turn(self, beat: Beat) -> None:
+        """Beat if who hands out work has come by again.
+
+        Where that is blocked, who watches this process sees no progress, although this one waits.
+        """
+        if self.num_turns != self._turns_seen:
+            self._turns_seen = self.num_turns
+            beat()
 
     # For the processes
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
-import sys
 import threading
 import time
-import types
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from queue import Empty, SimpleQueue
@@ -20,7 +18,6 @@ from typing import Any, Generic
 
 from pipeline.core.closing import Closing
 from pipeline.core.config import MOST_ATTEMPTS, ProcessConfig
-from pipeline.core.cores import on_cores
 from pipeline.core.errors import (
     InputError,
     Interrupted,
@@ -32,7 +29,7 @@ from pipeline.core.position import Beat, Position
 from pipeline.core.progress import Progress, ProgressCallback
 from pipeline.core.text import counted
 from pipeline.execution.child import Done, Failed
-from pipeline.execution.child_process import Child, start_child
+from pipeline.execution.child_process import Child, start_on_cores
 from pipeline.execution.endings import death
 from pipeline.execution.orders import Argument, Job, Order, Result
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
@@ -113,20 +110,20 @@ class SideBySide(Closing, Generic[Argument, Result]):
             if self._thread.ident is None:
                 self._thread.start()
         self._ask(order)
-        watched_beat = functools.partial(self._beat_if_alive, beat)
+        watched_beat = functools.partial(self._beat_if_alive, order, beat)
         try:
             yield from order.results(on_frames, watched_beat)
         finally:
             order.is_over = True
             self._ask(order)
             while not order.ended.wait(POLL_SECONDS) and self._thread.is_alive():
-                beat()
+                order.beat_after_turn(beat)
 
-    def _beat_if_alive(self, beat: Beat) -> None:
+    def _beat_if_alive(self, order: Order[Argument, Result], beat: Beat) -> None:
         """Raise PipelineError where nobody hands out work any more, and no result would come."""
         if not self._thread.is_alive():
             raise self._group.why_over()
-        beat()
+        order.beat_after_turn(beat)
 
     def _ask(self, order: Order[Argument, Result] | None) -> None:
         self._asked.put(order)
@@ -163,6 +160,8 @@ class _Group(Generic[Argument, Result]):
         try:
             next_look = time.monotonic() + POLL_SECONDS
             while self._note_orders():
+                for order in self._orders:
+                    order.num_turns += 1
                 self._assign()
                 pipes = [member.child.pipe for member in self._busy]
                 ready = wait([self._wakes, *pipes], POLL_SECONDS if pipes else None)
@@ -248,7 +247,7 @@ class _Group(Generic[Argument, Result]):
         member = next(iter(known or self._idle), None)
         if member is None:
             cores = self._unstarted[-1]
-            child = self._start(cores)
+            child = start_on_cores(self._work, cores)
             self._unstarted.pop()
             return _Member(child, cores), order.take(None)
         self._idle.remove(member)
@@ -269,12 +268,6 @@ class _Group(Generic[Argument, Result]):
             self._busy.remove(member)
             self._idle.append(member)
             job.order.fail(Failed(as_pipeline_error(error), None))
-
-    def _start(self, cores: Sequence[int]) -> Child:
-        # In a new interpreter: a fork would have the threads and cores of OpenVINO here.
-        context = multiprocessing.get_context("spawn")
-        with on_cores(cores), _without_main_module():
-            return start_child(self._work, _nothing, context)
 
     # Their answers
 
@@ -345,18 +338,3 @@ class _Group(Generic[Argument, Result]):
 def _death(member: _Member[Any], job: Job[Any]) -> WorkerDied:
     child = member.child
     return death(child.exit_code(), child.positions[0], job.order.config)
-
-
-def _nothing() -> None:
-    """At the end of a process, which is killed anyway."""
-
-
-@contextlib.contextmanager
-def _without_main_module() -> Iterator[None]:
-    """A new interpreter would import the script of the caller, and so run it once more."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
