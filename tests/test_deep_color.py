@@ -303,3 +303,24 @@ def test_a_line_says_how_to_keep_10_bits_where_the_codec_has_8() -> None:
         assert len(said) == (0 if kept else 2)
         assert all("--codec hevc or av1 keeps" in line for line in said)
         assert encoding_warnings(info_of(), options) == ()
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "named"),
+    [
+        ("yuv422p", ["4:2:2"]),
+        ("yuvj444p", ["4:4:4"]),
+        ("yuv411p", ["4:1:1"]),
+        ("gbrp", ["RGB"]),
+        ("yuv420p12le", ["12 bits"]),
+        ("yuv444p12le", ["4:4:4", "12 bits"]),
+        ("nv12", []),
+        ("gray", []),
+        ("yuv410p", []),
+    ],
+)
+def test_a_line_says_what_is_lost_of_colours_and_depth(pix_fmt: str, named: list[str]) -> None:
+    info = dataclasses.replace(info_of(), pix_fmt=pix_fmt)
+    said = encoding_warnings(info, EncodeOptions(codec="hevc"))
+    assert len(said) == len(named)
+    assert all(name in line for name, line in zip(named, said, strict=True))

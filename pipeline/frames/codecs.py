@@ -155,6 +155,9 @@ CODECS = {
     ),
 }
 
+_SUBSAMPLINGS = {(16, 16): "4:4:4", (8, 16): "4:2:2", (16, 8): "4:4:0", (4, 16): "4:1:1"}
+"""By the columns and rows of chroma for 16 of luma."""
+
 
 def require_encodable(info: VideoInfo, options: EncodeOptions) -> None:
     """Raise EncodeError where the codec has no such frames or rates."""
@@ -174,7 +177,11 @@ def require_encodable(info: VideoInfo, options: EncodeOptions) -> None:
 
 def encoding_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
     """What of the pictures the codec has no place for, a line each."""
-    return (*_depth_warnings(info, options), *_caption_warnings(info, options))
+    return (
+        *_chroma_warnings(info),
+        *_depth_warnings(info, options),
+        *_caption_warnings(info, options),
+    )
 
 
 def annotated_bits(info: VideoInfo, options: EncodeOptions) -> int:
@@ -187,10 +194,22 @@ def _bits(info: VideoInfo) -> int:
     return av.VideoFormat(info.pix_fmt).components[0].bits
 
 
+def _chroma_warnings(info: VideoInfo) -> tuple[str, ...]:
+    """What of the resolution of colours is lost: all codecs are given 4:2:0."""
+    kind = av.VideoFormat(info.pix_fmt)
+    width, height = kind.chroma_width(16), kind.chroma_height(16)
+    if len(kind.components) < 3 or (not kind.is_rgb and max(width, height) <= 8):
+        return ()
+    has = "RGB" if kind.is_rgb else _SUBSAMPLINGS.get((width, height), "finer chroma")
+    return (f"the clip has {has}, the annotated one has 4:2:0: with less detail in its colours",)
+
+
 def _depth_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
     """What of the depth, and of the metadata of HDR, is lost."""
-    if annotated_bits(info, options) > 8:
-        return ()
+    bits = annotated_bits(info, options)
+    if bits > 8:
+        has = f"the clip has {_bits(info)} bits per sample, the annotated one has {bits}"
+        return (has,) if _bits(info) > bits else ()
     warnings, is_deep = [], not info.is_picture and _bits(info) > 8
     keeping = " or ".join(name for name, codec in CODECS.items() if codec.has_10_bits)
     if is_deep:
