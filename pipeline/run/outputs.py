@@ -227,6 +227,20 @@ def unfinished_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.unfinished")
 
 
+def remove_cut_out(output_dir: Path, names: Sequence[str]) -> list[str]:
+    """Remove folders of these names that were cut out of a result; returns those of them."""
+    ours = [name for name in names if _is_ours(output_dir / name)]
+    for name in ours:
+        _remove_folder(output_dir / name)
+    return ours
+
+
+def remove_unfinished(output_dir: Path) -> None:
+    """Remove what a process that was killed had cut out so far."""
+    for name in _ALWAYS_IN:
+        shutil.rmtree(unfinished_folder(output_dir / name), ignore_errors=True)
+
+
 def _removed_folder(target: Path) -> Path:
     """Where a folder of a result is moved to before its files are removed."""
     return target.with_name(f".{target.name}.removed")

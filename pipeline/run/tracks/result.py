@@ -19,13 +19,16 @@ from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.execution.journal import open_journal
 from pipeline.run.identity import drawn_key
 from pipeline.run.outputs import (
+    CROPS_NAME,
     DETECTIONS_NAME,
     EVENTS_JSON_NAME,
+    HIGHLIGHTS_NAME,
     REPORT_JSON_NAME,
     VIEWER_DATA_NAME,
     VIEWER_PAGE_NAME,
     WEAK_NAME,
     move_into_place,
+    remove_cut_out,
 )
 from pipeline.run.recorded import from_report
 from pipeline.run.report_files import update_report
@@ -71,6 +74,8 @@ def track_result(
             flush_to_disk(target)
             # Before the lines are replaced: a damaged report is found while nothing has changed.
             told = None if report is None else _with_tracks(report, tracker, num_tracks)
+            if told is not None:
+                _remove_outdated(detections.parent, told)
             target.replace(detections)
         finally:
             target.unlink(missing_ok=True)
@@ -126,6 +131,14 @@ def _facts(_: Path, report: dict[str, Any]) -> tuple[dict[str, Any], float | Non
     return report, None if rate is None else float(Fraction(rate)), options.least_confidence
 
 
+def _remove_outdated(folder: Path, told: dict[str, Any]) -> None:
+    """Remove what was cut out by the ids before, or shows them."""
+    outdated = [name for name in (CROPS_NAME, HIGHLIGHTS_NAME) if told[name] is None]
+    if removed := remove_cut_out(folder, outdated):
+        again = " and ".join(f"`pipeline {name}`" for name in removed)
+        note(f"{' and '.join(removed)} of the boxes before are removed: repeat {again}")
+
+
 def _with_tracks(report: dict[str, Any], tracker: str, num_tracks: int) -> dict[str, Any]:
     """The report with the tracks; a run is then asked for the same only by `track`."""
     try:
@@ -141,7 +154,11 @@ def _with_tracks(report: dict[str, Any], tracker: str, num_tracks: int) -> dict[
             output["notes"] = list(dict.fromkeys([*output["notes"], _note(tracker)]))
         configuration["track"] = tracker
         report["detections"]["tracks"] = num_tracks
-        report["events"] = None  # Of other tracks.
+        # Of other tracks.
+        report["events"] = report["crops"] = None
+        known = report.get("highlights")
+        is_kept = known and known["from_source"] and known["of"] == "finds"
+        report["highlights"] = known if is_kept else None
     except (KeyError, TypeError, UsageError) as error:
         raise InputError(
             f"{REPORT_JSON_NAME} beside the detections is damaged, or of another version"
