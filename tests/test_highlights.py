@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import shutil
+import signal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.cli.commands import main
+from pipeline.cli.cutting import CutInChild
 from pipeline.core.config import ProcessConfig, RedactOptions
 from pipeline.core.detection_lines import DetectedBox, DetectedFrame
 from pipeline.core.errors import InputError
 from pipeline.run.highlights.cuts import cuts_of, stretches_of_finds
 from pipeline.run.highlights.edit_lists import Edit, Medium, write_edl, write_otio
 from pipeline.run.highlights.source import SourcePackets
-from pipeline.run.outputs import move_into_place, require_free_output
+from pipeline.run.outputs import move_into_place, require_free_output, unfinished_folder
+from tests.commands import Command
 from tests.conftest import read_detections
 from tests.programs import ffmpeg, needs_ffmpeg, probed
 from tests.recordings import (
@@ -361,3 +365,107 @@ def test_what_cannot_be_cut_out_is_refused_in_one_line(
     assert main(["process", str(clip), "--output-dir", str(tmp_path / "out"), *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["picture.jpg", "picture.png", ""], ids=["jpg", "png", "folder"])
+def test_pictures_are_refused_before_they_are_processed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    for suffix in ("jpg", "png"):
+        cv2.imwrite(str(pictures / f"picture.{suffix}"), IMAGES[5])
+    assert main(["process", str(pictures / name), "--output-dir", str(out), "--highlights"]) == 2
+    assert "picture" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--padding", "-1"], "--padding"),
+        (["--padding", "nan"], "--padding"),
+        (["--as", "one", "--from-source", "."], "--as"),
+    ],
+    ids=["padding", "nan", "as"],
+)
+def test_a_message_names_the_option_that_was_given(
+    words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["highlights", "out", *words]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "--highlights" not in error
+
+
+@pytest.fixture
+def two(result: Path, tmp_path: Path) -> list[Path]:
+    """Two results without highlights and crops; of the first one, the annotated clip is damaged."""
+    folders = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        folders.append(copied(result, tmp_path / name))
+    (folders[0] / "annotated.mp4").write_bytes(b"damaged")
+    return folders
+
+
+def test_of_several_results_those_that_fail_are_named_and_the_others_are_cut(
+    two: list[Path], clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, good = two
+    assert main(["highlights", *map(str, two), "--padding", PADDING]) == 1
+    (first, last) = capsys.readouterr().err.splitlines()
+    assert str(bad) in first
+    assert str(good) not in first
+    assert "1 of 2" in last
+    assert [numbers_in(path) for path in clips_in(good)] == [list(cut) for cut in CUTS]
+    assert not (bad / "highlights").exists()
+
+    report = report_in(bad)
+    report["source"]["fingerprint"] = "another"
+    (bad / "report.json").write_text(json.dumps(report))
+    assert main(["crops", *map(str, two), "--clips", str(clip)]) == 1
+    (first, last) = capsys.readouterr().err.splitlines()
+    assert str(bad) in first
+    assert not (bad / "crops").exists()
+    assert report_in(good)["crops"]["pictures"]
+
+
+def killed_at_the_first() -> None:
+    """To be called in a command that is about to cut: as if a library crashed."""
+    cut = CutInChild.__call__
+
+    def dies(self: CutInChild, config: ProcessConfig, *others: Any) -> Any:
+        if config.output_dir.parent.name == "a":
+            unfinished_folder(config.output_dir / "highlights").mkdir()
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return cut(self, config, *others)
+
+    setattr(CutInChild, "__call__", dies)  # noqa: B010
+
+
+def test_a_clip_that_kills_the_process_that_cuts_it_fails_alone(two: list[Path]) -> None:
+    words = ["highlights", *map(str, two), "--padding", PADDING]
+    with Command(*words, before=killed_at_the_first) as command:
+        error = command.communicate()[1]
+    assert command.returncode == 1
+    assert "SIGSEGV" in error
+    bad, good = two
+    assert not list(bad.glob(".highlights*"))
+    assert len(clips_in(good)) == len(CUTS)
+
+
+def test_new_ids_leave_nothing_that_was_cut_out_by_the_ones_before(
+    result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(result, out)
+    assert main(["track", str(out), "--tracker", "bytetrack", "--overwrite", "--quiet"]) == 0
+    assert not (out / "crops").exists()
+    assert not (out / "highlights").exists()
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "`pipeline crops`" in note
+    assert "`pipeline highlights`" in note
+    report = report_in(out)
+    assert report["crops"] is report["highlights"] is None
+    assert schema_errors("report", report) == []

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
+from pipeline.cli.cutting import cut_each
 from pipeline.cli.groups import add_debug, add_quiet, add_results
-from pipeline.cli.terminal import progress_shown, show, show_outputs
 from pipeline.core.config import ProcessConfig
-from pipeline.core.text import counted
-from pipeline.run.outputs import CROPS_NAME
+from pipeline.core.highlight_options import HighlightOptions
 
 
 def add_parser(commands: Any) -> None:
@@ -39,10 +38,12 @@ def run(arguments: argparse.Namespace) -> None:
     from pipeline.run.exports.clip import find_results
     from pipeline.run.recorded import from_report
 
-    results = find_results(arguments.results)
-    for path in results:
-        config = from_report(path, lambda path, report: _config(path, report, arguments.clips))
-        cut_crops(arguments, path, config, alone=len(results) == 1)
+    options = HighlightOptions(crops=True)
+
+    def config_of(path: Path) -> ProcessConfig:
+        return from_report(path, lambda path, report: _config(path, report, arguments.clips))
+
+    cut_each(arguments, find_results(arguments.results), config_of, options)
 
 
 def _config(detections: Path, report: dict[str, Any], at: Path) -> ProcessConfig:
@@ -56,23 +57,3 @@ def _config(detections: Path, report: dict[str, Any], at: Path) -> ProcessConfig
         start=used.get("start"),
         end=used.get("end"),
     )
-
-
-def cut_crops(
-    arguments: argparse.Namespace, detections: Path, config: ProcessConfig, *, alone: bool
-) -> None:
-    """Cut the pictures of one result out of the source of a config. Raises PipelineError.
-
-    alone: whether there is no other one.
-    """
-    from pipeline.run.crops import write_crops
-    from pipeline.run.recorded import from_report
-
-    report = from_report(detections, lambda _, report: report)
-    with progress_shown(arguments, config.source_name) as progress:
-        pictures = write_crops(detections, report, config, progress)
-    folder = detections.parent / CROPS_NAME
-    show_outputs([folder])
-    if not arguments.quiet:
-        begin = "" if alone else f"{config.source_name}: "
-        show(f"{begin}{counted(len(pictures), 'crop')} in {folder}")

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
-from pipeline.cli.crops import cut_crops
+from pipeline.cli.cutting import cut_each
 from pipeline.cli.groups import add_debug, add_quiet, add_results
 from pipeline.cli.options import given
-from pipeline.cli.terminal import progress_shown, show, show_error, show_note, show_outputs
 from pipeline.core.config import STANDARD_INPUT, ProcessConfig
-from pipeline.core.errors import Interrupted, PipelineError, UsageError
+from pipeline.core.errors import UsageError
 from pipeline.core.highlight_options import HIGHLIGHT_FORMS, PADDING_SECONDS, HighlightOptions
-from pipeline.core.text import counted
+from pipeline.core.options import declared, require
+from pipeline.core.picture_paths import is_surely_picture
 from pipeline.run.events.shapes import Shapes, read_shapes
-from pipeline.run.outputs import DETECTIONS_NAME, HIGHLIGHTS_NAME
-
-if TYPE_CHECKING:
-    from pipeline.run.events.follow import Events  # At run time it would load NumPy.
+from pipeline.run.outputs import DETECTIONS_NAME
 
 
 def add_parser(commands: Any) -> None:
@@ -71,32 +71,47 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from pipeline.run.exports.clip import find_results
 
-    options = HighlightOptions(
-        padding_seconds=arguments.padding_seconds,
-        form=arguments.form,
-        from_source=arguments.clips is not None,
-    )
+    options = _options(arguments)
     shapes = None if arguments.lines is None else read_shapes(arguments.lines)
-    results = find_results(arguments.results)
-    for path in results:
-        source = None
-        if arguments.clips is not None:
-            source = _source_of(path, arguments.clips)
-        _cut(arguments, path, options, shapes, source, alone=len(results) == 1)
+    config_of = functools.partial(_config_of, clips=arguments.clips)
+    cut_each(arguments, find_results(arguments.results), config_of, options, shapes)
 
 
-def _source_of(detections: Path, at: Path) -> Path:
+def _options(arguments: argparse.Namespace) -> HighlightOptions:
+    """Those of `highlights`, which have other names than in `process`. Raises UsageError."""
+    option, padding = declared(HighlightOptions)["padding_seconds"], arguments.padding_seconds
+    require(math.isfinite(padding), f"--padding must be a finite number, not {padding}")
+    dataclasses.replace(option, flag="--padding").require_valid("padding_seconds", padding)
+    from_source = arguments.clips is not None
+    require(
+        not from_source or arguments.form == HIGHLIGHT_FORMS[0],
+        "--from-source gives a clip for each stretch: leave --as out",
+    )
+    return HighlightOptions(padding_seconds=padding, form=arguments.form, from_source=from_source)
+
+
+def _config_of(detections: Path, clips: Path | None) -> ProcessConfig:
+    """Of a result, to cut its annotated clip, or its source, if that is somewhere in clips."""
     from pipeline.run.exports.clip import source_file
     from pipeline.run.recorded import from_report
 
-    def find(_: Path, report: dict[str, Any]) -> Path:
-        return source_file(report["source"]["name"], report["source"]["fingerprint"], at)
+    def config(_: Path, report: dict[str, Any]) -> ProcessConfig:
+        name = str(report["source"]["name"])
+        source = Path(name)
+        if clips is not None:
+            source = source_file(name, report["source"]["fingerprint"], clips)
+        return ProcessConfig(source=source, output_dir=detections.parent)
 
-    return from_report(detections, find)
+    return from_report(detections, config)
 
 
-def requested_highlights(arguments: argparse.Namespace, config: ProcessConfig) -> HighlightOptions:
-    """What `process` is to cut out. Raises UsageError for what cannot be cut out."""
+def requested_highlights(
+    arguments: argparse.Namespace, config: ProcessConfig, paths: Sequence[Path]
+) -> HighlightOptions:
+    """What `process` is to cut out. Raises UsageError for what cannot be cut out.
+
+    paths: of all clips. Of several, some may be pictures, which have no highlights.
+    """
     options = HighlightOptions(**given(HighlightOptions, arguments))
     if options.padding_seconds is None and not options.crops:
         return options
@@ -104,13 +119,16 @@ def requested_highlights(arguments: argparse.Namespace, config: ProcessConfig) -
     if config.remote.output_url is not None:
         raise UsageError(
             f"{name} writes beside results in a folder: copy the result from the object store, "
-            "then use `pipeline highlights`"
+            f"then use `pipeline {name.removeprefix('--')}`"
         )
     if options.padding_seconds is not None and not (config.video or options.from_source):
         raise UsageError(
             "--highlights with --no-video: there is no annotated clip; add --from-source to cut "
             "the source"
         )
+    if options.padding_seconds is not None and paths and all(map(is_surely_picture, paths)):
+        what = f"{paths[0]} is a picture" if len(paths) == 1 else "all inputs are pictures"
+        raise UsageError(f"{what}: --highlights is for clips; leave it out")
     if config.clip is None and options.from_source:
         raise UsageError("--from-source is for clips: it copies their packets")
     is_passing = config.remote.source_url is not None or arguments.videos == [STANDARD_INPUT]
@@ -130,65 +148,11 @@ def cut_out(
 ) -> None:
     """Cut what `process` is asked for out of finished results.
 
-    configs: those of the clips. Of many clips, the others are cut too if one of them fails; all
-    errors are shown but the last one. Raises PipelineError.
+    configs: those of the clips. Of many clips, the others are cut too if one of them fails. Raises
+    PipelineError.
     """
-    errors: list[PipelineError] = []
-    for config in configs:
-        detections, alone = config.output_dir / DETECTIONS_NAME, len(configs) == 1
-        try:
-            if options.padding_seconds is not None:
-                _cut(arguments, detections, options, shapes, config.clip, alone=alone)
-            if options.crops:
-                cut_crops(arguments, detections, config, alone=alone)
-        except Interrupted:
-            raise
-        except PipelineError as error:
-            errors.append(error)
-    for earlier in errors[:-1]:
-        show_error(str(earlier))
-    if errors:
-        raise errors[-1]
-
-
-def _cut(
-    arguments: argparse.Namespace,
-    detections: Path,
-    options: HighlightOptions,
-    shapes: Shapes | None,
-    source: Path | None,
-    *,
-    alone: bool,
-) -> None:
-    from pipeline.run.highlights.highlights import read_found, write_highlights
-
-    clip = read_found(detections)
-    if clip.is_picture and not alone:
-        return  # Of a batch.
-    with progress_shown(arguments, clip.name) as progress:
-        events = None if shapes is None else _events(clip.detections, shapes)
-        record = write_highlights(clip, options, events, source, progress)
-    for line in record["notes"]:
-        show_note(line)
-    show_outputs([clip.folder / HIGHLIGHTS_NAME])
-    if not arguments.quiet:
-        show(_summary(record, clip.folder, None if alone else clip.name))
-
-
-def _events(detections: Path, shapes: Shapes) -> Events:
-    from pipeline.run.events.events import find_events
-    from pipeline.run.exports.clip import read_clips
-
-    return find_events(read_clips([detections]), shapes)[0].events
-
-
-def _summary(record: dict[str, Any], folder: Path, clip: str | None) -> str:
-    begin = f"{clip}: " if clip else ""
-    if not record["clips"]:
-        return f"{begin}no highlights: there are no {record['of']}"
-    frames = sum(entry["num_frames"] for entry in record["clips"])
-    names = ", ".join(record["lists"])
-    return (
-        f"{begin}{counted(len(record['clips']), 'highlight')} of {counted(frames, 'frame')} in "
-        f"{folder / HIGHLIGHTS_NAME}, with {names}"
-    )
+    if not configs or (options.padding_seconds is None and not options.crops):
+        return
+    of_folder = {config.output_dir: config for config in configs}
+    results = [folder / DETECTIONS_NAME for folder in of_folder]
+    cut_each(arguments, results, lambda path: of_folder[path.parent], options, shapes)

@@ -158,7 +158,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = process_config(arguments)
     require_local_export(arguments.export, config.remote.output_url)
     shapes = requested_shapes(arguments.events, config)
-    highlights = requested_highlights(arguments, config)
+    highlights = requested_highlights(arguments, config, [config.clip] if config.clip else [])
     name = config.source_name
     with contextlib.ExitStack() as stack:
         if arguments.videos == [STANDARD_INPUT]:
@@ -199,9 +199,10 @@ def _process_batch(arguments: argparse.Namespace) -> None:
     output_dir = Path(arguments.output_dir or OUTPUT_FOLDER)
     config = dataclasses.replace(process_config(arguments), output_dir=output_dir)
     shapes = requested_shapes(arguments.events, config)
-    highlights = requested_highlights(arguments, config)
     with collected_notes() as notes:
         batch = Batch(config, find_clips(arguments.videos, output_dir), _show_clip)
+    paths = [result.clip.path for result in batch.results]
+    highlights = requested_highlights(arguments, config, paths)
     for line in notes:
         show_note(line)
     unwritten: InputError | None = None

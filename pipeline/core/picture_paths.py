@@ -14,7 +14,21 @@ PICTURE_SUFFIXES = (
 )
 # fmt: on
 """The suffixes of pictures in folders and patterns, in lower case."""
+_FILM_SUFFIXES = (".avif", ".gif", ".webp")
+_APNG_MARK, _APNG_BYTES = b"acTL", 65_536
 _CALIBRATION_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def is_surely_picture(path: Path) -> bool:
+    """Whether a file is a single picture by its name, whose format has no films of pictures."""
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES or suffix in _FILM_SUFFIXES or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return suffix != ".png" or _APNG_MARK not in file.read(_APNG_BYTES)
+    except OSError:
+        return False
 
 
 def list_pictures(folder: Path) -> list[Path]:

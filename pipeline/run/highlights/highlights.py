@@ -97,7 +97,7 @@ def _found(detections: Path, report: dict[str, Any]) -> FoundClip:
 def require_possible(clip: FoundClip, options: HighlightOptions) -> None:
     """Raise UsageError for highlights that a result cannot have."""
     if clip.is_picture:
-        raise UsageError(f"{clip.name} is a picture: --highlights is for clips")
+        raise UsageError(f"{clip.name} is a picture: only clips have highlights")
     if options.from_source and clip.is_redacted:
         raise UsageError(
             f"{clip.detections}: is redacted, and its source shows what it covers: leave "
