@@ -15,8 +15,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @contextlib.contextmanager
-def open_browser() -> Iterator[Any]:
-    """A browser of Playwright's synchronous API; skips the test where there is none."""
+def open_page() -> Iterator[Any]:
+    """A page of Playwright's synchronous API; skips the test where there is no browser.
+
+    For test after test: another page costs more than a second of CPU time, another address of the
+    same one a fifth of it. `errors`: the messages of what its scripts raised.
+    """
     if CHROMIUM is None:
         pytest.skip("needs chromium")
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -29,21 +33,30 @@ def open_browser() -> Iterator[Any]:
         except api.Error as error:
             pytest.skip(f"{CHROMIUM} does not start here: {str(error).splitlines()[0]}")
         try:
-            yield browser
+            page = browser.new_page()
+            page.set_default_timeout(_LONGEST_MS)
+            page.errors = []
+            page.on("pageerror", lambda error: page.errors.append(str(error)))
+            yield page
         finally:
             browser.close()
 
 
-def open_viewer(browser: Any, folder: Path, address: str = "", **context: Any) -> Any:
+def load(page: Any, address: str, size_wh: tuple[int, int]) -> None:
+    """Load a page anew in a window of this size."""
+    page.goto("about:blank")  # Another fragment of the same address would load nothing.
+    page.errors.clear()
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": size_wh[0], "height": size_wh[1]})
+    page.goto(address)
+
+
+def load_viewer(
+    page: Any, folder: Path, fragment: str = "", size_wh: tuple[int, int] = (1100, 800)
+) -> None:
     """The page of a result, once a picture or a message is there."""
-    context = {"viewport": {"width": 1100, "height": 800}, **context}
-    page = browser.new_page(**context)
-    page.set_default_timeout(_LONGEST_MS)
-    page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(f"{(folder / 'viewer.html').as_uri()}{address}")
+    load(page, f"{(folder / 'viewer.html').as_uri()}{fragment}", size_wh)
     settled(page)
-    return page
 
 
 def settled(page: Any) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -17,22 +17,11 @@ from pipeline.cli.commands import main
 from pipeline.core.config import SyntheticOptions
 from pipeline.measure.benchmark import BenchOptions, benchmark
 from pipeline.measure.chart import write_bench
-from tests.browser import open_browser
+from tests.browser import load, open_page
 from tests.conftest import TINY_INPUT_WH, with_light, write_clip
 
-CHROMIUM = shutil.which("chromium")
 NAME = "camera <i>&amp; with a long name 2026-11-25T20-00-00.mp4"
 PAGES = ["report.html", "batch.html", "bench.html"]
-FRAME = """<!doctype html><body><iframe width={width} height=800></iframe><script>
-const frame = document.querySelector("iframe");
-frame.onload = () => {{
-  const root = frame.contentDocument.documentElement;
-  const narrow = [...root.querySelectorAll("td, th")].filter(cell =>
-    cell.textContent.trim().length > 4 && cell.getClientRects().length && cell.clientWidth < 30);
-  document.title = `${{root.clientWidth}} ${{root.scrollWidth}} ${{narrow.length}}`;
-}};
-frame.srcdoc = document.querySelector("template").innerHTML;
-</script></body>"""
 
 
 @pytest.fixture(scope="module")
@@ -126,46 +115,35 @@ def test_what_is_the_fastest_stands_there_as_it_is_typed(pages: dict[str, Path])
     assert "<code>make process VIDEO=clip.mp4 CONFIG=openvino</code>" in text
 
 
+@pytest.fixture(scope="module")
+def page() -> Iterator[Any]:
+    with open_page() as opened:
+        yield opened
+
+
+NARROW_CELLS = """[...document.querySelectorAll("td, th")].filter(cell =>
+  cell.textContent.trim().length > 4 && cell.getClientRects().length && cell.clientWidth < 30)"""
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_browser_needs_no_scrolling_to_the_side(
-    name: str, width: int, pages: dict[str, Path], tmp_path: Path
+    name: str, width: int, page: Any, pages: dict[str, Path]
 ) -> None:
-    # A window of chromium is at least 500 pixels wide; a frame in it is as wide as it is told.
-    page = pages[name].read_text(encoding="utf-8")
-    wrapped = FRAME.format(width=width).replace("<body>", f"<body><template>{page}</template>")
-    (tmp_path / "frame.html").write_text(wrapped, encoding="utf-8")
-    switches = (
-        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-        *("disable-background-networking", "disable-component-update", "disable-sync"),
-        *("dump-dom", "window-size=1500,900", f"user-data-dir={tmp_path / 'profile'}"),
-    )
-    assert CHROMIUM is not None
-    done = subprocess.run(
-        [CHROMIUM, *(f"--{switch}" for switch in switches), (tmp_path / "frame.html").as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    found = re.search(r"<title>(\d+) (\d+) (\d+)</title>", done.stdout)
-    assert found is not None
-    client_width, scroll_width, num_narrow = map(int, found.groups())
+    load(page, pages[name].as_uri(), (width, 800))
+    root = "document.documentElement"
+    client_width = page.evaluate(f"{root}.clientWidth")
     assert width - 20 <= client_width <= width
-    assert scroll_width <= client_width
-    assert num_narrow == 0
+    assert page.evaluate(f"{root}.scrollWidth") <= client_width
+    assert page.evaluate(f"{NARROW_CELLS}.length") == 0
 
 
-def test_axe_finds_nothing(pages: dict[str, Path]) -> None:
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing(name: str, page: Any, pages: dict[str, Path]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
-    with open_browser() as browser:
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.set_default_timeout(100_000)  # Beside other tests.
-        for name in PAGES:
-            page.goto(pages[name].as_uri())
-            for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)
-                found = axe.Axe().run(page).response["violations"]
-                assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
+    load(page, pages[name].as_uri(), (390, 844))
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = axe.Axe().run(page).response["violations"]
+        assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import json
 import logging
 import os
-import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -45,9 +44,12 @@ from pipeline.core.position import Position
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import WORK_NAME
 from pipeline.execution.segment_actor import SegmentActor
+from pipeline.execution.supervise import supervise
 from pipeline.run.process import process_video
 from pipeline.run.report_files import Report
 from tests.buckets import a_bucket, settings_of
+from tests.commands import Command
+from tests.commands import run as run_command
 from tests.conftest import process, read_detections, video_times, write_clip
 from tests.recordings import Track, numbered, record_with_tracks, tracks_of
 from tests.schemas import schema_errors
@@ -62,6 +64,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.execution.cluster.nodes import node_name, nodes_alive
 from pipeline.execution.cluster.pool import ActorPool
+from pipeline.execution.ray import RayExecutor
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray")
 
@@ -74,14 +77,6 @@ OPTIONS: dict[str, Any] = {
     "infer": InferOptions(precision="f32"),
     "encode": EncodeOptions(threads=1),
 }
-DRIVER = """
-import pickle, sys
-from pipeline.cli.process import process_in_child
-from pipeline.core.position import Position
-from pipeline.core.progress import no_progress
-from pipeline.execution.supervise import supervise
-supervise(process_in_child, pickle.loads(bytes.fromhex(sys.argv[1])), no_progress)
-"""
 PROJECT = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.03
 """Between two looks at all processes, which cost milliseconds each."""
@@ -117,16 +112,13 @@ def cluster(cache: Path, s3_server: str) -> Iterator[Cluster]:
             gc.collect()
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 frames with sound and a key frame at every tenth: twelve segments.
-
-    Large enough to take a while: none is done before all actors are there.
-    """
-    folder = tmp_path_factory.mktemp("clip")
-    keys = {"g": "10", "sc_threshold": "0"}
-    images = [numbered(i).repeat(6, axis=0).repeat(6, axis=1) for i in range(NUM_FRAMES)]
-    silent = write_clip(folder / "a.mp4", images, options=keys)
+def with_sound(folder: Path, num_frames: int, enlarged: int = 1) -> Path:
+    """Numbered frames with sound and a key frame at every tenth: segments of twenty frames."""
+    options = {"g": "10", "sc_threshold": "0", "preset": "ultrafast", "bf": "3"}
+    images = [
+        numbered(i).repeat(enlarged, axis=0).repeat(enlarged, axis=1) for i in range(num_frames)
+    ]
+    silent = write_clip(folder / "a.mp4", images, options=options)
     sound = record_with_tracks(folder / "b.mp4", [], [Track("aac")])
     path = folder / "clip.mp4"
     with av.open(str(silent)) as a, av.open(str(sound)) as b, av.open(str(path), "w") as out:
@@ -143,15 +135,37 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 small frames: three segments."""
+    return with_sound(tmp_path_factory.mktemp("short"), 60)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 frames: twelve segments, large enough for something to happen meanwhile."""
+    return with_sound(tmp_path_factory.mktemp("clip"), NUM_FRAMES, enlarged=6)
+
+
+def done_here(clip: Path, weights: Path, cache: Path, out: Path) -> Path:
+    """What the local executor gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        process(clip, out, weights, **OPTIONS)
+    return out
+
+
+@pytest.fixture(scope="module")
+def clean_short(
+    short: Path, tiny_weights: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return done_here(short, tiny_weights, cache, tmp_path_factory.mktemp("clean") / "out")
+
+
+@pytest.fixture(scope="module")
 def clean(
     clip: Path, tiny_weights: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """What the local executor gives."""
-    out = tmp_path_factory.mktemp("clean") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(cache))
-        assert process(clip, out, tiny_weights, **OPTIONS)["segments"]["number"] == NUM_SEGMENTS
-    return out
+    return done_here(clip, tiny_weights, cache, tmp_path_factory.mktemp("clean") / "out")
 
 
 def config_of(
@@ -166,15 +180,54 @@ def config_of(
     )
 
 
-def run(
-    cluster: Cluster,
-    source: Path | PictureSequence,
-    out: Path,
-    weights: Path,
-    on_progress: Callable[[Progress], None] = no_progress,
-    **options: Any,
-) -> Report:
-    return process_video(config_of(cluster, source, out, weights, **options), on_progress)
+class OneExecutor:
+    """An executor for run after run, as a batch has it: the actors are those of the run before."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._executor: RayExecutor | None = None
+
+    def run(
+        self,
+        source: Path | PictureSequence,
+        out: Path,
+        weights: Path,
+        on_progress: Callable[[Progress], None] = no_progress,
+        **options: Any,
+    ) -> Report:
+        config = config_of(self.cluster, source, out, weights, **options)
+        if self._executor is None:
+            assert config.cluster is not None
+            self._executor = RayExecutor(config.cluster, Position())
+        return process_video(config, on_progress, executor=self._executor)
+
+    def close(self) -> None:
+        """Leave the cores of the cluster to others, and this process without a cluster."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+
+
+Run = Callable[..., Report]
+
+
+@pytest.fixture(scope="module")
+def one_executor(cluster: Cluster) -> Iterator[OneExecutor]:
+    executor = OneExecutor(cluster)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def run(one_executor: OneExecutor) -> Run:
+    return one_executor.run
+
+
+@pytest.fixture
+def vacant(one_executor: OneExecutor) -> Cluster:
+    """The cluster without any actors."""
+    one_executor.close()
+    return one_executor.cluster
 
 
 def after_frames(number: int, act: Callable[[], object]) -> Callable[[Progress], None]:
@@ -240,7 +293,7 @@ def a_node_at_work(cluster: Cluster) -> Any:
     ids=["plain", "tracks", "redacted"],
 )
 def test_pictures_give_on_a_cluster_what_they_give_here(
-    cluster: Cluster, tmp_path: Path, tiny_weights: Path, options: dict[str, Any], more: set[str]
+    run: Run, tmp_path: Path, tiny_weights: Path, options: dict[str, Any], more: set[str]
 ) -> None:
     """With tracks, and where things are covered, the second pass draws on the cluster too."""
     folder = tmp_path / "shots"
@@ -250,7 +303,7 @@ def test_pictures_give_on_a_cluster_what_they_give_here(
     pictures = PictureSequence(folder=folder, frame_rate=Fraction(25))
     here, there = tmp_path / "here", tmp_path / "there"
     process(pictures, here, tiny_weights, **OPTIONS, **options)
-    report = run(cluster, pictures, there, tiny_weights, **options)
+    report = run(pictures, there, tiny_weights, **options)
     assert report["segments"]["number"] == 2
     names = {"annotated.mp4", "detections.jsonl", *more}
     assert names < {path.name for path in there.iterdir()}
@@ -259,12 +312,12 @@ def test_pictures_give_on_a_cluster_what_they_give_here(
 
 
 def test_a_picture_gives_on_a_cluster_what_it_gives_here(
-    cluster: Cluster, tmp_path: Path, tiny_weights: Path
+    run: Run, tmp_path: Path, tiny_weights: Path
 ) -> None:
     path = tmp_path / "photo.png"
     cv2.imwrite(str(path), numbered(5)[..., ::-1])
     process(path, tmp_path / "here", tiny_weights, **OPTIONS)
-    run(cluster, path, tmp_path / "there", tiny_weights)
+    run(path, tmp_path / "there", tiny_weights)
     for name in ("annotated.png", "detections.jsonl"):
         here, there = (tmp_path / folder / name for folder in ("here", "there"))
         assert there.read_bytes() == here.read_bytes()
@@ -272,24 +325,24 @@ def test_a_picture_gives_on_a_cluster_what_it_gives_here(
 
 @pytest.mark.parametrize("sampler", [{"every": 3}, {"adaptive": True}], ids=str)
 def test_a_slice_a_crop_and_tiles_give_on_a_cluster_what_they_give_here(
-    sampler: dict[str, Any], cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+    sampler: dict[str, Any], run: Run, short: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     detect = DetectOptions(roi="0,0,0.6,1", roi_crop=True)
     options = {**sampler, "start": "3f", "end": "46f", "detect": detect, "tile": 64}
     here, there = tmp_path / "here", tmp_path / "there"
-    process(clip, here, tiny_weights, **OPTIONS, **options)
-    report = run(cluster, clip, there, tiny_weights, **options)
+    process(short, here, tiny_weights, **OPTIONS, **options)
+    report = run(short, there, tiny_weights, **options)
     assert report["segments"]["number"] == 2
     assert_same(there, here)
     assert (there / "detections.jsonl").read_bytes().count(b"light")
 
 
 def test_a_cluster_gives_what_one_machine_gives(
-    cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
+    vacant: Cluster, short: Path, clean_short: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    report = run(cluster, clip, tmp_path / "out", tiny_weights)
-    assert_same(tmp_path / "out", clean)
-    assert report["segments"]["number"] == NUM_SEGMENTS
+    report = process_video(config_of(vacant, short, tmp_path / "out", tiny_weights))
+    assert_same(tmp_path / "out", clean_short)
+    assert report["segments"]["number"] == 3
     used = report["configuration"]
     assert used["executor"] == "ray"
     # A quick one may have done all before the other is there.
@@ -302,10 +355,10 @@ def test_a_cluster_gives_what_one_machine_gives(
 
 
 def test_what_is_inferred_adaptively_is_the_same_on_a_cluster(
-    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+    run: Run, short: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    here = process(clip, tmp_path / "here", tiny_weights, adaptive=True, **OPTIONS)
-    there = run(cluster, clip, tmp_path / "there", tiny_weights, adaptive=True)
+    here = process(short, tmp_path / "here", tiny_weights, adaptive=True, **OPTIONS)
+    there = run(short, tmp_path / "there", tiny_weights, adaptive=True)
     assert_same(tmp_path / "there", tmp_path / "here")
     assert [here[key] for key in ("audit", "detections")] == [
         there[key] for key in ("audit", "detections")
@@ -313,49 +366,49 @@ def test_what_is_inferred_adaptively_is_the_same_on_a_cluster(
 
 
 def test_the_first_frames_of_a_clip_are_one_segment(
-    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+    run: Run, short: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    report = run(cluster, clip, tmp_path / "out", tiny_weights, num_frames=50)
+    report = run(short, tmp_path / "out", tiny_weights, num_frames=50)
     assert report["segments"]["number"] == 1
     assert report["output"]["num_frames"] == len(read_detections(tmp_path / "out")) == 50
 
 
 def test_a_relative_path_is_the_same_file_on_every_node(
-    cluster: Cluster,
-    clip: Path,
-    clean: Path,
+    run: Run,
+    short: Path,
+    clean_short: Path,
     tmp_path: Path,
     tiny_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(clip.parent)
+    monkeypatch.chdir(short.parent)
     out = Path(os.path.relpath(tmp_path / "out"))
-    run(cluster, Path(clip.name), out, tiny_weights)
-    assert_same(tmp_path / "out", clean)
+    run(Path(short.name), out, tiny_weights)
+    assert_same(tmp_path / "out", clean_short)
 
 
 def test_with_a_store_no_folder_is_shared(
-    clip: Path,
-    clean: Path,
+    short: Path,
+    clean_short: Path,
     tmp_path: Path,
     tiny_weights: Path,
     s3_server: str,
-    cluster: Cluster,
+    vacant: Cluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in settings_of(s3_server).items():
         monkeypatch.setenv(name, value)
     with a_bucket() as store:
-        store.put_file(str(clip), "footage/clip.mp4")
+        store.put_file(str(short), "footage/clip.mp4")
         config = dataclasses.replace(
-            config_of(cluster, Path("clip.mp4"), tmp_path / "scratch", tiny_weights),
+            config_of(vacant, Path("clip.mp4"), tmp_path / "scratch", tiny_weights),
             remote=RemoteOptions(source_url="s3://footage/clip.mp4", output_url="s3://footage/out"),
         )
         process_in_child(config, no_progress, Position())
         (tmp_path / "out").mkdir()
         for name in store.find("footage/out"):
             store.get_file(name, str(tmp_path / "out" / Path(name).name))
-    assert_same(tmp_path / "out", clean)
+    assert_same(tmp_path / "out", clean_short)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     page = {"viewer.html", "index.js", "00000.js", "events.js"}
     assert names == page | {"annotated.mp4", "detections.jsonl", "report.json", "report.html"}
@@ -366,41 +419,51 @@ def test_with_a_store_no_folder_is_shared(
 
 
 def test_an_actor_that_dies_costs_its_segment_only(
-    cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
+    run: Run, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    run(cluster, clip, tmp_path / "out", tiny_weights, after_frames(20, kill_one))
+    report = run(clip, tmp_path / "out", tiny_weights, after_frames(20, kill_one))
+    assert report["segments"]["number"] == NUM_SEGMENTS
     assert_same(tmp_path / "out", clean)
 
 
 def test_a_node_that_leaves_and_one_that_joins(
-    cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
+    run: Run, cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     def change() -> None:
         cluster.remove_node(a_node_at_work(cluster), allow_graceful=False)
         cluster.add_node(num_cpus=1, **NO_LOGS)
 
-    run(cluster, clip, tmp_path / "out", tiny_weights, after_frames(20, change))
+    run(clip, tmp_path / "out", tiny_weights, after_frames(20, change))
     assert_same(tmp_path / "out", clean)
 
 
 def test_a_driver_that_is_killed_goes_on_with_what_was_done(
-    cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
+    vacant: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     out = tmp_path / "out"
-    config = pickle.dumps(config_of(cluster, clip, out, tiny_weights))
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, config.hex()], cwd=PROJECT)
+    config = config_of(vacant, clip, out, tiny_weights)
     journal = out / WORK_NAME / "journal.jsonl"
-    while driver.poll() is None and number_of_lines(journal) < 2:
-        time.sleep(0.005)
-    driver.kill()
-    driver.wait()
+    act = functools.partial(supervise, process_in_child, config, no_progress)
+    with driving(before=act) as driver:
+        while driver.poll() is None and number_of_lines(journal) < 2:
+            time.sleep(0.005)
     done = number_of_lines(journal)
     assert done >= 2
     while at_work():
         time.sleep(LOOK_SECONDS)
-    report = run(cluster, clip, out, tiny_weights)
+    report = process_video(config)
     assert report["segments"]["done_before"] >= done
     assert_same(out, clean)
+
+
+@contextlib.contextmanager
+def driving(*arguments: object, **options: Any) -> Iterator[Command]:
+    """A command, which is killed in the end if it is still there."""
+    with Command(*arguments, **options) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
 
 
 def number_of_lines(path: Path) -> int:
@@ -408,7 +471,7 @@ def number_of_lines(path: Path) -> int:
 
 
 def test_a_segment_that_costs_one_actor_after_the_other_is_given_up(
-    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+    run: Run, clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     stop = threading.Event()
 
@@ -422,7 +485,7 @@ def test_a_segment_that_costs_one_actor_after_the_other_is_given_up(
     killer.start()
     try:
         with pytest.raises(WorkerDied) as caught:
-            run(cluster, clip, tmp_path / "out", tiny_weights, segment_seconds=60.0)
+            run(clip, tmp_path / "out", tiny_weights, segment_seconds=60.0)
     finally:
         stop.set()
         killer.join()
@@ -437,34 +500,34 @@ def test_a_segment_that_costs_one_actor_after_the_other_is_given_up(
 
 
 def test_a_clip_that_cannot_be_read_is_told_of_as_ever(
-    cluster: Cluster, tmp_path: Path, tiny_weights: Path
+    run: Run, tmp_path: Path, tiny_weights: Path
 ) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(bytes(1000))
     with pytest.raises(InputError, match=r"broken\.mp4"):
-        run(cluster, broken, tmp_path / "out", tiny_weights)
+        run(broken, tmp_path / "out", tiny_weights)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_error_of_a_segment_is_not_tried_again(
-    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+    run: Run, short: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     limits = LimitOptions(max_memory_mb=1)
     infer = InferOptions(precision="f32", num_requests=100)
     with pytest.raises(InputError, match="more than --max-memory 1"):
-        run(cluster, clip, tmp_path / "out", tiny_weights, limits=limits, infer=infer)
+        run(short, tmp_path / "out", tiny_weights, limits=limits, infer=infer)
 
 
 def test_output_that_the_nodes_do_not_see_is_refused_by_name(
-    cluster: Cluster,
-    clip: Path,
+    run: Run,
+    short: Path,
     tmp_path: Path,
     tiny_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)  # Where the nodes are not.
     with pytest.raises(InputError) as caught:
-        run(cluster, clip, Path("/proc/self/cwd/out"), tiny_weights)
+        run(short, Path("/proc/self/cwd/out"), tiny_weights)
     message = str(caught.value)
     assert message.startswith("node ")
     assert "does not see the output folder /proc/self/cwd/out" in message
@@ -472,15 +535,15 @@ def test_output_that_the_nodes_do_not_see_is_refused_by_name(
 
 
 def test_input_that_the_nodes_do_not_see_is_refused_by_name(
-    cluster: Cluster,
-    clip: Path,
+    run: Run,
+    short: Path,
     tmp_path: Path,
     tiny_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(clip.parent)
+    monkeypatch.chdir(short.parent)
     with pytest.raises(InputError, match=r"node .* cannot read /proc/self/cwd/clip\.mp4"):
-        run(cluster, Path("/proc/self/cwd/clip.mp4"), tmp_path / "out", tiny_weights)
+        run(Path("/proc/self/cwd/clip.mp4"), tmp_path / "out", tiny_weights)
 
 
 def test_a_node_with_other_versions_is_refused() -> None:
@@ -493,11 +556,11 @@ def test_a_node_with_other_versions_is_refused() -> None:
 
 
 def test_a_cluster_that_is_not_there_is_told_of(
-    clip: Path, tmp_path: Path, tiny_weights: Path
+    short: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     nowhere = ClusterOptions(address="127.0.0.1:1")
     with pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
-        process(clip, tmp_path / "out", tiny_weights, cluster=nowhere)
+        process(short, tmp_path / "out", tiny_weights, cluster=nowhere)
 
 
 @pytest.mark.parametrize(
@@ -511,19 +574,19 @@ def test_a_cluster_that_is_not_there_is_told_of(
     ],
 )
 def test_a_cluster_that_cannot_be_had_is_refused_at_once(
-    clip: Path, tmp_path: Path, tiny_weights: Path, options: ClusterOptions, complaint: str
+    short: Path, tmp_path: Path, tiny_weights: Path, options: ClusterOptions, complaint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
-        process(clip, tmp_path / "out", tiny_weights, cluster=options)
+        process(short, tmp_path / "out", tiny_weights, cluster=options)
 
 
 def test_without_ray_the_extra_is_named(
-    clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    short: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "pipeline.execution.ray", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match="a cluster needs the extra ray: pip install ray"):
-        process(clip, tmp_path / "out", tiny_weights, cluster=ClusterOptions())
+        process(short, tmp_path / "out", tiny_weights, cluster=ClusterOptions())
 
 
 def test_options_of_a_cluster_are_not_for_one_machine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -532,36 +595,34 @@ def test_options_of_a_cluster_are_not_for_one_machine(capsys: pytest.CaptureFixt
 
 
 def test_pytorch_is_not_for_a_cluster(
-    cluster: Cluster, clip: Path, tmp_path: Path, tiny_weights: Path
+    run: Run, short: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     with pytest.raises(UsageError, match="a cluster runs the model in OpenVINO"):
-        run(cluster, clip, tmp_path / "out", tiny_weights, infer=InferOptions(engine="pytorch"))
+        run(short, tmp_path / "out", tiny_weights, infer=InferOptions(engine="pytorch"))
 
 
 # The end
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_process_and_no_output(
-    clip: Path, tmp_path: Path, tiny_weights: Path, number: signal.Signals
+    clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
+    """By Ctrl-C; of other signals, the process that uses Ray gets the same one."""
     command = [
-        *(sys.executable, "-m", "pipeline", "process", str(clip)),
-        *("--output-dir", str(tmp_path / "out"), "--weights", str(tiny_weights)),
+        *("process", clip, "--output-dir", tmp_path / "out", "--weights", tiny_weights),
         *("--segment-seconds", "0.8", "--executor", "ray", "--address", "local"),
     ]
-    driver = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
-    assert driver.stderr is not None
     journal = tmp_path / "out" / WORK_NAME / "journal.jsonl"
-    while driver.poll() is None and not (journal.exists() and journal.stat().st_size):
-        time.sleep(0.005)
-    family = psutil.Process(driver.pid).children(recursive=True)
-    assert any("raylet" in process.name() for process in family)
-    sent = time.monotonic()
-    driver.send_signal(number)
-    errors = driver.communicate(timeout=20)[1]
-    assert time.monotonic() - sent < 5
-    assert driver.returncode == 128 + number
+    with driving(*command) as driver:
+        while driver.poll() is None and not (journal.exists() and journal.stat().st_size):
+            time.sleep(0.005)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        assert any("raylet" in process.name() for process in family)
+        sent = time.monotonic()
+        driver.send_signal(signal.SIGINT)
+        errors = driver.communicate(timeout=20)[1]
+        assert time.monotonic() - sent < 5
+    assert driver.returncode == 128 + signal.SIGINT
     assert "rerun the command to resume" in errors.splitlines()[-1]
     assert not (tmp_path / "out" / "annotated.mp4").exists()
     _, alive = psutil.wait_procs(family, timeout=10)
@@ -571,15 +632,14 @@ def test_an_interrupted_run_leaves_no_process_and_no_output(
 # Many clips
 
 
-@pytest.fixture
-def footage(tmp_path: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Ten clips of their own lengths, two of which are broken."""
-    folder = tmp_path / "footage"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("footage")
     clips = []
     for number in range(10):
         images = [numbered(i).repeat(6, axis=0).repeat(6, axis=1) for i in range(20 + number)]
-        clips.append(write_clip(folder / f"{number}.mp4", images))
+        clips.append(write_clip(folder / f"{number}.mp4", images, options={"preset": "ultrafast"}))
     for number in BROKEN:
         clips[number].write_bytes(clips[number].read_bytes()[:100])
     return clips
@@ -590,7 +650,7 @@ BROKEN = (3, 7)
 
 def batch_command(cluster: Cluster, clips: list[Path], out: Path, weights: Path) -> list[str]:
     return [
-        *(sys.executable, "-m", "pipeline", "process", str(clips[0].parent)),
+        *("process", str(clips[0].parent)),
         *("--output-dir", str(out), "--weights", str(weights), "--precision", "f32"),
         *("--executor", "ray", "--address", cluster.address, "--cores-per-actor", "1"),
     ]
@@ -613,10 +673,10 @@ def clips_begun(out: Path) -> dict[str, int]:
 
 
 def test_of_many_clips_the_whole_ones_are_done_together_and_the_others_told_of(
-    cluster: Cluster, footage: list[Path], tmp_path: Path, tiny_weights: Path
+    vacant: Cluster, footage: list[Path], tmp_path: Path, tiny_weights: Path
 ) -> None:
-    command = batch_command(cluster, footage, tmp_path / "out", tiny_weights)
-    found = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
+    command = batch_command(vacant, footage, tmp_path / "out", tiny_weights)
+    found = run_command(*command, timeout=100)
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1] == "pipeline: 2 of 10 clips failed"
     assert found.stdout.startswith("8 of 10 clips done; 2 failed")
@@ -630,23 +690,23 @@ def test_of_many_clips_the_whole_ones_are_done_together_and_the_others_told_of(
 
 
 def test_many_clips_that_were_interrupted_go_on_with_the_same_command(
-    cluster: Cluster, footage: list[Path], tmp_path: Path, tiny_weights: Path
+    vacant: Cluster, footage: list[Path], tmp_path: Path, tiny_weights: Path
 ) -> None:
     out = tmp_path / "out"
-    command = batch_command(cluster, footage, out, tiny_weights)
-    driver = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
-    # A clip that is being moved into place has its files and its work folder.
-    while driver.poll() is None and not {*done_clips(out)} - {*clips_begun(out)}:
-        time.sleep(0.005)
-    sent = time.monotonic()
-    driver.send_signal(signal.SIGTERM)
-    errors = driver.communicate(timeout=20)[1]
-    assert time.monotonic() - sent < 5
+    command = batch_command(vacant, footage, out, tiny_weights)
+    with driving(*command) as driver:
+        # A clip that is being moved into place has its files and its work folder.
+        while driver.poll() is None and not {*done_clips(out)} - {*clips_begun(out)}:
+            time.sleep(0.005)
+        sent = time.monotonic()
+        driver.send_signal(signal.SIGTERM)
+        errors = driver.communicate(timeout=20)[1]
+        assert time.monotonic() - sent < 5
     assert driver.returncode == 128 + signal.SIGTERM
     done = len(done_clips(out))
     assert f"interrupted; {done} of 10 clips" in errors.splitlines()[-1]
     assert all(clips_begun(out).values()), "a work folder was kept that saves no work"
-    again = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
+    again = run_command(*command, timeout=100)
     assert again.returncode == 1
     assert f"{8 - done} of 10 clips done; {done} skipped" in again.stdout
     assert len(done_clips(out)) == 8
@@ -656,8 +716,8 @@ def test_many_clips_that_were_interrupted_go_on_with_the_same_command(
 
 
 @pytest.fixture
-def pool(cluster: Cluster, tmp_path: Path) -> Iterator[ActorPool[str, str]]:
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+def pool(vacant: Cluster, tmp_path: Path) -> Iterator[ActorPool[str, str]]:
+    ray.init(address=vacant.address, log_to_driver=False, logging_level=logging.ERROR)
     pool: ActorPool[str, str] = ActorPool(Toy, (tmp_path / "log",), cores=1)
     yield pool
     pool.close()
@@ -719,13 +779,13 @@ def test_an_error_leaves_the_actor_as_it_is(pool: ActorPool[str, str], tmp_path:
 
 
 def test_actors_that_nothing_fits_are_told_of(
-    cluster: Cluster,
-    clip: Path,
+    vacant: Cluster,
+    short: Path,
     tmp_path: Path,
     tiny_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pipeline.execution.cluster.growth.NO_ACTOR_SECONDS", 1.0)
-    large = ClusterOptions(address=cluster.address, cores_per_actor=64)
+    large = ClusterOptions(address=vacant.address, cores_per_actor=64)
     with pytest.raises(UsageError, match="no node of the cluster has 64 cores"):
-        process(clip, tmp_path / "out", tiny_weights, cluster=large)
+        process(short, tmp_path / "out", tiny_weights, cluster=large)

@@ -24,8 +24,8 @@ from pipeline.run.viewer.data import ViewerData, read_index
 from pipeline.run.viewer.events import write_events
 from pipeline.run.viewer.overview import Overview
 from pipeline.run.viewer.viewer import PlayedSource, write_viewer
-from tests.browser import open_browser, open_viewer, settled
-from tests.conftest import SHARED, needs_shared_media, process, with_light, write_clip
+from tests.browser import load_viewer, open_page, settled
+from tests.conftest import TINY_INPUT_WH, process, video_times, with_light, write_clip
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"\\u2028,&"
 
@@ -142,8 +142,8 @@ def test_a_page_that_is_written_anew_has_the_events_that_its_report_counts(tmp_p
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as opened:
+def page() -> Iterator[Any]:
+    with open_page() as opened:
         yield opened
 
 
@@ -163,34 +163,33 @@ def report_of(name: str, size_wh: tuple[int, int], video: str | None) -> dict[st
     }
 
 
-BOTTLES = 40
-"""Frames of the bottle clip, whose time stamps are uneven."""
+FRAMES = 40
+TICKS = 120
+"""Of a second, in which the frames lie unevenly."""
 
 
 @pytest.fixture(scope="module")
-def bottles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the first frames of the bottle clip; the boxes are made up."""
-    import av
-
-    clip, folder = SHARED / "videos" / "bottle-detection.mp4", tmp_path_factory.mktemp("bottles")
-    with av.open(str(clip)) as container:
-        stream = container.streams.video[0]
-        packets = [p.pts * p.time_base for p in container.demux(stream) if p.pts is not None]
-    times = [round(float(seconds), 6) for seconds in sorted(packets)[:BOTTLES]]
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a clip whose time stamps are uneven; the boxes are made up."""
+    folder = tmp_path_factory.mktemp("uneven")
+    pts = [4 * i + (0, 1, 2, 1, -1)[i % 5] for i in range(FRAMES)]
+    images = [with_light((i % 16, 3)) for i in range(FRAMES)]
+    clip = write_clip(folder / "clip.mp4", images, rate=TICKS, pts=pts)
+    times = [round(float(seconds), 6) for seconds, _ in video_times(clip)]
+    assert np.allclose(np.array(times) * TICKS, pts, atol=1e-3)
     lines = [
         DetectedFrame(
             i,
             i,
             seconds,
             (
-                DetectedBox(39, "bottle", 0.9, (10.0 + i, 20.0, 60.0 + i, 120.0), 1),
-                *([DetectedBox(0, "person", 0.4, (300.0, 20.0, 360.0, 120.0), 2)] * (i >= 25)),
+                DetectedBox(39, "bottle", 0.9, (2.0 + i, 4.0, 12.0 + i, 28.0), 1),
+                *([DetectedBox(0, "person", 0.4, (60.0, 4.0, 72.0, 28.0), 2)] * (i >= 25)),
             ),
         )
         for i, seconds in enumerate(times)
     ]
-    shutil.copyfile(clip, folder / "clip.mp4")
-    report = report_of("bottles", (768, 432), None)
+    report = report_of("uneven", TINY_INPUT_WH, None)
     write_viewer(report, lines, PlayedSource(("clip.mp4",), 0.0), folder)
     return folder
 
@@ -210,15 +209,14 @@ def assert_at(page: Any, frame: int) -> None:
     assert abs(now - begin) <= (end - begin) / 2
 
 
-@needs_shared_media
 def test_clicks_and_keys_lead_to_the_frame_on_a_clip_with_uneven_times(
-    browser: Any, bottles: Path
+    page: Any, uneven: Path
 ) -> None:
-    page = open_viewer(browser, bottles)
+    load_viewer(page, uneven)
     assert_at(page, 0)
     page.click("#list li:nth-of-type(2) button")  # The person.
     assert_at(page, 25)
-    for key, frame in ((".", 26), (".", 27), (",", 26), ("ArrowLeft", 25), ("End", BOTTLES - 1)):
+    for key, frame in ((".", 26), (".", 27), (",", 26), ("ArrowLeft", 25), ("End", FRAMES - 1)):
         page.keyboard.press(key)
         assert_at(page, frame)
     page.focus("#timeline")
@@ -234,14 +232,10 @@ def test_clicks_and_keys_lead_to_the_frame_on_a_clip_with_uneven_times(
     assert_at(page, place(page)[0])
     assert page.evaluate("player.strange") == 0
     assert page.errors == []
-    page.close()
 
 
-@needs_shared_media
-def test_no_step_is_lost_between_the_end_of_a_seek_and_its_frame(
-    browser: Any, bottles: Path
-) -> None:
-    page = open_viewer(browser, bottles)
+def test_no_step_is_lost_between_the_end_of_a_seek_and_its_frame(page: Any, uneven: Path) -> None:
+    load_viewer(page, uneven)
     page.evaluate(
         """() => {  // Keys that are pressed while no frame has been presented after the last seek.
           let left = 5;
@@ -253,12 +247,10 @@ def test_no_step_is_lost_between_the_end_of_a_seek_and_its_frame(
         }"""
     )
     page.wait_for_function("player.sought === 5")
-    page.close()
 
 
-@needs_shared_media
-def test_filters_are_in_the_address_and_a_link_shows_the_same(browser: Any, bottles: Path) -> None:
-    page = open_viewer(browser, bottles, "#t=1.1&classes=person&conf=0.3")
+def test_filters_are_in_the_address_and_a_link_shows_the_same(page: Any, uneven: Path) -> None:
+    load_viewer(page, uneven, "#t=1.1&classes=person&conf=0.3")
     settled(page)
     # The first picture may be shown before the sought one.
     page.wait_for_function("index.seconds[player.frame] <= 1.1 && 1.1 < frameEnd(player.frame)")
@@ -274,11 +266,10 @@ def test_filters_are_in_the_address_and_a_link_shows_the_same(browser: Any, bott
     page.evaluate("confidence.value = 0.5; confidence.oninput()")
     page.wait_for_function("location.hash.includes('conf=0.50')")
     assert page.locator("#list li").count() == 1
-    page.close()
 
 
-GATE = Shape("gate", ((20.0, 300.0), (700.0, 300.0)), "center")
-YARD = Shape("yard", ((300.0, 0.0), (768.0, 0.0), (768.0, 432.0)), "center")
+GATE = Shape("gate", ((4.0, 60.0), (120.0, 60.0)), "center")
+YARD = Shape("yard", ((50.0, 0.0), (128.0, 0.0), (128.0, 96.0)), "center")
 
 
 def clip_events(crossings: list[Crossing], visits: list[Visit]) -> ClipEvents:
@@ -287,18 +278,17 @@ def clip_events(crossings: list[Crossing], visits: list[Visit]) -> ClipEvents:
     return ClipEvents(clip, Shapes((GATE,), (YARD,), False, None), events)
 
 
-@needs_shared_media
 def test_events_are_marks_and_entries_that_lead_to_their_frames(
-    browser: Any, bottles: Path, tmp_path: Path
+    page: Any, uneven: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(bottles, tmp_path / "page")
+    shutil.copytree(uneven, tmp_path / "page")
     crossings = [
         Crossing("gate", "in", 1, "bottle", Moment(12, 0.0)),
         Crossing("gate", "out", 1, "bottle", Moment(30, 0.0)),
     ]
     visits = [Visit("yard", 2, "person", Moment(25, 0.0), True, Moment(33, 0.0), True)]
     write_events(clip_events(crossings, visits), tmp_path / "page" / "viewer_data")
-    page = open_viewer(browser, tmp_path / "page", "#list=events")
+    load_viewer(page, tmp_path / "page", "#list=events")
     page.wait_for_selector("#event-counts")
     assert page.locator("#list li b").all_inner_texts() == [
         "bottle 1: gate in",
@@ -325,7 +315,6 @@ def test_events_are_marks_and_entries_that_lead_to_their_frames(
     page.wait_for_function("document.querySelectorAll('#list li').length === 1")
     assert counts.all_inner_texts() == ["gate 0 in, 0 out", "yard 1 visit"]
     assert page.errors == []
-    page.close()
 
 
 def test_the_page_has_the_first_of_very_many_events_and_says_so(tmp_path: Path) -> None:
@@ -352,8 +341,8 @@ def result(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "out"
 
 
-def test_boxes_lie_where_the_annotated_pixels_are(browser: Any, result: Path) -> None:
-    page = open_viewer(browser, result, "#picture=annotated")
+def test_boxes_lie_where_the_annotated_pixels_are(page: Any, result: Path) -> None:
+    load_viewer(page, result, "#picture=annotated")
     assert page.evaluate("video.currentSrc").endswith("/annotated.mp4")
     for _ in range(3):
         page.keyboard.press(".")
@@ -377,44 +366,38 @@ def test_boxes_lie_where_the_annotated_pixels_are(browser: Any, result: Path) ->
     inside = class_pixels[edges[1] : edges[3], edges[0] : edges[2]]
     assert inside.any(axis=0).mean() > 0.9
     assert not class_pixels[edges[3] + round(4 * gain) :].any()
-    page.close()
 
 
-def test_a_class_name_is_text_wherever_it_stands(browser: Any, tmp_path: Path) -> None:
+def test_a_class_name_is_text_wherever_it_stands(page: Any, tmp_path: Path) -> None:
     found = frames(*[(box(1, left=float(i)),) for i in range(5)])
     write_viewer(report_of(HOSTILE, (128, 96), None), found, None, tmp_path)
-    page = open_viewer(browser, tmp_path)
+    load_viewer(page, tmp_path)
     assert page.evaluate("document.images.length") == 0
     assert HOSTILE in page.locator("#classes").inner_text()
     assert "no clip to play" in page.locator("#message").inner_text()
     page.keyboard.press(".")
     page.wait_for_function("player.frame === 1")
     assert page.errors == []
-    page.close()
 
 
-def test_a_source_that_is_not_played_is_named_with_the_way_out(
-    browser: Any, tmp_path: Path
-) -> None:
+def test_a_source_that_is_not_played_is_named_with_the_way_out(page: Any, tmp_path: Path) -> None:
     (tmp_path / "clip.avi").write_bytes(b"RIFF....AVI ")
     source = PlayedSource(("clip.avi",), 0.0)
     report = report_of("clip.avi", (128, 96), None)
     report["source"].update(container="avi", codec="mpeg4")
     write_viewer(report, frames(*[(box(),)] * 3), source, tmp_path)
-    page = open_viewer(browser, tmp_path)
+    load_viewer(page, tmp_path)
     page.wait_for_function("document.querySelector('#message').textContent")
     message = page.locator("#message").inner_text()
     assert "clip.avi (avi, mpeg4)" in message
     assert "pipeline render" in message
-    page.close()
 
 
-def test_axe_finds_nothing(browser: Any, result: Path) -> None:
+def test_axe_finds_nothing(page: Any, result: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
-    page = open_viewer(browser, result, viewport={"width": 390, "height": 844})
+    load_viewer(page, result, size_wh=(390, 844))
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         found = axe.Axe().run(page).response["violations"]
         assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.close()
