@@ -1,6 +1,7 @@
 """What else of a clip is in the result: covers, chapters, tags, subtitles, or named if it is not.
 
-Clips are made, and results read, by the programs of FFmpeg.
+Clips are made, and results read, by the programs of FFmpeg. One of them makes several clips: it
+takes longer to start than to do that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import json
 import struct
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from tests.programs import ffmpeg, needs_ffmpeg, probed, result_of
 
 pytestmark = needs_ffmpeg
 
-PICTURE = ("-f", "lavfi", "-i", "testsrc=s=128x96:r=25:d=1")
+PICTURE = ("-f", "lavfi", "-i", "color=c=0x202020:s=128x96:r=25:d=1")
+"""Nothing is found in it."""
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
 
 
@@ -34,31 +37,59 @@ def probed_file(path: Path, *show: str) -> dict[str, Any]:
     return dict(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
 
 
-def cover(folder: Path, suffix: str = "jpg") -> Path:
-    path = folder / f"cover.{suffix}"
-    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.04", "-frames:v", 1, path)
-    return path
+def linked(clip: Path, folder: Path) -> Path:
+    """The same clip elsewhere, so that its result is there."""
+    link = folder / clip.name
+    link.symlink_to(clip)
+    return link
+
+
+def in_folders(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """Where clips of these kinds can be made, each in a folder of its own."""
+    clips = {suffix: folder / suffix / f"clip.{suffix}" for suffix in suffixes}
+    for clip in clips.values():
+        clip.parent.mkdir()
+    return clips
+
+
+@pytest.fixture(scope="module")
+def covers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with covers and, by container and kind of cover, clips that have one."""
+    folder = tmp_path_factory.mktemp("covers")
+    one = ("-map", 1, "-frames:v", 1)
+    second = ("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.04")
+    pictures = {kind: folder / f"cover.{kind}" for kind in ("jpg", "png")}
+    made: list[object] = [*PICTURE, *second, "-map", 0, *H264, folder / "plain.mp4"]
+    for path in pictures.values():
+        made += [*one, path]
+    ffmpeg(*made)
+    joined: list[object] = ["-i", folder / "plain.mp4"]
+    for path in pictures.values():
+        joined += ["-i", path]
+    for number, (kind, path) in enumerate(pictures.items(), 1):
+        for suffix in ("mkv", "mp4"):
+            (folder / f"{suffix}-{kind}").mkdir()
+        mime = {"jpg": "image/jpeg", "png": "image/png"}[kind]
+        attach = ("-attach", path, "-metadata:s:t", f"mimetype={mime}")
+        joined += ["-map", 0, "-c", "copy", *attach, folder / f"mkv-{kind}" / "clip.mkv"]
+        joined += ["-map", 0, "-map", number, "-c", "copy", "-disposition:v:1", "attached_pic"]
+        joined.append(folder / f"mp4-{kind}" / "clip.mp4")
+    ffmpeg(*joined)
+    return folder
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("kind", ["jpg", "png"])
-def test_a_cover_is_carried(tmp_path: Path, tiny_weights: Path, suffix: str, kind: str) -> None:
-    clip, picture = plain_clip(tmp_path / "plain.mp4"), cover(tmp_path, kind)
-    with_cover = tmp_path / f"clip.{suffix}"
-    if suffix == "mkv":
-        mime = {"jpg": "image/jpeg", "png": "image/png"}[kind]
-        attach = ("-attach", picture, "-metadata:s:t", f"mimetype={mime}")
-        ffmpeg("-i", clip, "-c", "copy", *attach, with_cover)
-    else:
-        both = ("-i", clip, "-i", picture, "-map", 0, "-map", 1, "-c", "copy")
-        ffmpeg(*both, "-disposition:v:1", "attached_pic", with_cover)
-    result, notes = result_of(with_cover, tiny_weights)
+def test_a_cover_is_carried(
+    covers: Path, tmp_path: Path, tiny_weights: Path, suffix: str, kind: str
+) -> None:
+    result, notes = result_of(covers / f"{suffix}-{kind}" / f"clip.{suffix}", tiny_weights)
     assert notes == []
     video, attached = probed(result, "v")
     assert attached["disposition"]["attached_pic"] == 1
     assert (video["nb_frames"], video["codec_name"]) == ("25", "h264")
     ffmpeg("-i", result, "-map", "0:v:1", "-c", "copy", tmp_path / f"out.{kind}")
-    assert (tmp_path / f"out.{kind}").read_bytes() == picture.read_bytes()
+    assert (tmp_path / f"out.{kind}").read_bytes() == (covers / f"cover.{kind}").read_bytes()
 
 
 def test_a_second_video_track_is_carried_behind_the_annotated_one(
@@ -104,18 +135,24 @@ title=Zweites Stück
 """
 
 
-def clip_with_chapters(path: Path) -> Path:
-    text = path.with_suffix(".txt")
+@pytest.fixture(scope="module")
+def with_chapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    clips = in_folders(tmp_path_factory.mktemp("chapters"), ("mkv", "mp4", "mov"))
+    text = clips["mkv"].with_suffix(".txt")
     text.write_text(CHAPTERS, encoding="utf-8")
     created = ("-metadata", "creation_time=2020-01-02T03:04:05Z")
-    chapters = ("-i", text, "-map_metadata", 1, "-map_chapters", 1)
-    ffmpeg(*PICTURE, *chapters, *H264, *created, path)
-    return path
+    making: list[object] = [*PICTURE, "-i", text]
+    for clip in clips.values():
+        making += ["-map_metadata", 1, "-map_chapters", 1, *H264, *created, clip]
+    ffmpeg(*making)
+    return clips
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
-def test_chapters_and_tags_are_carried(tmp_path: Path, tiny_weights: Path, suffix: str) -> None:
-    result, notes = result_of(clip_with_chapters(tmp_path / f"clip.{suffix}"), tiny_weights)
+def test_chapters_and_tags_are_carried(
+    with_chapters: dict[str, Path], tiny_weights: Path, suffix: str
+) -> None:
+    result, notes = result_of(with_chapters[suffix], tiny_weights)
     found = probed_file(result, "-show_chapters", "-show_format")
     assert [
         (chapter["tags"]["title"], float(chapter["start_time"]), float(chapter["end_time"]))
@@ -131,20 +168,29 @@ def test_chapters_and_tags_are_carried(tmp_path: Path, tiny_weights: Path, suffi
 
 
 def test_chapters_end_with_the_frames_that_were_asked_for(
-    tmp_path: Path, tiny_weights: Path
+    with_chapters: dict[str, Path], tmp_path: Path, tiny_weights: Path
 ) -> None:
-    clip = clip_with_chapters(tmp_path / "clip.mkv")
-    result, _ = result_of(clip, tiny_weights, num_frames=5)
+    result, _ = result_of(linked(with_chapters["mkv"], tmp_path), tiny_weights, num_frames=5)
     [chapter] = probed_file(result, "-show_chapters")["chapters"]
     assert float(chapter["end_time"]) == pytest.approx(0.2, abs=0.001)
 
 
+@pytest.fixture(scope="module")
+def with_timecode(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    clips = in_folders(tmp_path_factory.mktemp("timecode"), ("mov", "mp4", "mkv", "mxf"))
+    making: list[object] = [*PICTURE]
+    for suffix, clip in clips.items():
+        codec = ("-c:v", "mpeg2video") if suffix == "mxf" else H264
+        making += ["-map", 0, *codec, "-timecode", "01:02:03:04", clip]
+    ffmpeg(*making)
+    return clips
+
+
 @pytest.mark.parametrize("suffix", ["mov", "mp4", "mkv", "mxf"])
-def test_a_timecode_is_carried(tmp_path: Path, tiny_weights: Path, suffix: str) -> None:
-    clip = tmp_path / f"clip.{suffix}"
-    codec = ("-c:v", "mpeg2video") if suffix == "mxf" else H264
-    ffmpeg(*PICTURE, *codec, "-timecode", "01:02:03:04", clip)
-    result, notes = result_of(clip, tiny_weights)
+def test_a_timecode_is_carried(
+    with_timecode: dict[str, Path], tiny_weights: Path, suffix: str
+) -> None:
+    result, notes = result_of(with_timecode[suffix], tiny_weights)
     [video] = probed(result, "v")
     assert video["tags"]["timecode"] == "01:02:03:04"
     assert [note for note in notes if "stream" in note] == []
@@ -202,12 +248,20 @@ Zeilen ü
 """
 
 
-def clip_with_subtitles(path: Path, codec: str) -> Path:
-    text = path.with_suffix(".srt")
-    text.write_text(SRT, encoding="utf-8")
-    language = ("-metadata:s:s", "language=deu")
-    ffmpeg(*PICTURE, "-i", text, *H264, "-c:s", codec, *language, path)
-    return path
+@pytest.fixture(scope="module")
+def with_subtitles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By the codec of their subtitles."""
+    folder = tmp_path_factory.mktemp("subtitles")
+    (folder / "text.srt").write_text(SRT, encoding="utf-8")
+    making: list[object] = [*PICTURE, "-i", folder / "text.srt"]
+    clips = {}
+    for codec in ("srt", "ass", "webvtt", "text", "mov_text"):
+        clips[codec] = folder / codec / ("clip.mp4" if codec == "mov_text" else "clip.mkv")
+        clips[codec].parent.mkdir()
+        making += ["-map", 0, "-map", 1, *H264, "-c:s", codec, "-metadata:s:s", "language=deu"]
+        making.append(clips[codec])
+    ffmpeg(*making)
+    return clips
 
 
 def shown_text(path: Path) -> str:
@@ -216,10 +270,9 @@ def shown_text(path: Path) -> str:
 
 @pytest.mark.parametrize("codec", ["srt", "ass", "webvtt", "text"])
 def test_subtitles_in_text_become_those_of_mp4(
-    tmp_path: Path, tiny_weights: Path, codec: str
+    with_subtitles: dict[str, Path], tiny_weights: Path, codec: str
 ) -> None:
-    clip = clip_with_subtitles(tmp_path / "clip.mkv", codec)
-    result, [note] = result_of(clip, tiny_weights)
+    result, [note] = result_of(with_subtitles[codec], tiny_weights)
     assert "was converted to mov_text" in note
     [stream] = probed(result, "s")
     assert (stream["codec_name"], stream["tags"]["language"]) == ("mov_text", "deu")
@@ -229,8 +282,10 @@ def test_subtitles_in_text_become_those_of_mp4(
     assert lines[5:8] == ["00:00:00,500 --> 00:00:00,900", "zwei", "Zeilen ü"]
 
 
-def test_subtitles_of_an_mp4_are_shown_as_before(tmp_path: Path, tiny_weights: Path) -> None:
-    clip = clip_with_subtitles(tmp_path / "clip.mp4", "mov_text")
+def test_subtitles_of_an_mp4_are_shown_as_before(
+    with_subtitles: dict[str, Path], tiny_weights: Path
+) -> None:
+    clip = with_subtitles["mov_text"]
     result, notes = result_of(clip, tiny_weights)
     assert notes == []
     assert shown_text(result) == shown_text(clip)
@@ -299,22 +354,35 @@ def test_a_clip_of_360_degrees_is_named(tmp_path: Path, tiny_weights: Path) -> N
     assert notes == ["data of the video that is not carried: spherical (360 degrees)"]
 
 
-def with_captions(folder: Path, first: int = 0) -> Path:
+@pytest.fixture(scope="module")
+def in_mpeg2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mpeg2")
+    mpeg2 = ("-c:v", "mpeg2video", "-q:v", "3", "-pix_fmt", "yuv420p", folder / "plain.m2v")
+    ffmpeg(*PICTURE, *H264, folder / "plain.mp4", *mpeg2)
+    return folder
+
+
+def with_captions(plain: Path, path: Path, first: int = 0) -> Path:
     """A clip in MPEG-2 with a pair of CEA-608 in the user data (ATSC A/53) of the pictures in it.
 
     first: the first of them that has some, in the order of the file.
     """
-    ffmpeg(*PICTURE, "-c:v", "mpeg2video", "-q:v", "3", "-pix_fmt", "yuv420p", folder / "plain.m2v")
     pair = b"GA94\x03" + bytes([0x41, 0xFF, 0xFC, 0x94, 0x20, 0xFF])
     first_slice = b"\0\0\1\1"
-    header, *pictures = (folder / "plain.m2v").read_bytes().split(first_slice)
-    path = folder / "clip.m2v"
+    header, *pictures = plain.read_bytes().split(first_slice)
     with path.open("wb") as clip:
         clip.write(header)
         for number, picture in enumerate(pictures):
             captions = b"\0\0\1\xb2" + pair if number >= first else b""
             clip.write(captions + first_slice + picture)
     return path
+
+
+@pytest.fixture(scope="module")
+def captioned(in_mpeg2: Path) -> Path:
+    clip = with_captions(in_mpeg2 / "plain.m2v", in_mpeg2 / "clip.m2v")
+    assert number_with_captions(clip) == 25
+    return clip
 
 
 def number_with_captions(path: Path) -> int:
@@ -324,17 +392,18 @@ def number_with_captions(path: Path) -> int:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_closed_captions_are_carried(tmp_path: Path, tiny_weights: Path, codec: str) -> None:
-    clip = with_captions(tmp_path)
-    assert number_with_captions(clip) == 25
-    result, notes = result_of(clip, tiny_weights, encode=EncodeOptions(codec=codec))
+def test_closed_captions_are_carried(
+    captioned: Path, tmp_path: Path, tiny_weights: Path, codec: str
+) -> None:
+    encode = EncodeOptions(codec=codec)
+    result, notes = result_of(linked(captioned, tmp_path), tiny_weights, encode=encode)
     assert (number_with_captions(result), notes) == (25, [])
 
 
 def test_closed_captions_that_begin_late_are_not_in_a_redacted_clip(
-    tmp_path: Path, tiny_weights: Path
+    in_mpeg2: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    clip = with_captions(tmp_path, first=3)
+    clip = with_captions(in_mpeg2 / "plain.m2v", tmp_path / "clip.m2v", first=3)
     assert number_with_captions(clip) == 22
     redact = RedactOptions(covered=("light",))
     result, _ = result_of(clip, tiny_weights, redact=redact)
@@ -342,10 +411,10 @@ def test_closed_captions_that_begin_late_are_not_in_a_redacted_clip(
 
 
 def test_closed_captions_that_a_codec_cannot_keep_are_named(
-    tmp_path: Path, tiny_weights: Path
+    captioned: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    clip = with_captions(tmp_path)
-    _, [note] = result_of(clip, tiny_weights, encode=EncodeOptions(codec="vp9"))
+    encode = EncodeOptions(codec="vp9")
+    _, [note] = result_of(linked(captioned, tmp_path), tiny_weights, encode=encode)
     assert note == (
         "closed captions in the video are not carried in vp9: --codec h264 or hevc keeps them"
     )
@@ -356,7 +425,7 @@ def test_closed_captions_that_a_codec_cannot_keep_are_named(
     [("c608", "was converted to mov_text"), ("ttml", "was left out: MP4 cannot carry it")],
 )
 def test_captions_and_ttml_in_tracks_are_named(
-    tmp_path: Path, tiny_weights: Path, kind: str, became: str
+    captioned: Path, tmp_path: Path, tiny_weights: Path, kind: str, became: str
 ) -> None:
     clip, text = tmp_path / "clip.mov", tmp_path / "text.srt"
     text.write_text("1\n00:00:00,100 --> 00:00:00,600\nHello\n")
@@ -364,9 +433,8 @@ def test_captions_and_ttml_in_tracks_are_named(
         clip = tmp_path / "clip.mp4"
         ffmpeg(*PICTURE, "-i", text, *H264, "-c:s", "ttml", clip)
     else:
-        with_captions(tmp_path)
-        graph = f"movie={tmp_path / 'clip.m2v'}[out0+subcc]"
-        both = ("-i", plain_clip(tmp_path / "plain.mp4"), "-f", "lavfi", "-i", graph)
+        graph = f"movie={captioned}[out0+subcc]"
+        both = ("-i", captioned.with_name("plain.mp4"), "-f", "lavfi", "-i", graph)
         ffmpeg(*both, "-map", "0:v", "-map", "1:s", "-c", "copy", clip)
     result, [note] = result_of(clip, tiny_weights)
     assert note.startswith("stream 1 (subtitle")
@@ -385,9 +453,10 @@ def test_the_time_of_the_first_frame_is_read_from_the_file(tmp_path: Path) -> No
     utc = ("-metadata", "creation_time=2020-01-02T03:04:05.5Z")
     local = ("-metadata", "com.apple.quicktime.creationdate=2020-01-02T05:04:05+0200")
     clips = [tmp_path / f"{number}.mov" for number in range(3)]
-    ffmpeg(*PICTURE, *H264, clips[0])
-    ffmpeg(*PICTURE, *H264, *utc, clips[1])
-    ffmpeg(*PICTURE, *H264, *utc, *local, "-movflags", "use_metadata_tags", clips[2])
+    ffmpeg(
+        *(*PICTURE, *H264, clips[0], *H264, *utc, clips[1]),
+        *(*H264, *utc, *local, "-movflags", "use_metadata_tags", clips[2]),
+    )
     # MOV has whole seconds.
     assert [creation_time(clip) for clip in clips] == [
         None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from redaction_leaks import Leaks, measure, truth_boxes, withheld
+from redaction_leaks import Leaks, TrueFrame, measure, true_frames, withheld
 
 from pipeline.cli.commands import main
 from pipeline.core.boxes import Detections
@@ -36,7 +37,6 @@ from pipeline.run.redaction.covers import covers
 from pipeline.run.redaction.fastest import fastest_sides
 from pipeline.run.redaction.found import CoverRules, FoundBoxes
 from pipeline.run.redaction.rectangles import touching
-from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.sprites import CLASS_NAMES
 from tests.commands import Command, last_words
 from tests.conftest import gray, info_of, read_detections, write_clip
@@ -169,16 +169,24 @@ def test_boxes_that_touch_are_found() -> None:
     assert np.array_equal(np.stack((rows, places)), np.stack(np.nonzero(touch)))
 
 
+SCENE = SyntheticOptions(num_frames=60, size_wh=(160, 120), seed=3)
+LONG_SCENE = SyntheticOptions(num_frames=3000, size_wh=(320, 240))
+
+
+@functools.lru_cache(maxsize=1)
+def frames_of(scene: SyntheticOptions) -> list[TrueFrame]:
+    return true_frames(scene, frozenset(map(CLASS_NAMES.index, ("ball", "bird", "car"))))
+
+
 def leaks_of(scene: SyntheticOptions, share: float) -> Leaks:
-    class_ids = frozenset(map(CLASS_NAMES.index, ("ball", "bird", "car")))
-    truth = truth_boxes(Scene(scene.size_wh, scene.seed), scene.num_frames, class_ids, 30.0)
-    found, unfound = withheld(truth, share, 1)
-    return measure(scene, class_ids, found, RedactOptions(covered=("ball",)), unfound)
+    frames = frames_of(scene)
+    found, unfound = withheld(frames, share, 1)
+    return measure(scene, frames, found, RedactOptions(covered=("ball",)), unfound)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_no_pixel_of_the_chosen_classes_is_left_to_be_seen(share: float) -> None:
-    leaks = leaks_of(SyntheticOptions(num_frames=60, size_wh=(160, 120), seed=3), share)
+    leaks = leaks_of(SCENE, share)
     assert leaks.listed_px > 20_000
     assert (leaks.listed_leaked_px, leaks.frames) == (0, [])
     assert leaks.covered_share < 0.9
@@ -188,7 +196,7 @@ def test_no_pixel_of_the_chosen_classes_is_left_to_be_seen(share: float) -> None
 @pytest.mark.parametrize(("share", "most_leaked"), [(0.0, 0.0), (0.2, 0.0001)])
 def test_what_is_left_to_be_seen_over_3000_frames(share: float, most_leaked: float) -> None:
     """See docs/redaction.md."""
-    leaks = leaks_of(SyntheticOptions(num_frames=3000, size_wh=(320, 240)), share)
+    leaks = leaks_of(LONG_SCENE, share)
     assert leaks.num_frames == 3000
     assert leaks.listed_leaked_px <= most_leaked * leaks.listed_px
     assert leaks.unfound_px < 0.01 * leaks.listed_px

@@ -58,21 +58,45 @@ class Leaks:
     num_frames: int = 0
 
 
-def truth_boxes(
-    scene: Scene, num_frames: int, class_ids: frozenset[int], frame_rate: float
-) -> list[tuple[FoundBoxes, NDArray[np.int64]]]:
-    """The truth of chosen classes as found boxes, with their track ids."""
-    found = []
-    for index in range(num_frames):
-        truth = scene.truth(index)
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is to be seen of a thing of the chosen classes in a frame.
+
+    is_listed: whether the truth has it. corner_xy, mask: its visible pixels, (height, width), from
+    this pixel of the frame on.
+    """
+
+    track_id: int
+    is_listed: bool
+    corner_xy: tuple[int, int]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TrueFrame:
+    """boxes, track_ids: of the truth, of the chosen classes. seen: also what it does not list."""
+
+    boxes: FoundBoxes
+    track_ids: NDArray[np.int64]
+    seen: list[Seen]
+
+
+def true_frames(options: SyntheticOptions, class_ids: frozenset[int]) -> list[TrueFrame]:
+    """What there is of chosen classes in each frame of a scene."""
+    scene, frames = Scene(options.size_wh, options.seed), []
+    for index in range(options.num_frames):
+        things = scene.things(index)
+        truth = scene.truth_of(things)
         kept = np.isin(truth.class_id, list(class_ids))
-        boxes = FoundBoxes(index / frame_rate, truth.xyxy[kept], truth.class_id[kept])
-        found.append((boxes, truth.track_id[kept]))
-    return found
+        seconds = index / float(options.frame_rate)
+        boxes = FoundBoxes(seconds, truth.xyxy[kept], truth.class_id[kept])
+        seen = list(_seen(things, frozenset(truth.track_id.tolist()), options.size_wh, class_ids))
+        frames.append(TrueFrame(boxes, truth.track_id[kept], seen))
+    return frames
 
 
 def withheld(
-    frames: Sequence[tuple[FoundBoxes, NDArray[np.int64]]], share: float, seed: int
+    frames: Sequence[TrueFrame], share: float, seed: int
 ) -> tuple[list[FoundBoxes], frozenset[int]]:
     """The boxes without a random share of them, and the ids of things of which none is left.
 
@@ -84,7 +108,8 @@ def withheld(
     left: dict[int, int] = {}
     found: set[int] = set()
     kept = []
-    for boxes, track_ids in frames:
+    for frame in frames:
+        boxes, track_ids = frame.boxes, frame.track_ids
         here = np.ones(len(track_ids), bool)
         for place, track_id in enumerate(track_ids.tolist()):
             frames_left = left.get(track_id, 0) - 1
@@ -94,26 +119,27 @@ def withheld(
             here[place] = frames_left <= 0
         found.update(track_ids[here].tolist())
         kept.append(FoundBoxes(boxes.seconds, boxes.xyxy[here], boxes.class_id[here]))
-    everything = {track_id for _, ids in frames for track_id in ids.tolist()}
+    everything = {track_id for frame in frames for track_id in frame.track_ids.tolist()}
     return kept, frozenset(everything - found)
 
 
-def seen_masks(
-    things: Sequence[Placed], size_wh: tuple[int, int], class_ids: frozenset[int]
-) -> Iterator[tuple[Placed, NDArray[np.bool_]]]:
-    """Each thing of the chosen classes with its visible pixels, (height, width)."""
+def _seen(
+    things: Sequence[Placed],
+    listed: frozenset[int],
+    size_wh: tuple[int, int],
+    class_ids: frozenset[int],
+) -> Iterator[Seen]:
     hidden = np.zeros((size_wh[1], size_wh[0]), bool)
     for thing in reversed(things):
         part = intersection(thing.solid_xyxy, (0, 0, *size_wh))
         if part is None:
             continue
         x0, y0, x1, y1 = part
-        solid = thing.solid_within(part)
+        solid, hidden_here = thing.solid_within(part), hidden[y0:y1, x0:x1]
         if thing.class_id in class_ids:
-            mask = np.zeros_like(hidden)
-            mask[y0:y1, x0:x1] = solid & ~hidden[y0:y1, x0:x1]
-            yield thing, mask
-        hidden[y0:y1, x0:x1] |= solid
+            is_listed = thing.track_id in listed
+            yield Seen(thing.track_id, is_listed, (x0, y0), solid & ~hidden_here)
+        hidden_here |= solid
 
 
 def covered_mask(
@@ -125,45 +151,41 @@ def covered_mask(
     for plane in frame.planes:
         plane_rows(plane)[...] = 235
     drawn = redactor(frame, covered)
-    changed = np.ones((height, width), bool)
-    for plane in drawn.planes:
-        step = 1 if plane.width == width else 2
-        is_black = plane_rows(plane)[:, : plane.width] != 235
-        changed &= is_black.repeat(step, axis=0).repeat(step, axis=1)[:height, :width]
+    luma, *chroma = (plane_rows(plane)[:, : plane.width] != 235 for plane in drawn.planes)
+    both = chroma[0] & chroma[1]
+    changed: NDArray[np.bool_] = luma & both.repeat(2, 0).repeat(2, 1)[:height, :width]
     return changed
 
 
 def measure(
     options: SyntheticOptions,
-    class_ids: frozenset[int],
-    found: Iterable[FoundBoxes],
+    frames: Iterable[TrueFrame],
+    found: Sequence[FoundBoxes],
     redact: RedactOptions,
     unfound: frozenset[int] = frozenset(),
 ) -> Leaks:
     """Compute the covers of found boxes, cover with them, and count what is left to be seen.
 
-    unfound: the ids of things of which there is no box in any frame.
+    frames: as many. unfound: the ids of things of which there is no box in any frame.
     """
-    info = SyntheticSource(options).info
-    scene, leaks = Scene(options.size_wh, options.seed), Leaks()
-    redactor = Redactor(info, "fill", class_ids)
-    found = list(found)
+    info, leaks = SyntheticSource(options).info, Leaks()
+    redactor = Redactor(info, "fill", ())
     rules = CoverRules(
         options.size_wh, redact.hold_seconds, redact.cover_margin, fastest_sides(found)
     )
-    for index, covered in enumerate(covers(found, rules)):
-        things = scene.things(index)
-        listed = set(scene.truth_of(things).track_id.tolist())
+    for index, (frame, covered) in enumerate(zip(frames, covers(found, rules), strict=True)):
         mask = covered_mask(redactor, covered, info)
         leaks.num_frames += 1
         leaks.covered_share += float(mask.mean())
         leaked_before = leaks.listed_leaked_px
-        for thing, seen in seen_masks(things, options.size_wh, class_ids):
-            num_seen, num_left = int(seen.sum()), int((seen & ~mask).sum())
-            if thing.track_id in listed & unfound:
+        for seen in frame.seen:
+            (x, y), (height, width) = seen.corner_xy, seen.mask.shape
+            left = seen.mask & ~mask[y : y + height, x : x + width]
+            num_seen, num_left = np.count_nonzero(seen.mask), np.count_nonzero(left)
+            if seen.is_listed and seen.track_id in unfound:
                 leaks.unfound_px += num_seen
                 leaks.unfound_leaked_px += num_left
-            elif thing.track_id in listed:
+            elif seen.is_listed:
                 leaks.listed_px += num_seen
                 leaks.listed_leaked_px += num_left
             else:
@@ -202,16 +224,13 @@ def main() -> None:
     )
     class_ids = frozenset(map(CLASS_NAMES.index, arguments.classes))
     redact = RedactOptions(covered=tuple(arguments.classes), hold_seconds=arguments.hold)
+    frames = true_frames(options, class_ids)
     unfound: frozenset[int] = frozenset()
     if arguments.lines is not None:
-        found: Iterable[FoundBoxes] = itertools.islice(
-            lines_boxes(arguments.lines, class_ids), arguments.frames
-        )
+        found = list(itertools.islice(lines_boxes(arguments.lines, class_ids), arguments.frames))
     else:
-        scene = Scene(options.size_wh, options.seed)
-        truth = truth_boxes(scene, arguments.frames, class_ids, float(options.frame_rate))
-        found, unfound = withheld(truth, arguments.withheld, arguments.withheld_seed)
-    leaks = measure(options, class_ids, found, redact, unfound)
+        found, unfound = withheld(frames, arguments.withheld, arguments.withheld_seed)
+    leaks = measure(options, frames, found, redact, unfound)
     print(f"{leaks.num_frames} frames, {leaks.covered_share:.1%} of each covered on average")
     print(f"listed in the truth: {leaks.listed_px} px, {leaks.listed_leaked_px} left to be seen")
     print(f"  in {len(leaks.frames)} frames: {leaks.frames[:20]}")

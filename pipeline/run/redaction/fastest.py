@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 
@@ -53,11 +53,8 @@ def _that_leave(frames: Iterable[FoundBoxes]) -> Iterator[FoundBoxes]:
 
 
 def _without_still(frame: FoundBoxes, window: Iterable[FoundBoxes | None]) -> FoundBoxes:
-    boxes = frame.xyxy.astype(np.float64)
-    still = np.zeros(len(boxes), bool)
-    for other in window:
-        if other is not None and other is not frame:
-            still |= _stays(boxes, frame, other)
+    others = [other for other in window if other is not None and other is not frame]
+    still = _stays(frame, others) if others else np.zeros(len(frame.xyxy), bool)
     return replace(frame, xyxy=frame.xyxy[~still], class_id=frame.class_id[~still])
 
 
@@ -81,11 +78,13 @@ def _farthest_of(first: FoundBoxes, second: FoundBoxes, third: FoundBoxes) -> fl
     return float(step[in_line & (step <= _FARTHEST_SIDES)].max(initial=0.0))
 
 
-def _stays(boxes: Boxes, frame: FoundBoxes, other: FoundBoxes) -> NDArray[np.bool_]:
-    """Which boxes of a frame overlap one of their class in another frame."""
-    others = other.xyxy.astype(np.float64)
+def _stays(frame: FoundBoxes, around: Sequence[FoundBoxes]) -> NDArray[np.bool_]:
+    """Which boxes of a frame overlap one of their class in the frames around."""
+    boxes = frame.xyxy.astype(np.float64)
+    others = np.concatenate([other.xyxy for other in around]).astype(np.float64)
+    class_id = np.concatenate([other.class_id for other in around])
     rows, numbers = touching(boxes, others)
-    same = frame.class_id[rows] == other.class_id[numbers]
+    same = frame.class_id[rows] == class_id[numbers]
     rows, numbers = rows[same], numbers[same]
     overlap = iou_of_pairs(boxes[rows].astype(np.float32), others[numbers].astype(np.float32))
     stays = np.zeros(len(boxes), bool)

@@ -48,15 +48,14 @@ def touching(a: Boxes, b: Boxes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     if not len(a) or not len(b):
         return np.empty(0, np.intp), np.empty(0, np.intp)
     order = np.argsort(b[:, 0], kind="stable")
-    left, widest = b[order, 0], (b[:, 2] - b[:, 0]).max()
-    begin = np.searchsorted(left, a[:, 0] - widest, "left")
-    counts = np.searchsorted(left, a[:, 2], "right") - begin
+    begins, widest = b[order, 0], (b[:, 2] - b[:, 0]).max()
+    begin = np.searchsorted(begins, a[:, 0] - widest, "left")
+    counts = np.searchsorted(begins, a[:, 2], "right") - begin
     rows = np.repeat(np.arange(len(a)), counts)
     first = np.repeat(begin - np.concatenate(([0], np.cumsum(counts)[:-1])), counts)
     columns = order[np.arange(len(rows)) + first]
-    touch = (a[rows, :2] <= b[columns, 2:]).all(axis=1) & (a[rows, 2:] >= b[columns, :2]).all(
-        axis=1
-    )
+    (left, top, right, bottom), theirs = a[rows].T, b[columns].T
+    touch = (left <= theirs[2]) & (top <= theirs[3]) & (right >= theirs[0]) & (bottom >= theirs[1])
     rows, columns = rows[touch], columns[touch]
     by_place = np.lexsort((columns, rows))
     return rows[by_place], columns[by_place]
@@ -73,8 +72,8 @@ def on_pixels(boxes: Boxes, size_wh: tuple[int, int]) -> NDArray[np.int64]:
     pixels: NDArray[np.int64] = np.unique(clipped[inside].astype(np.int64), axis=0)
     if len(pixels) > 16 * _MOST_COVERS:
         return _in_cells(pixels, size_wh)
-    contains = (pixels[:, None, :2] <= pixels[None, :, :2]).all(axis=2)
-    contains &= (pixels[:, None, 2:] >= pixels[None, :, 2:]).all(axis=2)
+    left, top, right, bottom = pixels.T[:, :, None]
+    contains = (left <= left.T) & (top <= top.T) & (right >= right.T) & (bottom >= bottom.T)
     kept: NDArray[np.int64] = pixels[contains.sum(axis=0) == 1]
     return kept if len(kept) <= _MOST_COVERS else _in_cells(kept, size_wh)
 
