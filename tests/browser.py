@@ -64,3 +64,22 @@ def settled(page: Any) -> None:
     page.wait_for_function(
         "document.querySelector('#message').textContent || (player.plays && player.wanted === null)"
     )
+
+
+_OF_COLORS = ["color-contrast", "link-in-text-block"]
+"""The rules of axe that depend on colours, which are all that a dark page has of its own."""
+
+
+def violations(page: Any) -> list[str]:
+    """What axe finds against a page, in light and in dark colours."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+    page.evaluate(axe.Axe().axe_script)
+    found: list[str] = []
+    for scheme, options in (("light", {}), ("dark", {"runOnly": _OF_COLORS})):
+        page.emulate_media(color_scheme=scheme)
+        found += page.evaluate(
+            """options => axe.run({...options, resultTypes: ["violations"]}).then(results =>
+              results.violations.map(rule => `${rule.id}: ${rule.nodes[0].html}`))""",
+            options,
+        )
+    return found

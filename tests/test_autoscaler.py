@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ import pytest
 from tests.commands import run
 from tests.conftest import write_clip
 from tests.recordings import numbered
-
-pytest.importorskip("ray", reason="needs Ray: pip install ray")
 
 PROJECT = Path(__file__).resolve().parents[1]
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -123,6 +122,7 @@ def growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Growing
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install ray")
 def test_nodes_come_for_the_segments_of_a_run_and_go_after_it(
     growing: Growing, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
