@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,5 +19,9 @@ def schema(name: str) -> dict[str, Any]:
 
 def schema_errors(name: str, value: object) -> list[str]:
     """One line for each contradiction of a value that was read from JSON."""
-    validator = jsonschema.Draft202012Validator(schema(name))
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
+    return [f"{error.json_path}: {error.message}" for error in _validator(name).iter_errors(value)]
+
+
+@functools.cache
+def _validator(name: str) -> Any:
+    return jsonschema.Draft202012Validator(schema(name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from pathlib import Path
 
@@ -42,15 +44,21 @@ def test_targets_of_make_in_the_pages_exist(page: Path) -> None:
     assert set(named) <= TARGETS
 
 
+@pytest.fixture(scope="module")
+def options() -> set[str]:
+    """Of all commands."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for command in ([], *([name] for name in COMMANDS)):
+            with pytest.raises(SystemExit):
+                parse_arguments([*command, "--help"])
+    return set(re.findall(r"--[a-z][a-z-]+", printed.getvalue()))
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/usage.md", "docs/models.md"])
-def test_options_in_the_pages_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], *([name] for name in COMMANDS)):
-        with pytest.raises(SystemExit):
-            parse_arguments([*command, "--help"])
-    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+def test_options_in_the_pages_exist(name: str, options: set[str]) -> None:
     named = set(re.findall(r"--[a-z][a-z-]+", (ROOT / name).read_text(encoding="utf-8")))
     pip = {"--no-deps", "--extra-index-url"}
-    assert named - pip <= known
+    assert named - pip <= options
 
 
 def test_modules_in_the_table_of_steps_exist() -> None:

@@ -89,6 +89,7 @@ def test_pytorch_has_all_cores_while_it_infers_and_the_threads_of_the_host_after
         source=SCENE,
         output_dir=tmp_path / "out",
         weights=weights,
+        imgsz=128,
         infer=InferOptions(engine="pytorch", hint="NONE"),
     )
     report = process_video(config, lambda now: seen.update({now.stage: held_to_one()}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,6 +56,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return save(tmp_path / "model.pt", three_convolutions(2))
+
+
+@pytest.fixture(scope="module")
+def quantized_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the model of `checkpoint` in INT8, calibrated on the synthetic clip."""
+    folder = tmp_path_factory.mktemp("quantized")
+    weights = save(folder / "model.pt", three_convolutions(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        prepare_int8(weights, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
+    return folder / "cache"
+
+
+@pytest.fixture
+def quantized(checkpoint: Path, cache: Path, quantized_once: Path) -> Path:
+    """The checkpoint, whose model in INT8 is in the cache of the test."""
+    shutil.copytree(quantized_once, cache)
+    return checkpoint
 
 
 @pytest.fixture
@@ -154,13 +173,14 @@ def test_the_cached_model_is_the_one_that_was_made(checkpoint: Path) -> None:
 
 
 def test_it_is_made_again_for_another_calibration_or_checkpoint(
-    checkpoint: Path, folder: Path
+    quantized: Path, folder: Path
 ) -> None:
-    assert stages(checkpoint, of_the_synthetic_clip())
-    assert stages(checkpoint, calibration_of_source(SyntheticOptions(num_frames=7)))
-    assert stages(checkpoint, calibration_of_folder(folder))
-    save(checkpoint, three_convolutions(3))
-    assert stages(checkpoint, of_the_synthetic_clip())
+    assert stages(quantized, of_the_synthetic_clip()) == []
+    other = SyntheticOptions(num_frames=7, size_wh=WIDE)
+    assert stages(quantized, calibration_of_source(other))
+    assert stages(quantized, calibration_of_folder(folder))
+    save(quantized, three_convolutions(3))
+    assert stages(quantized, of_the_synthetic_clip())
 
 
 def truncate(path: Path) -> None:
@@ -169,12 +189,13 @@ def truncate(path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "damage"), [("model.xml", truncate), ("model.bin", Path.unlink)])
 def test_a_damaged_quantised_model_is_made_again(
-    checkpoint: Path, name: str, damage: Callable[[Path], None]
+    quantized: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    prepared = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
+    assert stages(quantized, of_the_synthetic_clip()) == []
+    prepared = prepare_int8(quantized, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     assert prepared.quantization is not None
     damage(prepared.quantization.folder / name)
-    assert stages(checkpoint, of_the_synthetic_clip())
+    assert stages(quantized, of_the_synthetic_clip())
 
 
 def test_calibrated_on_pictures_it_is_the_same_for_frames_of_every_size(
@@ -304,25 +325,25 @@ def test_frames_of_the_synthetic_clip_are_spread_over_it(count: int, expected: i
     assert indices[-1] >= count * 0.95 - 1
 
 
-def test_what_was_evaluated_is_kept_beside_the_model(checkpoint: Path) -> None:
-    prepared = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
+def test_what_was_evaluated_is_kept_beside_the_model(quantized: Path) -> None:
+    prepared = prepare_int8(quantized, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     assert prepared.quantization is not None
     record_accuracy(prepared.quantization, ACCURACY)
-    again = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
+    again = prepare_int8(quantized, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     assert again.quantization is not None
     assert again.quantization.accuracy == ACCURACY
     other = calibration_of_source(SyntheticOptions(num_frames=3, size_wh=WIDE))
-    elsewhere = prepare_int8(checkpoint, WIDE, IMGSZ, other, no_progress)
+    elsewhere = prepare_int8(quantized, WIDE, IMGSZ, other, no_progress)
     assert elsewhere.quantization is not None
     assert elsewhere.quantization.accuracy is None
 
 
-def test_an_accuracy_that_cannot_be_read_is_none(checkpoint: Path) -> None:
-    prepared = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
+def test_an_accuracy_that_cannot_be_read_is_none(quantized: Path) -> None:
+    prepared = prepare_int8(quantized, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     assert prepared.quantization is not None
     for content in ("", "{", "null", "7", "[1]"):
         (prepared.quantization.folder / "accuracy.json").write_text(content)
-        again = prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
+        again = prepare_int8(quantized, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
         assert again.quantization is not None
         assert again.quantization.accuracy is None
 

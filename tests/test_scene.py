@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from fractions import Fraction
@@ -42,6 +43,12 @@ def boxes_by_track(truth: Truth) -> dict[int, list[float]]:
 def truths(seed: int, num_frames: int, step: int = 1) -> list[Truth]:
     scene = Scene(SIZE_WH, seed)
     return [scene.truth(index) for index in range(0, num_frames, step)]
+
+
+@pytest.fixture(scope="module")
+def of_the_first_frames() -> list[Truth]:
+    """Of 120 frames one after the other."""
+    return truths(0, 120)
 
 
 def silhouette_on_frame(scene: Scene, thing: Placed) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -182,31 +189,37 @@ def test_things_measure_16_pixels_to_half_of_the_frame() -> None:
     assert 35 <= np.median(sides) <= 110
 
 
-def test_some_things_leave_their_own_box_within_one_frame() -> None:
+def test_some_things_leave_their_own_box_within_one_frame(
+    of_the_first_frames: list[Truth],
+) -> None:
     num_fast = 0
-    for before, after in zip(truths(0, 120)[:-1], truths(0, 120)[1:], strict=True):
+    for before, after in itertools.pairwise(of_the_first_frames):
         old, new = boxes_by_track(before), boxes_by_track(after)
         num_fast += sum(iou(old[track], new[track]) < 0.4 for track in old.keys() & new.keys())
     assert num_fast >= 60
 
 
-def test_most_things_stay_close_to_their_box_of_the_frame_before() -> None:
+def test_most_things_stay_close_to_their_box_of_the_frame_before(
+    of_the_first_frames: list[Truth],
+) -> None:
     pairs = [
         iou(boxes_by_track(before)[track], boxes_by_track(after)[track])
-        for before, after in zip(truths(0, 60)[:-1], truths(0, 60)[1:], strict=True)
+        for before, after in itertools.pairwise(of_the_first_frames[:60])
         for track in boxes_by_track(before).keys() & boxes_by_track(after).keys()
     ]
     assert np.mean(np.array(pairs) > 0.7) > 0.5
 
 
 def test_things_enter_and_leave_and_never_come_back() -> None:
-    present = [set(truth.track_id.tolist()) for truth in truths(3, 400)]
+    scene, present, touching = Scene(SIZE_WH, 3), [], []
+    for index in range(400):
+        things = scene.things(index)
+        present.append(set(scene.truth_of(things).track_id.tolist()))
+        touching.append({thing.track_id for thing in things})
     everyone = set.union(*present)
     assert len(everyone) > 40
     assert everyone - present[0]
     assert present[0] - present[-1]
-    scene = Scene(SIZE_WH, 3)
-    touching = [{thing.track_id for thing in scene.things(index)} for index in range(400)]
     for track_id in everyone:
         frames = [index for index, ids in enumerate(touching) if track_id in ids]
         assert frames[-1] - frames[0] < 700

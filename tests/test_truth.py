@@ -34,9 +34,10 @@ from tests.recordings import frames_of, record
 
 pytestmark = needs_demo
 
-NUM_FRAMES = 33  # Four batches of eight, and one more.
+NUM_FRAMES = 17  # Four batches of four, and one more.
 SIZE_WH = (320, 240)
-SEED = 0
+SEEDS = {SIZE_WH: 72, (319, 241): 25, (240, 319): 58, (319, 239): 59, (640, 480): 72}
+"""Of scenes of each size, in which many things leave their own box."""
 LEAST_IOU = 0.5
 FOUND, CONFUSED = 0.9, 0.1
 """The share of the things found in their own frame, and of the fast ones in a frame beside it."""
@@ -45,15 +46,24 @@ FLOAT32 = InferOptions(precision="f32")
 
 
 @functools.cache
-def scene_images(size_wh: tuple[int, int] = SIZE_WH) -> list[NDArray[np.uint8]]:
+def scene_images(
+    size_wh: tuple[int, int] = SIZE_WH, num_frames: int = NUM_FRAMES
+) -> list[NDArray[np.uint8]]:
     """The frames, in RGB."""
-    scene = Scene(size_wh, SEED)
-    return [np.ascontiguousarray(scene.draw(i)[:, :, ::-1]) for i in range(NUM_FRAMES)]
+    scene = Scene(size_wh, SEEDS[size_wh])
+    return [np.ascontiguousarray(scene.draw(i)[:, :, ::-1]) for i in range(num_frames)]
+
+
+@functools.cache
+def scene_truths(size_wh: tuple[int, int], num_frames: int) -> list[Truth]:
+    scene = Scene(size_wh, SEEDS[size_wh])
+    return [scene.truth(index) for index in range(num_frames)]
 
 
 def run(source: Path | SyntheticOptions, out: Path, **options: Any) -> list[dict[str, Any]]:
     """The lines of detections.jsonl."""
-    options = {"infer": FLOAT32, "imgsz": 320, **options}
+    fast = EncodeOptions(preset="ultrafast")
+    options = {"infer": FLOAT32, "imgsz": 320, "encode": fast, **options}
     process(source, out, DEMO, overwrite=True, **options)
     return read_detections(out)
 
@@ -97,8 +107,7 @@ def shares_of_fast_things(
 def assert_every_frame_has_its_own_boxes(
     lines: list[dict[str, Any]], size_wh: tuple[int, int] = SIZE_WH, num_frames: int = NUM_FRAMES
 ) -> None:
-    scene = Scene(size_wh, SEED)
-    truths = [scene.truth(index) for index in range(num_frames)]
+    truths = scene_truths(size_wh, num_frames)
     assert [line["frame_index"] for line in lines] == list(range(num_frames))
     for line in lines:
         for box in line["detections"]:
@@ -111,7 +120,7 @@ def assert_every_frame_has_its_own_boxes(
 
 
 def test_in_a_made_up_clip(tmp_path: Path) -> None:
-    source = SyntheticOptions(num_frames=NUM_FRAMES, size_wh=SIZE_WH, seed=SEED)
+    source = SyntheticOptions(num_frames=NUM_FRAMES, size_wh=SIZE_WH, seed=SEEDS[SIZE_WH])
     assert_every_frame_has_its_own_boxes(run(source, tmp_path / "out"))
 
 
@@ -149,14 +158,15 @@ def test_in_a_clip_of_variable_rate(tmp_path: Path) -> None:
     assert video_times(tmp_path / "out" / "annotated.mp4") == video_times(clip)
 
 
-def test_in_the_first_frames_of_a_clip(clip: Path, tmp_path: Path) -> None:
-    lines = run(clip, tmp_path / "out", num_frames=19)
-    assert_every_frame_has_its_own_boxes(lines, num_frames=19)
+def test_in_the_first_frames_of_a_clip(tmp_path: Path) -> None:
+    clip = record(tmp_path / "clip.mp4", scene_images(num_frames=NUM_FRAMES + 9))
+    lines = run(clip, tmp_path / "out", num_frames=NUM_FRAMES)
+    assert_every_frame_has_its_own_boxes(lines)
 
 
 @pytest.mark.parametrize("num_requests", [1, 3])
 def test_in_batches_with_one_frame_left_over(clip: Path, tmp_path: Path, num_requests: int) -> None:
-    infer = InferOptions(precision="f32", batch=8, num_requests=num_requests)
+    infer = InferOptions(precision="f32", batch=4, num_requests=num_requests)
     assert_every_frame_has_its_own_boxes(run(clip, tmp_path / "out", infer=infer))
 
 
@@ -227,12 +237,17 @@ def test_boxes_are_drawn_around_what_is_to_be_seen_and_nothing_else_changes(
     clip = record(tmp_path / "clip.mp4", scene_images(size_wh))
     sure, boxes_only = DetectOptions(confidence_threshold=0.5), DrawOptions(show_labels=False)
     lines = run(
-        clip, tmp_path / "out", imgsz=640, encode=EncodeOptions(crf=0), detect=sure, draw=boxes_only
+        clip,
+        tmp_path / "out",
+        imgsz=640,
+        encode=EncodeOptions(crf=0, preset="ultrafast"),
+        detect=sure,
+        draw=boxes_only,
     )
     before, after = frames_of(clip), frames_of(tmp_path / "out" / "annotated.mp4")
-    scene, borders, num_judged = Scene(size_wh, SEED), [], 0
-    for line, one, other in zip(lines, before, after, strict=True):
-        truth = scene.truth(line["frame_index"])
+    borders, num_judged = [], 0
+    truths = scene_truths(size_wh, NUM_FRAMES)
+    for truth, line, one, other in zip(truths, lines, before, after, strict=True):
         boxes = np.array([box["xyxy"] for box in line["detections"]], np.float32).reshape(-1, 4)
         found = truth.xyxy[iou_matrix(boxes, truth.xyxy).argmax(axis=1)]
         # Where the model errs, it would not be the drawing that is tested.
@@ -250,26 +265,17 @@ def test_boxes_are_drawn_around_what_is_to_be_seen_and_nothing_else_changes(
 
 # Accuracy
 
-SEEDS_TO_JUDGE_ON, SEEDS_TO_CALIBRATE_ON = range(2_000_000, 2_000_010), range(3_000_000, 3_000_005)
-INDICES = range(0, 5 * 83, 83)
+SEEDS_TO_JUDGE_ON = range(2_000_000, 2_000_010)
+INDICES = range(0, 2 * 83, 83)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_model_finds_the_things_of_other_scenes_in_every_precision(tmp_path: Path) -> None:
-    for name, seeds in (("judged", SEEDS_TO_JUDGE_ON), ("calibration", SEEDS_TO_CALIBRATE_ON)):
-        (tmp_path / name).mkdir()
-        write_pictures(tmp_path / name, (640, 480), seeds, INDICES)
-    data = tmp_path / "judged"
-    scores = evaluate(
-        data,
-        weights=DEMO,
-        infer=InferOptions(precision="int8"),
-        calibration=tmp_path / "calibration",
-    ).accuracy
-    scores["pytorch"] = evaluate(data, weights=DEMO, infer=InferOptions(engine="pytorch")).accuracy[
-        "f32"
-    ]
+    write_pictures(tmp_path, (640, 480), SEEDS_TO_JUDGE_ON, INDICES)
+    scores = evaluate(tmp_path, weights=DEMO, infer=InferOptions(precision="int8")).accuracy
+    in_pytorch = evaluate(tmp_path, weights=DEMO, infer=InferOptions(engine="pytorch"))
+    scores["pytorch"] = in_pytorch.accuracy["f32"]
     float32 = scores["f32"]
     within = {"f32": 0.0, "pytorch": 0.002, "bf16": 0.005, "int8": 0.01}
     assert scores.keys() >= {"f32", "pytorch", "int8"}
