@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,10 +34,11 @@ from pipeline.frames.redact import LEAST_BLOCK_PX, MOST_BLOCKS, Redactor
 from pipeline.media.frame import plane_rows
 from pipeline.run.outputs import finished_report
 from pipeline.run.process import process_video
+from pipeline.run.redaction.covered import CoveredFrame
 from pipeline.run.redaction.covers import covers
 from pipeline.run.redaction.fastest import fastest_sides
 from pipeline.run.redaction.found import CoverRules, FoundBoxes
-from pipeline.run.redaction.rectangles import touching
+from pipeline.run.redaction.rectangles import on_pixels, touching
 from pipeline.synthetic.sprites import CLASS_NAMES
 from tests.commands import Command, last_words
 from tests.conftest import gray, info_of, read_detections, write_clip
@@ -98,6 +100,40 @@ def test_frames_are_held_back_for_no_longer_than_a_gap_and_a_hold() -> None:
 
     most = max(given - index for index, _ in enumerate(covers(frames(), RULES)))
     assert most <= FRAME_RATE * (RULES.gap_seconds + RULES.hold_seconds) + 2
+
+
+def test_a_frame_needs_little_memory_however_many_boxes_are_covered_in_it() -> None:
+    random = np.random.default_rng(3)
+    frame = CoveredFrame((1920, 1080))
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            corners = random.uniform(0, (1800, 1000), (1000, 2))
+            frame.add(on_pixels(np.hstack((corners, corners + 60)), (1920, 1080))[0])
+            del corners
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000  # All of them are 1.6 MB.
+    assert len(frame.final())
+
+
+@pytest.mark.parametrize("number", [0, 60, 800, 1500, 5000])
+def test_what_is_covered_is_the_same_in_however_many_parts_it_comes(number: int) -> None:
+    random = np.random.default_rng(number)
+    corners = random.uniform(-20, (640, 480), (number, 2))
+    boxes = np.hstack((corners, corners + random.uniform(0, 40, (number, 2))))
+    pixels, _ = on_pixels(boxes, (640, 480))
+    at_once, in_parts = CoveredFrame((640, 480)), CoveredFrame((640, 480))
+    at_once.add(pixels)
+    for part in np.array_split(pixels, max(1, number // 7)):
+        in_parts.add(part)
+    covered = at_once.final()
+    assert np.array_equal(covered, in_parts.final())
+    shown = np.zeros((480, 640), bool)
+    for left, top, right, bottom in covered:
+        shown[top:bottom, left:right] = True
+    assert all(shown[top:bottom, left:right].all() for left, top, right, bottom in pixels)
 
 
 def line_of(xs: dict[int, float], *, num_frames: int = 30) -> list[NDArray[np.int64]]:

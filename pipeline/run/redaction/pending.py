@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.run.redaction.covered import CoveredFrame
 from pipeline.run.redaction.found import CoverRules, FoundBoxes
 from pipeline.run.redaction.links import MOST_STEPS
 from pipeline.run.redaction.rectangles import (
@@ -37,6 +38,9 @@ _GROWTH_PER_SECOND, _MOST_GROWTH = 0.5, 1.0
 _LEAST_MARGIN_PX, _HIDDEN_SHARE = 2.0, 0.1
 """Of its longer side, a thing can have been hidden by others in both of two finds."""
 
+_MOST_AT_ONCE = 1 << 16
+"""Places of things in frames."""
+
 Places = NDArray[np.intp]
 
 
@@ -47,7 +51,7 @@ class PendingFrames:
         self._rules = rules
         self.seconds: list[float] = []
         self._steps: list[int] = []
-        self._covers: list[list[Boxes]] = []
+        self._covers: list[CoveredFrame] = []
         self._num_inferred = 0
 
     def add(self, frame: FoundBoxes) -> None:
@@ -58,17 +62,23 @@ class PendingFrames:
         self.seconds.append(frame.seconds)
         self._steps.append(self._num_inferred)
         boxes = frame.xyxy.astype(np.float64)
-        self._covers.append([self._enlarged(boxes, np.zeros(len(boxes)), boxes)])
+        self._covers.append(CoveredFrame(self._rules.size_wh))
+        here = np.full(len(boxes), len(self._covers) - 1)
+        self._cover(here, boxes, np.zeros(len(boxes)), boxes)
 
     def final(self, before: float) -> Iterator[NDArray[np.int64]]:
         """What is covered in the frames before a time, which are taken out."""
         count = bisect_left(self.seconds, before)
         for covered in self._covers[:count]:
-            yield on_pixels(np.concatenate(covered), self._rules.size_wh)
+            yield covered.final()
         del self.seconds[:count], self._covers[:count], self._steps[:count]
 
     def cover_gaps(self, things: Things, box: Boxes, seconds: float) -> None:
         """Cover where things can have been between their last find and this one."""
+        for some in self._few_of(things):
+            self._cover_gaps(things.where(some), box[some], seconds)
+
+    def _cover_gaps(self, things: Things, box: Boxes, seconds: float) -> None:
         rows, places, at = self._inside(things.seconds, np.full(len(things), seconds))
         if not len(rows):
             return
@@ -97,6 +107,11 @@ class PendingFrames:
         is_gap = things.is_gap
         self.hold(things.where(~is_gap), speeds[~is_gap], backwards=True)
         things, speeds = things.where(is_gap), speeds[is_gap, 0]
+        for some in self._few_of(things):
+            self._cover_way(things.where(some), speeds[some])
+
+    def _cover_way(self, things: Things, speeds: Boxes) -> None:
+        """Cover things on the way to their last find from the one before, at speeds (N, 4)."""
         rows, places, at = self._inside(things.since, things.until)
         if not len(rows):
             return
@@ -108,6 +123,10 @@ class PendingFrames:
 
     def hold(self, things: Things, speeds: Boxes, *, backwards: bool = False) -> None:
         """Cover things before their first find or after their last one, and where they went."""
+        for some in self._few_of(things):
+            self._hold(things.where(some), speeds[some], backwards=backwards)
+
+    def _hold(self, things: Things, speeds: Boxes, *, backwards: bool) -> None:
         box, at, until = things.box, things.seconds, things.held_until(self._rules.hold_seconds)
         if backwards:
             box, at, until = things.until_box, things.until, things.until
@@ -128,6 +147,12 @@ class PendingFrames:
         reach = steps * self._rules.fastest_sides * longer_sides(own)
         alone = ~things.is_moving[rows] & (steps <= MOST_STEPS) & (reach > 0) & (apart > 0)
         self._cover(places[alone], reached(box, reach[:, None])[alone], apart[alone], own[alone])
+
+    def _few_of(self, things: Things) -> Iterator[slice]:
+        """So few things at a time that what is computed for each frame needs little memory."""
+        step = max(1, _MOST_AT_ONCE // max(1, len(self.seconds)))
+        for begin in range(0, len(things), step):
+            yield slice(begin, begin + step)
 
     def _inside(
         self, since: Seconds, until: Seconds, *, ends: bool = False
@@ -154,11 +179,15 @@ class PendingFrames:
         """Cover a box in each of these frames; as `_enlarged`."""
         if not len(places):
             return
-        order = np.argsort(places, kind="stable")
-        enlarged = self._enlarged(boxes, apart_seconds, own)[order]
-        different, begins = np.unique(places[order], return_index=True)
-        for place, part in zip(different.tolist(), np.split(enlarged, begins[1:]), strict=True):
-            self._covers[place].append(part)
+        enlarged = self._enlarged(boxes, apart_seconds, own)
+        pixels, inside = on_pixels(enlarged, self._rules.size_wh)
+        if not len(pixels):
+            return
+        order = np.argsort(places[inside], kind="stable")
+        different, begins = np.unique(places[inside][order], return_index=True)
+        parts = np.split(pixels[order], begins[1:])
+        for place, part in zip(different.tolist(), parts, strict=True):
+            self._covers[place].add(part.copy())  # Else all parts stay until the last one goes.
 
     def _enlarged(self, boxes: Boxes, apart_seconds: Seconds, own: Boxes) -> Boxes:
         """Boxes with the margin, and with more for the time between them and a find.

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 Boxes = NDArray[np.float64]
 
-_MOST_COVERS, _CELL_PX = 64, 16
-"""More rectangles than these in a frame are covered in whole cells of a grid."""
+_MOST_PAIRS = 1 << 18
+"""That are looked at in one go."""
 
 
 def hull(a: Boxes, b: Boxes) -> Boxes:
@@ -43,7 +43,7 @@ def longer_sides(boxes: Boxes) -> NDArray[np.float64]:
 def touching(a: Boxes, b: Boxes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The places in a (N, 4) and in b (M, 4) of all pairs that touch, by place in a.
 
-    Takes time for the pairs that share columns, not for all N * M.
+    Takes time for the pairs that share columns, not for all N * M; memory for some at a time.
     """
     if not len(a) or not len(b):
         return np.empty(0, np.intp), np.empty(0, np.intp)
@@ -51,52 +51,31 @@ def touching(a: Boxes, b: Boxes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     begins, widest = b[order, 0], (b[:, 2] - b[:, 0]).max()
     begin = np.searchsorted(begins, a[:, 0] - widest, "left")
     counts = np.searchsorted(begins, a[:, 2], "right") - begin
-    rows = np.repeat(np.arange(len(a)), counts)
-    first = np.repeat(begin - np.concatenate(([0], np.cumsum(counts)[:-1])), counts)
-    columns = order[np.arange(len(rows)) + first]
-    (left, top, right, bottom), theirs = a[rows].T, b[columns].T
-    touch = (left <= theirs[2]) & (top <= theirs[3]) & (right >= theirs[0]) & (bottom >= theirs[1])
-    rows, columns = rows[touch], columns[touch]
-    by_place = np.lexsort((columns, rows))
-    return rows[by_place], columns[by_place]
+    before = np.concatenate(([0], np.cumsum(counts)))
+    found, row = [], 0
+    while row < len(a):
+        end = int(np.searchsorted(before, before[row] + _MOST_PAIRS, "right")) - 1
+        some = slice(row, max(row + 1, end))
+        rows = np.repeat(np.arange(len(a))[some], counts[some])
+        first = np.repeat((begin - before[:-1])[some], counts[some]) + before[row]
+        columns = order[np.arange(len(rows)) + first]
+        (left, top, right, bottom), theirs = a[rows].T, b[columns].T
+        touch = (left <= theirs[2]) & (top <= theirs[3])
+        touch &= (right >= theirs[0]) & (bottom >= theirs[1])
+        rows, columns = rows[touch], columns[touch]
+        by_place = np.lexsort((columns, rows))
+        found.append((rows[by_place], columns[by_place]))
+        row = some.stop
+    all_rows, all_columns = zip(*found, strict=True)
+    return np.concatenate(all_rows), np.concatenate(all_columns)
 
 
-def on_pixels(boxes: Boxes, size_wh: tuple[int, int]) -> NDArray[np.int64]:
-    """Outwards to even pixels, within the frame, and without those that others contain.
+def on_pixels(boxes: Boxes, size_wh: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Boxes outwards to even pixels, within the frame, and their places among the given ones.
 
-    Where they are very many, outwards to cells of a grid: so few hold them all.
+    Without those that are outside.
     """
     left_top, right_bottom = np.floor(boxes[:, :2] / 2) * 2, np.ceil(boxes[:, 2:] / 2) * 2
     clipped = np.hstack((np.maximum(left_top, 0), np.minimum(right_bottom, size_wh)))
-    inside = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
-    pixels: NDArray[np.int64] = np.unique(clipped[inside].astype(np.int64), axis=0)
-    if len(pixels) > 16 * _MOST_COVERS:
-        return _in_cells(pixels, size_wh)
-    left, top, right, bottom = pixels.T[:, :, None]
-    contains = (left <= left.T) & (top <= top.T) & (right >= right.T) & (bottom >= bottom.T)
-    kept: NDArray[np.int64] = pixels[contains.sum(axis=0) == 1]
-    return kept if len(kept) <= _MOST_COVERS else _in_cells(kept, size_wh)
-
-
-def _in_cells(pixels: NDArray[np.int64], size_wh: tuple[int, int]) -> NDArray[np.int64]:
-    """Rectangles of whole cells that hold all of these: runs of a row, joined with equal ones."""
-    width, height = (-(-side // _CELL_PX) for side in size_wh)
-    x0, y0 = (pixels[:, :2] // _CELL_PX).T
-    x1, y1 = -(-pixels[:, 2:] // _CELL_PX).T
-    steps = np.zeros((height + 1, width + 1), np.int64)
-    for x, y, step in ((x0, y0, 1), (x1, y0, -1), (x0, y1, -1), (x1, y1, 1)):
-        np.add.at(steps, (y, x), step)
-    covered = steps.cumsum(axis=0).cumsum(axis=1)[:height, :width] > 0
-    edges = np.diff(np.pad(covered.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    found: list[tuple[int, int, int, int]] = []
-    open_runs: dict[tuple[int, int], int] = {}
-    for y in range(height + 1):
-        runs: set[tuple[int, int]] = set()
-        if y < height:
-            begins, ends = np.nonzero(edges[y] == 1)[0], np.nonzero(edges[y] == -1)[0]
-            runs = set(zip(begins.tolist(), ends.tolist(), strict=True))
-        found += [(run[0], open_runs.pop(run), run[1], y) for run in set(open_runs) - runs]
-        open_runs |= dict.fromkeys(runs - open_runs.keys(), y)
-    in_pixels = np.array(sorted(found), np.int64).reshape(-1, 4) * _CELL_PX
-    limits = np.array((*size_wh, *size_wh), np.int64)
-    return np.minimum(in_pixels, limits)
+    inside = np.flatnonzero((clipped[:, :2] < clipped[:, 2:]).all(axis=1))
+    return clipped[inside].astype(np.int32), inside

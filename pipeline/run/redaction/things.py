@@ -85,7 +85,7 @@ class Things:
             origins=np.full((count, MOST_SPEEDS), NONE),
         )
 
-    def where(self, kept: NDArray[np.bool_] | NDArray[np.intp]) -> Things:
+    def where(self, kept: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Things:
         """Those for which a mask is true, or in these places."""
         return Things(*(getattr(self, field.name)[kept] for field in dataclasses.fields(self)))
 
