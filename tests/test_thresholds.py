@@ -94,6 +94,8 @@ def test_the_same_request_is_equal_however_it_is_written() -> None:
         (["--conf", "person=0.4", "0.3", "a=b.mp4"], ["person=0.4", "0.3"], ["a=b.mp4"]),
         (["clip.mp4", "--conf", "0.3", "a b=.5", "--every", "2"], ["0.3", "a b=.5"], ["clip.mp4"]),
         (["--conf", "0.3", "--conf", "car=0.5", "--", "0.5"], ["0.3", "car=0.5"], ["0.5"]),
+        (["--conf", "0.3", "--iou=0.5", "clip.mp4"], ["0.3"], ["clip.mp4"]),
+        (["--conf", "0.3", "--highlights", "2", "clip.mp4"], ["0.3"], ["clip.mp4"]),
     ],
     ids=" ".join,
 )

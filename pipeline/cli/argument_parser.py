@@ -76,7 +76,8 @@ class Parser(argparse.ArgumentParser):
         """Several values of one option, each with the option: a clip may come behind them."""
         flag, option = "", None
         for before, word in itertools.pairwise(["", *words]):
-            if before != flag and option and option.more.fullmatch(word):
+            is_option = word.partition("=")[0] in self._option_string_actions
+            if before != flag and option and option.more.fullmatch(word) and not is_option:
                 yield f"{flag}={word}"
                 continue
             if before != flag or option is None:
