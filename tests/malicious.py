@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -482,17 +483,34 @@ def _discard(_: object) -> None:
     return
 
 
+@cache
+def _gigabyte_of_zeros() -> tuple[bytes, int]:
+    """Deflated, and its checksum: one block of 16 MB, many times over."""
+    zeros, count = bytes(1 << 24), 1 << 6
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = 0
+    for _ in range(count):
+        checksum = zlib.crc32(zeros, checksum)
+    return block * count + packer.flush(), checksum
+
+
 def _deflated(entry: str, path: Path) -> None:
     """A gigabyte of zeros in a few megabytes."""
     data = line(table(model=_tensor(_storage(1 << 30, BYTE), [1 << 30], [1])))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    zeros, checksum = _gigabyte_of_zeros()
+    with zipfile.ZipFile(path, "w") as archive:
         for written in ("archive/data.pkl", "archive/data/0"):
-            with archive.open(written, "w") as file:
-                if written != entry:
-                    file.write(data)
-                    continue
-                for _ in range(1 << 6):
-                    file.write(bytes(1 << 24))
+            if written != entry:
+                archive.writestr(written, data, zipfile.ZIP_DEFLATED)
+        archive.writestr(entry, zeros)
+        about = archive.getinfo(entry)
+        about.compress_type, about.CRC, about.file_size = zipfile.ZIP_DEFLATED, checksum, 1 << 30
+    with path.open("r+b") as file:  # The same beside the data itself.
+        file.seek(about.header_offset + 8)
+        file.write(struct.pack("<H", zipfile.ZIP_DEFLATED))
+        file.seek(about.header_offset + 14)
+        file.write(struct.pack("<3I", checksum, len(zeros), 1 << 30))
 
 
 def _overlapping(path: Path) -> None:

@@ -222,23 +222,29 @@ def test_the_model_sees_the_pixels_of_opencv_in_every_matrix_and_range(
     assert_seen_as_by_opencv(record(tmp_path / "clip.mkv", "ffv1", pix_fmt, tags))
 
 
-def seen_and_expected(tmp_path: Path, pix_fmt: str, **tags: int) -> tuple[Image, Image, Image]:
-    """Colours within BT.709 as the model sees them, without mapping primaries, and by OpenCV."""
+WIDE_GAMUT = {"color_trc": 1, "color_primaries": 12, "colorspace": BT709}
+
+
+def in_wide_gamut(folder: Path, pix_fmt: str) -> Path:
+    """Colours within BT.709."""
     pixels = (picture() // 4 + 96).astype(np.uint8)
-    clip = record(tmp_path / "clip.mkv", "ffv1", pix_fmt, {"color_trc": 1, **tags}, pixels=pixels)
+    return record(folder / f"{pix_fmt}.mkv", "ffv1", pix_fmt, WIDE_GAMUT, pixels=pixels)
+
+
+def seen_and_plain(clip: Path) -> tuple[Image, Image]:
+    """RGB as the model sees it, and without mapping primaries."""
     image, reader = read(clip)
     seen = np.zeros((SIZE_WH[1], SIZE_WH[0], 3), np.uint8)
     frame = Frame(0, 0, 1, Fraction(1, 25), image)
     Preprocessor(letterbox(SIZE_WH, SIZE_WH))(frame, seen)
     reader.close()
-    return seen, ToBgr()(image)[..., ::-1], seen_by_opencv(clip)[..., ::-1]
+    return seen, ToBgr()(image)[..., ::-1]
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv444p", pytest.param("bgr0", marks=pytest.mark.slow)])
 def test_primaries_are_mapped_to_bt709_as_by_opencv(tmp_path: Path, pix_fmt: str) -> None:
-    seen, plain, expected = seen_and_expected(
-        tmp_path, pix_fmt, color_primaries=12, colorspace=BT709
-    )
+    clip = in_wide_gamut(tmp_path, pix_fmt)
+    (seen, plain), expected = seen_and_plain(clip), seen_by_opencv(clip)[..., ::-1]
     assert np.abs(plain.astype(int) - expected).max() > 10
     assert np.abs(seen.astype(int) - expected).max() <= 2
 
@@ -247,9 +253,8 @@ def test_primaries_are_mapped_to_bt709_as_by_opencv(tmp_path: Path, pix_fmt: str
 def test_primaries_of_fewer_chroma_samples_come_close_to_those_of_opencv(
     tmp_path: Path, pix_fmt: str
 ) -> None:
-    seen, plain, expected = seen_and_expected(
-        tmp_path, pix_fmt, color_primaries=12, colorspace=BT709
-    )
+    clip = in_wide_gamut(tmp_path, pix_fmt)
+    (seen, plain), expected = seen_and_plain(clip), seen_by_opencv(clip)[..., ::-1]
     error, unmapped_error = (np.abs(x.astype(int) - expected).mean() for x in (seen, plain))
     assert error < unmapped_error / 2
 
@@ -257,18 +262,6 @@ def test_primaries_of_fewer_chroma_samples_come_close_to_those_of_opencv(
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed"
 )
-
-
-def planes_by_ffmpeg(clip: Path, color_range: int) -> Image:
-    """The first frame as yuv420p, by the ffmpeg program.
-
-    color_range: both of the clip and of the planes, so that it does not convert the one to the
-        other, as it does by default with full range.
-    """
-    same_range = f"scale=in_range={color_range}:out_range={color_range}"
-    command = ["ffmpeg", "-v", "error", "-i", str(clip), "-frames:v", "1"]
-    command += ["-vf", f"{same_range},format=yuv420p", "-f", "rawvideo", "-"]
-    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
 
 
 def planes_of_the_result(image: av.VideoFrame, reader: VideoReader) -> Image:
@@ -281,24 +274,45 @@ def planes_of_the_result(image: av.VideoFrame, reader: VideoReader) -> Image:
 FFV1_YUV = [*FEW, *MANY]
 
 
+PLANES: list[tuple[str, str, dict[str, int]]] = [
+    *(("rawvideo", pix_fmt, {}) for pix_fmt in FFV1_YUV),
+    *(("rawvideo", pix_fmt, {}) for pix_fmt in ("nv12", "uyvy422", "yuv420p16le", "yuva444p")),
+    *(("ffv1", pix_fmt, {"color_range": FULL, "colorspace": BT709}) for pix_fmt in FFV1_YUV),
+    *(("ffv1", pix_fmt, {"color_range": LIMITED, "colorspace": 14}) for pix_fmt in FFV1_YUV),
+]
+
+
+@pytest.fixture(scope="module")
+def planes_by_ffmpeg(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Image]]:
+    """The clip of each of PLANES, and its first frame as yuv420p by the ffmpeg program.
+
+    One program for all: it takes longer to start than to decode them.
+    """
+    folder = tmp_path_factory.mktemp("planes")
+    clips = []
+    for number, (codec, pix_fmt, tags) in enumerate(PLANES):
+        suffix = "nut" if codec == "rawvideo" else "mkv"
+        clips.append(record(folder / f"{number}.{suffix}", codec, pix_fmt, tags))
+    command = ["ffmpeg", "-v", "error", *(word for clip in clips for word in ("-i", str(clip)))]
+    for number, (clip, (_, _, tags)) in enumerate(zip(clips, PLANES, strict=True)):
+        # Of the clip and of the planes, so that it does not convert the one to the other, as it
+        # does by default with full range.
+        color_range = tags.get("color_range", 0)
+        same_range = f"scale=in_range={color_range}:out_range={color_range}"
+        command += ["-map", f"{number}:v", "-frames:v", "1"]
+        command += ["-vf", f"{same_range},format=yuv420p", "-f", "rawvideo", f"{clip}.raw"]
+    subprocess.run(command, capture_output=True, check=True)
+    return [(clip, np.fromfile(f"{clip}.raw", np.uint8)) for clip in clips]
+
+
 @needs_ffmpeg
-@pytest.mark.parametrize(
-    ("codec", "pix_fmt", "tags"),
-    [
-        *(("rawvideo", pix_fmt, {}) for pix_fmt in FFV1_YUV),
-        *(("rawvideo", pix_fmt, {}) for pix_fmt in ("nv12", "uyvy422", "yuv420p16le", "yuva444p")),
-        *(("ffv1", pix_fmt, {"color_range": FULL, "colorspace": BT709}) for pix_fmt in FFV1_YUV),
-        *(("ffv1", pix_fmt, {"color_range": LIMITED, "colorspace": 14}) for pix_fmt in FFV1_YUV),
-    ],
-)
+@pytest.mark.parametrize("number", range(len(PLANES)), ids=lambda number: str(PLANES[number]))
 def test_planes_become_8_bit_as_those_of_ffmpeg(
-    tmp_path: Path, codec: str, pix_fmt: str, tags: dict[str, int]
+    planes_by_ffmpeg: list[tuple[Path, Image]], number: int
 ) -> None:
-    suffix = "nut" if codec == "rawvideo" else "mkv"
-    clip = record(tmp_path / f"clip.{suffix}", codec, pix_fmt, tags)
+    clip, expected = planes_by_ffmpeg[number]
     image, reader = read(clip)
-    difference = planes_of_the_result(image, reader).astype(int)
-    difference -= planes_by_ffmpeg(clip, tags.get("color_range", 0))
+    difference = planes_of_the_result(image, reader).astype(int) - expected
     reader.close()
     assert np.abs(difference).max() <= 1
 
@@ -405,8 +419,8 @@ def test_a_result_looks_like_its_source_whatever_the_pixels_of_the_source(
     ("codec", "suffix", "pix_fmt", "tags", "words"),
     [
         ("ffv1", "mkv", "yuv420p", {}, ()),
-        ("png", "mov", "rgba", {}, ("alpha",)),
-        ("prores_ks", "mov", "yuva444p10le", {}, ("alpha", "--codec hevc or av1 keeps 10")),
+        ("png", "mov", "rgba", {}, ("alpha", "RGB")),
+        ("prores_ks", "mov", "yuva444p10le", {}, ("alpha", "4:4:4", "hevc or av1 keeps 10")),
         ("libx265", "mp4", "yuv420p10le", {"color_trc": 16}, ("--codec hevc or av1 keeps 10",)),
         ("libx265", "mp4", "yuv420p", {"color_trc": 18}, ()),
         ("ffv1", "mkv", "yuv420p", {"colorspace": GBR}, ("not valid",)),

@@ -181,7 +181,7 @@ def measure(
         for seen in frame.seen:
             (x, y), (height, width) = seen.corner_xy, seen.mask.shape
             left = seen.mask & ~mask[y : y + height, x : x + width]
-            num_seen, num_left = np.count_nonzero(seen.mask), np.count_nonzero(left)
+            num_seen, num_left = int(seen.mask.sum()), int(left.sum())
             if seen.is_listed and seen.track_id in unfound:
                 leaks.unfound_px += num_seen
                 leaks.unfound_leaked_px += num_left

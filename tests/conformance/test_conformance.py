@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.machine import available_cores
+from pipeline.inference.models import Models
 from tests.conformance.clips import Recipe, all_recipes
 from tests.conformance.conftest import Table
 from tests.conformance.verdict import Verdict, judge
@@ -56,6 +57,7 @@ def test_every_clip_is_shown_as_ffmpeg_shows_it(
 @pytest.mark.slow
 def test_a_sample_of_the_clips_is_shown_as_ffmpeg_shows_them(tiny_weights: Path) -> None:
     ranked = sorted(all_recipes(), key=lambda r: hashlib.sha256(r.name.encode()).digest())
-    verdicts = judge_all(ranked[:_SAMPLE], tiny_weights)
+    with Models() as models:
+        verdicts = [judge(recipe, tiny_weights, models) for recipe in ranked[:_SAMPLE]]
     assert not wrong_ones(verdicts), wrong_ones(verdicts)
     assert sum(v.outcome in ("right", "warned") for v in verdicts) >= _SAMPLE // 3

@@ -41,8 +41,11 @@ class Verdict:
     reason: str = ""
 
 
-def judge(recipe: Recipe, weights: Path) -> Verdict:
-    """Make the clip, process it, and compare. Never raises: what is unexpected is wrong."""
+def judge(recipe: Recipe, weights: Path, models: Models | None = None) -> Verdict:
+    """Make the clip, process it, and compare. Never raises: what is unexpected is wrong.
+
+    models: None takes those of this process, which are kept from clip to clip.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "made").mkdir()
@@ -53,7 +56,8 @@ def judge(recipe: Recipe, weights: Path) -> Verdict:
         if source is None:
             return Verdict(recipe, "not shown")
         try:
-            report = process_video(_config(clip, folder / "result", weights), models=_models())
+            config = _config(clip, folder / "result", weights)
+            report = process_video(config, models=models or _models())
         except PipelineError as error:
             message = str(error).replace(f"{clip.parent}/", "")
             rightly = "\n" not in message and any(part in message for part in _RIGHTLY_REFUSED)
@@ -72,7 +76,6 @@ def judge(recipe: Recipe, weights: Path) -> Verdict:
 
 @functools.cache
 def _models() -> Models:
-    """Those of this process, kept from clip to clip."""
     return Models()
 
 
