@@ -259,29 +259,35 @@ def assert_same(out: Path, clean: Path) -> None:
     assert not (out / WORK_NAME).exists()
 
 
-def at_work() -> list[psutil.Process]:
-    """The actors that are at a segment; their nodes are children of this process."""
+def actors(does: str = "") -> list[psutil.Process]:
+    """The actors that are at this call, or all; their nodes are children of this process."""
     found = []
     for candidate in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if candidate.cmdline()[:1] == ["ray::SegmentActor.run"]:
+            title = (candidate.cmdline() or [""])[0]
+            if title.startswith(f"ray::SegmentActor{does}"):
                 found.append(candidate)
     return found
 
 
+def at_work() -> list[psutil.Process]:
+    """The actors that are at a segment."""
+    return actors(".run")
+
+
 def kill_one() -> None:
-    while not (found := at_work()):
+    while not (found := at_work() or actors()):  # All segments may be done by now.
         time.sleep(LOOK_SECONDS)
     found[0].kill()
 
 
 def a_node_at_work(cluster: Cluster) -> Any:
     while True:
-        time.sleep(LOOK_SECONDS)
-        raylets = {actor.ppid() for actor in at_work()}
+        raylets = {actor.ppid() for actor in at_work() or actors()}
         for node in cluster.worker_nodes:
             if raylets & {process.process.pid for process in node.all_processes["raylet"]}:
                 return node
+        time.sleep(LOOK_SECONDS)
 
 
 # The same result
