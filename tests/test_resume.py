@@ -81,6 +81,22 @@ def clean(
     return results(out)
 
 
+@pytest.fixture(scope="module")
+def interrupted_run(
+    clip: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The output folder of a run that was interrupted at frame 75; it is to be copied only."""
+    out = tmp_path_factory.mktemp("interrupted") / "out"
+    assert "3 of 6 segments" in interrupt(clip, out, tiny_weights, 75)
+    return out
+
+
+@pytest.fixture
+def interrupted(interrupted_run: Path, tmp_path: Path) -> Path:
+    """The output folder of a run of the clip that was interrupted after three segments."""
+    return shutil.copytree(interrupted_run, tmp_path / "out")
+
+
 # Segments by themselves
 
 
@@ -349,14 +365,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], int]] = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_to_what_was_kept_is_noticed_and_done_again(
-    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes], name: str
+    clip: Path, interrupted: Path, tiny_weights: Path, clean: tuple[bytes, bytes], name: str
 ) -> None:
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
     damage, left = DAMAGE[name]
-    damage(out / WORK_NAME)
-    assert run(clip, out, tiny_weights)["segments"]["done_before"] == left
-    assert results(out) == clean
+    damage(interrupted / WORK_NAME)
+    assert run(clip, interrupted, tiny_weights)["segments"]["done_before"] == left
+    assert results(interrupted) == clean
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -370,19 +384,17 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_with_other_options_a_run_asks_before_it_discards_what_is_kept(
-    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes], change: str
+    clip: Path, interrupted: Path, tiny_weights: Path, clean: tuple[bytes, bytes], change: str
 ) -> None:
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
-    kept = content_of(out / WORK_NAME)
+    kept = content_of(interrupted / WORK_NAME)
     with pytest.raises(InputError, match=r"3 segments of an interrupted run .* --overwrite"):
-        run(clip, out, tiny_weights, **CHANGES[change])
-    assert content_of(out / WORK_NAME) == kept
-    report = run(clip, out, tiny_weights, overwrite=True, **CHANGES[change])
+        run(clip, interrupted, tiny_weights, **CHANGES[change])
+    assert content_of(interrupted / WORK_NAME) == kept
+    report = run(clip, interrupted, tiny_weights, overwrite=True, **CHANGES[change])
     assert report["segments"]["done_before"] == 0
     [told] = [note for note in report["output"]["notes"] if "discarded" in note]
     assert told.startswith("3 segments of an interrupted run")
-    assert not (out / WORK_NAME).exists()
+    assert not (interrupted / WORK_NAME).exists()
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -390,33 +402,31 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_options_that_the_encoder_refuses_discard_nothing(
-    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+    clip: Path, interrupted: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
 ) -> None:
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
-    kept = content_of(out / WORK_NAME)
+    kept = content_of(interrupted / WORK_NAME)
     for overwrite in (False, True):
         with pytest.raises(PipelineError):
-            run(clip, out, tiny_weights, encode=EncodeOptions(crf=52), overwrite=overwrite)
-        assert content_of(out / WORK_NAME) == kept
-    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
-    assert results(out) == clean
+            run(clip, interrupted, tiny_weights, encode=EncodeOptions(crf=52), overwrite=overwrite)
+        assert content_of(interrupted / WORK_NAME) == kept
+    assert run(clip, interrupted, tiny_weights)["segments"]["done_before"] == 3
+    assert results(interrupted) == clean
 
 
 @pytest.mark.parametrize(("frame", "left"), [(15, 3), (75, 3)])
 def test_what_is_kept_is_discarded_when_there_is_a_segment_in_its_place(
-    clip: Path, tmp_path: Path, tiny_weights: Path, frame: int, left: int
+    clip: Path, interrupted: Path, tiny_weights: Path, frame: int, left: int
 ) -> None:
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
-    kept = content_of(out / WORK_NAME)
+    kept = content_of(interrupted / WORK_NAME)
     detect = DetectOptions(confidence_threshold=0.5)
-    config = dataclasses.replace(config_of(clip, out, tiny_weights), overwrite=True, detect=detect)
+    config = dataclasses.replace(
+        config_of(clip, interrupted, tiny_weights), overwrite=True, detect=detect
+    )
     with pytest.raises(Interrupted):
         process_video(config, interrupted_at(frame, KeyboardInterrupt()))
-    assert (content_of(out / WORK_NAME) == kept) == (frame < PER_SEGMENT)
+    assert (content_of(interrupted / WORK_NAME) == kept) == (frame < PER_SEGMENT)
     overwrite = frame < PER_SEGMENT
-    report = run(clip, out, tiny_weights, detect=detect, overwrite=overwrite)
+    report = run(clip, interrupted, tiny_weights, detect=detect, overwrite=overwrite)
     assert report["segments"]["done_before"] == (0 if overwrite else left)
 
 
@@ -466,14 +476,12 @@ def test_a_link_to_another_folder_is_not_taken_for_a_work_folder(
 
 
 def test_a_work_folder_of_a_version_without_the_mark_is_gone_on_with(
-    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+    clip: Path, interrupted: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
 ) -> None:
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
-    (out / WORK_NAME / MARK_NAME).unlink()
-    assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
-    assert results(out) == clean
-    assert not (out / WORK_NAME).exists()
+    (interrupted / WORK_NAME / MARK_NAME).unlink()
+    assert run(clip, interrupted, tiny_weights)["segments"]["done_before"] == 3
+    assert results(interrupted) == clean
+    assert not (interrupted / WORK_NAME).exists()
 
 
 def test_while_standard_input_is_kept_for_a_run_no_other_one_begins(
@@ -507,11 +515,9 @@ def test_a_file_system_that_cannot_lock_is_a_warning(
 
 
 def test_a_run_goes_on_with_as_many_encoder_threads_as_it_began_with(
-    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+    clip: Path, interrupted: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
 ) -> None:
     # As after tuning.
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
     with pytest.MonkeyPatch.context() as patch:
         whole = VideoEncoder.__init__
         seen = []
@@ -523,9 +529,9 @@ def test_a_run_goes_on_with_as_many_encoder_threads_as_it_began_with(
         patch.setattr(VideoEncoder, "__init__", watched)
         tuned = SpeedOptions(InferOptions(pinning=False), encoder_threads=5)
         patch.setattr("pipeline.inference.selection.rule", lambda _: tuned)
-        assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
+        assert run(clip, interrupted, tiny_weights)["segments"]["done_before"] == 3
     assert set(seen) == {rule((128, 96)).encoder_threads}
-    assert results(out) == clean
+    assert results(interrupted) == clean
 
 
 def test_an_older_result_is_not_replaced_by_going_on_without_being_asked_to(
@@ -544,11 +550,9 @@ def test_an_older_result_is_not_replaced_by_going_on_without_being_asked_to(
 
 
 def test_nothing_unfinished_stays_on_a_full_disk(
-    clip: Path, tmp_path: Path, tiny_weights: Path
+    clip: Path, interrupted: Path, tiny_weights: Path
 ) -> None:
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
-    left = {path.name.partition(".")[0] for path in (out / WORK_NAME).iterdir()}
+    left = {path.name.partition(".")[0] for path in (interrupted / WORK_NAME).iterdir()}
     assert left == {"pipeline-work", "key", "journal", "0000", "0001", "0002"}
 
 
@@ -566,15 +570,13 @@ def test_with_another_input_of_the_same_name_a_run_starts_anew(
 
 
 def test_what_is_read_from_standard_input_outlives_segments_of_no_use(
-    clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
+    clip: Path, interrupted: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
 ) -> None:
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
-    with clip.open("rb") as stream, spooled(stream, out) as source:
-        report = run(source, out, tiny_weights, overwrite=True)
+    with clip.open("rb") as stream, spooled(stream, interrupted) as source:
+        report = run(source, interrupted, tiny_weights, overwrite=True)
     assert report["segments"]["done_before"] == 0
-    assert results(out) == clean
-    assert not (out / WORK_NAME).exists()
+    assert results(interrupted) == clean
+    assert not (interrupted / WORK_NAME).exists()
 
 
 def test_a_run_on_standard_input_goes_on_when_the_same_comes_again(
@@ -615,14 +617,12 @@ def test_a_run_that_was_cut_while_it_published_goes_on(
 
 
 def test_what_an_interrupted_run_kept_is_no_permission_to_replace_other_results(
-    clip: Path, tmp_path: Path, tiny_weights: Path
+    clip: Path, interrupted: Path, tiny_weights: Path
 ) -> None:
-    out = tmp_path / "out"
-    interrupt(clip, out, tiny_weights, 75)
-    (out / "report.json").write_text("mine")
+    (interrupted / "report.json").write_text("mine")
     with pytest.raises(InputError, match="exists already"):
-        run(clip, out, tiny_weights, every=2)
-    assert (out / "report.json").read_text() == "mine"
+        run(clip, interrupted, tiny_weights, every=2)
+    assert (interrupted / "report.json").read_text() == "mine"
 
 
 def test_two_runs_do_not_write_to_one_folder(

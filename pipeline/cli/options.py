@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from pipeline.core.options import Option, as_text, declared
+from pipeline.core.typed import type_hints
 
 SCENE_FIELDS = ("size_wh", "frame_rate", "seed", "image")
 """The options of the synthetic scene on the command line, besides the number of its frames."""
@@ -26,7 +27,7 @@ def add_options(
 
     default, help_text: of all of them, in place of the declared ones.
     """
-    options, hints = declared(kind), get_type_hints(kind)
+    options, hints = declared(kind), type_hints(kind)
     defaults = {field.name: field.default for field in fields(kind)}
     flags: set[str | None] = {None}
     for name in names or options:
@@ -80,7 +81,7 @@ def given(kind: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         for name, option in declared(kind).items()
         if option.flag is not None and hasattr(arguments, name)
     }
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in type_hints(kind).items():
         group: Any = hint
         if is_dataclass(hint) and declared(hint):
             found[name] = group(**given(group, arguments))

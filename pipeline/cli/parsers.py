@@ -64,20 +64,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     everything is a name, also with a leading dash.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = argument_parser()
-    if not words:
-        parser.error(f"no command given; commands are: {', '.join(commands)}")
-    if words[0] not in commands:
-        if not words[0].startswith("-"):
-            alike = difflib.get_close_matches(words[0], commands, 1) or ["process"]
-            meant = alike[0] if not Path(words[0]).exists() else f"process {words[0]}"
-            parser.error(
-                f"unknown command {words[0]!r}, commands are: {', '.join(commands)}; "
-                f"did you mean `pipeline {meant}`?"
-            )
-        if words[0] not in ("--help", "-h", "--version"):
-            parser.error(f"{words[0]}: put options after the command, as in process {words[0]}")
-        return parser.parse_args(words)
+    if not words or words[0] not in COMMANDS:
+        return _without_command(words)
     options, names = words[1:], []
     if "--" in options:
         end = options.index("--")
@@ -87,11 +75,29 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             for name in options[end + 1 :]
         ]
         options = [*options[:end], "--"]
+    _, commands = argument_parser(words[0])
     return commands[words[0]].parse_mixed([*options, *names], words[0])
 
 
-def argument_parser() -> tuple[Parser, dict[str, Parser]]:
-    """The parser, and those of the commands by their names.
+def _without_command(words: list[str]) -> argparse.Namespace:
+    """Show help or version, or an error. Raises SystemExit."""
+    parser, commands = argument_parser()
+    if not words:
+        parser.error(f"no command given; commands are: {', '.join(commands)}")
+    if not words[0].startswith("-"):
+        alike = difflib.get_close_matches(words[0], commands, 1) or ["process"]
+        meant = alike[0] if not Path(words[0]).exists() else f"process {words[0]}"
+        parser.error(
+            f"unknown command {words[0]!r}, commands are: {', '.join(commands)}; "
+            f"did you mean `pipeline {meant}`?"
+        )
+    if words[0] not in ("--help", "-h", "--version"):
+        parser.error(f"{words[0]}: put options after the command, as in process {words[0]}")
+    return parser.parse_args(words)
+
+
+def argument_parser(*names: str) -> tuple[Parser, dict[str, Parser]]:
+    """The parser, and those of the commands by their names; without names, of all commands.
 
     The values of a command are in one namespace, from which declared options are read by the names
     of their fields: no other argument may have such a name.
@@ -109,6 +115,6 @@ def argument_parser() -> tuple[Parser, dict[str, Parser]]:
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    for command in COMMANDS.values():
-        command.add_parser(commands)
+    for name in names or COMMANDS:
+        COMMANDS[name].add_parser(commands)
     return parser, commands.choices

@@ -33,7 +33,7 @@ def convert_fields(options: Any, name_of: Callable[[str], str] = str) -> None:
     name_of: the name of a field in messages.
     """
     kind: Any = type(options)
-    hints = _hints(kind)
+    hints = type_hints(kind)
     for field in fields(options):
         value = getattr(options, field.name)
         if value is field.default:  # A batch makes options for every clip.
@@ -57,7 +57,8 @@ def is_integer(value: object) -> bool:
 
 
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def type_hints(kind: Any) -> dict[str, Any]:
+    """The types of the fields of a class; they are read from text, once."""
     return get_type_hints(kind)
 
 
