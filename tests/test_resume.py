@@ -58,15 +58,22 @@ from tests.resuming import (
     run,
 )
 
-NUM_FRAMES = 120
-PER_SEGMENT = 20
+RATE = 12
+NUM_FRAMES = 60
+PER_SEGMENT = 10
+IN_THE_FOURTH = 37
+"""A frame in the fourth of six segments."""
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 numbered frames with a key frame at every tenth: six segments."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return write_clip(path, [numbered(i) for i in range(NUM_FRAMES)], options=KEYS)
+    """60 numbered frames with a key frame at every fifth: six segments."""
+    return write_numbered(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+def write_numbered(path: Path, first: int = 0) -> Path:
+    images = [numbered(first + i) for i in range(NUM_FRAMES)]
+    return write_clip(path, images, rate=RATE, options={**KEYS, "g": "5"})
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +92,9 @@ def clean(
 def interrupted_run(
     clip: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The output folder of a run that was interrupted at frame 75; it is to be copied only."""
+    """The output folder of a run that was interrupted in its fourth segment; never changed."""
     out = tmp_path_factory.mktemp("interrupted") / "out"
-    assert "3 of 6 segments" in interrupt(clip, out, tiny_weights, 75)
+    assert "3 of 6 segments" in interrupt(clip, out, tiny_weights, IN_THE_FOURTH)
     return out
 
 
@@ -132,11 +139,13 @@ def test_a_segment_that_is_sought_has_the_pictures_of_one_that_is_read_on_to(
         [numbered(i) for i in range(NUM_FRAMES)],
         codec=codec,
         pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p",
+        rate=Fraction(RATE),
         options=options,
     )
     reader = VideoReader(path)
     whole = [picture_and_time(frame) for frame in reader]
     segments = cut_clip(scan_clip(path), SEGMENT_SECONDS)
+    assert len(segments) > 4
     read_on = [[picture_and_time(f) for f in reader.frames(segment)] for segment in segments]
     assert list(itertools.chain(*read_on)) == whole
     assert len(whole) == NUM_FRAMES
@@ -209,14 +218,14 @@ def test_every_codec_can_be_joined(
 def test_each_segment_begins_and_ends_with_an_inferred_frame(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    run(clip, tmp_path / "out", tiny_weights, every=7)
+    run(clip, tmp_path / "out", tiny_weights, every=4)
     inferred = [
         line["frame_index"]
         for line in read_detections(tmp_path / "out")
         if not line["interpolated"]
     ]
     starts = range(0, NUM_FRAMES, PER_SEGMENT)
-    assert inferred == [start + i for start in starts for i in (0, 7, 14, 19)]
+    assert inferred == [start + i for start in starts for i in (0, 4, 8, 9)]
 
 
 def test_of_the_first_frames_only_no_more_are_taken_than_asked_for(
@@ -282,7 +291,7 @@ def test_nothing_of_a_segment_stays_in_memory_until_the_collector_comes_by(
 # Interrupted, and run again
 
 
-@pytest.mark.parametrize("frame", [1, 20, 21, 65, 120])
+@pytest.mark.parametrize("frame", [1, 10, 11, 32, 60])
 def test_an_interrupted_run_goes_on_and_gives_the_very_same(
     clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes], frame: int
 ) -> None:
@@ -317,7 +326,7 @@ def test_a_run_that_failed_says_what_is_kept_and_goes_on(
     calls = iter(range(1000))
 
     def broken(*arguments: Any) -> None:
-        if next(calls) == 50:
+        if next(calls) == 25:
             raise EncodeError("the disk is full")
         whole(*arguments)
 
@@ -378,7 +387,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "quality": {"encode": EncodeOptions(crf=30)},
     "every": {"every": 2},
     "segments": {"segment_seconds": 1.2},
-    "frames": {"num_frames": 100},
+    "frames": {"num_frames": 50},
 }
 
 
@@ -413,7 +422,7 @@ def test_options_that_the_encoder_refuses_discard_nothing(
     assert results(interrupted) == clean
 
 
-@pytest.mark.parametrize(("frame", "left"), [(15, 3), (75, 3)])
+@pytest.mark.parametrize(("frame", "left"), [(5, 3), (IN_THE_FOURTH, 3)])
 def test_what_is_kept_is_discarded_when_there_is_a_segment_in_its_place(
     clip: Path, interrupted: Path, tiny_weights: Path, frame: int, left: int
 ) -> None:
@@ -441,7 +450,7 @@ def test_a_folder_of_another_program_is_left_alone(
     foreign = out / WORK_NAME
     foreign.mkdir(parents=True)
     (foreign / name).write_text("half a file")
-    interrupt(clip, out, tiny_weights, 75)
+    interrupt(clip, out, tiny_weights, IN_THE_FOURTH)
     assert run(clip, out, tiny_weights)["segments"]["done_before"] == 3
     assert results(out) == clean
     assert content_of(foreign) == {name: b"half a file"}
@@ -467,7 +476,7 @@ def test_a_link_to_another_folder_is_not_taken_for_a_work_folder(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
-    interrupt(clip, other, tiny_weights, 75)
+    interrupt(clip, other, tiny_weights, IN_THE_FOURTH)
     kept = content_of(other / WORK_NAME)
     out.mkdir()
     (out / WORK_NAME).symlink_to(other / WORK_NAME)
@@ -542,7 +551,7 @@ def test_an_older_result_is_not_replaced_by_going_on_without_being_asked_to(
     before = results(out)
     config = dataclasses.replace(config_of(clip, out, tiny_weights), overwrite=True)
     with pytest.raises(Interrupted, match="3 of 6 segments are kept"):
-        process_video(config, interrupted_at(75, KeyboardInterrupt()))
+        process_video(config, interrupted_at(IN_THE_FOURTH, KeyboardInterrupt()))
     with pytest.raises(InputError, match="exists already"):
         run(clip, out, tiny_weights)
     assert results(out) == before
@@ -560,9 +569,9 @@ def test_with_another_input_of_the_same_name_a_run_starts_anew(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
     out, clip = tmp_path / "out", tmp_path / "clip.mp4"
-    write_clip(clip, [numbered(i) for i in range(NUM_FRAMES)], options=KEYS)
-    interrupt(clip, out, tiny_weights, 75)
-    write_clip(clip, [numbered(i + 1) for i in range(NUM_FRAMES)], options=KEYS)
+    write_numbered(clip)
+    interrupt(clip, out, tiny_weights, IN_THE_FOURTH)
+    write_numbered(clip, first=1)
     with pytest.raises(InputError, match="3 segments of an interrupted run"):
         run(clip, out, tiny_weights)
     assert run(clip, out, tiny_weights, overwrite=True)["segments"]["done_before"] == 0
@@ -584,7 +593,7 @@ def test_a_run_on_standard_input_goes_on_when_the_same_comes_again(
 ) -> None:
     out = tmp_path / "out"
     with clip.open("rb") as stream, spooled(stream, out) as source:
-        interrupt(source, out, tiny_weights, 75)
+        interrupt(source, out, tiny_weights, IN_THE_FOURTH)
     assert not (out / WORK_NAME / SPOOL_NAME).exists()
     with clip.open("rb") as stream, spooled(stream, out) as source:
         assert run(source, out, tiny_weights)["segments"]["done_before"] == 3
@@ -655,7 +664,7 @@ def test_an_interrupt_while_a_segment_is_recorded_keeps_it_exactly_if_its_line_i
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(
     clip: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"0 MB are free, but the result needs"):
         run(clip, tmp_path / "out", tiny_weights)
@@ -676,7 +685,7 @@ def test_for_what_is_kept_only_the_copy_in_the_result_needs_room(
 
     disk = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    interrupt(clip, out, tiny_weights, 75)
+    interrupt(clip, out, tiny_weights, IN_THE_FOURTH)
     kept = sum(path.stat().st_size for path in (out / WORK_NAME).glob("000*"))
     free = whole // 2 + kept - 1
     with pytest.raises(InputError, match="make room"):
@@ -690,35 +699,36 @@ def test_for_what_is_kept_only_the_copy_in_the_result_needs_room(
 def test_frames_at_the_end_of_a_clip_are_interpolated_however_it_is_cut(
     clip: Path, tmp_path: Path, tiny_weights: Path, clean: tuple[bytes, bytes]
 ) -> None:
-    """Of frames 0 to 99 the last one is inferred, and resuming gives the very same."""
+    """Of frames 0 to 48 the last one is inferred, and resuming gives the very same."""
     one, two = tmp_path / "one", tmp_path / "two"
-    run(clip, one, tiny_weights, every=7, num_frames=99)
-    config = dataclasses.replace(config_of(clip, two, tiny_weights), every=7, num_frames=99)
+    run(clip, one, tiny_weights, every=3, num_frames=49)
+    config = dataclasses.replace(config_of(clip, two, tiny_weights), every=3, num_frames=49)
     with pytest.raises(Interrupted):
-        process_video(config, interrupted_at(75, KeyboardInterrupt()))
+        process_video(config, interrupted_at(IN_THE_FOURTH, KeyboardInterrupt()))
     assert process_video(config)["segments"]["done_before"] == 3
     assert results(one) == results(two)
     inferred = [line["frame_index"] for line in read_detections(one) if not line["interpolated"]]
-    assert inferred[-4:] == [80, 87, 94, 98]
+    assert inferred[-4:] == [40, 43, 46, 48]
 
 
 def test_what_is_inferred_adaptively_is_the_same_after_an_interruption(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    whole = run(clip, one, tiny_weights, adaptive=True)
-    config = dataclasses.replace(config_of(clip, two, tiny_weights), adaptive=True)
+    options: dict[str, Any] = {"adaptive": True, "segment_seconds": 1.6}
+    whole = run(clip, one, tiny_weights, **options)
+    config = dataclasses.replace(config_of(clip, two, tiny_weights), **options)
     with pytest.raises(Interrupted):
-        process_video(config, interrupted_at(75, KeyboardInterrupt()))
+        process_video(config, interrupted_at(IN_THE_FOURTH, KeyboardInterrupt()))
     resumed = process_video(config)
-    assert resumed["segments"]["done_before"] == 3
+    assert resumed["segments"]["done_before"] == 1
     assert results(one) == results(two)
     assert [whole[key] for key in ("audit", "detections")] == [
         resumed[key] for key in ("audit", "detections")
     ]
     inferred = [line["frame_index"] for line in read_detections(one) if not line["interpolated"]]
-    for start in range(0, NUM_FRAMES, PER_SEGMENT):
-        assert {start, start + 8, start + 16, start + PER_SEGMENT - 1} <= set(inferred)
+    for start in range(0, NUM_FRAMES, 20):
+        assert {start, start + 8, start + 16, start + 19} <= set(inferred)
 
 
 # The clip changes meanwhile
@@ -742,7 +752,7 @@ def is_written_to_in_secret(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [grows, is_touched, is_written_to_in_secret, Path.unlink])
-@pytest.mark.parametrize("frame", [5, 50, NUM_FRAMES])
+@pytest.mark.parametrize("frame", [5, 25, NUM_FRAMES])
 def test_a_clip_that_changes_while_it_is_processed_fails_and_nothing_is_left(
     clip: Path, tmp_path: Path, tiny_weights: Path, frame: int, change: Callable[[Path], object]
 ) -> None:

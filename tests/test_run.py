@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import pickle
@@ -71,11 +72,39 @@ from tests.recordings import (
 
 LOSSLESS = {"qp": "0"}
 
+NumberedClip = Callable[[int], Path]
+
+
+@pytest.fixture(scope="module")
+def numbered_clip(tmp_path_factory: pytest.TempPathFactory) -> NumberedClip:
+    """Gives a clip of so many numbered frames; never changed."""
+    folder = tmp_path_factory.mktemp("numbered")
+
+    @functools.cache
+    def clip_of(num_frames: int) -> Path:
+        images = [numbered(i) for i in range(num_frames)]
+        return write_clip(folder / f"{num_frames}.mp4", images)
+
+    return clip_of
+
+
+@pytest.fixture(scope="module")
+def still_scene(tmp_path_factory: pytest.TempPathFactory) -> NumberedClip:
+    """Gives a clip of so many numbered frames, and a hundred that show the same; never changed."""
+    folder = tmp_path_factory.mktemp("still")
+
+    @functools.cache
+    def clip_of(first: int) -> Path:
+        images = [numbered(i) for i in (*range(first), *[900] * 100)]
+        return write_clip(folder / f"{first}.mp4", images, options=LOSSLESS)
+
+    return clip_of
+
 
 def test_every_frame_comes_out_in_order_though_requests_finish_out_of_order(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(400)])
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(150)])
     slowness, select = random.Random(0), YOLOv5Head.select
 
     def slow_at_random(*arguments: Any) -> Any:
@@ -92,13 +121,13 @@ def test_every_frame_comes_out_in_order_though_requests_finish_out_of_order(
             number_read_from(image.to_ndarray(format="rgb24"))
             for image in container.decode(video=0)
         ]
-    assert numbers == list(range(400))
+    assert numbers == list(range(150))
     lines = read_detections(tmp_path / "out")
-    assert [line["frame_index"] for line in lines] == list(range(400))
+    assert [line["frame_index"] for line in lines] == list(range(150))
     cells = [
         tuple(round(value / 8) for value in line["detections"][0]["xyxy"][:2]) for line in lines
     ]
-    assert cells == [light_cell(i) for i in range(400)]
+    assert cells == [light_cell(i) for i in range(150)]
     assert video_times(tmp_path / "out" / "annotated.mp4") == video_times(clip)
 
 
@@ -134,9 +163,13 @@ def results_of(source: Path, out: Path, weights: Path, **options: Any) -> tuple[
 @pytest.mark.parametrize("batch", [2, 4, 8])
 @pytest.mark.parametrize("num_frames", [1, 16, 51])
 def test_batches_give_every_frame_its_own_detections(
-    tmp_path: Path, tiny_weights: Path, batch: int, num_frames: int
+    tmp_path: Path,
+    tiny_weights: Path,
+    numbered_clip: NumberedClip,
+    batch: int,
+    num_frames: int,
 ) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(num_frames)])
+    clip = numbered_clip(num_frames)
     for num_requests in (1, 3):
         options = InferOptions(precision="f32", batch=batch, num_requests=num_requests)
         report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=options)
@@ -150,12 +183,12 @@ def test_batches_give_every_frame_its_own_detections(
     "name", [name for name in configurations(2) if name not in (BASELINE, "int8")]
 )
 def test_every_configuration_that_runs_here_gives_the_same_detections(
-    name: str, tmp_path: Path, tiny_weights: Path
+    name: str, tmp_path: Path, tiny_weights: Path, numbered_clip: NumberedClip
 ) -> None:
     configuration = configurations(2)[name]
     if why := configuration.why_unavailable(ov.Core().available_devices):
         pytest.skip(why)
-    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(30)])
+    clip = numbered_clip(30)
     for variant in configuration.variants:
         report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=variant.options)
         assert report["configuration"]["device"] == variant.options.device
@@ -280,14 +313,13 @@ def test_what_the_model_cannot_see_does_not_count(tmp_path: Path, tiny_weights: 
 @pytest.mark.parametrize("batch", [2, 8])
 @pytest.mark.parametrize("first", [1, 3])
 def test_a_long_still_scene_does_not_wait_for_a_batch_to_fill(
-    tmp_path: Path, tiny_weights: Path, batch: int, first: int
+    tmp_path: Path, tiny_weights: Path, still_scene: NumberedClip, batch: int, first: int
 ) -> None:
-    numbers = [*range(first), *[900] * 300]
-    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in numbers], options=LOSSLESS)
+    clip = still_scene(first)
     options = InferOptions(precision="f32", batch=batch, num_requests=1)
     report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=options)
     assert report["detections"]["inferred_frames"] == first + 1
-    assert report["detections"]["reused_frames"] == 299
+    assert report["detections"]["reused_frames"] == 99
 
 
 @pytest.mark.timeout(30)
@@ -395,7 +427,7 @@ def test_a_clip_of_one_frame_comes_out(
 def test_a_still_scene_can_be_sampled_in_batches(
     tmp_path: Path, tiny_weights: Path, every: int
 ) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", [with_light((4, 4))] * 200, options=LOSSLESS)
+    clip = write_clip(tmp_path / "clip.mp4", [with_light((4, 4))] * 100, options=LOSSLESS)
     report, _ = results_of(
         clip,
         tmp_path / "out",
@@ -405,9 +437,9 @@ def test_a_still_scene_can_be_sampled_in_batches(
     )
     found = report["detections"]
     assert found["inferred_frames"] == 1
-    assert found["reused_frames"] == -(-199 // every)  # The last frame is one of them.
-    assert found["inferred_frames"] + found["reused_frames"] + found["interpolated_frames"] == 200
-    assert found["frames_with_any"] == 200
+    assert found["reused_frames"] == -(-99 // every)  # The last frame is one of them.
+    assert found["inferred_frames"] + found["reused_frames"] + found["interpolated_frames"] == 100
+    assert found["frames_with_any"] == 100
 
 
 class BrokenError(Exception):
@@ -477,9 +509,14 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch, int], None]] = {
 @pytest.mark.parametrize("frame", [0, 25, 49])
 @pytest.mark.parametrize("step", FAULTS)
 def test_a_failure_in_any_step_ends_the_run_and_leaves_nothing(
-    step: str, frame: int, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    step: str,
+    frame: int,
+    tmp_path: Path,
+    tiny_weights: Path,
+    numbered_clip: NumberedClip,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(50)])
+    clip = numbered_clip(50)
     FAULTS[step](monkeypatch, frame)
     started = time.monotonic()
     with pytest.raises(PipelineError) as caught:
