@@ -17,7 +17,14 @@ from pipeline.core.cache import is_whole
 from pipeline.core.notes import collected_notes
 from pipeline.core.progress import no_progress
 from pipeline.model.prepare import prepare_model
-from tests.checkpoints import CONVERT_IN_A_FRESH_PROCESS, IMGSZ, WIDE, heads_of, save, small_yolov5
+from tests.checkpoints import (
+    CONVERT_IN_A_FRESH_PROCESS,
+    IMGSZ,
+    WIDE,
+    heads_of,
+    save,
+    three_convolutions,
+)
 from tests.conftest import gray, process, read_detections, write_clip
 
 Damage = Callable[[Path, random.Random], object]
@@ -71,7 +78,7 @@ DAMAGES: list[Damage] = [
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint, and a cache that a run of it has filled."""
     folder = tmp_path_factory.mktemp("whole")
-    weights = save(folder / "model.pt", small_yolov5(2))
+    weights = save(folder / "model.pt", three_convolutions(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         heads_of(prepare_model(weights, WIDE, IMGSZ, no_progress))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -40,11 +41,13 @@ def test_a_test_that_holds_the_gil_is_ended_and_named(tmp_path: Path, workers: s
         [
             *(sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"),
             *("-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(tmp_path)),
-            *("-n", workers),
+            # Of the plugins that are installed, those that the limits depend on.
+            *("-p", "xdist", "-p", "pytest_timeout", "-n", workers),
             # What stands in pyproject.toml, sooner: both limits.
             *("-o", "faulthandler_timeout=2", "-o", "timeout=1", str(test)),
         ],
         cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=90,

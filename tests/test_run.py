@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import json
-import os
 import pickle
 import random
 import re
@@ -36,7 +35,6 @@ from pipeline.core.config import (
 )
 from pipeline.core.errors import InferenceError, InputError, Interrupted, PipelineError, UsageError
 from pipeline.core.machine import available_cores
-from pipeline.core.progress import Progress
 from pipeline.frames.annotate import Annotator
 from pipeline.frames.decode import VideoReader
 from pipeline.frames.detect import ModelDetections
@@ -69,6 +67,7 @@ from tests.recordings import (
     number_read_from,
     numbered,
 )
+from tests.toy_work import resident_mb_while_processing
 
 LOSSLESS = {"qp": "0"}
 
@@ -750,20 +749,6 @@ def test_the_report_names_the_slowest_step(tmp_path: Path, tiny_weights: Path) -
     slowest = min(report["steps"], key=lambda step: step["alone_fps"] or float("inf"))
     assert report["bottleneck"]["step"] == slowest["step"] == "encode"
     assert report["bottleneck"]["margin"] >= 1.0
-
-
-def resident_mb_while_processing(config: ProcessConfig) -> dict[int, float]:
-    """The memory of the process after every 500 frames."""
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    resident_mb: dict[int, float] = {}
-
-    def watch(progress: Progress) -> None:
-        if progress.stage == "frames" and progress.done % 500 == 0:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            resident_mb[progress.done] = pages * page_bytes / 1e6
-
-    process_video(config, watch)
-    return resident_mb
 
 
 @pytest.mark.slow

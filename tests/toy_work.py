@@ -68,3 +68,19 @@ class Counting:
 
 def leave_a_mark(folder: str) -> None:
     Path(folder, "ended").touch()
+
+
+def resident_mb_while_processing(config: ProcessConfig) -> dict[int, float]:
+    """The memory of the process after every 500 frames."""
+    from pipeline.run.process import process_video
+
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    resident_mb: dict[int, float] = {}
+
+    def watch(progress: Progress) -> None:
+        if progress.stage == "frames" and progress.done % 500 == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident_mb[progress.done] = pages * page_bytes / 1e6
+
+    process_video(config, watch)
+    return resident_mb
