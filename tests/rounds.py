@@ -150,6 +150,7 @@ class RunRound:
 
 def main() -> None:
     what, num_rounds, seed, folder = sys.argv[1:]
+    faulthandler.enable()
     chance = random.Random(int(seed))
     take = EngineRound(Path(folder)) if what == "engines" else RunRound(Path(folder))
     counts: collections.Counter[str] = collections.Counter()

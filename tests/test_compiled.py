@@ -25,9 +25,9 @@ from pipeline.inference.models import Models
 from pipeline.inference.openvino import InferPool, OpenVinoEngine
 from pipeline.model.compiled import Compiled, compile_for
 from pipeline.model.quantization import Quantization
+from tests.commands import run
 from tests.conftest import light_detector, prepared_light_detector
 
-PROJECT = Path(__file__).resolve().parents[1]
 OPTIONS = InferOptions(precision="f32", num_requests=2)
 
 
@@ -239,30 +239,9 @@ def test_an_engine_is_freed_without_the_garbage_collector(tmp_path: Path) -> Non
         gc.enable()
 
 
-AT_EXIT = """
-import sys, threading
-from pathlib import Path
-from pipeline.core.config import InferOptions
-from pipeline.inference.openvino import OpenVinoEngine
-from tests.conftest import prepared_light_detector
-engine = OpenVinoEngine(prepared_light_detector(Path(sys.argv[2])), InferOptions(precision="f32"))
-reached = threading.Event()
-def done(job, heads, seconds):
-    reached.set()
-    if sys.argv[1] == "hangs":
-        threading.Event().wait()
-pool = engine.open_pool(done, print)
-for job in range(1 if sys.argv[1] == "hangs" else 20):
-    pool.next_input()[:] = job
-    pool.submit(job)
-assert reached.wait(30)
-"""
-
-
 @pytest.mark.parametrize("how", ["runs", "hangs"])
 def test_the_interpreter_ends_whatever_is_open(tmp_path: Path, how: str) -> None:
-    program = [sys.executable, "-c", AT_EXIT, how, str(tmp_path)]
-    ended = subprocess.run(program, cwd=PROJECT, timeout=120, capture_output=True, text=True)
+    ended = run(how, tmp_path, module="tests.at_exit", timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
 
@@ -281,14 +260,7 @@ def all_cores_busy() -> Iterator[None]:
 
 def rounds(what: str, number: int, folder: Path, seconds: float) -> dict[str, Any]:
     """What `tests.rounds` prints; a hang fails with the stacks of all threads."""
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.rounds"]
-    ended = subprocess.run(
-        [*command, what, str(number), str(number), str(folder)],
-        cwd=PROJECT,
-        timeout=seconds,
-        capture_output=True,
-        text=True,
-    )
+    ended = run(what, number, number, folder, module="tests.rounds", timeout=seconds)
     assert ended.returncode == 0, ended.stderr
     record: dict[str, Any] = json.loads(ended.stdout)
     assert sum(record["rounds"].values()) == number

@@ -106,7 +106,7 @@ CASES = {
     "--no-video": Case(("--no-video",), check=is_not_drawn),
     "--export": Case(("--export", "csv"), check=is_exported),
     "--nms-free": Case(("--nms-free",)),
-    "resume": Case(("--segment-seconds", "0.4"), check=was_resumed),
+    "resume": Case(("--segment-seconds", "0.2"), check=was_resumed),
 }
 REFUSED = {
     frozenset({"--adaptive", "--every"}),
@@ -221,7 +221,7 @@ def test_a_pair_gives_what_each_option_gives_or_is_refused(
     config = process_config(parse_arguments(words))
     if "resume" in pair:
         with pytest.raises(Interrupted):
-            process_video(config, interrupted_at(13, KeyboardInterrupt()), models=models)
+            process_video(config, interrupted_at(9, KeyboardInterrupt()), models=models)
     if "--export" in pair:
         assert main(words) == 0
     else:
@@ -268,7 +268,7 @@ def test_highlights_and_crops_with_all_others(
     if "resume" in names:
         config = process_config(parse_arguments(words))
         with pytest.raises(Interrupted):
-            process_video(config, interrupted_at(13, KeyboardInterrupt()), models=models)
+            process_video(config, interrupted_at(9, KeyboardInterrupt()), models=models)
     else:
         words += ["--segments-at-once", "2", "--segment-seconds", "0.2"]
     assert main([*words, "--highlights", "--crops"]) == 0

@@ -7,7 +7,6 @@ import dataclasses
 import errno
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -41,6 +40,7 @@ from pipeline.media.cut import cut_clip
 from pipeline.media.frame import Segment, VideoInfo
 from pipeline.media.scan import scan_clip
 from tests import side_work
+from tests.commands import Command
 from tests.conftest import process, write_clip
 from tests.recordings import numbered
 
@@ -345,17 +345,15 @@ def test_other_ways_to_infer_and_to_write_give_the_files_of_one_process(
 
 
 @contextlib.contextmanager
-def command(clip: Path, out: Path, weights: Path) -> Iterator[subprocess.Popen[bytes]]:
+def command(clip: Path, out: Path, weights: Path) -> Iterator[Command]:
     words = ["process", str(clip), "--output-dir", str(out), "--weights", str(weights)]
     words += ["--segment-seconds", "0.8", "--segments-at-once", "2", "--precision", "f32"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *words], stderr=subprocess.PIPE
-    ) as run:
+    with Command(*words) as run:
         yield run
         run.kill()
 
 
-def workers_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def workers_of(run: Command) -> list[psutil.Process]:
     return [p for p in psutil.Process(run.pid).children(recursive=True) if is_worker(p)]
 
 

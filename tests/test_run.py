@@ -609,7 +609,7 @@ process_video(
 def test_a_run_that_was_stopped_by_the_shell_goes_on_when_it_is_continued(
     tmp_path: Path, tiny_weights: Path
 ) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(20)])
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(10)])
     command = [sys.executable, "-c", HELD_UP, str(clip), str(tiny_weights), str(tmp_path / "out")]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -621,7 +621,7 @@ def test_a_run_that_was_stopped_by_the_shell_goes_on_when_it_is_continued(
         running.send_signal(signal.SIGCONT)
         _, errors = running.communicate(timeout=60)
     assert running.returncode == 0, errors
-    assert_numbered(tmp_path / "out", 20)
+    assert_numbered(tmp_path / "out", 10)
 
 
 def test_nothing_is_overwritten_unless_asked_for(tmp_path: Path, tiny_weights: Path) -> None:
