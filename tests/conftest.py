@@ -428,7 +428,6 @@ def pytest_collection_finish() -> None:
 
     A run collects several times, and would go through all modules and tests each time.
     """
-    gc.collect()
     gc.freeze()
     gc.enable()
 

@@ -43,7 +43,7 @@ FLOAT32 = InferOptions(precision="f32")
     ("name", "num_frames", "least"),
     [
         ("car-detection", 100, 25),
-        ("bottle-detection", 90, 250),
+        ("bottle-detection", 35, 100),
         pytest.param("car-detection", None, 50, marks=pytest.mark.conformance),
         pytest.param("bottle-detection", None, 1000, marks=pytest.mark.conformance),
     ],
