@@ -33,7 +33,9 @@ def result_of(clip: Path, weights: Path, **options: Any) -> tuple[Path, list[str
     return out / "annotated.mp4", report["output"]["notes"]
 
 
-def probed(path: Path, streams: str) -> list[dict[str, Any]]:
-    command = ["ffprobe", "-v", "error", "-select_streams", streams, "-show_streams"]
+def probed(path: Path, streams: str = "") -> list[dict[str, Any]]:
+    """streams: those of a kind; all by default."""
+    chosen = ["-select_streams", streams] if streams else []
+    command = ["ffprobe", "-v", "error", *chosen, "-show_streams"]
     done = subprocess.run([*command, "-of", "json", path], capture_output=True, check=True)
     return list(json.loads(done.stdout)["streams"])
