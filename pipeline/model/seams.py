@@ -95,7 +95,10 @@ class _Pieces:
     def _without_those_of(self, first: np.intp, others: NDArray[np.intp]) -> NDArray[np.intp]:
         tiles = [self._tile[first]]
         while others.size:
-            pieces = self._same(first, others) & ~np.isin(self._tile[others], tiles)
+            pieces = self._same(first, others)
+            if not pieces.any():  # As for most things.
+                break
+            pieces &= ~np.isin(self._tile[others], tiles)
             if not pieces.any():
                 break
             strong, others = others[pieces & ~self._weak[others]], others[~pieces]
@@ -113,9 +116,9 @@ class _Pieces:
         overlap = _area(_common(ours, theirs))
         union = _area(ours) + _area(theirs) - overlap
         same = overlap > self._rules.iou_threshold * union
-        if not self.is_cut[first]:
-            covered = _area(_common(one, boxes)) >= _COVERED * _area(boxes)
-            same |= self.is_cut[others] & covered
+        is_cut = self.is_cut[others]
+        if not self.is_cut[first] and is_cut.any():
+            same |= is_cut & (_area(_common(one, boxes)) >= _COVERED * _area(boxes))
         return np.asarray(same)
 
     def _grow(self, first: np.intp, pieces: NDArray[np.intp]) -> None:
@@ -139,5 +142,5 @@ def _common(a: _Sides, b: _Sides) -> _Sides:
 
 
 def _area(sides: _Sides) -> NDArray[np.float64]:
-    extent: NDArray[np.float64] = (sides[..., 2:] - sides[..., :2]).clip(0)
-    return np.asarray(extent.prod(axis=-1))
+    extent = np.maximum(sides[..., 2:] - sides[..., :2], 0.0)
+    return np.asarray(extent[..., 0] * extent[..., 1])
