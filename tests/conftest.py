@@ -175,7 +175,9 @@ def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
         return work(config, on_progress, Position())
 
     class WorkerHere:
-        def __init__(self, work: Work[Any], at_end: Callable[[], object], _: int) -> None:
+        def __init__(
+            self, work: Work[Any], at_end: Callable[[], object] = lambda: None, _: int = 1
+        ) -> None:
             self._work, self._at_end = work, at_end
 
         def __enter__(self) -> Any:
@@ -205,6 +207,7 @@ def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.cli.process.supervise", here)
     monkeypatch.setattr("pipeline.cli.render.supervise", here)
     monkeypatch.setattr("pipeline.cli.process.ChildProcess", WorkerHere)
+    monkeypatch.setattr("pipeline.cli.cutting.ChildProcess", WorkerHere)
 
 
 def write_clip(
