@@ -348,15 +348,16 @@ def test_a_slice_a_crop_and_tiles_give_on_a_cluster_what_they_give_here(
 
 
 def test_a_cluster_gives_what_one_machine_gives(
-    run: Run, short: Path, clean_short: Path, tmp_path: Path, tiny_weights: Path
+    run: Run, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    report = run(short, tmp_path / "out", tiny_weights)
-    assert_same(tmp_path / "out", clean_short)
-    assert report["segments"]["number"] == 3
+    report = run(clip, tmp_path / "out", tiny_weights)
+    assert_same(tmp_path / "out", clean)
+    assert report["segments"]["number"] == NUM_SEGMENTS
     used = report["configuration"]
     assert used["executor"] == "ray"
-    # A quick one may have done all before the other is there.
-    assert used["segments_at_once"] == used["cores"] <= used["nodes"] in (1, 2)
+    assert used["nodes"] in (1, 2)  # A quick one may have done all before the other is there.
+    # As results arrive: of two that arrive late, more seem to be at work than there are actors.
+    assert used["segments_at_once"] == used["cores"] in range(1, NUM_SEGMENTS + 1)
     assert (used["num_threads"], used["pinning"]) == (1, False)
     assert 0 < report["speed"]["cores_busy"] <= 1.1
     names = {path.name for path in (tmp_path / "out").iterdir()}
