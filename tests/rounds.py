@@ -17,6 +17,7 @@ import json
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +172,9 @@ def main() -> None:
     if isinstance(take, EngineRound):
         take.kept.clear()
     gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "openvino-end":
+            thread.join()  # What was dropped last ends beside this thread.
     faulthandler.cancel_dump_traceback_later()
     record = {
         "rounds": dict(counts),
