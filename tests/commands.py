@@ -65,9 +65,17 @@ class Command:
             self._told = self._ours.enter_context(ours)
             descriptors = [first, second, third, theirs.enter_context(told).fileno()]
             with _starting:
-                control = _zygote()[1]
-            socket.send_fds(control, [pickle.dumps(request)], descriptors)
-        self.pid = int(self._line())
+                started, control = _zygote()
+                if started.poll() is not None:
+                    end_zygote()
+                    control = _zygote()[1]
+            try:
+                socket.send_fds(control, [pickle.dumps(request)], descriptors)
+                told.close()
+                self.pid = int(self._line())
+            except BaseException:
+                self._ours.close()
+                raise
 
     def _stream(
         self, given: Stream, mode: str, theirs: contextlib.ExitStack
@@ -86,7 +94,7 @@ class Command:
         line = b""
         while not line.endswith(b"\n"):
             more = self._told.recv(100)
-            assert more, "the zygote has ended"
+            assert more, f"the zygote has ended: {_zygote()[0].poll()}"
             line += more
         return line.decode()
 

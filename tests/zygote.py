@@ -75,15 +75,19 @@ def serve(control: socket.socket) -> Callable[[], int] | None:
                     return _begin(pickle.loads(message), descriptors)
                 for stream in descriptors:
                     os.close(stream)
-                os.write(told, f"{pid}\n".encode())
+                _tell(told, pid)
                 waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, told))
 
 
 def _tell_end(pid: int, told: int) -> None:
     _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(OSError):  # Its test is over, and waits for nothing any more.
-        os.write(told, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    _tell(told, os.waitstatus_to_exitcode(status))
     os.close(told)
+
+
+def _tell(told: int, number: int) -> None:
+    with contextlib.suppress(OSError):  # Its test is over, and waits for nothing any more.
+        os.write(told, f"{number}\n".encode())
 
 
 def _begin(request: Request, streams: list[int]) -> Callable[[], int]:
