@@ -356,8 +356,7 @@ def test_a_cluster_gives_what_one_machine_gives(
     used = report["configuration"]
     assert used["executor"] == "ray"
     assert used["nodes"] in (1, 2)  # A quick one may have done all before the other is there.
-    # As results arrive: of two that arrive late, more seem to be at work than there are actors.
-    assert used["segments_at_once"] == used["cores"] in range(1, NUM_SEGMENTS + 1)
+    assert used["segments_at_once"] == used["cores"] <= used["nodes"]
     assert (used["num_threads"], used["pinning"]) == (1, False)
     assert 0 < report["speed"]["cores_busy"] <= 1.1
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -18,6 +18,7 @@ class Executor(Protocol):
     cores: of this machine, or of each actor.
     at_once: how many segments share these cores; None where each has so many of its own.
     capacity: how many segments it can work on at the same time as things stand.
+    most_at_once: the most that it could work on at the same time so far.
     waited_seconds: how long `run` has waited for the frames of other clips.
     """
 
@@ -29,6 +30,9 @@ class Executor(Protocol):
 
     @property
     def capacity(self) -> int: ...
+
+    @property
+    def most_at_once(self) -> int: ...
 
     @property
     def waited_seconds(self) -> float: ...

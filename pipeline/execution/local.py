@@ -60,6 +60,10 @@ class LocalExecutor:
         self.at_once = 1
         self.waited_seconds = 0.0
 
+    @property
+    def most_at_once(self) -> int:
+        return self.at_once
+
     def facts(self) -> dict[str, Any]:
         return {"executor": "local"}
 

@@ -53,7 +53,7 @@ class RayExecutor:
 
     def __init__(self, options: ClusterOptions, position: Position) -> None:
         self._position = position
-        self._most_nodes = 1
+        self._most_nodes = self.most_at_once = 1
         self._beat()
         _connect(options)
         try:
@@ -127,6 +127,7 @@ class RayExecutor:
         while True:
             self._beat()
             self._most_nodes = max(self._most_nodes, self._actors.num_nodes)
+            self.most_at_once = max(self.most_at_once, self.capacity)
             with contextlib.suppress(Empty):
                 return arrived.get(timeout=_BEAT_SECONDS)
 

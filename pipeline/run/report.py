@@ -98,13 +98,16 @@ class FinishedRun:
 
     @property
     def at_once(self) -> int:
-        """The number of segments that were processed at once."""
-        return self.executor.at_once or self.taken.at_once
+        """The number of segments that were processed at once.
+
+        Where results arrive late, more seem to overlap than anything worked on.
+        """
+        return self.executor.at_once or min(self.taken.at_once, self.executor.most_at_once)
 
     @property
     def all_cores(self) -> int:
         """The cores that worked on the frames, of all actors together."""
-        return self.executor.cores * (1 if self.executor.at_once else self.taken.at_once)
+        return self.executor.cores * (1 if self.executor.at_once else self.at_once)
 
 
 def build_report(run: FinishedRun) -> Report:
