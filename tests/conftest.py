@@ -264,6 +264,11 @@ def gray(level: int, size_wh: tuple[int, int] = TINY_INPUT_WH) -> NDArray[np.uin
     return np.full((size_wh[1], size_wh[0], 3), level, np.uint8)
 
 
+def noise(size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture in which no two pixels belong together."""
+    return np.random.default_rng(3).integers(0, 256, (*size_wh[::-1], 3), np.uint8)
+
+
 def with_light(
     cell_xy: tuple[int, int], size_wh: tuple[int, int] = TINY_INPUT_WH
 ) -> NDArray[np.uint8]:

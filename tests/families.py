@@ -21,6 +21,7 @@ from pipeline.core.config import DetectOptions
 from pipeline.model.heads import Head
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
+from pipeline.model.pytorch import YOLO
 
 from ultralytics.nn import tasks  # isort: skip
 from ultralytics.nn import modules  # isort: skip
@@ -190,3 +191,38 @@ def _with_area(boxes: Detections) -> Detections:
     """Those that an IoU is defined for: random distances can be negative, and boxes lie outside."""
     kept = (boxes.xyxy[:, 2:] > boxes.xyxy[:, :2] + 0.5).all(axis=1)
     return Detections(boxes.xyxy[kept], boxes.confidence[kept], boxes.class_id[kept])
+
+
+def all_boxes(
+    head: Head, outputs: list[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """xyxy and class scores of every cell."""
+    candidates = head.select(outputs, 1e-30)
+    assert candidates is not None
+    return head.decode(candidates), head.class_scores(candidates)
+
+
+def raw_heads(model: YOLO, images: Tensor) -> list[NDArray[Any]]:
+    """What a baseline makes of (1, 3, height, width), (rows, columns, values) for each output."""
+    with torch.no_grad():
+        return [output[0].permute(1, 2, 0).numpy() for output in model(images)]
+
+
+def box_errors(
+    found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]
+) -> NDArray[np.floating[Any]]:
+    """How far boxes are from those expected: 1 is 0.02 pixels, or 1e-4 of the longer side."""
+    side = (expected[:, 2:] - expected[:, :2]).max(axis=1)
+    most = np.abs(found - expected).max(axis=1)
+    errors: NDArray[np.floating[Any]] = most / np.maximum(0.02, 1e-4 * side)
+    return errors
+
+
+def assert_same_boxes(
+    found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]
+) -> None:
+    assert box_errors(found, expected).max() <= 1
+
+
+EXACTLY = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
+"""INT8 saturates on processors without VNNI, at values that depend on how layers are fused."""

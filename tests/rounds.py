@@ -58,6 +58,10 @@ def interrupted_within(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         pass
+    except RuntimeError as error:
+        # From CPython's `threading.Condition.wait`, interrupted before it has its lock again.
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -10,50 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from pipeline.core.boxes import Detections
 from pipeline.frames.annotate import Annotator, class_color
 from pipeline.frames.labels import place_labels
 from pipeline.media.frame import ColorTags, plane_rows
 from tests.conftest import gray, info_of, write_clip
-
-Planes = list[NDArray[np.uint8]]
-Box = tuple[float, float, float, float]
+from tests.drawings import Box, Planes, found, plain, planes_of, touched
 
 NAMES = ("person", "bicycle", "car")
 SIZES = [(32, 24), (33, 25), (127, 95), (640, 480), (1920, 1080), (3840, 2160), (1080, 1920)]
 
 
-def plain(size_wh: tuple[int, int], pix_fmt: str = "yuv420p") -> av.VideoFrame:
-    """A frame of one colour, unlike any that is drawn."""
-    frame = av.VideoFrame(*size_wh, pix_fmt)
-    for plane in frame.planes:
-        plane_rows(plane)[:] = 77
-    return frame
-
-
-def planes_of(frame: av.VideoFrame) -> Planes:
-    return [plane_rows(plane)[:, : plane.width].copy() for plane in frame.planes]
-
-
-def found(*boxes: Box, class_id: int = 0) -> Detections:
-    return Detections(
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.full(len(boxes), 0.5, np.float32),
-        np.full(len(boxes), class_id, np.int64),
-    )
-
-
 def drawn_on(size_wh: tuple[int, int], detections: Detections) -> Planes:
     return planes_of(Annotator(info_of(size_wh), NAMES)(plain(size_wh), detections))
-
-
-def touched(planes: Planes) -> NDArray[np.bool_]:
-    """Which pixels of a plain frame were drawn on, by brightness or by colour."""
-    height, width = planes[0].shape
-    color = (planes[1] != 77) | (planes[2] != 77)
-    return np.asarray(color.repeat(2, 0).repeat(2, 1)[:height, :width] | (planes[0] != 77))
 
 
 def tag_wh(size_wh: tuple[int, int]) -> tuple[int, int]:

@@ -52,7 +52,7 @@ def test_what_is_no_index_is_left_out(url: str) -> None:
 
 
 def test_an_index_that_never_answers_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpu_index._TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("cpu_index.TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         started = time.monotonic()
         assert index_option(f"http://127.0.0.1:{mute.getsockname()[1]}") == ""

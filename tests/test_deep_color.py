@@ -31,8 +31,8 @@ from pipeline.model.preprocess import Preprocessor
 from pipeline.model.tone_map import ToneMap
 from pipeline.run.process import process_video
 from tests.conftest import info_of, process
+from tests.drawings import found
 from tests.resuming import interrupted_at, results
-from tests.test_annotate import found
 
 SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "clip.mp4"
 SDR, PQ, HLG = (1, 1, 1), (9, 16, 9), (9, 18, 9)

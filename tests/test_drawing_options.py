@@ -16,7 +16,7 @@ from pipeline.frames.annotate import Annotator
 from pipeline.frames.drawable_text import drawable_name
 from pipeline.run.identity import drawn_key
 from tests.conftest import info_of, process, with_light, write_clip
-from tests.test_annotate import found, plain, planes_of, touched
+from tests.drawings import found, plain, planes_of, touched
 
 SIZE_WH = (320, 240)
 BOX = (60.0, 60.0, 260.0, 200.0)

@@ -33,15 +33,9 @@ from tests.conftest import (
     with_light,
     write_clip,
 )
+from tests.labelled import Label, exact, make_data
 
 IMGSZ = 128
-Label = Callable[[int, int], str]
-
-
-def exact(x: int, y: int) -> str:
-    """The box of a bright cell, as YOLO writes it."""
-    width, height = TINY_INPUT_WH
-    return f"0 {(x + 0.5) * 8 / width} {(y + 0.5) * 8 / height} {8 / width} {8 / height}\n"
 
 
 def shifted_by_two_pixels(x: int, y: int) -> str:
@@ -55,16 +49,6 @@ def of_the_other_class(x: int, y: int) -> str:
 
 def two_where_one_is(x: int, y: int) -> str:
     return exact(x, y) + exact((x + 5) % 16, (y + 5) % 12)
-
-
-def make_data(folder: Path, label: Label = exact, num_pictures: int = 10) -> Path:
-    (folder / "images").mkdir(parents=True)
-    (folder / "labels").mkdir()
-    for i in range(num_pictures):
-        x, y = i % 16, i * 5 % 12
-        cv2.imwrite(str(folder / "images" / f"{i:02}.png"), with_light((x, y)))
-        (folder / "labels" / f"{i:02}.txt").write_text(label(x, y))
-    return folder
 
 
 def only(result: Evaluation) -> Accuracy:

@@ -8,30 +8,31 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.core.errors import UsageError
 from pipeline.core.progress import no_progress
 from pipeline.model.compiled import Compiled, compile_for, core
-from pipeline.model.heads import Head
 from pipeline.model.prepare import prepare_model
-from pipeline.model.pytorch import YOLO, read_pytorch
+from pipeline.model.pytorch import read_pytorch
 from pipeline.model.quantize import Calibration, quantize
 from pipeline.model.weights import find_weights
+from tests.conftest import noise
 from tests.families import (
     DEEP,
+    EXACTLY,
     NAMES,
     SMALL,
     agreement_after_nms,
+    all_boxes,
+    assert_same_boxes,
     checkpoint_of,
     decoded_by_ultralytics,
     exported,
     images_of,
     random_model,
+    raw_heads,
 )
-from tests.test_heads import noise
 
 EXPORTED = Path("../shared/models/yolo11n_int8_openvino_model")
 needs_export = pytest.mark.skipif(not EXPORTED.is_dir(), reason=f"{EXPORTED} is not here")
@@ -42,43 +43,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def all_boxes(
-    head: Head, outputs: list[NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """xyxy and class scores of every cell."""
-    candidates = head.select(outputs, 1e-30)
-    assert candidates is not None
-    return head.decode(candidates), head.class_scores(candidates)
-
-
-def raw_heads(model: YOLO, images: Tensor) -> list[NDArray[Any]]:
-    """What a baseline makes of (1, 3, height, width), (rows, columns, values) for each output."""
-    with torch.no_grad():
-        return [output[0].permute(1, 2, 0).numpy() for output in model(images)]
-
-
 def as_xyxy(xywh: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.hstack((xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2))
-
-
-def box_errors(
-    found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]
-) -> NDArray[np.floating[Any]]:
-    """How far boxes are from those expected: 1 is 0.02 pixels, or 1e-4 of the longer side."""
-    side = (expected[:, 2:] - expected[:, :2]).max(axis=1)
-    most = np.abs(found - expected).max(axis=1)
-    errors: NDArray[np.floating[Any]] = most / np.maximum(0.02, 1e-4 * side)
-    return errors
-
-
-def assert_same_boxes(
-    found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]
-) -> None:
-    assert box_errors(found, expected).max() <= 1
-
-
-EXACTLY = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
-"""INT8 saturates on processors without VNNI, at values that depend on how layers are fused."""
 
 
 def infer(model: ov.Model, model_input: NDArray[Any]) -> list[NDArray[np.float32]]:

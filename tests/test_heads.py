@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pipeline.core.config import DetectOptions, InferOptions
 from pipeline.core.progress import no_progress
 from pipeline.inference.engine import Pool
 from pipeline.inference.openvino import load_engine
-from pipeline.model.heads import Candidates, Head
+from pipeline.model.heads import Head
 from pipeline.model.last_layers import convolutions_before
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
@@ -29,6 +29,7 @@ from tests.checkpoints import ANCHORS_PX, Decoded, save, three_convolutions, wri
 from tests.conftest import (
     TINY_INPUT_WH,
     gray,
+    noise,
     prepared_light_detector,
     process,
     read_detections,
@@ -36,6 +37,7 @@ from tests.conftest import (
     write_clip,
     yolov5_head,
 )
+from tests.double_heads import DistancesHead
 
 P6 = (8, 16, 32, 64)
 WIDE = (320, 180)
@@ -60,10 +62,6 @@ def outputs_of(prepared: PreparedModel, picture: NDArray[np.uint8]) -> list[NDAr
         pool.drain()
     assert errors == []
     return found[0]
-
-
-def noise(size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    return np.random.default_rng(3).integers(0, 256, (*size_wh[::-1], 3), np.uint8)
 
 
 @pytest.fixture
@@ -157,42 +155,6 @@ def test_a_run_with_a_model_of_four_levels_finds_what_pytorch_finds(
         for a, b in zip(ours["detections"], theirs["detections"], strict=True):
             assert a["class_id"] == b["class_id"]
             np.testing.assert_allclose(a["xyxy"], b["xyxy"], atol=0.2)
-
-
-@dataclasses.dataclass(frozen=True)
-class DistancesHead:
-    """A head without anchors: four distances from the centre of a cell, in cells, and a score."""
-
-    needs_nms: bool = True
-    class_names: tuple[str, ...] = ("light", "shade")
-    strides: tuple[int, ...] = (8, 16)
-    num_float_layers: int = 0
-
-    def select(
-        self, outputs: Sequence[NDArray[np.float32]], confidence_threshold: float
-    ) -> Candidates | None:
-        values, place = [], []
-        for output, stride in zip(outputs, self.strides, strict=True):
-            rows, columns = np.nonzero(output[..., 4:].max(axis=2) > confidence_threshold)
-            values.append(output[rows, columns])
-            place.append(np.column_stack((columns, rows, np.full(len(rows), stride))))
-        found = np.concatenate(values)
-        if not len(found):
-            return None
-        where = np.concatenate(place).astype(np.float32)
-        return Candidates(found, where, found[:, 4:].argmax(axis=1), found[:, 4:].max(axis=1))
-
-    def class_scores(self, candidates: Candidates) -> NDArray[np.float32]:
-        return candidates.values[:, 4:]
-
-    def decode(self, candidates: Candidates) -> NDArray[np.float32]:
-        centre, stride = candidates.place[:, :2] + 0.5, candidates.place[:, 2:]
-        distances = candidates.values[:, :4]
-        corners = np.hstack((centre - distances[:, :2], centre + distances[:, 2:]))
-        return np.asarray(corners * stride, np.float32)
-
-    def arrays(self) -> Mapping[str, NDArray[Any]]:
-        return {}
 
 
 def prepared_with(head: DistancesHead, folder: Path) -> PreparedModel:

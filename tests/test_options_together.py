@@ -19,8 +19,8 @@ from pipeline.inference.models import Models
 from pipeline.run.process import process_video
 from pipeline.run.report_files import Report
 from tests.conftest import gray, process, read_detections, write_clip
+from tests.export_forms import write_export
 from tests.resuming import interrupted_at
-from tests.test_export_forms import write_export
 
 USAGE = Path(__file__).resolve().parents[1] / "docs" / "usage.md"
 

@@ -384,7 +384,7 @@ def test_a_graph_that_cannot_be_quantised_is_a_clear_error(
         def quantize(self, *_: Any, **__: Any) -> None:
             raise IndexError("first line\nno such layer")
 
-    monkeypatch.setattr(quantizing, "_import_nncf", Failing)
+    monkeypatch.setattr(quantizing, "import_nncf", Failing)
     with pytest.raises(ModelError, match=r"model\.pt: cannot be quantised \(no such layer\)"):
         prepare_int8(checkpoint, WIDE, IMGSZ, of_the_synthetic_clip(), no_progress)
     assert list(cache.rglob("int8-*/model.xml")) == []

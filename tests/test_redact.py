@@ -43,6 +43,7 @@ from pipeline.synthetic.sprites import CLASS_NAMES
 from tests.commands import Command, last_words
 from tests.conftest import gray, info_of, read_detections, write_clip
 from tests.recordings import Track, record_with_tracks
+from tests.redacted_frames import COVERS, brightest, noise_frame, samples_of
 from tests.resuming import config_of, interrupted_at, run
 from tests.schemas import schema_errors
 
@@ -238,27 +239,6 @@ def test_what_is_left_to_be_seen_over_3000_frames(share: float, most_leaked: flo
     assert leaks.unfound_px < 0.01 * leaks.listed_px
 
 
-def noise_frame(pixel_format: str, size_wh: tuple[int, int] = (131, 97)) -> av.VideoFrame:
-    random = np.random.default_rng(5)
-    frame = av.VideoFrame(*size_wh, pixel_format)
-    for plane in frame.planes:
-        rows = plane_rows(plane)
-        if frame.format.components[0].bits > 8:
-            samples = rows.view(np.uint16)
-            samples[...] = random.integers(0, 1024, samples.shape)
-        else:
-            rows[...] = random.integers(0, 256, rows.shape)
-    return frame
-
-
-def samples_of(frame: av.VideoFrame) -> list[NDArray[Any]]:
-    kind = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
-    return [plane_rows(plane).view(kind)[:, : plane.width].copy() for plane in frame.planes]
-
-
-COVERS = np.array([[0, 10, 40, 60], [100, 64, 131, 97], [60, 20, 68, 28]])
-
-
 @pytest.mark.parametrize("style", ["blur", "pixelate", "fill"])
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])
 def test_nothing_but_a_few_means_is_left_and_all_other_pixels_are_untouched(
@@ -369,12 +349,6 @@ def redacted(clip: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFa
     out = tmp_path_factory.mktemp("redacted")
     run(clip, out, tiny_weights, redact=REDACT, **SEGMENTS)
     return out
-
-
-def brightest(path: Path) -> int:
-    """The brightest pixel of a clip in all of its frames."""
-    with av.open(str(path)) as container:
-        return max(int(f.to_ndarray(format="gray").max()) for f in container.decode(video=0))
 
 
 def contents(out: Path) -> dict[str, bytes]:

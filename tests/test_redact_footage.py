@@ -20,7 +20,7 @@ from pipeline.media.color import ToYuv420p
 from tests.conftest import gray, info_of, process, write_clip
 from tests.programs import ffmpeg, needs_ffmpeg
 from tests.recordings import record
-from tests.test_redact import COVERS, brightest, noise_frame, samples_of
+from tests.redacted_frames import COVERS, brightest, noise_frame, samples_of
 
 REDACT = RedactOptions(covered=("light",), cover_style="fill", hold_seconds=0.1)
 NUM_FRAMES = 8

@@ -676,7 +676,7 @@ def test_for_what_is_kept_only_the_copy_in_the_result_needs_room(
 ) -> None:
     out = tmp_path / "out"
     # So that what a run needs is far more than what these small segments take.
-    monkeypatch.setattr("pipeline.run.outputs._LEAST_BITS_PER_PIXEL", 100.0)
+    monkeypatch.setattr("pipeline.run.outputs.LEAST_BITS_PER_PIXEL", 100.0)
     whole = 2 * NUM_FRAMES * 128 * 96 * 100 // 8
     free = whole
 

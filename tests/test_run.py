@@ -328,14 +328,14 @@ def test_a_still_scene_goes_on_though_the_last_request_was_seen_running_before_i
     # The results of a batch are all taken while its callback, held up here, has not returned.
     numbers = [0, 1, *[2] * 60]
     clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in numbers], options=LOSSLESS)
-    whole, never = ModelDetections._inferred, threading.Event()
+    whole, never = ModelDetections.on_inferred, threading.Event()
 
     def held_up(loop: ModelDetections, part: Part, *arguments: Any) -> None:
         whole(loop, part, *arguments)
         if part.index == 1:
             never.wait(1.0)
 
-    monkeypatch.setattr(ModelDetections, "_inferred", held_up)
+    monkeypatch.setattr(ModelDetections, "on_inferred", held_up)
     options = InferOptions(precision="f32", batch=2, num_requests=2)
     report, _ = results_of(clip, tmp_path / "out", tiny_weights, infer=options)
     assert report["output"]["num_frames"] == 62

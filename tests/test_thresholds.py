@@ -23,7 +23,7 @@ from pipeline.model.heads import (
 from pipeline.model.letterbox import letterbox
 from pipeline.model.postprocess import detections_from
 from tests.conftest import read_detections, with_light, write_clip
-from tests.test_heads import DistancesHead
+from tests.double_heads import DistancesHead
 
 NAMES = ("person", "car", "dog")
 LARGE = [0.0, 0.0, 10.0, 10.0]

@@ -22,7 +22,7 @@ from pipeline.core.tiles import OVERLAP, tiles_of
 from pipeline.model.heads import require_applicable
 from pipeline.model.seams import SeamRules, merged
 from tests.conftest import gray, process, write_clip
-from tests.test_heads import DistancesHead
+from tests.double_heads import DistancesHead
 
 FRAME_WH = (256, 96)
 LOSSLESS = {"crf": "0"}

@@ -251,9 +251,9 @@ def test_on_the_scene_the_model_is_tuned_that_runs_of_the_scene_take(
 def test_what_is_tuned_on_a_clip_is_what_later_runs_of_such_clips_take(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.measure.tuner._HALVING", (1,))
-    monkeypatch.setattr("pipeline.measure.tuner._MEASUREMENT_SECONDS", 0.05)
-    monkeypatch.setattr("pipeline.measure.tuner._INT8_ROUNDS", 1)
+    monkeypatch.setattr("pipeline.measure.tuner.HALVING", (1,))
+    monkeypatch.setattr("pipeline.measure.tuner.MEASUREMENT_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.measure.tuner.INT8_ROUNDS", 1)
     few = dict(
         itertools.islice(candidates(available_cores(), ["CPU"], "f32", (128, 96)).items(), 2)
     )

@@ -92,7 +92,7 @@ def test_the_overview_of_a_thousand_classes_has_fewer_bins_and_all_boxes() -> No
 def test_all_boxes_are_in_the_chunks_and_no_text_of_a_class_ends_the_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.run.viewer.data._MOST_BOXES", 5)
+    monkeypatch.setattr("pipeline.run.viewer.data.MOST_BOXES", 5)
     found = frames(*[(box(1, 0.25 + i / 100, left=i / 10),) * (i % 4) for i in range(20)])
     data = ViewerData(tmp_path)
     for frame in found:

@@ -76,7 +76,7 @@ class ModelDetections(Closing):
         self._arrived = Arrivals(settings.stall_seconds)
         self._audited: set[int] = set()
         self._stop = threading.Event()
-        self._pool: Pool[Part] = engine.open_pool(self._inferred, self._failed)
+        self._pool: Pool[Part] = engine.open_pool(self.on_inferred, self._failed)
         num_requests = -(-self._pool.num_requests * self._pool.batch // len(self._views))
         self._window = settings.sampler.window(num_requests)
         max_in_flight = most_in_flight(settings.sampler, num_requests)
@@ -228,7 +228,7 @@ class ModelDetections(Closing):
 
     # The threads that infer
 
-    def _inferred(self, part: Part, heads: Heads, latency_seconds: float) -> None:
+    def on_inferred(self, part: Part, heads: Heads, latency_seconds: float) -> None:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         threshold = self._boxes.least_confidence
         try:

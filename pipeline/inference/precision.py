@@ -39,7 +39,7 @@ def fastest_float_precision() -> str:
     except (OSError, ValueError, TypeError):
         known = {}
     if known.get(key) not in ("bf16", "f32"):
-        known[key] = "bf16" if _bf16_gain() > _WORTHWHILE_GAIN else "f32"
+        known[key] = "bf16" if bf16_gain() > _WORTHWHILE_GAIN else "f32"
         text = json.dumps(known, indent=2) + "\n"
         try:
             publish(store, lambda path: path.write_text(text, encoding="utf-8"))
@@ -48,7 +48,7 @@ def fastest_float_precision() -> str:
     return str(known[key])
 
 
-def _bf16_gain() -> float:
+def bf16_gain() -> float:
     """How many times as fast as in float32 a few convolutions of YOLOv5n's kind are in bf16."""
     model = _convolutions()
     config = {"NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1"}

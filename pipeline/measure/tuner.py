@@ -38,15 +38,15 @@ _INT8_SECONDS = 30.0
 _ADAPTIVE_SECONDS = 12.0
 """What of it is left for --adaptive, last of all."""
 
-_HALVING = (1, 2, 3)
+HALVING = (1, 2, 3)
 """Rounds for all candidates, then for the better half of them, then for the half of those."""
-_MEASUREMENT_SECONDS = 2.0
+MEASUREMENT_SECONDS = 2.0
 _FIRST_LOOK_FRAMES, _LEAST_FRAMES, _MOST_FRAMES = 48, 24, 2000
 _LEAST_GAIN = 1.02
 _NO_TIME = (
     f"no configuration could be measured within {MOST_SECONDS:.0f} s: tune when the machine is idle"
 )
-_INT8_ROUNDS = 3
+INT8_ROUNDS = 3
 
 Measure = Callable[[SpeedOptions], float]
 """Frames per second with some options. Raises TimeoutError where there is no time to find out."""
@@ -129,7 +129,7 @@ def _measure(
 
 
 def _frames_to_measure(config: ProcessConfig, usual: SpeedOptions, end_seconds: float) -> int:
-    """The number of frames that take about _MEASUREMENT_SECONDS with the usual options."""
+    """The number of frames that take about MEASUREMENT_SECONDS with the usual options."""
     trial, left = _trial(config, usual, _FIRST_LOOK_FRAMES), end_seconds - time.perf_counter()
     try:
         fps, available = in_own_process(_frames_fps, trial, max(0.0, left))
@@ -139,7 +139,7 @@ def _frames_to_measure(config: ProcessConfig, usual: SpeedOptions, end_seconds: 
         raise InputError(
             f"too short to tune on: {counted(available, 'frame')}, of at least {_LEAST_FRAMES}"
         )
-    return min(_MOST_FRAMES, max(_LEAST_FRAMES, round(fps * _MEASUREMENT_SECONDS)))
+    return min(_MOST_FRAMES, max(_LEAST_FRAMES, round(fps * MEASUREMENT_SECONDS)))
 
 
 def candidates(
@@ -216,7 +216,7 @@ def halve(
     alive, done = list(among), 0
     total = _num_measurements(len(among))
     with contextlib.suppress(TimeoutError):
-        for stage, rounds in enumerate(_HALVING):
+        for stage, rounds in enumerate(HALVING):
             if stage:
                 alive = _better_half(alive, fps, usual)
             for _ in range(rounds):
@@ -248,7 +248,7 @@ def halve(
 
 def _num_measurements(num_candidates: int) -> int:
     total = 0
-    for rounds in _HALVING:
+    for rounds in HALVING:
         total += rounds * num_candidates
         num_candidates = max(2, -(-num_candidates // 2))
     return total
@@ -269,7 +269,7 @@ def int8_gain_of(options: SpeedOptions, run: Run, end_seconds: float) -> float |
     with contextlib.suppress(PipelineError, TimeoutError):
         in_time(run, end_seconds)(quantized)  # Quantises, which takes longer than the others.
         measure = in_time(run, end_seconds)
-        for _ in range(_INT8_ROUNDS):
+        for _ in range(INT8_ROUNDS):
             ratios.append(measure(quantized) / measure(options))
     return statistics.median(ratios) if ratios else None
 

@@ -121,7 +121,7 @@ def _quantize(
     on_progress(Progress("quantize", 0, total, unit="image"))
     # NNCF imports PyTorch for models of its kind, which takes as long as half of a quantisation.
     with hidden_package("torch"), _without_garbage_collection():
-        nncf = _import_nncf()
+        nncf = import_nncf()
         try:
             model = _quantized_by(nncf, basis, nncf.Dataset(inputs, report), total)
         except Exception as error:  # NNCF raises any exception for graphs it does not support.
@@ -172,7 +172,7 @@ def _nncf_version() -> str:
         raise UsageError("INT8 needs the extra int8: pip install nncf") from error
 
 
-def _import_nncf() -> Any:
+def import_nncf() -> Any:
     os.environ.setdefault("NNCF_CI", "1")  # Otherwise it sends usage statistics.
     try:
         import nncf

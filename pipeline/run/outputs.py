@@ -69,7 +69,7 @@ REPORT_VERSION = 2
 DETECTIONS_VERSION = 2
 BATCH_VERSION = 1
 
-_LEAST_BITS_PER_PIXEL = 0.005
+LEAST_BITS_PER_PIXEL = 0.005
 """The bit rate of still scenes at the default quality; most footage needs ten times as much."""
 
 
@@ -174,7 +174,7 @@ def require_space(
         return
     counts = [n for n in (config.num_frames, info.num_frames_expected) if n is not None]
     pixels = info.size_wh[0] * info.size_wh[1] * min(counts, default=0) * (1 - share_kept)
-    least = int(2 * pixels * _LEAST_BITS_PER_PIXEL / 8) + kept_bytes
+    least = int(2 * pixels * LEAST_BITS_PER_PIXEL / 8) + kept_bytes
     free = shutil.disk_usage(config.output_dir).free
     if free < least:
         raise InputError(

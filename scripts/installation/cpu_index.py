@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import urllib.request
 
-_TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
 def index_option(url: str) -> str:
@@ -20,7 +20,7 @@ def index_option(url: str) -> str:
         return ""
     page = f"{url.rstrip('/')}/torch/"
     try:
-        with urllib.request.urlopen(page, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(page, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
             found = b"torch" in answer.read()
     except (OSError, ValueError):
         return ""

@@ -21,14 +21,18 @@ from pipeline.model.prepare import prepare_model
 from pipeline.model.preprocess import Preprocessor
 from pipeline.model.pytorch import read_pytorch
 from tests.families import (
+    EXACTLY,
     agreement_after_nms,
+    all_boxes,
+    assert_same_boxes,
+    box_errors,
     checkpoint_of,
     decoded_by_ultralytics,
     folded,
     images_of,
     random_model,
+    raw_heads,
 )
-from tests.test_families import EXACTLY, all_boxes, assert_same_boxes, box_errors, raw_heads
 
 PICTURES = Path("../shared/coco128/images")
 NUM_PICTURES, IMGSZ = 20, 192

@@ -17,7 +17,7 @@ from pipeline.run.viewer.overview import Overview
 
 INDEX_NAME = "index.js"
 
-_MOST_FRAMES, _MOST_BOXES = 2000, 20_000
+MOST_FRAMES, MOST_BOXES = 2000, 20_000
 """Of a chunk, which the page loads at once: about half a megabyte."""
 _NO_TRACK = -1
 _INDEX_CALL, _CALL_END = "viewerIndex(JSON.parse('", "'))\n"
@@ -51,7 +51,7 @@ class ViewerData:
             self._is_tracked = self._is_tracked or box.track_id is not None
         self._open.append(frame)
         self._num_open_boxes += len(frame.boxes)
-        if len(self._open) >= _MOST_FRAMES or self._num_open_boxes >= _MOST_BOXES:
+        if len(self._open) >= MOST_FRAMES or self._num_open_boxes >= MOST_BOXES:
             self._write_chunk()
 
     def finish(self, facts: dict[str, Any]) -> None:
