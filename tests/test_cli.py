@@ -462,7 +462,7 @@ def test_a_folder_without_a_clip_is_wrong_use(
     path.mkdir()
     assert main(["process", str(path), *usual]) == 2
     assert re.fullmatch(
-        rf"pipeline: {re.escape(str(path))}: contains no clip and no picture; names .*\n",
+        rf"pipeline: {re.escape(str(path))}: contains no clip and no picture; .*\n",
         capsys.readouterr().err,
     )
     assert not (tmp_path / "out").exists()

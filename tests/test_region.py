@@ -211,8 +211,8 @@ def test_what_is_no_region_is_refused_in_one_line(roi: Any, reason: str) -> None
         ("units: pixels\npolygon: [[0, 0], [1, 0], [1, 1]]", "shares of the frame"),
         ("outline: [[0, 0], [1, 0], [1, 1]]", "'outline' is unknown"),
         ("zones: []", "0 zones"),
-        ("{", "is no list of points"),
-        ("7", "is no list of points"),
+        ("{", "is neither a list of points"),
+        ("7", "is neither a list of points"),
     ],
 )
 def test_a_file_without_an_outline_is_refused_in_one_line(

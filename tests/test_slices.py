@@ -257,7 +257,7 @@ def test_a_slice_without_frames_is_refused(
     "options", [{"start": 3, "end": 2}, {"end": 0}, {"start": "5f", "end": "5f"}]
 )
 def test_an_end_that_is_not_behind_the_start_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="the end is not behind the start"):
+    with pytest.raises(UsageError, match="the end is not after the start"):
         ProcessConfig(source=Path("clip.mp4"), output_dir=Path("out"), **options)
 
 

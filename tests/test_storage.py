@@ -168,7 +168,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(
 ) -> None:
     assert main(["process", f"s3://{address}"]) == 2
     shown = capsys.readouterr()
-    assert "credentials do not belong into an address" in shown.err
+    assert "leave credentials out of the address" in shown.err
     assert SECRET not in shown.err + shown.out
 
 

@@ -91,9 +91,9 @@ def _named_by(text: str, output_dir: Path) -> tuple[Path, list[Path]]:
     if not paths:
         endings = ", ".join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))
         raise UsageError(
-            f"{text}: contains no clip and no picture; names searched for end in {endings}"
+            f"{text}: contains no clip and no picture; searched for names ending in {endings}"
             if path.is_dir()
-            else f"{text}: matches no clip and no picture; searched in {anchor}, names end in "
+            else f"{text}: matches no clip and no picture; searched {anchor} for names ending in "
             f"{endings}"
         )
     clips = [path for path in paths if not _is_picture(path)]

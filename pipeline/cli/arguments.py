@@ -48,7 +48,9 @@ def is_batch(arguments: argparse.Namespace) -> bool:
     elif arguments.frame_rate is not None and Path(videos[0]).is_dir():
         return False  # One clip of its pictures.
     if url := next((name for name in [*videos, arguments.output_dir or ""] if is_url(name)), None):
-        raise UsageError(f"{url}: object stores are for single clips; give one clip at a time")
+        raise UsageError(
+            f"{url}: a batch cannot contain an address of an object store; give one clip at a time"
+        )
     return True
 
 

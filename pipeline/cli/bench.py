@@ -39,7 +39,9 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "--size", type=read_size, default="640x480", metavar="WxH", help="frame size"
     )
-    command.add_argument("--configs", nargs="+", metavar="NAME", help="only these (default: all)")
+    command.add_argument(
+        "--configs", nargs="+", metavar="NAME", help="measure only these (default: all)"
+    )
     command.add_argument(
         "--output-dir", type=Path, default="output/bench", metavar="DIR", help="output folder"
     )

@@ -16,10 +16,11 @@ from pipeline.core.highlight_options import HighlightOptions
 def add_parser(commands: Any) -> None:
     command = commands.add_parser(
         "crops",
-        help="cut the best picture of each thing out of the clips of existing results",
-        description="Cut the best picture of each track (without tracks, of each class whenever it "
-        "appears) out of the clips of earlier runs, as JPEG: writes crops/ beside each result, in "
-        "place of an earlier one. Pictures of redacted results show what is covered as covered.",
+        help="cut the best picture of each object out of the clips of existing results",
+        description="Cut the best picture of each track out of the clips of earlier runs, as JPEG "
+        "(without tracks: of each class, each time that it appears). Writes crops/ beside each "
+        "result and replaces an earlier one. In pictures of redacted results, covered areas are "
+        "covered.",
         formatter_class=HelpFormatter,
     )
     add_results(command)

@@ -34,7 +34,10 @@ def run(arguments: argparse.Namespace) -> None:
     from pipeline.measure.evaluate import evaluate
 
     if arguments.calibration == CLIP:
-        raise UsageError("evaluate has no clip: give --calibration a folder (./clip if so named)")
+        raise UsageError(
+            "evaluate has no clip to calibrate on: give --calibration a folder (./clip for one of "
+            "that name)"
+        )
     with progress_shown(arguments) as progress:
         result = evaluate(
             arguments.data,

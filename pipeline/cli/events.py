@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         help="count crossings of lines and visits to zones in existing results",
         description="Follow the tracks of earlier runs over named lines and zones: writes "
         "events.csv (a row per event) and events.json (events, and counts over time) for one or "
-        "many results, and brings their reports up to date. The boxes need a track_id.",
+        "many results, and updates their reports. The boxes need a track_id.",
         formatter_class=HelpFormatter,
     )
     add_results(command)
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
         "--output-dir",
         type=Path,
         metavar="DIR",
-        help="output folder (default: that of the one result); reports then stay as they are",
+        help="output folder; reports are then not updated (default: the folder of the result)",
     )
     add_options(command, ProcessConfig, "overwrite", help_text="replace existing events")
     add_debug(command)

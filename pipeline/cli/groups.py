@@ -109,7 +109,7 @@ def read_model(text: str) -> str | Path:
     alike = difflib.get_close_matches(text, MODEL_NAMES, 1)
     meant = f"; did you mean {alike[0]}?" if alike else ""
     raise argparse.ArgumentTypeError(
-        f"{text!r} is no file or folder, and not one of {', '.join(MODEL_NAMES)}{meant}"
+        f"{text!r} is neither a file or folder nor one of {', '.join(MODEL_NAMES)}{meant}"
     )
 
 

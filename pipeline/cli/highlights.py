@@ -27,10 +27,10 @@ def add_parser(commands: Any) -> None:
     command = commands.add_parser(
         "highlights",
         help="cut clips of what was found out of existing results",
-        description="Cut the frames with finds, or with events, and what precedes and follows "
-        "them out of the annotated clips of earlier runs: writes highlights/ beside each, with an "
-        "edit decision list (.edl) and an OpenTimelineIO timeline (.otio), in place of earlier "
-        "ones.",
+        description="Cut clips of the frames with boxes, or with events, out of the annotated "
+        "clips of earlier runs, with some seconds before and after: writes highlights/ beside "
+        "each result, with an edit decision list (.edl) and an OpenTimelineIO timeline (.otio). "
+        "Replaces earlier highlights.",
         formatter_class=HelpFormatter,
     )
     add_results(command)
@@ -40,29 +40,29 @@ def add_parser(commands: Any) -> None:
         type=float,
         default=PADDING_SECONDS,
         metavar="SECONDS",
-        help="what is shown before and after a find",
+        help="how much is shown before and after a stretch with boxes or events",
     )
     command.add_argument(
         "--as",
         dest="form",
         choices=HIGHLIGHT_FORMS,
         default=HIGHLIGHT_FORMS[0],
-        help="each: a clip for each stretch; one: one clip of all of them",
+        help="each: a clip for each stretch; one: one clip of all stretches",
     )
     command.add_argument(
         "--lines",
         type=Path,
         metavar="FILE",
-        help="cut out the crossings of the lines and the visits to the zones of this YAML or JSON "
-        "file, in place of all finds; the boxes need a track_id",
+        help="instead of all frames with boxes, cut out crossings of the lines and visits to the "
+        "zones of this YAML or JSON file; the boxes need a track_id",
     )
     command.add_argument(
         "--from-source",
         dest="clips",
         type=Path,
         metavar="CLIPS",
-        help="copy them from the source, without boxes and from the key frame before; CLIPS is the "
-        "clip, or the folder with the clips",
+        help="copy highlights from the source, without boxes; each then begins at the key frame "
+        "before its stretch. CLIPS is the clip, or the folder with the clips",
     )
     add_debug(command)
     add_quiet(command)

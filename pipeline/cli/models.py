@@ -16,16 +16,16 @@ def add_parser(commands: Any) -> None:
         "models",
         help="show what models are, and what applies to them",
         description="Show family, classes, input and parameters of models, and which optimisations "
-        "apply to them. A model that cannot be used is named with the reason; the exit code is "
-        "then 1.",
+        "apply to them. If a model cannot be used, the reason is shown, and the exit code "
+        "is 1.",
     )
     command.add_argument(
         "models",
         nargs="*",
         type=read_model,
         metavar="MODEL",
-        help="files, exported folders, or names (default: official and demo, as far as they are "
-        "here)",
+        help="files, exported folders, or names (default: official and demo, if they are on this "
+        "machine)",
     )
     command.add_argument("--json", action="store_true", help="as JSON, one object for each model")
     add_debug(command)

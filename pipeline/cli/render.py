@@ -25,9 +25,9 @@ def add_parser(commands: Any) -> None:
         "render",
         help="draw existing detections onto their clip, without a model",
         description="Draw the detections.jsonl of an earlier run onto its clip or picture: writes "
-        "annotated.mp4 (or .jpg, .png) as that run did or would have done. The report.json beside "
-        "the detections says which clip they belong to; another clip is refused. Rerun an "
-        "interrupted command to resume.",
+        "annotated.mp4 (or .jpg, .png), the same file that `process` writes. The report.json "
+        "beside the detections identifies the clip; another clip is refused. Rerun an interrupted "
+        "command to resume.",
         formatter_class=HelpFormatter,
     )
     command.add_argument("clip", help="the clip or picture")

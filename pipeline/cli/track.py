@@ -24,13 +24,13 @@ def add_parser(commands: Any) -> None:
         formatter_class=HelpFormatter,
     )
     command.add_argument(
-        "result", type=Path, help="output folder of a run, or a file like its detections.jsonl"
+        "result", type=Path, help="output folder of a run, or its detections.jsonl"
     )
     command.add_argument(
         "--tracker",
         choices=TRACKERS,
         default=TRACKERS[0],
-        help="which one; all work without pixels",
+        help="the tracker; none of them needs the clip",
     )
     add_options(command, ProcessConfig, "overwrite", help_text="replace ids that are there already")
     add_debug(command)

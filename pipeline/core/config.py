@@ -123,7 +123,8 @@ class ProcessConfig:
         bool,
         Option(
             "--overwrite",
-            "replace existing results; of many clips, only those of another file, model or options",
+            "replace existing results; with many clips, only those of another file, model or "
+            "options",
             decides_result=False,
         ),
     ] = False
@@ -146,8 +147,8 @@ class ProcessConfig:
         int | None,
         Option(
             "--tile",
-            "infer overlapping tiles of each frame, squares of this side in pixels, and the whole, "
-            "for small things in large frames (default: as many pixels as --imgsz)",
+            "find small objects in large frames: infer overlapping square tiles of each frame, PX "
+            "pixels wide, and the whole frame (default: --imgsz)",
             metavar="PX",
             parse=read_tile,
             optional=IMGSZ,
@@ -158,7 +159,7 @@ class ProcessConfig:
         bool,
         Option(
             "--nms-free",
-            "take the branch without NMS of a checkpoint with two (YOLOv10, YOLO26)",
+            "use the branch without NMS, if the model has one (YOLOv10, YOLO26)",
         ),
     ] = False
     infer: Annotated[InferOptions | AutoOptions, _NOT_IN_KEYS] = field(default_factory=AutoOptions)
@@ -188,14 +189,14 @@ class ProcessConfig:
         str | float | None,
         Option(
             "--start",
-            "begin with the first frame at or after it: seconds, mm:ss, hh:mm:ss.ms, or a frame "
+            "begin with the first frame at or after TIME: seconds, mm:ss, hh:mm:ss.ms, or a frame "
             "(120f, where 0f is the first)",
             metavar="TIME",
         ),
     ] = None
     end: Annotated[
         str | float | None,
-        Option("--end", "end before the first frame at or after it", metavar="TIME"),
+        Option("--end", "end before the first frame at or after TIME", metavar="TIME"),
     ] = None
     every: Annotated[
         int,
@@ -211,15 +212,15 @@ class ProcessConfig:
         bool,
         Option(
             "--adaptive",
-            "infer the frames where boxes change and interpolate the boxes of the others; some of "
-            "these are inferred too, to report how well boxes agree",
+            "infer the frames where boxes change and interpolate the boxes of the others; 2% of "
+            "these are inferred too, to report how well the interpolated boxes agree",
         ),
     ] = False
     track: Annotated[
         str | None,
         Option(
             "--track",
-            f"give each thing an id that it keeps: {', '.join(TRACKERS[:-1])} or {TRACKERS[-1]} "
+            f"give each object an id that it keeps: {', '.join(TRACKERS[:-1])} or {TRACKERS[-1]} "
             f"(default: {TRACKERS[0]}); needs the extra 'track'",
             metavar="NAME",
             choices=TRACKERS,
@@ -230,8 +231,8 @@ class ProcessConfig:
         float,
         Option(
             "--least-agreement",
-            "warn if the share of boxes that agree with every frame inferred (--adaptive), or with "
-            "float (--precision int8), is surely below P",
+            "warn if the share of boxes that agree with those of inferred frames (--adaptive) or "
+            "of float (--precision int8) is below P with 95% confidence",
             metavar="P",
             decides_result=False,
         ),
@@ -240,12 +241,12 @@ class ProcessConfig:
         str,
         Option(
             "--deinterlace",
-            "auto: deinterlace interlaced clips",
+            "auto: deinterlace interlaced clips; off: do not",
             choices=("auto", "off"),
         ),
     ] = "off"
     reuse_duplicates: Annotated[
-        bool, Option("--no-reuse", "also infer frames that are identical to the one before")
+        bool, Option("--no-reuse", "also infer frames that are identical to the previous one")
     ] = True
     segment_seconds: Annotated[
         float,

@@ -38,7 +38,7 @@ class DetectOptions:
         float,
         Option(
             "--conf",
-            "minimum confidence, also of single classes: person=0.4 car=0.6 0.25",
+            "minimum confidence, for all or for single classes: person=0.4 car=0.6 0.25",
             metavar="[CLASS=]P",
             more=r"(.+=)?\d*\.?\d+",
         ),
@@ -66,8 +66,9 @@ class DetectOptions:
         str | tuple[float, ...] | Path | None,
         Option(
             "--roi",
-            "keep only boxes whose centre lies in this rectangle x,y,w,h, or in the polygon x,y,x,"
-            "y,x,y or of a JSON or YAML file: pixels, or shares of the frame from 0 to 1",
+            "keep only boxes whose centre lies in a rectangle x,y,w,h, in a polygon x,y,x,y,x,y, "
+            "or in the polygon of a JSON or YAML file; in pixels, or shares of the frame from 0 "
+            "to 1",
             metavar="X,Y,W,H|FILE",
         ),
     ] = None

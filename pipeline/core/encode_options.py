@@ -100,8 +100,8 @@ class DrawOptions:
         int | None,
         Option(
             "--line-width",
-            "width of the lines of boxes, in pixels; even on clips (default: by the size of the "
-            "frames)",
+            "width of the lines of boxes, in pixels; must be even for clips (default: depends on "
+            "the size of the frames)",
             metavar="N",
             lowest=1,
             highest=_LONGEST_SIDE_PX,

@@ -25,8 +25,8 @@ class HighlightOptions:
         float | None,
         Option(
             "--highlights",
-            "cut out what was found (with --events: what happened), and this many seconds before "
-            f"and after (default: {PADDING_SECONDS:g})",
+            "make clips of the frames with boxes (with --events: of the events), with this many "
+            f"seconds before and after (default: {PADDING_SECONDS:g})",
             metavar="SECONDS",
             optional=f"{PADDING_SECONDS:g}",
             parse=float,
@@ -38,7 +38,7 @@ class HighlightOptions:
         str,
         Option(
             "--highlights-as",
-            "each: a clip for each stretch; one: one clip of all of them",
+            "each: a clip for each stretch; one: one clip of all stretches",
             choices=HIGHLIGHT_FORMS,
         ),
     ] = HIGHLIGHT_FORMS[0]
@@ -46,15 +46,16 @@ class HighlightOptions:
         bool,
         Option(
             "--from-source",
-            "copy highlights from the source, without boxes and from the key frame before",
+            "copy highlights from the source, without boxes; each then begins at the key frame "
+            "before its stretch",
         ),
     ] = False
     crops: Annotated[
         bool,
         Option(
             "--crops",
-            "cut the best picture of each track (without --track: of each class, whenever it "
-            "appears) out of the source, as JPEG",
+            "cut the best picture of each track out of the source, as JPEG (without --track: of "
+            "each class, each time that it appears)",
         ),
     ] = False
 
@@ -67,5 +68,5 @@ class HighlightOptions:
         )
         require(
             not self.from_source or self.form == HIGHLIGHT_FORMS[0],
-            "--from-source gives a clip for each stretch: leave --highlights-as out",
+            "--from-source makes a clip for each stretch: leave --highlights-as out",
         )

@@ -45,7 +45,7 @@ def _require_model_input(config: ProcessConfig) -> None:
 
 def _require_frames(config: ProcessConfig) -> None:
     asked = config.slice
-    require(asked is None or not asked.is_surely_empty, f"{asked}: the end is not behind the start")
+    require(asked is None or not asked.is_surely_empty, f"{asked}: the end is not after the start")
     require(
         not (config.adaptive and config.every > 1),
         "--adaptive and --every both select the frames to infer: leave one of them out",

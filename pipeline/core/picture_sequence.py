@@ -45,7 +45,7 @@ class PictureSequence:
         pictures = [path for path in found if not path.name.startswith(".")]
         if not pictures:
             raise InputError(
-                f"{self.folder}: contains no picture; names searched for end in "
+                f"{self.folder}: contains no picture; searched for names ending in "
                 f"{', '.join(PICTURE_SUFFIXES)}"
             )
         return sorted(pictures, key=_natural)

@@ -37,7 +37,7 @@ class RedactOptions:
         float,
         Option(
             "--redact-hold",
-            "cover a thing for S seconds before its first and after its last find",
+            "cover an object for S seconds before its first and after its last detection",
             metavar="S",
             lowest=0,
             highest=60,
@@ -47,7 +47,7 @@ class RedactOptions:
         float,
         Option(
             "--redact-margin",
-            "enlarge covers by this share of a box on each side",
+            "enlarge covers on each side by this share of the width or height of the box",
             metavar="P",
             lowest=0,
             highest=10,

@@ -14,14 +14,14 @@ def require_redactable(config: ProcessConfig) -> None:
         return
     require(
         config.video,
-        "--redact covers things in the annotated file, which --no-video leaves out: leave one of "
+        "--redact covers objects in the annotated file, which --no-video leaves out: leave one of "
         "them out",
     )
     is_copied = config.remote.source_url or config.source == Path(STANDARD_INPUT)
     require(
         not is_copied,
-        "--redact needs a file: a copy of the clip would be written to the disk of this machine, "
-        "which is not redacted; save it where it may be, and give its path",
+        "--redact needs a file: otherwise an unredacted copy of the clip would be written to the "
+        "disk of this machine; save the clip where it may be stored, and give its path",
     )
     detect, usual = config.detect, DetectOptions()
     for flag, is_given in (
@@ -31,5 +31,5 @@ def require_redactable(config: ProcessConfig) -> None:
     ):
         require(
             not is_given,
-            f"{flag} can leave out boxes that --redact is to cover: leave one of the two out",
+            f"{flag} can leave out boxes that --redact must cover: leave one of the two out",
         )

@@ -61,7 +61,7 @@ def _floats(text: str) -> list[float]:
 
 def _neither(shown: object) -> UsageError:
     return UsageError(
-        f"--roi {shown} is neither x,y,w,h, nor an outline x,y,x,y,x,y, nor a file with one"
+        f"--roi {shown} is neither x,y,w,h, nor a polygon x,y,x,y,x,y, nor a file with one"
     )
 
 
@@ -85,7 +85,8 @@ def _read_polygon(path: Path) -> list[Point]:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise UsageError(
-            f"{path}: is no list of points [x, y], nor a mapping with one as polygon ({error})"
+            f"{path}: is neither a list of points [x, y] nor a mapping with such a list as "
+            f"polygon ({error})"
         ) from error
     is_share = all(0 <= edge <= 1 for point in points for edge in point)
     if len(points) < 3 or units not in ("shares", "pixels") or is_share != (units == "shares"):

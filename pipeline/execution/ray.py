@@ -152,12 +152,12 @@ def _connect(options: ClusterOptions) -> None:
         if _asks_for_a_token(error):
             raise UsageError(
                 f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and "
-                "RAY_AUTH_TOKEN where its token is not that of ~/.ray/auth_token"
+                "RAY_AUTH_TOKEN if its token is not the one in ~/.ray/auth_token"
             ) from error
         if address != "auto":
             raise UsageError(
-                f"no Ray cluster answers at {address} ({reason_of(error)}): `ray status` tells "
-                "where one is"
+                f"no Ray cluster answers at {address} ({reason_of(error)}): `ray status` shows "
+                "the address of a running one"
             ) from error
         _start(options)
     except (RuntimeError, ValueError, RayError) as error:  # RayError: there is no token at all.

@@ -46,8 +46,8 @@ def is_url(name: str) -> bool:
     in_two = ":" in bucket and "@" in key and not bucket.startswith("arn:")
     if "@" in bucket or in_two or "?" in name:
         raise UsageError(
-            f"{found[1]}://...: credentials do not belong into an address; the environment or a "
-            "file in the home folder may hold them"
+            f"{found[1]}://...: leave credentials out of the address; put them into the "
+            "environment or a file in the home folder"
         )
     return True
 

@@ -165,8 +165,8 @@ def require_encodable(info: VideoInfo, options: EncodeOptions) -> None:
     width, height = codec.coded_size_wh(info.size_wh)
     if min(width, height) < codec.least_px:
         raise EncodeError(
-            f"{info.name}: {codec.encoder} takes no frames with less than {codec.least_px} px a "
-            f"side, and these are {info.size_wh[0]}x{info.size_wh[1]}: choose another --codec"
+            f"{info.name}: {codec.encoder} does not encode frames with less than {codec.least_px} "
+            f"px a side, and these are {info.size_wh[0]}x{info.size_wh[1]}: choose another --codec"
         )
     if codec.most_fps and info.frame_rate and info.frame_rate > codec.most_fps:
         raise EncodeError(

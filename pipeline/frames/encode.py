@@ -227,7 +227,7 @@ def require_decodable(
         found, reason = 0, error.strerror or type(error).__name__
     if found < wanted:
         raise EncodeError(
-            f"what {codec.encoder} made of the frames cannot be decoded ({reason}): choose "
+            f"the output of {codec.encoder} cannot be decoded ({reason}): choose "
             "another --crf, --preset or --codec"
         )
 

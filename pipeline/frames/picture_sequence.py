@@ -73,7 +73,9 @@ class PictureSequenceSource(NumberedSource):
         reader = VideoReader(path, self._limits)
         try:
             if not reader.info.is_picture:
-                raise InputError(f"{path}: is no picture but a film of pictures: process it alone")
+                raise InputError(
+                    f"{path}: is not a single picture but an animation: process it alone"
+                )
             image = next(reader.frames()).image
             bgr = self._to_bgr.frame(image)
             bgr.color_primaries, bgr.color_trc = image.color_primaries, image.color_trc

@@ -220,7 +220,7 @@ def _redactor(config: ProcessConfig, info: VideoInfo, lines: Lines) -> Redactor 
     if config.redact.covered is None:
         return None
     if not lines.are_covered:
-        raise InputError(f"{info.name}: what is to be covered is not known: process it again")
+        raise InputError(f"{info.name}: the covers are unknown: process the clip again")
     class_ids = covered_class_ids(config.redact, lines.class_names)
     bits = annotated_bits(info, config.encode)
     return Redactor(info, config.redact.cover_style, class_ids, bits)

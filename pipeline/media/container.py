@@ -51,7 +51,7 @@ def require_regular_file(path: Path) -> None:
     except OSError as error:
         if _PROTOCOL.match(str(path)):
             raise InputError(
-                f"{path}: only files are read, no addresses and no protocols of FFmpeg"
+                f"{path}: only files are read; addresses and protocols of FFmpeg are refused"
             ) from error
         missing = isinstance(error, FileNotFoundError)
         raise InputError(f"{path}: {'no such file' if missing else error.strerror}") from error
@@ -136,7 +136,7 @@ def _open(path: Path, options: dict[str, str]) -> InputContainer:
 
 def _check_container(path: Path, container: InputContainer, limits: LimitOptions) -> None:
     if not ALLOWED_DEMUXERS.issuperset(container.format.name.split(",")):
-        raise InputError(f"{path}: {container.format.name} is not a format that is read here")
+        raise InputError(f"{path}: {container.format.name} is not a supported format")
     if len(container.streams) > limits.max_streams:
         raise InputError(
             f"{path}: has {counted(len(container.streams), 'stream')}, more than --max-streams "

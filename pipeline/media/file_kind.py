@@ -59,7 +59,7 @@ def why_unreadable(path: Path, error: av.FFmpegError) -> str:
     except OSError as unreadable:
         return unreadable.strerror or type(unreadable).__name__
     if isinstance(error, (av.InvalidDataError, av.ArgumentError, av.EOFError)):
-        return "it is damaged, or in a format that is not read here; MP4, MKV, AVI and TS are"
+        return "it is damaged, or its format is not supported; MP4, MKV, AVI, TS and others are"
     return error.strerror or type(error).__name__
 
 

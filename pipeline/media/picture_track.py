@@ -40,7 +40,7 @@ def picture_track(path: Path, container: InputContainer) -> tuple[VideoStream, T
     header = headers.get(stream.index, UNKNOWN)
     if header.encrypted:
         raise InputError(
-            f"{path}: its video is encrypted: decrypt it first, with the key of who made it"
+            f"{path}: its video is encrypted: decrypt it first, with the key of its maker"
         )
     if stream.codec_context is None:
         raise InputError(f"{path}: FFmpeg has no decoder for its video stream")

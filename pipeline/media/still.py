@@ -46,8 +46,8 @@ def require_picture_options(config: ProcessConfig) -> None:
     asked = config.encode
     if asked.codec != "h264" or asked.crf is not None or asked.preset is not None:
         raise UsageError(
-            f"{config.source_name} is a picture, and gives one: --codec, --crf and --preset are "
-            "for clips; leave them out"
+            f"{config.source_name} is a picture, and so is its result: --codec, --crf and "
+            "--preset are for clips; leave them out"
         )
 
 

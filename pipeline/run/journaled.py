@@ -115,7 +115,7 @@ def require_permission_to_discard(config: ProcessConfig, journal: Journal, key: 
     if not config.overwrite:
         raise InputError(
             f"{config.output_dir}: {segments}options or versions "
-            f"{are(kept)} kept: the command of that run resumes it, "
-            "--overwrite discards it"
+            f"{are(kept)} kept: repeat the command of that run to "
+            "resume it, or add --overwrite to discard it"
         )
     note(f"{segments}options or versions discarded, as --overwrite asks for")

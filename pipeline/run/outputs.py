@@ -86,7 +86,8 @@ def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAM
     if not config.overwrite and (version := _newer_version(config.output_dir)):
         raise InputError(
             f"{config.output_dir / REPORT_JSON_NAME} has format version {version}, this program "
-            f"reads up to {REPORT_VERSION}: update it, or replace the result with --overwrite"
+            f"reads up to {REPORT_VERSION}: update this program, or replace the result with "
+            "--overwrite"
         )
     source = config.clip and config.clip.resolve()
     for name in reversed(names):

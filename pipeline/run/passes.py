@@ -152,8 +152,9 @@ def _draw(
     drawn = take_segments(second, clip.source.info, parts.drawn_by(process), settings, again)
     if drawn.num_frames != detected.num_frames:
         raise InputError(
-            f"{run.config.source_name}: {counted(detected.num_frames, 'frame')} could be decoded, "
-            f"and then {drawn.num_frames}: the clip or its storage is faulty"
+            f"{run.config.source_name}: {counted(detected.num_frames, 'frame')} could be decoded "
+            f"in the first pass, but in the second {drawn.num_frames}: the clip or its storage is "
+            "faulty"
         )
     return drawn
 

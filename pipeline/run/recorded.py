@@ -101,7 +101,7 @@ def read_recorded(detections: Path) -> RecordedRun:
     recorded = from_report(detections, _recorded)
     if num_lines != recorded.num_lines:
         raise InputError(
-            f"{detections}: holds {counted(num_lines, 'line')} where the report says "
+            f"{detections}: holds {counted(num_lines, 'line')} but the report says "
             f"{recorded.num_lines}: it was changed; process the clip again"
         )
     return recorded
@@ -149,8 +149,8 @@ def _recorded(detections: Path, report: dict[str, Any]) -> RecordedRun:
     source, used = report["source"], report["configuration"]
     if source["fingerprint"] is None:
         raise InputError(
-            f"{detections}: is of {source['name']}, which is no file: only detections of a clip or "
-            "a picture can be drawn later"
+            f"{detections}: is of {source['name']}, which is not a file: only detections of a "
+            "clip or a picture can be drawn"
         )
     width, height = source["size_wh"]
     redact = RedactOptions(**used.get("redact", {}))

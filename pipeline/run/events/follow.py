@@ -136,7 +136,7 @@ def _bin_seconds(asked: float | None, clip_seconds: float) -> float:
         return bin_seconds_for(clip_seconds)
     bin_seconds = widened(asked, clip_seconds)
     if bin_seconds != asked:
-        note(f"bin_seconds is {bin_seconds:g} instead of {asked:g}, for a clip of so many hours")
+        note(f"bin_seconds is {bin_seconds:g} instead of {asked:g}, because the clip is so long")
     return bin_seconds
 
 

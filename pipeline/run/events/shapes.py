@@ -107,7 +107,7 @@ def _shapes(values: Mapping[str, Any]) -> Shapes:
         raise ValueError(f"the name {twice!r} is given twice")
     largest = max(abs(edge) for shape in shapes for point in shape.points for edge in point)
     if not found.in_pixels and largest > _MOST_SHARE:
-        raise ValueError(f"{largest:g} is no share of the frame: write `units: pixels`")
+        raise ValueError(f"{largest:g} is not a share of the frame: write `units: pixels`")
     return found
 
 
@@ -141,7 +141,7 @@ def _without_repeats(points: Sequence[Point]) -> tuple[Point, ...]:
 
 def _mapping(value: Any, what: str, keys: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is no mapping with {', '.join(keys)}")
+        raise ValueError(f"{what} is not a mapping with {', '.join(keys)}")
     for key in value:
         if key not in keys:
             near = difflib.get_close_matches(str(key), keys, 1)
@@ -153,7 +153,7 @@ def _mapping(value: Any, what: str, keys: Sequence[str]) -> Mapping[str, Any]:
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:
     found = values.get(key) or []
     if not isinstance(found, list):
-        raise ValueError(f"{key} is no list of entries with {', '.join(_SHAPE_KEYS)}")
+        raise ValueError(f"{key} is not a list of entries with {', '.join(_SHAPE_KEYS)}")
     return found
 
 

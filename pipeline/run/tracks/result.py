@@ -84,7 +84,10 @@ def track_result(
             _write_viewer(detections.parent, told)
         flush_to_disk(detections.parent)
     if (detections.parent / EVENTS_JSON_NAME).exists():
-        note("the events beside the detections are those of earlier tracks: repeat `events`")
+        note(
+            "the events beside the detections belong to the previous tracks: repeat `pipeline "
+            "events`"
+        )
     return Tracked(detections, num_frames, num_tracks)
 
 
@@ -116,7 +119,7 @@ def _weak_beside(detections: Path) -> Path | None:
         return weak
     note(
         f"{weak} is missing, which `process --track` writes: without the boxes of less confidence "
-        "in it, tracks may end where things are hard to see"
+        "in it, tracks may end where objects are hard to see"
     )
     return None
 
