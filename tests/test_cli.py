@@ -243,7 +243,7 @@ def test_an_option_of_the_synthetic_source_is_refused_with_a_clip(
     assert main([command, str(clip), *option]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"pipeline: {option[0]} is ")
-    assert "synthetic source" in line
+    assert "synthetic scene" in line
     assert str(clip) in line
     assert line.endswith(f"; see pipeline {command} --help")
 

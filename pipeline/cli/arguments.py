@@ -139,14 +139,14 @@ def _source(
     for name, value in asked.items():
         if name != "frame_rate" and value is not None:
             raise UsageError(
-                f"{declared(SyntheticOptions)[name].flag} is an option of the synthetic source, "
+                f"{declared(SyntheticOptions)[name].flag} is an option of the synthetic scene, "
                 f"and {printable(video)} is a clip"
             )
     if arguments.frame_rate is None:
         return Path(video)
     if not Path(video).is_dir():
         raise UsageError(
-            f"--frame-rate is for the synthetic source and for a folder of pictures, and "
+            f"--frame-rate is for the synthetic scene and for a folder of pictures, and "
             f"{printable(video)} is neither"
         )
     return PictureSequence(folder=Path(video), frame_rate=arguments.frame_rate)

@@ -30,7 +30,7 @@ def add_limits(command: argparse.ArgumentParser) -> Any:
 
 def add_synthetic(command: argparse.ArgumentParser) -> None:
     synthetic = command.add_argument_group(
-        "synthetic source", "For the synthetic scene only, except --frame-rate."
+        "synthetic scene", "For the synthetic scene only, except --frame-rate."
     )
     # None shows that an option was not given.
     add_options(synthetic, SyntheticOptions, *SCENE_FIELDS, default=None)

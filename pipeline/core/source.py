@@ -27,7 +27,7 @@ class Source(Protocol):
         """
 
     def num_bytes(self) -> int | None:
-        """The size of what frames are read from; None for the synthetic source. Raises OSError."""
+        """The size of what frames are read from; None for the synthetic scene. Raises OSError."""
 
     def absolute(self) -> Any:
         """The same source for a ProcessConfig, independent of the current folder."""
