@@ -212,8 +212,8 @@ class ProcessConfig:
         bool,
         Option(
             "--adaptive",
-            "infer the frames where boxes change and interpolate the boxes of the others; 2% of "
-            "these are inferred too, to report how well the interpolated boxes agree",
+            "infer the frames where boxes change and interpolate the boxes of the others; one in "
+            "50 of these is inferred too, to report how well the interpolated boxes agree",
         ),
     ] = False
     track: Annotated[
@@ -232,7 +232,7 @@ class ProcessConfig:
         Option(
             "--least-agreement",
             "warn if the share of boxes that agree with those of inferred frames (--adaptive) or "
-            "of float (--precision int8) is below P with 95% confidence",
+            "of float (--precision int8) is significantly below P",
             metavar="P",
             decides_result=False,
         ),
