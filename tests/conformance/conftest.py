@@ -68,9 +68,9 @@ def _rows_of(page: Path) -> dict[str, list[int]]:
 
 def _page(table: Table, rows: dict[str, list[int]]) -> Iterator[str]:
     """rows: of families that were not run this time."""
-    yield "Written by `make conformance`. FFmpeg's program makes each clip. What it shows of the"
-    yield "result is held against what it shows of the source: number and times of frames, start"
-    yield "and end of each sound, pictures. A warning names what the result does not have; a"
+    yield "Written by `make conformance`. FFmpeg makes each clip, and decodes both the"
+    yield "source and the result, which are compared: number and times of frames, start"
+    yield "and end of each sound, pictures. A warning names what the result lacks; a"
     yield "refusal is one line that says why."
     yield ""
     yield "| clips | tried | right | right, with a warning | refused | wrong |"

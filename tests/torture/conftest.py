@@ -82,7 +82,7 @@ def pytest_terminal_summary(
 def _page(rows: list[Row]) -> Iterator[str]:
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
     yield "Written by `make torture`, which makes every fault below on purpose, in real files,"
-    yield "processes and disks, and counts how often what must hold did."
+    yield "processes and disks, and counts how often the requirement was met."
     yield ""
     yield f"{available_cores()} cores of {processor_name() or 'an unnamed processor'}; {packages}."
     yield ""

@@ -109,7 +109,7 @@ def test_the_disk(
     with fault(
         "no space, read-only, vanished folder",
         "small tmpfs, at many sizes",
-        "a clear error, never success; with room, the run goes on from what was kept",
+        "a clear error, never success; with free space, the run resumes from stored segments",
     ) as row:
         went_on = 0
         for kilobytes in range(8, 2 * size_kb, max(8, size_kb // 10)):
@@ -132,7 +132,7 @@ def test_the_disk(
                 run_while(source, disk / "out", tiny_weights, functools.partial(unmount, disk))
             small = ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", str(disk)]
             subprocess.run(small, check=True)
-        row.measured = f"{went_on} times there was something to go on from"
+        row.measured = f"{went_on} runs had segments to resume from"
 
 
 def run_while(source: Path, out: Path, weights: Path, act: Callable[[], object]) -> None:
