@@ -222,7 +222,7 @@ def test_attached_files_are_named(tmp_path: Path, tiny_weights: Path) -> None:
         *("-metadata:s:t", "mimetype=application/x-truetype-font"),
     )
     _, [note] = result_of(clip, tiny_weights)
-    assert note == "stream 1 (attachment, letters.ttf) was left out: MP4 cannot carry it"
+    assert note == "stream 1 (attachment, letters.ttf) was left out: MP4 does not support it"
 
 
 def test_a_data_track_is_named(tmp_path: Path, tiny_weights: Path) -> None:
@@ -308,7 +308,7 @@ def test_subtitles_in_pictures_are_named(tmp_path: Path, tiny_weights: Path) -> 
     clip = tmp_path / "clip.mkv"
     ffmpeg(*PICTURE, "-i", pictures, "-map", 0, "-map", 1, *H264, "-c:s", "copy", clip)
     result, [note] = result_of(clip, tiny_weights)
-    assert note == "stream 1 (subtitle, pgssub) was left out: MP4 cannot carry it"
+    assert note == "stream 1 (subtitle, pgssub) was left out: MP4 does not support it"
     assert probed(result, "s") == []
 
 
@@ -322,9 +322,9 @@ def test_stereo_and_light_levels_are_named(tmp_path: Path, tiny_weights: Path) -
     stereo = ("-metadata:s:v", "stereo_mode=left_right")
     ffmpeg(*PICTURE, "-c:v", "libx265", "-x265-params", light, *stereo, clip)
     _, notes = result_of(clip, tiny_weights)
-    assert [note for note in notes if note.startswith("data of the video")] == [
-        "data of the video that is not carried: stereo 3D",
-        "data of the video that is not carried: mastering display, content light level",
+    assert [note for note in notes if note.startswith("metadata of the video")] == [
+        "metadata of the video is left out: stereo 3D",
+        "metadata of the video is left out: mastering display, content light level",
     ]
 
 
@@ -351,7 +351,7 @@ def with_sv3d(clip: Path) -> Path:
 def test_a_clip_of_360_degrees_is_named(tmp_path: Path, tiny_weights: Path) -> None:
     clip = with_sv3d(plain_clip(tmp_path / "clip.mp4"))
     _, notes = result_of(clip, tiny_weights)
-    assert notes == ["data of the video that is not carried: spherical (360 degrees)"]
+    assert notes == ["metadata of the video is left out: spherical (360 degrees)"]
 
 
 @pytest.fixture(scope="module")
@@ -416,13 +416,13 @@ def test_closed_captions_that_a_codec_cannot_keep_are_named(
     encode = EncodeOptions(codec="vp9")
     _, [note] = result_of(linked(captioned, tmp_path), tiny_weights, encode=encode)
     assert note == (
-        "closed captions in the video are not carried in vp9: --codec h264 or hevc keeps them"
+        "closed captions in the video are left out with vp9: --codec h264 or hevc keeps them"
     )
 
 
 @pytest.mark.parametrize(
     ("kind", "became"),
-    [("c608", "was converted to mov_text"), ("ttml", "was left out: MP4 cannot carry it")],
+    [("c608", "was converted to mov_text"), ("ttml", "was left out: MP4 does not support it")],
 )
 def test_captions_and_ttml_in_tracks_are_named(
     captioned: Path, tmp_path: Path, tiny_weights: Path, kind: str, became: str

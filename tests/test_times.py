@@ -384,7 +384,7 @@ def test_sound_on_another_clock_begins_with_the_picture(tmp_path: Path, tiny_wei
     report = process(clip, tmp_path / "out", tiny_weights)
     [note] = report["output"]["notes"]
     output = tmp_path / "out" / "annotated.mp4"
-    assert "nothing to do with those of the picture" in note
+    assert "unrelated to those of the picture" in note
     assert times_of(output) == even(20)
     assert sound_times(output)[0] == pytest.approx(0, abs=0.03)
     assert len(sound_times(output)) == len(sound_times(plain))

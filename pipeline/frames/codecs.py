@@ -224,18 +224,18 @@ def _depth_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
         )
         names = ", ".join(name for name, part in parts if part is not None)
         hint = f"; --codec {keeping} keeps it" if is_deep else ""
-        warnings.append(f"data of the video that is not carried: {names}{hint}")
+        warnings.append(f"metadata of the video is left out: {names}{hint}")
     return tuple(warnings)
 
 
 def _caption_warnings(info: VideoInfo, options: EncodeOptions) -> tuple[str, ...]:
     if info.has_captions and options.output_size is not None:
-        return ("closed captions in the video are not carried with --output-size",)
+        return ("closed captions in the video are left out with --output-size",)
     if not info.has_captions or CODECS[options.codec].captions:
         return ()
     keeping = " or ".join(name for name, codec in CODECS.items() if codec.captions)
     return (
-        f"closed captions in the video are not carried in {options.codec}: --codec {keeping} keeps "
+        f"closed captions in the video are left out with {options.codec}: --codec {keeping} keeps "
         "them",
     )
 

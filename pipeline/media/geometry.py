@@ -39,8 +39,8 @@ _LEAST_SHARE = 0.01
 # Looks at one picture only: no picture depends on where a segment begins.
 _DEINTERLACE: _Filters = (("estdif", "mode=frame:deint=interlaced"),)
 _INTERLACED = (
-    "the clip is interlaced and is encoded as it is: --deinterlace auto makes whole pictures of "
-    "its fields"
+    "the clip is interlaced and its fields are mixed in the result: add --deinterlace auto to "
+    "deinterlace it"
 )
 _ANY_TIME_BASE = Fraction(1, 1000)
 _UNKNOWN_TYPE = re.compile(r"(\d+) is not a valid Type")
@@ -104,8 +104,8 @@ def _shown(
     upright = _UPRIGHT_FILTERS.get(_directions(matrix))
     if upright is None:
         warning = (
-            f"the file asks to show its picture turned by {image.rotation % 360} degrees or "
-            "skewed, which is not done: boxes and picture are as it was recorded"
+            f"the file specifies a rotation by {image.rotation % 360} degrees or a skew, which is "
+            "not applied: picture and boxes are as recorded"
         )
         return Geometry(filters, (width, height), warnings=(warning,))
     turned = any(name == "transpose" for name, _ in upright)

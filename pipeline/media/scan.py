@@ -299,12 +299,12 @@ def _sounds(read: _Read, shifts: dict[int, tuple[Shift, ...]], video: Span) -> _
         origin = found.origin
         if index in strange:
             if read.to_end and not lasts_as_long(video, spans[index]):
-                found.left_out[index] = "its times have nothing to do with those of the picture"
+                found.left_out[index] = "its times are unrelated to those of the picture"
                 continue
             origin += spans[index].start - video.start
             found.notes.append(
-                f"stream {index} ({stream.type}) has times that have nothing to do with those of "
-                "the picture: it begins with the picture"
+                f"stream {index} ({stream.type}) has times that are unrelated to those of the "
+                "picture: it now begins with the picture"
             )
         elif index in spans and origin - spans[index].start > tick:
             found.notes.append(

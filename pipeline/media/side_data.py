@@ -26,7 +26,7 @@ def side_data_warnings(image: av.VideoFrame) -> tuple[str, ...]:
     if has_icc_profile(image):
         kinds.add("ICC_PROFILE")
     names = [name for kind, name in _NAMES.items() if kind in kinds]
-    return (f"data of the video that is not carried: {', '.join(names)}",) if names else ()
+    return (f"metadata of the video is left out: {', '.join(names)}",) if names else ()
 
 
 def has_captions(image: av.VideoFrame) -> bool:

@@ -201,15 +201,16 @@ def _mapping(stream: Stream, header: TrackHeader) -> StreamMapping:
     if isinstance(stream, AudioStream) and stream.codec_context:
         return _audio_mapping(stream)
     if header.auxiliary or int(stream.disposition) & _PART_OF_ANOTHER:
-        return _left_out(stream, "it belongs to the video, which is another one now")
+        return _left_out(stream, "it belongs to the source video, which was encoded again")
     if stream.type in ("video", "subtitle") and _mp4_takes(lambda out: _add_copy(out, stream)):
         return StreamMapping(stream.index, "copy")
     if is_text(stream) and _mp4_takes(lambda out: _converter(stream, out, _MOV_TEXT, None).target):
         warning = (
-            f"{_name(stream)} was converted to {_MOV_TEXT}, the only text in MP4: styles may go"
+            f"{_name(stream)} was converted to {_MOV_TEXT}, the only text of MP4: styles may be "
+            "lost"
         )
         return StreamMapping(stream.index, "encode", _MOV_TEXT, warning)
-    return _left_out(stream, "MP4 cannot carry it")
+    return _left_out(stream, "MP4 does not support it")
 
 
 def _converter(
@@ -228,12 +229,12 @@ def _audio_mapping(stream: AudioStream) -> StreamMapping:
     encoder = encoder_name(context)
     if context.layout.nb_channels > MOST_CHANNELS:
         return _left_out(
-            stream, f"MP4 cannot carry it, nor any encoder {context.layout.nb_channels} channels"
+            stream, f"neither MP4 nor an encoder supports its {context.layout.nb_channels} channels"
         )
     if not context.sample_rate or not _mp4_takes(
         lambda out: _converter(stream, out, encoder, None).target
     ):
-        return _left_out(stream, "MP4 cannot carry it, and it cannot be encoded")
+        return _left_out(stream, "MP4 does not support it, and it cannot be encoded")
     loss = "" if encoder == "aac" else ", without loss up to 24 bits"
     return StreamMapping(
         stream.index,

@@ -103,5 +103,5 @@ def _notes_on_length(source: FrameSource, num_frames: int) -> list[str]:
         is_counted = timeline.is_complete or timeline.stretch is not None
         claimed = timeline.num_frames if is_counted else claimed - timeline.num_hidden
     if claimed and claimed > num_frames:
-        return [f"the header claims {counted(claimed, 'frame')}, {num_frames} could be read"]
+        return [f"the header claims {counted(claimed, 'frame')}, but {num_frames} could be read"]
     return []
