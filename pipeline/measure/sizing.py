@@ -100,8 +100,8 @@ class JobOptions:
                 raise UsageError(f"--{flag} must be more than 0 and finite, not {value}")
         if self.cores < self.cores_per_actor:
             raise UsageError(
-                f"{counted(self.cores, 'core')} for an actor of {self.cores_per_actor}: give more "
-                "--cores, or fewer --cores-per-actor"
+                f"--cores {self.cores} is less than --cores-per-actor {self.cores_per_actor}: give "
+                "more --cores, or fewer --cores-per-actor"
             )
 
     @property
