@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pipeline.batch.footage import ClipHeader
 from pipeline.batch.work import clips_together
 from pipeline.core.errors import UsageError
-from pipeline.core.text import counted
 from pipeline.measure.schedule import ClipWork, Cluster, Schedule, simulate
 from pipeline.media.cut import cut_synthetic
 
