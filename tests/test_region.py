@@ -189,7 +189,7 @@ def test_a_rectangle_beyond_the_frame_is_cut_off_and_one_outside_is_refused(
 @pytest.mark.parametrize(
     ("roi", "reason"),
     [
-        ("1,2,3", "is neither x,y,w,h, nor an outline"),
+        ("1,2,3", "is neither x,y,w,h, nor a polygon"),
         ("1,2,0,4", "width and height must be more than 0"),
         ("0,0,1,1,2,2", "enclose no area"),
         ("1,2,3,4,5", "is neither"),
