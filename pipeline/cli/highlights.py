@@ -85,7 +85,7 @@ def _options(arguments: argparse.Namespace) -> HighlightOptions:
     from_source = arguments.clips is not None
     require(
         not from_source or arguments.form == HIGHLIGHT_FORMS[0],
-        "--from-source gives a clip for each stretch: leave --as out",
+        "--from-source makes a clip for each stretch: leave --as out",
     )
     return HighlightOptions(padding_seconds=padding, form=arguments.form, from_source=from_source)
 
