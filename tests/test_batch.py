@@ -302,6 +302,17 @@ def test_a_file_that_is_not_there_fails_alone(footage: list[Path], usual: list[s
     assert results()["missing.mp4"]["reason"] == "no such file"
 
 
+@pytest.mark.parametrize("given", ["footage", "footage/cam0/*.mp4"])
+def test_links_in_a_circle_fail_alone(
+    footage: list[Path], usual: list[str], given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("footage/cam0/round.mp4").symlink_to("round.mp4")
+    clips = [clip for clip in footage if given == "footage" or clip.parent.name == "cam0"]
+    assert main(["process", given, *usual]) == 1
+    assert "round.mp4" in capsys.readouterr().err
+    assert len(list(Path("out").rglob("annotated.mp4"))) == len(clips)
+
+
 def test_a_reason_that_many_clips_share_is_told_once_and_not_all_of_them_are_named(
     footage: list[Path], usual: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

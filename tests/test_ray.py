@@ -533,6 +533,19 @@ def test_an_error_of_a_segment_is_not_tried_again(
         run(short, tmp_path / "out", tiny_weights, limits=limits, infer=infer)
 
 
+def test_a_cluster_that_does_not_start_in_time_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pipeline.execution.ray import RayExecutor
+
+    def late(**_: Any) -> None:
+        raise Exception("The current node timed out during startup")  # As Ray raises it.
+
+    monkeypatch.setattr("ray.init", late)
+    with pytest.raises(UsageError, match=r"does not start here .*timed out"):
+        RayExecutor(ClusterOptions(address="local"), Position())
+
+
 def test_output_that_the_nodes_do_not_see_is_refused_by_name(
     run: Run,
     short: Path,

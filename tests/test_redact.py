@@ -240,6 +240,17 @@ def test_what_is_left_to_be_seen_over_3000_frames(share: float, most_leaked: flo
 
 
 @pytest.mark.parametrize("style", ["blur", "pixelate", "fill"])
+@pytest.mark.parametrize("bits", [8, 10])
+def test_covers_of_what_has_no_colour_have_none(style: str, bits: int) -> None:
+    frame = noise_frame("yuv420p" if bits == 8 else "yuv420p10le")
+    neutral = 1 << (bits - 1)
+    for plane in frame.planes[1:]:
+        plane_rows(plane).view(np.uint8 if bits == 8 else np.uint16)[...] = neutral
+    covered = samples_of(Redactor(info_of((131, 97)), style, {0})(frame, COVERS))
+    assert all((chroma == neutral).all() for chroma in covered[1:])
+
+
+@pytest.mark.parametrize("style", ["blur", "pixelate", "fill"])
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])
 def test_nothing_but_a_few_means_is_left_and_all_other_pixels_are_untouched(
     style: str, pixel_format: str

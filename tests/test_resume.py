@@ -396,13 +396,16 @@ def test_with_other_options_a_run_asks_before_it_discards_what_is_kept(
     clip: Path, interrupted: Path, tiny_weights: Path, clean: tuple[bytes, bytes], change: str
 ) -> None:
     kept = content_of(interrupted / WORK_NAME)
-    with pytest.raises(InputError, match=r"3 segments of an interrupted run .* --overwrite"):
+    with pytest.raises(
+        InputError, match=r"3 segments of an interrupted run .* --overwrite"
+    ) as told:
         run(clip, interrupted, tiny_weights, **CHANGES[change])
+    assert "rerun the command" not in str(told.value)  # This one would not resume them.
     assert content_of(interrupted / WORK_NAME) == kept
     report = run(clip, interrupted, tiny_weights, overwrite=True, **CHANGES[change])
     assert report["segments"]["done_before"] == 0
-    [told] = [note for note in report["output"]["notes"] if "discarded" in note]
-    assert told.startswith("3 segments of an interrupted run")
+    [discarded] = [note for note in report["output"]["notes"] if "discarded" in note]
+    assert discarded.startswith("3 segments of an interrupted run")
     assert not (interrupted / WORK_NAME).exists()
 
 

@@ -51,6 +51,10 @@ class SourceChanged(InputError):
     """The clip changed while it was processed."""
 
 
+class KeptByAnotherRun(InputError):
+    """Segments of a run with other options are kept, and may not be discarded."""
+
+
 class ModelError(PipelineError):
     """A checkpoint, a conversion or a device that cannot be used."""
 

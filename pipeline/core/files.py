@@ -60,6 +60,11 @@ def file_state(path: Path) -> tuple[str, int]:
     return fingerprint(path), path.stat().st_mtime_ns
 
 
+def real_path(path: Path) -> Path:
+    """The absolute path without links; of a circle of links, where `resolve` fails, one of them."""
+    return Path(os.path.realpath(path))
+
+
 def flush_to_disk(path: Path) -> None:
     """Flush a file's content, or a folder's list of names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.core.config import ClusterOptions, InferOptions, ProcessConfig
-from pipeline.core.errors import UsageError, reason_of
+from pipeline.core.errors import PipelineError, UsageError, reason_of
 from pipeline.core.machine import available_cores, versions
 from pipeline.core.position import Position, Step
 from pipeline.core.text import counted
@@ -181,14 +181,19 @@ def _start(options: ClusterOptions) -> None:
             f"--cores-per-actor {options.cores_per_actor}: this machine, on which a cluster is to "
             f"be started, has {counted(available_cores(), 'core')}"
         )
-    ray.init(
-        address="local",
-        num_cpus=available_cores(),
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        **_settings(options),
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=available_cores(),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            **_settings(options),
+        )
+    except PipelineError:
+        raise
+    except Exception as error:  # Of any kind, where its processes do not answer in time.
+        raise UsageError(f"Ray does not start here ({reason_of(error)})") from error
 
 
 def _settings(options: ClusterOptions) -> dict[str, Any]:

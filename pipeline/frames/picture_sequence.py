@@ -10,6 +10,7 @@ import av
 
 from pipeline.core.config import DEFAULT_LIMITS, LimitOptions
 from pipeline.core.errors import InputError
+from pipeline.core.files import real_path
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.frames.decode import VideoReader
 from pipeline.media.color import ToBgr, tags_of_planes
@@ -40,7 +41,7 @@ class PictureSequenceSource(NumberedSource):
         image, first = self._read(self._paths[0])
         self.info = dataclasses.replace(
             first,
-            name=sequence.folder.resolve().name,
+            name=real_path(sequence.folder).name,
             container="pictures",
             pix_fmt=image.format.name,
             time_base=1 / sequence.frame_rate,

@@ -65,7 +65,9 @@ class Redactor:
                 step = 2 if number else 1
                 rows = slice(top // step, -(-bottom // step))
                 columns = slice(left // step, -(-right // step))
-                self._cover(plane[rows, columns], sample, blocks_wh, level)
+                # Of chroma, one level is that of gray.
+                offset = level // 2 if number else 0
+                self._cover(plane[rows, columns], sample, blocks_wh, (level, offset))
         return image
 
     def others(self, detections: Detections) -> Detections:
@@ -73,15 +75,21 @@ class Redactor:
         return detections.where(~np.isin(detections.class_id, self._class_ids))
 
     def _cover(
-        self, part: NDArray[np.uint8], black: int, blocks_wh: tuple[int, int], level: int
+        self,
+        part: NDArray[np.uint8],
+        black: int,
+        blocks_wh: tuple[int, int],
+        levels: tuple[int, int],
     ) -> None:
+        """levels: the width of each, and by how much they begin before multiples of it."""
         if self._style == "fill":
             part[...] = black
             return
         height, width = part.shape[:2]
         means = cv2.resize(part, blocks_wh, interpolation=cv2.INTER_AREA)
-        means = means // level * level + level // 2
-        way = _INTERPOLATIONS[self._style]
+        (level, offset), way = levels, _INTERPOLATIONS[self._style]
+        numbers = np.minimum((means.astype(np.int32) + offset) // level, LEVELS - 1)
+        means = (numbers * level + level // 2 - offset).astype(part.dtype)
         part[...] = cv2.resize(means, (width, height), interpolation=way)
 
     def _black(self, image: av.VideoFrame) -> tuple[int, ...]:

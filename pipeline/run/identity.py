@@ -19,7 +19,7 @@ from pipeline.core.config import (
     EncodeOptions,
     ProcessConfig,
 )
-from pipeline.core.files import file_stamp
+from pipeline.core.files import file_stamp, real_path
 from pipeline.core.machine import tracker_versions, versions
 from pipeline.core.options import deciding
 from pipeline.core.picture_paths import calibration_pictures
@@ -95,7 +95,7 @@ def _hash(values: Any) -> str:
 
 
 def _local_place(config: ProcessConfig) -> str | None:
-    return None if config.synthetic else str(Path(config.source_name).resolve())
+    return None if config.synthetic else str(real_path(Path(config.source_name)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pipeline.core.disk_space import disk_full, is_disk_full, num_bytes_in
 from pipeline.core.errors import (
     InputError,
     Interrupted,
+    KeptByAnotherRun,
     PipelineError,
     SourceChanged,
     as_pipeline_error,
@@ -57,7 +58,8 @@ def run_journaled(
                     error = _disk_full(config, journal, frames.latest)
                 if isinstance(error, SourceChanged):
                     journal.discard()  # They belong to the clip before its change.
-                if kept := what_is_kept(journal):
+                # This command would not resume those.
+                if not isinstance(error, KeptByAnotherRun) and (kept := what_is_kept(journal)):
                     error.args = (f"{error.args[0]}; {kept}",)
                 if error is cause:
                     raise
@@ -113,7 +115,7 @@ def require_permission_to_discard(config: ProcessConfig, journal: Journal, key: 
         return
     segments = f"{counted(kept, 'segment')} of an interrupted run with another input, other "
     if not config.overwrite:
-        raise InputError(
+        raise KeptByAnotherRun(
             f"{config.output_dir}: {segments}options or versions "
             f"{are(kept)} kept: repeat the command of that run to "
             "resume it, or add --overwrite to discard it"

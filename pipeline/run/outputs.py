@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import InputError, UsageError
-from pipeline.core.files import flush_to_disk
+from pipeline.core.files import flush_to_disk, real_path
 from pipeline.execution.journal import is_publishing
 from pipeline.run.identity import drawn_key
 
@@ -89,17 +89,19 @@ def require_free_output(config: ProcessConfig, names: Sequence[str] = OUTPUT_NAM
             f"reads up to {REPORT_VERSION}: update this program, or replace the result with "
             "--overwrite"
         )
-    source = config.clip and config.clip.resolve()
+    source = config.clip and real_path(config.clip)
     for name in reversed(names):
         target = config.output_dir / name
         if not os.path.lexists(target) or _stays(target, config):
             continue
-        if source is not None and source == target.resolve():
+        if source is not None and source == real_path(target):
             raise UsageError(
                 f"{config.clip} is both input and output: choose another output folder"
             )
         if target.exists() and not config.overwrite:
-            raise InputError(f"{target} exists already: --overwrite replaces it")
+            raise InputError(
+                f"{target} exists already{_of_another(config)}: --overwrite replaces it"
+            )
         if target.is_dir() and not _is_ours(target):
             raise InputError(f"{target} is a folder: it cannot be replaced")
 
@@ -112,6 +114,15 @@ def _stays(target: Path, config: ProcessConfig) -> bool:
     if target.name not in _ALWAYS_IN or target.is_symlink() or not target.is_dir():
         return False
     return not _is_ours(target) and config.redact.covered is None
+
+
+def _of_another(config: ProcessConfig) -> str:
+    """A text that names the source of a finished result, if it has another name than this one."""
+    report = finished_report(config.output_dir)
+    name = None if report is None else report["source"]["name"]
+    if name is None or Path(str(name)).name == Path(config.source_name).name:
+        return ""
+    return f", the result of {name}"
 
 
 def _newer_version(output_dir: Path) -> int | None:

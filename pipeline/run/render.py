@@ -14,7 +14,7 @@ from pipeline.core.config import InferOptions, ProcessConfig
 from pipeline.core.cores import core_shares, limited_cores
 from pipeline.core.detection_lines import read_detections
 from pipeline.core.errors import InputError, UsageError
-from pipeline.core.files import file_sha256
+from pipeline.core.files import file_sha256, real_path
 from pipeline.core.machine import available_cores, versions
 from pipeline.core.memory import release_memory
 from pipeline.core.notes import note
@@ -165,7 +165,7 @@ def _is_beside_its_report(config: ProcessConfig, recorded: RecordedRun) -> bool:
     """Whether the output folder is that of the recorded run. Raises InputError for another's."""
     if not (config.output_dir / REPORT_JSON_NAME).exists():
         return False
-    if (config.output_dir / DETECTIONS_NAME).resolve() != recorded.detections.resolve():
+    if real_path(config.output_dir / DETECTIONS_NAME) != real_path(recorded.detections):
         raise InputError(
             f"{config.output_dir}: contains the result of a run with other detections than "
             f"{recorded.detections}: choose another folder with --output-dir"

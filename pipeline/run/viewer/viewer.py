@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from pipeline.core.config import ProcessConfig
 from pipeline.core.detection_lines import DetectedFrame
+from pipeline.core.files import real_path
 from pipeline.core.work_folder import SPOOL_NAME
 from pipeline.media.frame import FrameSource
 from pipeline.run.outputs import VIEWER_DATA_NAME, VIEWER_PAGE_NAME
@@ -47,7 +48,7 @@ def played_source(config: ProcessConfig, source: FrameSource) -> PlayedSource | 
         return None
     if config.remote.output_url is not None or config.redact.covered is not None:
         return None
-    path, page_folder = clip.resolve(), config.output_dir.resolve()
+    path, page_folder = real_path(clip), real_path(config.output_dir)
     relative = quote(os.fsencode(os.path.relpath(path, page_folder)))
     stretch = timeline.stretch if timeline else None
     before = float(stretch.seconds_before) if stretch else 0.0
