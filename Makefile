@@ -50,7 +50,7 @@ help: ## list the targets
 # One name if there is such a file, blanks in it or not; else words, with quotes as in a shell.
 # Patterns are for pipeline to fill in. Names come last, after --: they may begin with a dash.
 process: export VIDEO := $(VIDEO)
-process: $(LIGHT) $(NEEDED) ## annotate VIDEO=clip.mp4, a folder, several (else a synthetic clip); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
+process: $(LIGHT) $(NEEDED) ## annotate VIDEO=clip.mp4, a folder, several (else the synthetic scene); OUTPUT= MODEL= WEIGHTS= CONFIG= ARGS=
 	@set -f; if [ -e "$$VIDEO" ]; then set -- "$$VIDEO"; \
 	elif $(SHELL) -n -c "set -- $$VIDEO" 2>/dev/null; then eval "set -- $$VIDEO"; \
 	else printf "%s: no such file; of several names, one with a quote or a bracket in it has to be \

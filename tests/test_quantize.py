@@ -139,7 +139,7 @@ def test_the_graph_is_quantised_and_its_heads_stay_close(yolov5: Path) -> None:
     assert in_float.quantization is None
     assert in_int8.quantization is not None
     assert in_int8.quantization.accuracy is None
-    assert in_int8.quantization.calibrated_on == "frames of the synthetic clip"
+    assert in_int8.quantization.calibrated_on == "frames of the synthetic scene"
     image = next(iter(SyntheticSource(SYNTHETIC))).image.to_ndarray(format="rgb24")
     pixels = np.full((64, 96, 3), 114, np.uint8)
     pixels[5 : 5 + 54] = image

@@ -204,7 +204,7 @@ def test_a_model_that_knows_the_scene_is_judged(
     assert truth["precision"] > 0.8
     assert truth["mean_iou"] > 0.8
     assert re.search(
-        r"\ntruth: \d+\.\d% of \d+ things found, \d+\.\d% of the boxes right; mean IoU 0\.\d{3}\n",
+        r"\ntruth: \d+\.\d% of \d+ objects found, \d+\.\d% of the boxes right; mean IoU 0\.\d{3}\n",
         capsys.readouterr().out,
     )
     assert "Accuracy on the synthetic scene" in (out / "report.html").read_text(encoding="utf-8")

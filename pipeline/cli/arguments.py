@@ -49,7 +49,8 @@ def is_batch(arguments: argparse.Namespace) -> bool:
         return False  # One clip of its pictures.
     if url := next((name for name in [*videos, arguments.output_dir or ""] if is_url(name)), None):
         raise UsageError(
-            f"{url}: a batch cannot contain an address of an object store; give one clip at a time"
+            f"{url}: a batch neither reads from an object store nor writes to one; give one clip "
+            "at a time"
         )
     return True
 

@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
         type=float,
         default=PADDING_SECONDS,
         metavar="SECONDS",
-        help="how much is shown before and after a stretch with boxes or events",
+        help="how much is shown before and after the frames with boxes, or the events",
     )
     command.add_argument(
         "--as",

@@ -33,8 +33,8 @@ def spool(stream: BinaryIO, path: Path, max_bytes: int | None = None) -> int:
                 num_bytes += len(chunk)
                 if num_bytes > max_bytes:
                     raise InputError(
-                        f"{_NAME}: more than {max_bytes / 1e6:.0f} MB, the space left "
-                        f"in {path.parent}; save it as a file and give its path"
+                        f"{_NAME}: more than {max_bytes / 1e6:.0f} MB, half of the free space in "
+                        f"{path.parent}; save it as a file and give its path"
                     )
                 file.write(chunk)
         if not num_bytes:

@@ -143,7 +143,7 @@ def _accuracy_lines(report: dict[str, Any]) -> list[str]:
     if report["truth"] and report["truth"]["num_pairs"]:
         truth = report["truth"]
         lines.append(
-            f"truth: {truth['recall']:.1%} of {counted(truth['num_things'], 'thing')} found, "
+            f"truth: {truth['recall']:.1%} of {counted(truth['num_things'], 'object')} found, "
             f"{truth['precision']:.1%} of the boxes right; mean IoU {truth['mean_iou']:.3f}"
         )
     if audit := report["audit"]:

@@ -24,7 +24,9 @@ def add_parser(commands: Any) -> None:
         formatter_class=HelpFormatter,
     )
     command.add_argument(
-        "result", type=Path, help="output folder of a run, or its detections.jsonl"
+        "result",
+        type=Path,
+        help="output folder of a run, or a file in the format of its detections.jsonl",
     )
     command.add_argument(
         "--tracker",

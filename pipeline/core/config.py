@@ -159,7 +159,8 @@ class ProcessConfig:
         bool,
         Option(
             "--nms-free",
-            "use the branch without NMS, if the model has one (YOLOv10, YOLO26)",
+            "use the branch without NMS of a model with two (YOLOv10, YOLO26); refused for a model "
+            "that needs NMS",
         ),
     ] = False
     infer: Annotated[InferOptions | AutoOptions, _NOT_IN_KEYS] = field(default_factory=AutoOptions)

@@ -92,7 +92,7 @@ def calibration_of_source(
         picture = picture_bytes(source.image) if source.image else b""
         return Calibration(
             key=f"{dataclasses.replace(source, image=None)} {hashlib.sha256(picture).hexdigest()}",
-            origin="frames of the synthetic clip",
+            origin="frames of the synthetic scene",
             frames=lambda: SyntheticSource(source).sample(NUM_PICTURES),
         )
     if isinstance(source, PictureSequence):

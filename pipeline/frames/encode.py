@@ -227,8 +227,8 @@ def require_decodable(
         found, reason = 0, error.strerror or type(error).__name__
     if found < wanted:
         raise EncodeError(
-            f"the output of {codec.encoder} cannot be decoded ({reason}): choose "
-            "another --crf, --preset or --codec"
+            f"the output of {codec.encoder} cannot be decoded ({reason}): process or render the "
+            "clip with another --crf, --preset or --codec"
         )
 
 

@@ -39,7 +39,7 @@ _LEAST_SHARE = 0.01
 # Looks at one picture only: no picture depends on where a segment begins.
 _DEINTERLACE: _Filters = (("estdif", "mode=frame:deint=interlaced"),)
 _INTERLACED = (
-    "the clip is interlaced and its fields are mixed in the result: add --deinterlace auto to "
+    "the clip is interlaced and is not deinterlaced: process it with --deinterlace auto to "
     "deinterlace it"
 )
 _ANY_TIME_BASE = Fraction(1, 1000)
