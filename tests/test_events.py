@@ -602,7 +602,7 @@ def test_earlier_events_are_replaced_only_on_request(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no mapping"),
+        ("", "not a mapping"),
         ("lines: []", "neither lines nor zones"),
         ("line: [{name: a, points: [[0, 0], [1, 1]]}]", "did you mean lines?"),
         ("lines: [{points: [[0, 0], [1, 1]]}]", "has no name"),

@@ -202,7 +202,7 @@ def test_a_picture_that_is_turned_by_anything_else_stays_and_a_warning_says_so(
     clip = with_matrix(tmp_path / "clip.mp4", (0.7, 0.7, -0.7, 0.7))
     report = process(clip, tmp_path / "out", tiny_weights, detect=NOTHING)
     assert corners_of(first_frame(tmp_path / "out" / "annotated.mp4")) == TURNED[1]
-    assert any("degrees or skewed" in note for note in report["output"]["notes"])
+    assert any("degrees or a skew" in note for note in report["output"]["notes"])
 
 
 @needs_cases
