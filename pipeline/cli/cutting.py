@@ -6,6 +6,7 @@ Their clips may be hostile or broken: FFmpeg reads them where the parent can end
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import Interrupted, PipelineError, WorkerDied
 from pipeline.core.highlight_options import HighlightOptions
 from pipeline.core.notes import collected_notes
-from pipeline.core.position import Position
+from pipeline.core.position import Beat, Position, Step
 from pipeline.core.progress import ProgressCallback
 from pipeline.core.text import counted
 from pipeline.execution.supervise import ChildProcess
@@ -54,6 +55,8 @@ class CutInChild:
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
     ) -> CutOut:
         found = CutOut(config.source_name)
+        # Far from each other, what is cut out gives no progress for long.
+        beat = functools.partial(position.encoding.enter, Step.PREPARE)
         with collected_notes() as notes:
             for is_asked, cut in (
                 (self.options.padding_seconds is not None, self._cut_highlights),
@@ -61,14 +64,14 @@ class CutInChild:
             ):
                 try:
                     if is_asked:
-                        cut(config, found, on_progress)
+                        cut(config, found, on_progress, beat)
                 except PipelineError as error:
                     found.errors.append(error)
         found.notes += notes
         return found
 
     def _cut_highlights(
-        self, config: ProcessConfig, found: CutOut, on_progress: ProgressCallback
+        self, config: ProcessConfig, found: CutOut, on_progress: ProgressCallback, beat: Beat
     ) -> None:
         from pipeline.run.events.events import find_events
         from pipeline.run.exports.clip import read_clips
@@ -79,20 +82,20 @@ class CutInChild:
         if clip.is_picture and len(self.detections) > 1:
             return
         if self.shapes is not None:
-            events = find_events(read_clips([detections]), self.shapes)[0].events
-        record = write_highlights(clip, self.options, events, config.clip, on_progress)
+            events = find_events(read_clips([detections]), self.shapes, beat)[0].events
+        record = write_highlights(clip, self.options, events, config.clip, on_progress, beat)
         found.highlights, found.name = record, clip.name
         found.notes += record["notes"]
 
     def _cut_crops(
-        self, config: ProcessConfig, found: CutOut, on_progress: ProgressCallback
+        self, config: ProcessConfig, found: CutOut, on_progress: ProgressCallback, beat: Beat
     ) -> None:
         from pipeline.run.crops import write_crops
         from pipeline.run.recorded import from_report
 
         detections = self.detections[config.output_dir]
         report = from_report(detections, lambda _, report: report)
-        found.num_crops = len(write_crops(detections, report, config, on_progress))
+        found.num_crops = len(write_crops(detections, report, config, on_progress, beat))
 
 
 def cut_each(

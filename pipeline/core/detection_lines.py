@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.boxes import NO_TRACK, Detections
 from pipeline.core.errors import InputError
+from pipeline.core.position import Beat, no_beat
 
 _TAIL_BYTES = 65_536
 """More than nearly every line has."""
@@ -137,15 +138,17 @@ class DetectedFrame:
         )
 
 
-def read_detections(path: Path | str) -> Iterator[DetectedFrame]:
+def read_detections(path: Path | str, beat: Beat = no_beat) -> Iterator[DetectedFrame]:
     """The frames of detections.jsonl or truth.jsonl, read one at a time.
 
-    Raises InputError, with the number of the line, for a file that cannot be read or is damaged.
+    beat: called for each. Raises InputError, with the number of the line, for a file that cannot be
+    read or is damaged.
     """
     number = 0
     try:
         with Path(path).open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):  # noqa: B007
+                beat()
                 yield DetectedFrame.from_record(json.loads(line))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error

@@ -23,6 +23,7 @@ from pipeline.core.detection_lines import read_detections
 from pipeline.core.errors import InputError
 from pipeline.core.files import file_sha256
 from pipeline.core.machine import available_cores
+from pipeline.core.position import Beat, no_beat
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.frames.redact import Redactor
 from pipeline.frames.source import open_source, scan_source
@@ -64,25 +65,27 @@ def write_crops(
     report: dict[str, Any],
     config: ProcessConfig,
     on_progress: ProgressCallback = no_progress,
+    beat: Beat = no_beat,
 ) -> list[dict[str, Any]]:
     """Write the best pictures of a result beside it, in place of earlier ones, and into its report.
 
     report: beside the detections. config: of the run, or with its source, slice and deinterlacing.
-    Returns what the report says of them. Pictures of the same detections are not made again.
-    Raises PipelineError.
+    beat: called for each line of detections, and for each frame that is decoded. Returns what the
+    report says of them. Pictures of the same detections are not made again. Raises PipelineError.
     """
     folder, key = detections.parent, file_sha256(detections)
     known = report.get("crops") or {}
     if known.get("key") == key and all((folder / p["file"]).is_file() for p in known["pictures"]):
         return list(known["pictures"])
-    picks = _picks(detections)
+    picks = _picks(detections, beat)
     unfinished = unfinished_folder(folder / CROPS_NAME)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        with _opened(config) as (source, scan):
+        with _opened(config, beat) as (source, scan):
             covered = _covers(folder, report, source.info, {p.found.best_frame for p in picks})
-            for done, (frame, of_frame) in enumerate(_frames(source, scan, config, picks), 1):
+            frames = _frames(source, scan, config, picks, beat)
+            for done, (frame, of_frame) in enumerate(frames, 1):
                 pixels = _bgr(covered(frame.image, of_frame[0].found.best_frame))
                 for pick in of_frame:
                     left, top, right, bottom = _edges(pick.found, source.info.size_wh)
@@ -101,10 +104,10 @@ def write_crops(
     return pictures
 
 
-def _picks(detections: Path) -> list[_Pick]:
+def _picks(detections: Path, beat: Beat) -> list[_Pick]:
     """What is cut out, by its first frame."""
     appearances, seconds = Appearances(), array("d")
-    for frame in read_detections(detections):
+    for frame in read_detections(detections, beat):
         appearances.add(frame)
         seconds.append(frame.pts_seconds)
     return [
@@ -147,15 +150,19 @@ def _edges(found: Appearance, size_wh: tuple[int, int]) -> tuple[int, int, int, 
 
 
 @contextlib.contextmanager
-def _opened(config: ProcessConfig) -> Iterator[tuple[FrameSource, ClipScan | None]]:
-    scan = scan_source(config)
+def _opened(config: ProcessConfig, beat: Beat) -> Iterator[tuple[FrameSource, ClipScan | None]]:
+    scan = scan_source(config, beat)
     source = open_source(config, available_cores(), scan.timeline if scan else None)
     with contextlib.closing(source):
         yield source, scan
 
 
 def _frames(
-    source: FrameSource, scan: ClipScan | None, config: ProcessConfig, picks: Sequence[_Pick]
+    source: FrameSource,
+    scan: ClipScan | None,
+    config: ProcessConfig,
+    picks: Sequence[_Pick],
+    beat: Beat,
 ) -> Iterator[tuple[Frame, list[_Pick]]]:
     """The frames that show something best, each with what it shows, in order.
 
@@ -170,6 +177,7 @@ def _frames(
         segments = _segments(scan, list(wanted))
     for segment in segments:
         for frame in source.frames(segment):
+            beat()
             of_frame = wanted.get(frame.pts)
             if of_frame and abs(frame.pts_seconds - of_frame[0].seconds) <= _TOLERANCE_SECONDS:
                 del wanted[frame.pts]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.core.detection_lines import last_seconds
 from pipeline.core.errors import InputError
+from pipeline.core.position import Beat, no_beat
 from pipeline.run.events.files import ClipEvents, write_events_csv, write_events_json
 from pipeline.run.events.follow import follow
 from pipeline.run.events.shapes import Shapes
@@ -21,12 +22,17 @@ from pipeline.run.report_files import update_report
 from pipeline.run.viewer.events import write_events as write_viewer_events
 
 
-def find_events(clips: Sequence[ExportedClip], shapes: Shapes) -> list[ClipEvents]:
-    """The events of each clip. Raises InputError for detections that were not tracked."""
+def find_events(
+    clips: Sequence[ExportedClip], shapes: Shapes, beat: Beat = no_beat
+) -> list[ClipEvents]:
+    """The events of each clip. Raises InputError for detections that were not tracked.
+
+    beat: called for each line of detections.
+    """
     found = []
     for clip in clips:
         in_pixels = shapes.scaled(clip.size_wh)
-        events = follow(clip.frames(), in_pixels, _seconds(clip))
+        events = follow(clip.frames(beat), in_pixels, _seconds(clip))
         if events.num_boxes and not events.num_tracks and not clip.is_tracked:
             raise InputError(
                 f"{clip.detections}: its boxes have no track_id: process the clip with --track, or "

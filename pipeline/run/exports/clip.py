@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.core.detection_lines import DetectedFrame, read_detections
 from pipeline.core.errors import InputError
 from pipeline.core.files import fingerprint
+from pipeline.core.position import Beat, no_beat
 from pipeline.run.outputs import BATCH_JSON_NAME, DETECTIONS_NAME, TRUTH_NAME
 from pipeline.run.recorded import from_report
 
@@ -51,9 +52,12 @@ class ExportedClip:
     is_redacted: bool = False
     every_nth: int = 1
 
-    def frames(self) -> Iterator[DetectedFrame]:
-        """The exported frames in order, read from the file anew. Raises InputError."""
-        for frame in read_detections(self.detections):
+    def frames(self, beat: Beat = no_beat) -> Iterator[DetectedFrame]:
+        """The exported frames in order, read from the file anew. Raises InputError.
+
+        beat: called for each line.
+        """
+        for frame in read_detections(self.detections, beat):
             if frame.frame_index % self.every_nth == 0:
                 yield frame
 

@@ -20,6 +20,7 @@ from pipeline.core.detection_lines import read_detections
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.files import file_sha256
 from pipeline.core.highlight_options import HighlightOptions
+from pipeline.core.position import Beat, no_beat
 from pipeline.core.progress import Progress, ProgressCallback, no_progress
 from pipeline.run.events.follow import Events
 from pipeline.run.highlights.annotated import AnnotatedClip, clip_names
@@ -115,11 +116,13 @@ def write_highlights(
     events: Events | None = None,
     source: Path | None = None,
     on_progress: ProgressCallback = no_progress,
+    beat: Beat = no_beat,
 ) -> dict[str, Any]:
     """Write the highlights of a result beside it, in place of earlier ones, and into its report.
 
     events: what to cut out; None cuts out what was found. source: the file of the clip, with
-    options.from_source. Returns what the report says of them.
+    options.from_source. beat: called for each line of detections. Returns what the report says
+    of them.
     Highlights with the same key are not made again. Raises PipelineError.
     """
     require_possible(clip, options)
@@ -127,7 +130,7 @@ def write_highlights(
     key = _key(clip, options, events)
     if (known := _made_before(clip, key)) is not None:
         return known
-    frames = functools.partial(read_detections, clip.detections)
+    frames = functools.partial(read_detections, clip.detections, beat)
     stretches = stretches_of_finds(frames()) if events is None else stretches_of_events(events)
     assert options.padding_seconds is not None
     cuts = cuts_of(frames(), stretches, options.padding_seconds, clip.frame_rate)
