@@ -24,6 +24,11 @@ from pipeline.cli.cutting import CutInChild
 from pipeline.core.config import ProcessConfig, RedactOptions
 from pipeline.core.detection_lines import DetectedBox, DetectedFrame
 from pipeline.core.errors import InputError
+from pipeline.core.highlight_options import HighlightOptions
+from pipeline.core.position import Position
+from pipeline.core.progress import no_progress
+from pipeline.media.scan import scan_clip
+from pipeline.run.exports import clip as exported_clip
 from pipeline.run.highlights.cuts import cuts_of, stretches_of_finds
 from pipeline.run.highlights.edit_lists import Edit, Medium, write_edl, write_otio
 from pipeline.run.highlights.source import SourcePackets
@@ -447,6 +452,41 @@ def test_a_clip_that_kills_the_process_that_cuts_it_fails_alone(two: list[Path])
     bad, good = two
     assert not list(bad.glob(".highlights*"))
     assert len(clips_in(good)) == len(CUTS)
+
+
+def interrupted_in_its_search() -> None:
+    """To be called in a command that is about to look for a source."""
+
+    def search(name: str, known_fingerprint: str | None, at: Path) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        (at / "went on").touch()
+        return at / name
+
+    setattr(exported_clip, "source_file", search)  # noqa: B010
+
+
+def test_the_search_for_sources_ends_with_ctrl_c(two: list[Path], tmp_path: Path) -> None:
+    words = ["crops", *map(str, two), "--clips", str(tmp_path)]
+    with Command(*words, before=interrupted_in_its_search) as command:
+        error = command.communicate()[1]
+    assert command.returncode == 128 + signal.SIGINT
+    assert error == "pipeline: interrupted\n"
+    assert not (tmp_path / "went on").exists()
+
+
+def test_what_is_read_on_the_way_to_what_is_cut_out_is_progress(
+    result: Path, clip: Path, tmp_path: Path
+) -> None:
+    """Else what is far away in a long clip would be taken for a hang."""
+    out, position = copied(result, tmp_path), Position()
+    cut = CutInChild(HighlightOptions(crops=True), None, {out: out / "detections.jsonl"})
+    # Then the clip is read from its first frame on.
+    config = ProcessConfig(source=clip, output_dir=out, deinterlace="auto")
+    assert cut(config, no_progress, position).errors == []
+    packets: list[int] = []
+    scan_clip(clip, beat=lambda: packets.append(1))
+    last = max(crop["frame_index"] for crop in report_in(out)["crops"]["pictures"])
+    assert position.heartbeat >= len(IMAGES) + len(packets) + last + 1
 
 
 def test_new_ids_leave_nothing_that_was_cut_out_by_the_ones_before(

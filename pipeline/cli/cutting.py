@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.cli.terminal import progress_shown, show, show_error, show_note, show_outputs
 from pipeline.core.config import ProcessConfig
-from pipeline.core.errors import Interrupted, PipelineError, WorkerDied
+from pipeline.core.errors import Interrupted, PipelineError, WorkerDied, as_pipeline_error
 from pipeline.core.highlight_options import HighlightOptions
 from pipeline.core.notes import collected_notes
 from pipeline.core.position import Beat, Position, Step
@@ -112,10 +112,12 @@ def cut_each(
     """
     beside = {path.parent: path for path in results}  # Of two in a folder, the second counts.
     several, failed = len(beside) > 1, []
+    # Before signals are held back: the search of a large folder ends with Ctrl-C.
+    configs = [_config_or_error(config_of, path) for path in beside.values()]
     with ChildProcess(CutInChild(options, shapes, beside)) as child:
-        for folder, path in beside.items():
+        for folder, config in zip(beside, configs, strict=True):
             try:
-                errors = _cut(arguments, child, path, config_of, several=several)
+                errors = _cut(arguments, child, folder, config, several=several)
             except Interrupted:
                 remove_unfinished(folder)
                 raise
@@ -130,34 +132,46 @@ def cut_each(
         raise PipelineError(f"{len(failed)} of {counted(len(beside), 'result')} could not be cut")
 
 
+def _config_or_error(
+    config_of: Callable[[Path], ProcessConfig], path: Path
+) -> ProcessConfig | PipelineError:
+    try:
+        return config_of(path)
+    except PipelineError as error:
+        return error
+    except OSError as error:  # Of a file of that name, which may not be read.
+        return as_pipeline_error(error)
+
+
 def _cut(
     arguments: argparse.Namespace,
     child: ChildProcess[CutOut],
-    path: Path,
-    config_of: Callable[[Path], ProcessConfig],
+    folder: Path,
+    config: ProcessConfig | PipelineError,
     *,
     several: bool,
 ) -> list[PipelineError]:
     """Cut something out of one result, and show it; returns why that failed. Raises Interrupted."""
+    if isinstance(config, PipelineError):
+        return [config]
     try:
-        config = config_of(path)
         with progress_shown(arguments, config.source_name) as progress:
             found = child.run(config, progress)
     except Interrupted:
         raise
     except PipelineError as error:
         if isinstance(error, WorkerDied):
-            remove_unfinished(path.parent)
+            remove_unfinished(folder)
         return [error]
     for line in found.notes:
         show_note(line)
     lines = []
     if found.highlights is not None:
-        show_outputs([path.parent / HIGHLIGHTS_NAME])
-        lines.append(_of_highlights(found.highlights, path.parent))
+        show_outputs([folder / HIGHLIGHTS_NAME])
+        lines.append(_of_highlights(found.highlights, folder))
     if found.num_crops is not None:
-        show_outputs([path.parent / CROPS_NAME])
-        lines.append(f"{counted(found.num_crops, 'crop')} in {path.parent / CROPS_NAME}")
+        show_outputs([folder / CROPS_NAME])
+        lines.append(f"{counted(found.num_crops, 'crop')} in {folder / CROPS_NAME}")
     for line in () if arguments.quiet else lines:
         show(f"{found.name}: {line}" if several else line)
     return found.errors
