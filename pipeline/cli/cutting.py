@@ -44,12 +44,14 @@ class CutOut:
 class CutInChild:
     """The work of the child process, for one result after the other.
 
-    detections: of each result, by its folder, which is the output folder of a config.
+    detections: of each result, by its folder, which is the output folder of a config. of_many:
+    whether some results may be pictures, which have no highlights.
     """
 
     options: HighlightOptions
     shapes: Shapes | None
     detections: Mapping[Path, Path]
+    of_many: bool = False
 
     def __call__(
         self, config: ProcessConfig, on_progress: ProgressCallback, position: Position
@@ -79,7 +81,7 @@ class CutInChild:
 
         detections = self.detections[config.output_dir]
         clip, events = read_found(detections), None
-        if clip.is_picture and len(self.detections) > 1:
+        if clip.is_picture and self.of_many:
             return
         if self.shapes is not None:
             events = find_events(read_clips([detections]), self.shapes, beat)[0].events
@@ -104,17 +106,21 @@ def cut_each(
     config_of: Callable[[Path], ProcessConfig],
     options: HighlightOptions,
     shapes: Shapes | None = None,
+    *,
+    of_batch: bool = False,
 ) -> None:
     """Cut something out of each of some results, given by their detections, and show what.
 
     config_of: that of a result, with its source and its folder; may raise PipelineError. Of
-    several results, one that fails is shown, and the others are cut. Raises PipelineError.
+    several results, one that fails is shown, and the others are cut. of_batch: whether there may
+    have been more, which have no result. Raises PipelineError.
     """
     beside = {path.parent: path for path in results}  # Of two in a folder, the second counts.
     several, failed = len(beside) > 1, []
     # Before signals are held back: the search of a large folder ends with Ctrl-C.
     configs = [_config_or_error(config_of, path) for path in beside.values()]
-    with ChildProcess(CutInChild(options, shapes, beside)) as child:
+    work = CutInChild(options, shapes, beside, of_many=several or of_batch)
+    with ChildProcess(work) as child:
         for folder, config in zip(beside, configs, strict=True):
             try:
                 errors = _cut(arguments, child, folder, config, several=several)

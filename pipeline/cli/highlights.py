@@ -145,14 +145,20 @@ def cut_out(
     configs: Sequence[ProcessConfig],
     options: HighlightOptions,
     shapes: Shapes | None,
+    *,
+    of_batch: bool = False,
 ) -> None:
     """Cut what `process` is asked for out of finished results.
 
-    configs: those of the clips. Of many clips, the others are cut too if one of them fails. Raises
-    PipelineError.
+    configs: those of the clips. Of many clips, the others are cut too if one of them fails.
+    of_batch: as in `cut_each`. Raises PipelineError.
     """
     if not configs or (options.padding_seconds is None and not options.crops):
         return
     of_folder = {config.output_dir: config for config in configs}
     results = [folder / DETECTIONS_NAME for folder in of_folder]
-    cut_each(arguments, results, lambda path: of_folder[path.parent], options, shapes)
+
+    def config_of(path: Path) -> ProcessConfig:
+        return of_folder[path.parent]
+
+    cut_each(arguments, results, config_of, options, shapes, of_batch=of_batch)

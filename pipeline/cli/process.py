@@ -276,7 +276,7 @@ def _use_results(
     finished = [clip.output_dir for clip in done]
     export_results(finished, arguments.export, config.output_dir)
     _count_events(arguments, finished, shapes, config.output_dir)
-    cut_out(arguments, done, highlights, shapes)
+    cut_out(arguments, done, highlights, shapes, of_batch=True)
 
 
 def _show_failed(failed: Sequence[ClipResult], *, debug: bool) -> None:
