@@ -106,6 +106,14 @@ def test_clips_may_come_behind_thresholds(
     assert (found.confidence_threshold, found.videos) == (conf, videos)
 
 
+def test_a_misspelt_option_behind_thresholds_is_no_class(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["process", "clip.mp4", "--conf", "0.3", "--crff=20"])
+    assert "did you mean --crf?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", [{"iou_threshold": 0.45}, {"agnostic_nms": True}], ids=str)
 def test_options_of_nms_are_refused_for_a_model_without_it(option: dict[str, Any]) -> None:
     require_applicable(DetectOptions(), DistancesHead(needs_nms=False))

@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         """Several values of one option, each with the option: a clip may come behind them."""
         flag, option = "", None
         for before, word in itertools.pairwise(["", *words]):
-            is_option = word.partition("=")[0] in self._option_string_actions
+            is_option = word.startswith("--")  # Also a misspelt one.
             if before != flag and option and option.more.fullmatch(word) and not is_option:
                 yield f"{flag}={word}"
                 continue
