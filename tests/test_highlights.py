@@ -293,10 +293,11 @@ def test_a_clip_of_a_batch_that_cannot_be_cut_does_not_keep_others_from_it(
 def test_a_picture_of_a_batch_has_no_highlights_though_no_clip_has_a_result(
     tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "broken.mp4").write_bytes(bytes(1000))
-    cv2.imwrite(str(tmp_path / "photo.png"), IMAGES[5])
-    words = ["process", str(tmp_path), "--output-dir", str(tmp_path / "out"), "--highlights"]
-    assert main([*words, "--weights", str(tiny_weights)]) == 1
+    broken, photo = tmp_path / "broken.mp4", tmp_path / "photo.png"
+    broken.write_bytes(bytes(1000))
+    cv2.imwrite(str(photo), IMAGES[5])
+    words = ["process", str(broken), str(photo), "--output-dir", str(tmp_path / "out")]
+    assert main([*words, "--weights", str(tiny_weights), "--highlights"]) == 1
     assert "1 of 2 clips failed" in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -287,7 +287,7 @@ def test_detections_of_the_scene_are_refused_for_that_reason(
     process(scene, tmp_path / "out", tiny_weights, video=False)
     assert render(Path("synthetic"), tmp_path / "out", tmp_path / "drawn") == 1
     shown = capsys.readouterr().err
-    assert "no file" in shown
+    assert "not a file" in shown
     assert "again" not in shown
 
 

@@ -4,7 +4,8 @@ PipelineError
 ├── UsageError        an invalid option
 ├── InputError        a clip, picture or folder that cannot be read or written
 │   ├── FolderInUse   another run is writing to the output folder
-│   └── SourceChanged the clip changed while it was processed
+│   ├── SourceChanged the clip changed while it was processed
+│   └── KeptByAnotherRun  segments of a run with other options are kept
 ├── ModelError        a checkpoint, a conversion or a device
 ├── InferenceError    the model failed or hung on a frame
 ├── EncodeError       a frame could not be encoded, or the output is wrong
