@@ -165,13 +165,17 @@ def test_a_line_without_an_end_and_one_without_bounds_become_objects(tmp_path: P
     read_objects, objects_pipe = os.pipe()
     read_texts, texts = os.pipe()
     shown = tmp_path / "shown"
+    # Both are there when it begins to read: on a busy machine it begins late.
+    os.write(texts, b"early\n")
+    os.write(objects_pipe, b'{"event": "start"}\n')
     with shown.open("wb") as out:
         relaying = threading.Thread(target=relay, args=(read_objects, read_texts, out.fileno()))
         relaying.start()
         os.write(texts, 3 * (1 << 16) * b"x" + b"\nlast words")
         os.write(objects_pipe, b'{"event": "end", "exit_code": 0}\n')
         relaying.join()
-    *logged, end = map(json.loads, shown.read_text().splitlines())
+    start, early, *logged, end = map(json.loads, shown.read_text().splitlines())
+    assert (start, early["message"]) == ({"event": "start"}, "early")
     assert "".join(line["message"] for line in logged) == 3 * (1 << 16) * "x" + "last words"
     assert end == {"event": "end", "exit_code": 0}
     for pipe in (read_objects, objects_pipe, read_texts, texts):

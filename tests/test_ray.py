@@ -644,6 +644,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_output(
     with driving(*command) as driver:
         while driver.poll() is None and not (journal.exists() and journal.stat().st_size):
             time.sleep(0.005)
+        assert driver.poll() is None, driver.communicate()
         family = psutil.Process(driver.pid).children(recursive=True)
         assert any("raylet" in process.name() for process in family)
         sent = time.monotonic()

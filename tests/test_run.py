@@ -103,7 +103,7 @@ def still_scene(tmp_path_factory: pytest.TempPathFactory) -> NumberedClip:
 def test_every_frame_comes_out_in_order_though_requests_finish_out_of_order(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(150)])
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(400)])
     slowness, select = random.Random(0), YOLOv5Head.select
 
     def slow_at_random(*arguments: Any) -> Any:
@@ -120,13 +120,13 @@ def test_every_frame_comes_out_in_order_though_requests_finish_out_of_order(
             number_read_from(image.to_ndarray(format="rgb24"))
             for image in container.decode(video=0)
         ]
-    assert numbers == list(range(150))
+    assert numbers == list(range(400))
     lines = read_detections(tmp_path / "out")
-    assert [line["frame_index"] for line in lines] == list(range(150))
+    assert [line["frame_index"] for line in lines] == list(range(400))
     cells = [
         tuple(round(value / 8) for value in line["detections"][0]["xyxy"][:2]) for line in lines
     ]
-    assert cells == [light_cell(i) for i in range(150)]
+    assert cells == [light_cell(i) for i in range(400)]
     assert video_times(tmp_path / "out" / "annotated.mp4") == video_times(clip)
 
 

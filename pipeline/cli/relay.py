@@ -33,8 +33,11 @@ def relay(objects: int, texts: int, out: int) -> None:
     left: dict[int, bytes] = {objects: b"", texts: b""}
     os.set_blocking(texts, False)
     writer = _Writer(out)
+    has_begun = False
     while left:
-        ready, _, _ = select.select(list(left), [], [])
+        # The object that comes first is written before any text, which may be there by now too.
+        waiting = list(left) if has_begun or objects not in left else [objects]
+        ready, _, _ = select.select(waiting, [], [])
         # What was written before an object comes first.
         for pipe in sorted(ready, key=lambda pipe: pipe == objects):
             with contextlib.suppress(BlockingIOError):
@@ -49,6 +52,7 @@ def relay(objects: int, texts: int, out: int) -> None:
                     writer.write(*map(_logged, filter(None, lines)))
                     continue
                 for line in filter(None, lines):
+                    has_begun = True
                     if line.startswith(END):
                         writer.write(*map(_logged, filter(None, _all(texts, left))))
                         writer.write(line)
