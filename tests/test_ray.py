@@ -428,6 +428,7 @@ def test_with_a_store_no_folder_is_shared(
 # Whoever is lost
 
 
+@pytest.mark.alone
 def test_a_driver_that_is_killed_goes_on_with_what_was_done(
     vacant: Cluster,
     one_executor: OneExecutor,
@@ -632,6 +633,7 @@ def test_pytorch_is_not_for_a_cluster(
 # The end
 
 
+@pytest.mark.alone
 def test_an_interrupted_run_leaves_no_process_and_no_output(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
