@@ -87,7 +87,7 @@ coverage: $(VENV)/.installed-dev ## run all tests, and show which lines they do 
 	$(BIN)/python -m pytest -n logical -m "not torture and not conformance" --cov --cov-report=term $(ARGS)
 
 torture: $(VENV)/.installed-dev ## make faults on purpose, by the hundred; writes docs/reliability.md
-	$(BIN)/python -m pytest -m torture -o faulthandler_timeout=18000 --table docs/reliability.md tests/torture tests/test_compiled.py $(ARGS)
+	$(BIN)/python -m pytest -m torture -o faulthandler_timeout=18000 --table docs/reliability.md tests/torture tests/test_compiled.py tests/test_detect.py $(ARGS)
 
 conformance: $(VENV)/.installed-dev ## hold a thousand clips against ffmpeg, all footage against YOLOv5; writes docs/reliability.md
 	$(BIN)/python -m pytest -m conformance -o faulthandler_timeout=18000 --table docs/reliability.md tests/conformance tests/test_reference.py $(ARGS)

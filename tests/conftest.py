@@ -164,6 +164,14 @@ def _own_cache(cache_of_the_tests: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("PIPELINE_WEIGHTS", raising=False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_loaded_is_no_garbage() -> None:
+    """Keep what modules loaded since collection, and what the tests before left, out of garbage
+    collection too."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _work_in_the_process_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what main() does where the tests can patch it and measure its coverage.

@@ -82,7 +82,14 @@ def stop_early(clip: Path, weights: Path, rounds: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
-@pytest.mark.parametrize("rounds", [8, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        8,
+        pytest.param(100, marks=pytest.mark.slow),
+        pytest.param(1000, marks=[pytest.mark.torture, pytest.mark.timeout(1800)]),
+    ],
+)
 def test_a_consumer_that_stops_early_leaves_no_thread_and_no_file(
     rounds: int, clip: Path, tiny_weights: Path
 ) -> None:
