@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from pipeline.media.frame import ColorTags, Frame
 from pipeline.model.letterbox import letterbox
 from pipeline.model.preprocess import Preprocessor
 from tests.conftest import process
+from tests.programs import needs_ffmpeg
 
 Image = NDArray[np.uint8]
 
@@ -259,11 +259,6 @@ def test_primaries_of_fewer_chroma_samples_come_close_to_those_of_opencv(
     assert error < unmapped_error / 2
 
 
-needs_ffmpeg = pytest.mark.skipif(
-    shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed"
-)
-
-
 def planes_of_the_result(image: av.VideoFrame, reader: VideoReader) -> Image:
     """What the encoder takes of a frame without detections, plane after plane."""
     planes = Annotator(reader.info, ("thing",))(image, Detections.empty())
@@ -469,7 +464,7 @@ def with_dolby_vision(clip: Path, profile: int, compatible_with: int) -> Path:
     return clip
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@needs_ffmpeg
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize(("profile", "compatible_with", "is_said"), [(5, 0, 1), (8, 1, 0)])
 def test_dolby_vision_that_no_other_decoder_shows_right_is_said(

@@ -9,6 +9,7 @@ import pytest
 from compare import BOTTLE, INPUTS, Input, boxes_of_labels, compare, programs
 
 from tests.conftest import with_light, write_clip
+from tests.programs import needs_ffmpeg
 
 OPTIONS = {"predict_model": Path("model"), "rounds": 1}
 
@@ -52,6 +53,7 @@ def test_boxes_of_peers_are_the_lines_of_their_labels(tmp_path: Path) -> None:
     assert boxes_of_labels(tmp_path) == 2
 
 
+@needs_ffmpeg
 def test_there_are_as_many_clips_and_minutes_as_asked_for(tmp_path: Path) -> None:
     if not BOTTLE.exists():
         pytest.skip(f"{BOTTLE} is missing")

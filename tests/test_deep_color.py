@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +31,7 @@ from pipeline.model.tone_map import ToneMap
 from pipeline.run.process import process_video
 from tests.conftest import info_of, process
 from tests.drawings import found
+from tests.programs import needs_ffmpeg
 from tests.resuming import interrupted_at, results
 
 SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "clip.mp4"
@@ -244,7 +244,7 @@ def shown(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     return said["streams"][0], {entry["side_data_type"]: entry for entry in beside}
 
 
-@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+@needs_ffmpeg
 @pytest.mark.parametrize("codec", ["hevc", "av1"])
 def test_an_hdr_clip_stays_one_with_all_that_says_how_to_show_it(
     codec: str, tmp_path: Path, tiny_weights: Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -15,8 +14,7 @@ import pytest
 from pipeline.core.errors import InputError
 from pipeline.media.demuxers import ALLOWED_DEMUXERS, REFUSED_DEMUXERS
 from tests.conftest import process, read_detections, write_clip
-
-needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+from tests.programs import needs_ffmpeg
 
 
 def installed_demuxers() -> set[str]:

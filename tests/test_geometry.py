@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -20,9 +19,9 @@ from pipeline.core.errors import InputError
 from pipeline.media.geometry import Display, geometry_of, side_data_of
 from pipeline.media.headers import Crop, lacks_mp4_index, read_track_headers
 from tests.conftest import SHARED, process, read_detections, write_clip
+from tests.programs import needs_ffmpeg
 from tests.recordings import Image, four_corners, jpeg_with_orientation
 
-needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 needs_cases = pytest.mark.skipif(
     not (SHARED / "cases").is_dir(), reason="needs the clips in ../shared/cases"
 )

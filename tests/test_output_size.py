@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pipeline.cli.commands import main
 from pipeline.core.config import EncodeOptions
 from pipeline.frames.scaled import annotated_info
 from tests.conftest import info_of, process, read_detections, with_light, write_clip
+from tests.programs import needs_ffmpeg
 
 NUM_FRAMES = 12
 
@@ -79,7 +79,7 @@ def test_the_clip_is_smaller_and_its_boxes_are_those_of_the_source(
     assert np.abs(small[(top + bottom) // 2, left].astype(int) - inside).max() > 40
 
 
-@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+@needs_ffmpeg
 def test_ffprobe_sees_the_size_and_every_frame(
     clip: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:

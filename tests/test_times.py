@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from fractions import Fraction
@@ -22,6 +21,7 @@ from pipeline.media.cut import cut_clip
 from pipeline.media.mux import verify
 from pipeline.media.scan import scan_clip
 from tests.conftest import info_of, process, read_detections
+from tests.programs import needs_ffmpeg
 from tests.recordings import (
     Track,
     moving_lights,
@@ -32,7 +32,6 @@ from tests.recordings import (
     tracks_of,
 )
 
-needs_ffprobe = pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffprobe")
 Retime = Callable[[Any, int], None]
 
 
@@ -106,7 +105,7 @@ def test_a_clip_that_starts_late_begins_at_0(
     assert report["source"]["duration_seconds"] == pytest.approx(0.4, abs=1e-3)
 
 
-@needs_ffprobe
+@needs_ffmpeg
 def test_another_program_sees_the_same_times(tmp_path: Path, tiny_weights: Path) -> None:
     clip = record(
         tmp_path / "clip.ts",
@@ -463,9 +462,6 @@ def test_of_long_clips_some_frames_are_compared_the_first_and_the_last_among_the
     assert found[0] == (0, 0)
     assert found[-1] == (99, 99)
     assert 10 < len(found) < 30
-
-
-needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 
 
 def ffmpeg(*arguments: object) -> None:
