@@ -19,6 +19,7 @@ from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from pipeline.core.boxes import Detections
+from pipeline.core.cache import is_whole
 from pipeline.core.config import DetectOptions, InferOptions
 from pipeline.core.errors import ModelError
 from pipeline.core.progress import Progress, no_progress
@@ -325,7 +326,42 @@ def test_nothing_half_written_is_left_in_the_cache(cache: Path, checkpoint: Path
         "160x96.npz",
         "160x96.xml",
         "160x96.xml.seal",
+        "any_size.bin",
+        "any_size.xml",
+        "any_size.xml.seal",
     ]
+
+
+def test_for_frames_of_another_size_a_checkpoint_is_not_read_again(
+    cache: Path, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = heads_of(prepare_model(checkpoint, UPRIGHT, IMGSZ, no_progress))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+
+    def reads(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.model.prepare.build_graph", reads)
+        found = heads_of(prepare_model(checkpoint, UPRIGHT, IMGSZ, no_progress))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, scribble, Path.unlink])
+@pytest.mark.parametrize("name", ["any_size.xml", "any_size.bin", "any_size.xml.seal"])
+def test_a_damaged_graph_for_any_size_is_rebuilt(
+    cache: Path, checkpoint: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    prepare_model(checkpoint, WIDE, IMGSZ, no_progress)
+    damage(only(cache, name))
+    found = heads_of(prepare_model(checkpoint, UPRIGHT, IMGSZ, no_progress))
+    assert is_whole(only(cache, "any_size.xml"))
+    shutil.rmtree(cache)
+    expected = heads_of(prepare_model(checkpoint, UPRIGHT, IMGSZ, no_progress))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_an_onnx_of_yolov5s_export_gives_the_same_detections_as_its_checkpoint(

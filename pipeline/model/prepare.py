@@ -40,12 +40,14 @@ from pipeline.model.stored_head import (
     finish,
     has_stored_layout,
     needs_arrays,
+    store_layout,
     stored_head,
     stored_layout,
 )
 
 _SUFFIXES = (".pt", ".onnx", ".xml")
 _ARRAYS_SUFFIX = ".npz"
+_ANY_SIZE_NAME = "any_size.xml"
 _FRAMEWORKS = {".onnx": "onnx", ".xml": "ir"}
 
 CONVERSION_VERSION = 4
@@ -140,7 +142,7 @@ def _prepare(
     model = read_cached_ir(ir)
     head = _stored_head(model, ir) if model else None
     if model is None or head is None:
-        model, head = _convert(wanted, on_progress)
+        model, head = _convert(wanted, folder / _ANY_SIZE_NAME, on_progress)
         publish(ir, lambda path: _save(model, head, path))
         # What OpenVINO compiles and keeps is for the graph as it was read.
         model = read_cached_ir(ir) or model
@@ -160,16 +162,18 @@ def _prepare(
     )
 
 
-def _convert(wanted: _Wanted, on_progress: ProgressCallback) -> tuple[ov.Model, Head]:
+def _convert(
+    wanted: _Wanted, any_size: Path, on_progress: ProgressCallback
+) -> tuple[ov.Model, Head]:
     """The finished graph; of its own input size if that is fixed.
 
-    Else its sides are multiples of the largest stride.
+    Else its sides are multiples of the largest stride. any_size: see `_graph_of`.
     """
     weights = wanted.weights
     layout: Layout | None = None
     if weights.suffix == ".pt":
         on_progress(Progress("convert", 0, 3, unit="step"))
-        model, layout = build_graph(weights, nms_free=wanted.nms_free)
+        model, layout = _graph_of(wanted, any_size)
         on_progress(Progress("convert", 1, 3, unit="step"))
     else:
         require_plain_graph(weights)
@@ -192,6 +196,24 @@ def _convert(wanted: _Wanted, on_progress: ProgressCallback) -> tuple[ov.Model, 
         raise ModelError(
             f"{weights}: cannot be reshaped to {wanted.input_wh} ({reason})"
         ) from error
+
+
+def _graph_of(wanted: _Wanted, ir: Path) -> tuple[ov.Model, Layout]:
+    """The graph of a checkpoint, for any input size, from the cache if there is one.
+
+    To read the checkpoint takes ten times as long as its IR, and footage comes in many sizes.
+    """
+    if (kept := read_cached_ir(ir)) is not None:
+        return kept, stored_layout(kept, ir)
+    model, layout = build_graph(wanted.weights, nms_free=wanted.nms_free)
+    store_layout(model, layout)
+    publish(ir, lambda path: _save_sealed(model, path))
+    return model, layout
+
+
+def _save_sealed(model: ov.Model, ir: Path) -> None:
+    save_ir(model, ir)
+    seal(ir, ir.with_suffix(".bin"))
 
 
 def _finished_before(model: ov.Model, weights: Path) -> tuple[ov.Model, Head]:

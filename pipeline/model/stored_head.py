@@ -37,8 +37,13 @@ def has_stored_layout(model: ov.Model) -> bool:
     return bool(model.has_rt_info(_RT_INFO_KEY))
 
 
+def store_layout(model: ov.Model, layout: Layout) -> None:
+    """Store the layout of its heads in a graph, finished or not."""
+    model.set_rt_info(layout_json(layout), _RT_INFO_KEY)
+
+
 def stored_layout(model: ov.Model, origin: Path) -> Layout:
-    """The head layout that `finish` stored in a graph. Raises ModelError if there is none."""
+    """The head layout that `store_layout` stored in a graph. Raises ModelError if there is none."""
     try:
         values = json.loads(model.get_rt_info(_RT_INFO_KEY).astype(str))
         layout = _LAYOUTS[values.pop("family", "yolov5")]  # Earlier versions knew no other.
@@ -95,7 +100,7 @@ def finish(model: ov.Model, layout: Layout, input_wh: tuple[int, int]) -> tuple[
         finished = anchor_free_graph.finish(model, layout, input_wh)
     else:
         finished = decoded_graph.finish(model, layout, input_wh)
-    finished[0].set_rt_info(layout_json(layout), _RT_INFO_KEY)
+    store_layout(finished[0], layout)
     return finished
 
 
