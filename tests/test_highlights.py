@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -463,6 +464,25 @@ def test_a_clip_that_kills_the_process_that_cuts_it_fails_alone(two: list[Path])
     bad, good = two
     assert not list(bad.glob(".highlights*"))
     assert len(clips_in(good)) == len(CUTS)
+
+
+def hung() -> None:
+    """To be called in a command that is about to cut: as if a library hung."""
+    setattr(CutInChild, "__call__", lambda *_: threading.Event().wait())  # noqa: B010
+
+
+@pytest.mark.parametrize("command", ["highlights", "crops"])
+def test_what_hangs_while_it_is_cut_is_ended_after_the_seconds_asked_for(
+    command: str, result: Path, clip: Path, tmp_path: Path
+) -> None:
+    words = [command, str(copied(result, tmp_path)), "--stall-seconds", "1"]
+    if command == "crops":
+        words += ["--clips", str(clip)]
+    with Command(*words, before=hung) as running:
+        error = running.communicate()[1]
+    assert running.returncode == 1
+    assert "no progress for 1 s" in error
+    assert "--stall-seconds allows more" in error
 
 
 def interrupted_in_its_search() -> None:

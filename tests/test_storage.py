@@ -159,6 +159,19 @@ def test_a_server_that_is_away_is_told_of_without_a_word_of_credentials(
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+def test_without_credentials_the_message_says_where_they_come_from(
+    store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert main(["process", "s3://footage/a.mp4"]) == 1
+    assert "no credentials were found" in capsys.readouterr().err
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 @pytest.mark.parametrize(
     "address",
     [f"someone:{SECRET}@footage/a.mp4", f"someone:x/{SECRET}@footage/a.mp4", f"{SECRET}@footage/a"],

@@ -29,7 +29,7 @@ from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.redactable import require_redactable
 from pipeline.core.text import printable
 from pipeline.core.work_folder import SPOOL_NAME
-from pipeline.execution.store import is_url, scratch_output
+from pipeline.execution.store import is_url, require_known, scratch_output
 from pipeline.inference.configurations import AUTO, named_options
 from pipeline.run.recorded import RecordedRun
 
@@ -37,6 +37,8 @@ from pipeline.run.recorded import RecordedRun
 def is_batch(arguments: argparse.Namespace) -> bool:
     """Whether `process` was given many clips. Raises UsageError for inputs that must be alone."""
     videos: list[str] = arguments.videos
+    for name in [*videos, arguments.output_dir or ""]:
+        require_known(name)
     if len(videos) > 1:
         for word, what in ((STANDARD_INPUT, "standard input"), (SYNTHETIC, "the synthetic scene")):
             if word in videos:
@@ -120,6 +122,7 @@ def render_config(arguments: argparse.Namespace, recorded: RecordedRun) -> Proce
 
 def tune_config(arguments: argparse.Namespace) -> ProcessConfig:
     """The configuration that `tune` starts from. Raises UsageError."""
+    require_known(arguments.clip)
     if arguments.clip == STANDARD_INPUT:
         raise UsageError("standard input can be read only once: give a file")
     return ProcessConfig(

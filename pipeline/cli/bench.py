@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_cores, add_weights_options
-from pipeline.cli.options import read_size
+from pipeline.cli.options import read_path, read_size
 from pipeline.cli.terminal import progress_shown, show, show_outputs
 from pipeline.core.config import SyntheticOptions
 
@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
         "--configs", nargs="+", metavar="NAME", help="measure only these (default: all)"
     )
     command.add_argument(
-        "--output-dir", type=Path, default="output/bench", metavar="DIR", help="output folder"
+        "--output-dir", type=read_path, default="output/bench", metavar="DIR", help="output folder"
     )
     add_cores(command)
     add_weights_options(command)

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.cutting import cut_each
 from pipeline.cli.groups import add_debug, add_quiet, add_results
+from pipeline.cli.options import add_options
 from pipeline.core.config import ProcessConfig
 from pipeline.core.highlight_options import HighlightOptions
 
@@ -31,6 +32,7 @@ def add_parser(commands: Any) -> None:
         metavar="CLIPS",
         help="the clip of the result, or the folder with the clips",
     )
+    add_options(command, ProcessConfig, "stall_seconds")
     add_debug(command)
     add_quiet(command)
 
@@ -42,19 +44,22 @@ def run(arguments: argparse.Namespace) -> None:
     options = HighlightOptions(crops=True)
 
     def config_of(path: Path) -> ProcessConfig:
-        return from_report(path, lambda path, report: _config(path, report, arguments.clips))
+        return from_report(path, lambda path, report: _config(path, report, arguments))
 
     cut_each(arguments, find_results(arguments.results), config_of, options)
 
 
-def _config(detections: Path, report: dict[str, Any], at: Path) -> ProcessConfig:
+def _config(
+    detections: Path, report: dict[str, Any], arguments: argparse.Namespace
+) -> ProcessConfig:
     from pipeline.run.exports.clip import source_file
 
     source, used = report["source"], report["configuration"]
     return ProcessConfig(
-        source=source_file(source["name"], source["fingerprint"], at),
+        source=source_file(source["name"], source["fingerprint"], arguments.clips),
         output_dir=detections.parent,
         deinterlace=used["deinterlace"],
         start=used.get("start"),
         end=used.get("end"),
+        stall_seconds=arguments.stall_seconds,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_debug, add_quiet, add_results
-from pipeline.cli.options import add_options
+from pipeline.cli.options import add_options, read_path
 from pipeline.cli.summary import events_summary
 from pipeline.cli.terminal import show, show_note, show_outputs
 from pipeline.core.config import ProcessConfig
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
     )
     command.add_argument(
         "--output-dir",
-        type=Path,
+        type=read_path,
         metavar="DIR",
         help="output folder; reports are then not updated (default: the folder of the result)",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_debug, add_quiet, add_results
-from pipeline.cli.options import add_options
+from pipeline.cli.options import add_options, read_path
 from pipeline.cli.terminal import show, show_outputs
 from pipeline.core.config import ProcessConfig
 from pipeline.core.errors import UsageError
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
     )
     command.add_argument(
         "--output-dir",
-        type=Path,
+        type=read_path,
         metavar="DIR",
         help=f"output folder (default: {EXPORT_FOLDER}/ beside the detections of one result)",
     )

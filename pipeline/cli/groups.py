@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli import json_lines
-from pipeline.cli.options import SCENE_FIELDS, add_options
+from pipeline.cli.options import SCENE_FIELDS, add_options, read_path
 from pipeline.core.config import (
     MODEL_NAMES,
     AutoOptions,
@@ -103,7 +103,7 @@ def read_model(text: str) -> str | Path:
     """One of the names, or a path. Raises ArgumentTypeError for a name that is none."""
     if text in MODEL_NAMES:
         return text
-    path = Path(text)
+    path = read_path(text)
     if path.suffix or len(path.parts) > 1 or path.exists():
         return path
     alike = difflib.get_close_matches(text, MODEL_NAMES, 1)
@@ -118,7 +118,7 @@ def add_results(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "results",
         nargs="+",
-        type=Path,
+        type=read_path,
         metavar="result",
         help="output folder of a run or of a batch, or a detections.jsonl or truth.jsonl with the "
         "report.json beside it",

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.cutting import cut_each
 from pipeline.cli.groups import add_debug, add_quiet, add_results
-from pipeline.cli.options import given
+from pipeline.cli.options import add_options, given
 from pipeline.core.config import STANDARD_INPUT, ProcessConfig
 from pipeline.core.errors import UsageError
 from pipeline.core.highlight_options import HIGHLIGHT_FORMS, PADDING_SECONDS, HighlightOptions
@@ -64,6 +64,7 @@ def add_parser(commands: Any) -> None:
         help="copy highlights from the source, without boxes; each then begins at the key frame "
         "before its stretch. CLIPS is the clip, or the folder with the clips",
     )
+    add_options(command, ProcessConfig, "stall_seconds")
     add_debug(command)
     add_quiet(command)
 
@@ -73,7 +74,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     options = _options(arguments)
     shapes = None if arguments.lines is None else read_shapes(arguments.lines)
-    config_of = functools.partial(_config_of, clips=arguments.clips)
+    config_of = functools.partial(
+        _config_of, clips=arguments.clips, stall_seconds=arguments.stall_seconds
+    )
     cut_each(arguments, find_results(arguments.results), config_of, options, shapes)
 
 
@@ -90,7 +93,7 @@ def _options(arguments: argparse.Namespace) -> HighlightOptions:
     return HighlightOptions(padding_seconds=padding, form=arguments.form, from_source=from_source)
 
 
-def _config_of(detections: Path, clips: Path | None) -> ProcessConfig:
+def _config_of(detections: Path, clips: Path | None, stall_seconds: float) -> ProcessConfig:
     """Of a result, to cut its annotated clip, or its source, if that is somewhere in clips."""
     from pipeline.run.exports.clip import source_file
     from pipeline.run.recorded import from_report
@@ -100,7 +103,9 @@ def _config_of(detections: Path, clips: Path | None) -> ProcessConfig:
         source = Path(name)
         if clips is not None:
             source = source_file(name, report["source"]["fingerprint"], clips)
-        return ProcessConfig(source=source, output_dir=detections.parent)
+        return ProcessConfig(
+            source=source, output_dir=detections.parent, stall_seconds=stall_seconds
+        )
 
     return from_report(detections, config)
 

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
+from pipeline.core import option_texts
 from pipeline.core.options import Option, as_text, declared
 from pipeline.core.typed import type_hints
+
+Value = TypeVar("Value")
 
 SCENE_FIELDS = ("size_wh", "frame_rate", "seed", "image")
 """The options of the synthetic scene on the command line, besides the number of its frames."""
@@ -88,6 +91,27 @@ def given(kind: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def reader(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    """One that raises ArgumentTypeError, of which argparse shows the text, for ValueError."""
+
+    def read(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+read_path = reader(option_texts.read_path)
+
+
+def read_name(text: str) -> str:
+    """A path or an address. Raises ArgumentTypeError for an empty one."""
+    read_path(text)
+    return text
+
+
 def read_size(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT. Raises ArgumentTypeError."""
     width, _, height = text.partition("x")
@@ -109,7 +133,7 @@ _READERS: dict[Any, Callable[[str], Any]] = {
     str: str,
     int: int,
     float: float,
-    Path: Path,
+    Path: read_path,
     Fraction: _read_fraction,
     tuple[int, int]: read_size,
 }
@@ -127,22 +151,12 @@ def _form(option: Option, kind: Any, default: Any) -> dict[str, Any]:
     optional = {"nargs": "?", "const": option.optional} if option.optional else {}
     return {
         **optional,
-        "type": _reader(option.parse) if option.parse else _READERS[kind],
+        "type": reader(option.parse) if option.parse else _READERS[kind],
         "choices": option.choices,
         "metavar": option.metavar,
         # argparse reads a default that is text, and shows it in the help.
         "default": as_text(default) if isinstance(default, (tuple, Fraction)) else default,
     }
-
-
-def _reader(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
 
 
 def _without_none(hint: Any) -> Any:

@@ -29,7 +29,7 @@ from pipeline.cli.groups import (
     add_synthetic,
 )
 from pipeline.cli.highlights import cut_out, requested_highlights
-from pipeline.cli.options import add_options
+from pipeline.cli.options import add_options, read_name
 from pipeline.cli.spool import spooled
 from pipeline.cli.summary import batch_summary, failure_lines, run_summary
 from pipeline.cli.terminal import (
@@ -86,12 +86,14 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "videos",
         nargs="*",
+        type=read_name,
         metavar="video",
         help="a clip, '-' for standard input, or 'synthetic' for the synthetic scene (the "
         "default); or files, folders and quoted patterns like 'cams/**/*.mp4'",
     )
     command.add_argument(
         "--output-dir",
+        type=read_name,
         metavar="DIR",
         help="output folder (default: output/CLIP; for many clips: output)",
     )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.arguments import render_config
 from pipeline.cli.groups import add_cores, add_debug, add_limits, add_quiet
-from pipeline.cli.options import add_options
+from pipeline.cli.options import add_options, read_name, read_path
 from pipeline.cli.terminal import progress_shown, show, show_note, show_outputs
 from pipeline.core.config import DrawOptions, EncodeOptions, ProcessConfig
 from pipeline.core.position import Position
@@ -30,13 +29,13 @@ def add_parser(commands: Any) -> None:
         "command to resume.",
         formatter_class=HelpFormatter,
     )
-    command.add_argument("clip", help="the clip or picture")
+    command.add_argument("clip", type=read_name, help="the clip or picture")
     command.add_argument(
-        "detections", type=Path, help="its detections.jsonl, with report.json beside it"
+        "detections", type=read_path, help="its detections.jsonl, with report.json beside it"
     )
     command.add_argument(
         "--output-dir",
-        type=Path,
+        type=read_path,
         metavar="DIR",
         help="output folder (default: that of the detections)",
     )

@@ -14,7 +14,7 @@ from pipeline.cli.groups import (
     add_synthetic,
     add_weights_options,
 )
-from pipeline.cli.options import add_options
+from pipeline.cli.options import add_options, read_name
 from pipeline.cli.terminal import progress_shown, show
 from pipeline.core.config import SYNTHETIC, EncodeOptions
 
@@ -30,6 +30,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "clip",
         nargs="?",
+        type=read_name,
         metavar="video",
         default=SYNTHETIC,
         help="a clip, or 'synthetic' for the synthetic scene",

@@ -30,6 +30,7 @@ from pipeline.core.option_texts import (
     read_calibration,
     read_imgsz,
     read_number_or_auto,
+    read_path,
     read_tile,
 )
 from pipeline.core.options import Option, validate
@@ -135,7 +136,7 @@ class ProcessConfig:
             "a YOLO model: .pt, .onnx, .xml, or the folder of an OpenVINO export (default: the "
             "value of PIPELINE_WEIGHTS)",
             metavar="PATH",
-            parse=Path,
+            parse=read_path,
             decides_result=False,
         ),
     ] = None

@@ -30,8 +30,15 @@ def read_number_or_auto(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
 
+def read_path(text: str) -> Path:
+    """Raises ValueError for an empty one, as unset variables give: it is the current folder."""
+    if not text:
+        raise ValueError("it is empty")
+    return Path(text)
+
+
 def read_calibration(text: str) -> CalibrationName | Path:
-    return CLIP if text == CLIP else Path(text)
+    return CLIP if text == CLIP else read_path(text)
 
 
 def read_output_size(text: str) -> tuple[int, int] | int:

@@ -75,6 +75,8 @@ def locked_work_folder(output_dir: Path, *, owns_spool: bool = False) -> Iterato
     with contextlib.ExitStack() as stack:
         try:
             folder = _claimed(output_dir, stack)
+        except FileExistsError as error:
+            raise InputError(f"{error.filename}: is not a folder") from error
         except OSError as error:
             raise InputError(f"{output_dir}: cannot write there ({error.strerror})") from error
         if not owns_spool and is_held(folder / SPOOL_NAME):

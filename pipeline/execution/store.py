@@ -29,6 +29,8 @@ from pipeline.core.position import Beat, no_beat
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 """What each kind of address needs."""
 
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
+"""Errors of botocore and of google.auth, which need not be installed."""
 _POLL_SECONDS = 0.25
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -50,6 +52,17 @@ def is_url(name: str) -> bool:
             "environment or a file in the home folder"
         )
     return True
+
+
+def require_known(name: str) -> None:
+    """Raise UsageError for an address of an unknown kind, unless a file has that name.
+
+    The message does not repeat it: it may have a password in it.
+    """
+    found = _SCHEME.match(name)
+    if found is not None and found[1] not in PACKAGES and not Path(name).exists():
+        known = " and ".join(f"{scheme}://" for scheme in PACKAGES)
+        raise UsageError(f"{found[1]}://...: only files and addresses of {known} are supported")
 
 
 def scratch_output(url: str, source: str) -> Path:
@@ -213,6 +226,11 @@ def _errors(url: str) -> Iterator[None]:
             f"{url}: access is denied; the store's credentials come from the environment"
         ) from error
     except Exception as error:  # Of any of the packages below.
+        if type(error).__name__ in _NO_CREDENTIALS:
+            raise InputError(
+                f"{url}: no credentials were found; they come from the environment, a file in the "
+                "home folder or the machine"
+            ) from error
         if is_disk_full(error, cache_dir()):
             raise InputError(f"{cache_dir()}: disk full: no room for a copy of {url}") from error
         raise InputError(
