@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -125,7 +126,8 @@ class Command:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # It has ended since.
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -229,6 +231,12 @@ def worker_pid(running: Command) -> int:
     line = running.stdout.readline()
     assert line.startswith("reached "), running.stderr and running.stderr.read()
     return int(line.split()[1])
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """For what a process does without saying so."""
+    while not condition():
+        time.sleep(0.02)
 
 
 def last_words(running: Command) -> str:

@@ -8,6 +8,7 @@ with "encode:NAME" those of every clip whose output folder has that in its path.
     kill    is killed, as by the kernel when memory runs out
     segv    reads where there is nothing
     exit    leaves without a word
+    until:PATH  goes on when there is that file; it reads until then, which is no stall
     pause   does not go on until the run is interrupted
     hang    never comes back; on the main thread it says "told to stop" when it is
     spin    never comes back either, and works all the time
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import socket
@@ -29,6 +31,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pipeline.batch.work import ProcessClips
@@ -38,6 +41,8 @@ from pipeline.core.config import ProcessConfig
 from pipeline.core.machine import available_cores
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
+from pipeline.execution import watch
+from pipeline.execution.journal import Journal
 
 
 def fail(fault: str) -> None:
@@ -50,6 +55,8 @@ def fail(fault: str) -> None:
         ctypes.string_at(0)
     elif fault == "exit":
         os._exit(3)
+    elif fault.startswith("until:"):
+        read_until_there_is(Path(fault.removeprefix("until:")))
     elif fault in ("hang", "pause"):
         wait_for_ever()
     elif fault == "spin":
@@ -69,6 +76,13 @@ def fail(fault: str) -> None:
             for owner, name in ((VideoEncoder, "abandon"), (VideoReader, "close")):
                 setattr(owner, name, never_come_back)
         raise ZeroDivisionError("made on purpose")
+
+
+def read_until_there_is(path: Path) -> None:
+    with Path("/dev/zero").open("rb", buffering=0) as zeros:
+        while not path.exists():
+            zeros.read(1)
+            time.sleep(0.01)
 
 
 def wait_for_ever() -> None:
@@ -97,17 +111,25 @@ def work_for(cpu_seconds: float) -> None:
 @contextlib.contextmanager
 def busy_loops(number: int) -> Iterator[None]:
     """So many other processes that never rest; they end with this one at the latest."""
-    code = f"import os; os.write(1, b'.')\nwhile os.getppid() == {os.getpid()}: pass"
+    code = f"import os; os.write(1, b'.'); os.read(0, 1)\nwhile os.getppid() == {os.getpid()}: pass"
+    begin, told = os.pipe()
     with contextlib.ExitStack() as stack:
         loops = []
-        for _ in range(number):
-            loop = subprocess.Popen([sys.executable, "-ISc", code], stdout=subprocess.PIPE)
-            stack.enter_context(loop)
-            stack.callback(loop.kill)
-            loops.append(loop)
-        for loop in loops:
-            assert loop.stdout is not None
-            assert loop.stdout.read(1) == b"."
+        with os.fdopen(told, "wb"):  # When it is closed they begin: all have started by then.
+            for _ in range(number):
+                loop = subprocess.Popen(
+                    [sys.executable, "-ISc", code],
+                    stdin=begin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+                stack.enter_context(loop)
+                stack.callback(loop.kill)
+                loops.append(loop)
+            os.close(begin)
+            for loop in loops:
+                assert loop.stdout is not None
+                assert loop.stdout.read(1) == b"."
         yield
 
 
@@ -197,6 +219,28 @@ def break_step(fault: str, step: str, frame: int) -> None:
         "join": (join, "mux"),
     }[step]
     setattr(owner, name, at_call(frame, fault, getattr(owner, name)))
+
+
+def pause_after_segments(number: int) -> None:
+    """Let the run of this process, or of its worker, pause when it has added so many segments."""
+    add, numbers = Journal.add, itertools.count(1)
+
+    def added(journal: Journal, *arguments: Any) -> None:
+        add(journal, *arguments)
+        if next(numbers) == number:
+            fail("pause")
+
+    setattr(Journal, "add", added)  # noqa: B010
+
+
+def allow_seconds(
+    to_stop: float = watch.STOP_SECONDS, for_the_same_signal: float = watch.SAME_SIGNAL_SECONDS
+) -> None:
+    """Let the command of this process wait so long for its worker to stop.
+
+    for_the_same_signal: how long the one that came first is not taken for a second one.
+    """
+    watch.STOP_SECONDS, watch.SAME_SIGNAL_SECONDS = to_stop, for_the_same_signal
 
 
 def main() -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -40,8 +40,9 @@ from pipeline.media.cut import cut_clip
 from pipeline.media.frame import Segment, VideoInfo
 from pipeline.media.scan import scan_clip
 from tests import side_work
-from tests.commands import Command
+from tests.commands import Command, wait_until, worker_pid
 from tests.conftest import process, write_clip
+from tests.faulty import pause_after_segments
 from tests.recordings import numbered
 
 SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "clip.mp4"
@@ -346,11 +347,15 @@ def test_other_ways_to_infer_and_to_write_give_the_files_of_one_process(
 
 @contextlib.contextmanager
 def command(clip: Path, out: Path, weights: Path) -> Iterator[Command]:
+    """One that does not go on when two segments are kept."""
     words = ["process", str(clip), "--output-dir", str(out), "--weights", str(weights)]
     words += ["--segment-seconds", "0.8", "--segments-at-once", "2", "--precision", "f32"]
-    with Command(*words) as run:
-        yield run
-        run.kill()
+    paused = functools.partial(pause_after_segments, 2)
+    with Command(*words, before=paused) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
 
 
 def workers_of(run: Command) -> list[psutil.Process]:
@@ -368,23 +373,14 @@ def test_nothing_runs_on_after_the_command_and_a_second_one_resumes(
 ) -> None:
     out = tmp_path / "out"
     with command(clip, out, tiny_weights) as run:
-        journal = out / ".partial" / "journal.jsonl"
-        wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 1)
+        worker_pid(run)
         family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
         assert len(workers_of(run)) == 2
         os.kill(run.pid, stop)
-        _, alive = psutil.wait_procs(family, timeout=20)
-        assert not alive
+        psutil.wait_procs(family)
     report = process(clip, out, tiny_weights, segments_at_once=1, **OPTIONS)
-    assert report["segments"]["done_before"] >= 1
+    assert report["segments"]["done_before"] == 2
     assert files(out) == clean
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 200  # Two interpreters start, beside other tests.
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_who_reads_on_decodes_each_frame_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

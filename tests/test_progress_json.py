@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -135,6 +135,7 @@ def test_a_command_that_is_stopped_says_so(
     number: signal.Signals, code: int | None, status: str, tiny_weights: Path, tmp_path: Path
 ) -> None:
     endless = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
+    endless += ["--segment-seconds", "1000000"]
     asked = ["--weights", tiny_weights, "--output-dir", tmp_path / "out", "--progress", "json"]
     with Command(*endless, *asked) as running:
         assert running.stderr is not None
@@ -146,7 +147,7 @@ def test_a_command_that_is_stopped_says_so(
         running.send_signal(number)
         found = objects(said + running.stderr.read())
         assert (found[-1]["exit_code"], found[-1]["status"]) == (code, status)
-        assert running.wait(30) == (code or -number)
+        assert running.wait() == (code or -number)
 
 
 def test_without_a_reader_the_work_goes_on(clip: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -162,21 +163,30 @@ def test_without_a_reader_the_work_goes_on(clip: Path, tiny_weights: Path, tmp_p
 
 
 def test_a_line_without_an_end_and_one_without_bounds_become_objects(tmp_path: Path) -> None:
-    read_objects, objects_pipe = os.pipe()
-    read_texts, texts = os.pipe()
+    read_objects, write_objects = os.pipe()
+    read_texts, write_texts = os.pipe()
     shown = tmp_path / "shown"
-    # Both are there when it begins to read: on a busy machine it begins late.
-    os.write(texts, b"early\n")
-    os.write(objects_pipe, b'{"event": "start"}\n')
-    with shown.open("wb") as out:
+    with (
+        shown.open("wb") as out,
+        os.fdopen(write_objects, "wb") as objects_pipe,
+        os.fdopen(write_texts, "wb") as texts,
+    ):
+
+        def write(pipe: IO[bytes], said: bytes) -> None:
+            pipe.write(said)
+            pipe.flush()
+
+        # Both are there when it begins to read: on a busy machine it begins late.
+        write(texts, b"early\n")
+        write(objects_pipe, b'{"event": "start"}\n')
         relaying = threading.Thread(target=relay, args=(read_objects, read_texts, out.fileno()))
         relaying.start()
-        os.write(texts, 3 * (1 << 16) * b"x" + b"\nlast words")
-        os.write(objects_pipe, b'{"event": "end", "exit_code": 0}\n')
+        write(texts, 3 * (1 << 16) * b"x" + b"\nlast words")
+        write(objects_pipe, b'{"event": "end", "exit_code": 0}\n')
         relaying.join()
     start, early, *logged, end = map(json.loads, shown.read_text().splitlines())
     assert (start, early["message"]) == ({"event": "start"}, "early")
     assert "".join(line["message"] for line in logged) == 3 * (1 << 16) * "x" + "last words"
     assert end == {"event": "end", "exit_code": 0}
-    for pipe in (read_objects, objects_pipe, read_texts, texts):
+    for pipe in (read_objects, read_texts):
         os.close(pipe)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,10 @@ from pipeline.core.errors import EncodeError, InputError, Interrupted, PipelineE
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.work_folder import SPOOL_NAME, WORK_NAME
 from pipeline.execution.supervise import ChildProcess, supervise
-from tests.commands import HEAVY, Command, faulty, last_words, run, worker_pid
+from pipeline.execution.watch import SAME_SIGNAL_SECONDS, STOP_SECONDS
+from tests.commands import HEAVY, Command, faulty, last_words, run, wait_until, worker_pid
 from tests.conftest import RESULT_NAMES, with_light, write_clip
+from tests.faulty import allow_seconds
 from tests.toy_work import (
     Counting,
     ask_for_death,
@@ -56,6 +57,8 @@ def options(tiny_weights: Path, tmp_path: Path) -> list[str]:
 
 
 ENDLESS = ["process", "synthetic", "--size", "128x96", "--frames", "10000000"]
+ENDLESS += ["--segment-seconds", "1000000"]
+"""No segment of it is ever kept."""
 
 
 KEPT = "1 segment is kept: rerun the command to resume"
@@ -92,10 +95,8 @@ def test_a_worker_that_dies_in_any_step_is_exit_code_1_with_what_it_was_at(
     frame = 0 if step in ("prepare", "join") else 30
     with faulty(fault, step, frame, "process", str(clip), *options) as running:
         pid = worker_pid(running)
-        reached = time.monotonic()
         words = last_words(running)
-        assert running.wait(10) == 1
-        assert time.monotonic() - reached < 5
+        assert running.wait() == 1
     name = {"kill": "SIGKILL, possibly out of memory", "segv": "SIGSEGV"}[fault]
     told = re.fullmatch(rf"pipeline: {clip}: the worker was killed by {name}; (.*)\n", words)
     assert told, words
@@ -118,7 +119,7 @@ def test_a_worker_killed_from_outside_while_frames_run_is_told(
         pid = worker_pid(running)
         os.kill(pid, signal.SIGKILL)
         words = last_words(running)
-        assert running.wait(10) == 1
+        assert running.wait() == 1
     assert re.fullmatch(
         r"pipeline: synthetic: the worker was killed by SIGKILL, possibly out of memory; "
         r"decoding thread at [\w ]+ of frame \d+, encoding thread at [\w ]+ of frame \d+\n",
@@ -135,14 +136,14 @@ def test_only_what_the_dead_worker_left_is_removed(
     of_another.mkdir(parents=True)
     with faulty("kill", "encode", 9, "process", str(clip), *options) as running:
         last_words(running)
-        assert running.wait(10) == 1
+        assert running.wait() == 1
     assert list((tmp_path / "out").iterdir()) == [of_another]
 
 
 def test_a_worker_that_leaves_without_a_word_is_told(clip: Path, options: list[str]) -> None:
     with faulty("exit", "encode", 9, "process", str(clip), *options) as running:
         words = last_words(running)
-        assert running.wait(10) == 1
+        assert running.wait() == 1
     assert "the worker ended without an answer (exit code 3)" in words
     assert words.count("\n") == 1
 
@@ -151,10 +152,8 @@ def test_a_parent_that_is_killed_takes_its_worker_along(options: list[str]) -> N
     with faulty("tell", "encode", 50, *ENDLESS, *options) as running:
         worker_pid(running)
         os.kill(running.pid, signal.SIGKILL)
-        killed = time.monotonic()
         # Ends when the worker, which has it too, is gone.
         assert last_words(running) == ""
-        assert time.monotonic() - killed < 5
 
 
 def test_what_a_killed_parent_left_of_standard_input_is_removed_by_the_next_run(
@@ -176,19 +175,22 @@ def test_what_a_killed_parent_left_of_standard_input_is_removed_by_the_next_run(
 def test_of_two_runs_on_standard_input_one_is_refused_and_neither_takes_the_others_footage(
     clip: Path, options: list[str], tmp_path: Path
 ) -> None:
+    out = tmp_path / "out"
     other = write_clip(tmp_path / "other.mp4", [with_light((2, 2))] * 9)
-    running = []
-    for source in (clip, other):
-        with source.open("rb") as stream:
-            running.append(Command("process", "-", *options, stdin=stream))
-    words = [process.communicate(timeout=60)[1] for process in running]
-    codes = [process.wait() for process in running]
-    assert sorted(codes) == [0, 1], words
-    refused = words[codes.index(1)]
-    assert refused.startswith(f"pipeline: {tmp_path / 'out'}: another run is writing there; wait ")
-    assert refused.count("\n") == 1
-    lines = (tmp_path / "out" / "detections.jsonl").read_text().splitlines()
-    assert len(lines) == (NUM_FRAMES, 9)[codes.index(0)]
+    reading, writing = os.pipe()
+    with Command("process", "-", *options, stdin=reading) as first:
+        os.close(reading)
+        with os.fdopen(writing, "wb") as footage:
+            wait_until((out / WORK_NAME / SPOOL_NAME).exists)
+            with other.open("rb") as stream:
+                refused = run("process", "-", *options, stdin=stream)
+            footage.write(clip.read_bytes())
+        words = first.communicate()[1]
+        assert first.wait() == 0, words
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"pipeline: {out}: another run is writing there; wait ")
+    assert refused.stderr.count("\n") == 1
+    assert len((out / "detections.jsonl").read_text().splitlines()) == NUM_FRAMES
 
 
 def test_a_worker_that_dies_over_standard_input_says_so(
@@ -199,7 +201,7 @@ def test_a_worker_that_dies_over_standard_input_says_so(
         faulty("kill", "encode", 9, "process", "-", *options, stdin=stream) as running,
     ):
         words = last_words(running)
-        assert running.wait(10) == 1
+        assert running.wait() == 1
     assert words.startswith("pipeline: standard input: the worker was killed by SIGKILL")
     assert WORK_NAME not in words
 
@@ -210,7 +212,7 @@ def test_an_exception_in_the_worker_names_step_and_frame_to_the_user(
 ) -> None:
     with faulty("raise", step, 30, "process", str(clip), *options) as running:
         words = last_words(running)
-        assert running.wait(10) == 1
+        assert running.wait() == 1
     frame = r"\d+" if step == "callback" else "30"
     assert re.fullmatch(
         rf"pipeline: {clip}: {step} of frame {frame} failed: unexpected ZeroDivisionError: "
@@ -228,10 +230,8 @@ def test_after_an_exception_clean_up_that_hangs_ends_with_it(
     frame = 0 if step == "prepare" else 30
     with faulty("stick", step, frame, "process", str(clip), *options) as running:
         pid = worker_pid(running)
-        reached = time.monotonic()
         words = last_words(running)
-        assert running.wait(10) == 1
-        assert time.monotonic() - reached < 10
+        assert running.wait() == 1
     place = "" if step == "prepare" else f"{clip}: {step} of frame 30 failed: "
     assert words == (
         f"pipeline: {place}unexpected ZeroDivisionError: made on purpose (--debug shows where)\n"
@@ -252,12 +252,12 @@ def test_a_step_that_does_not_come_back_ends_the_run_with_its_frame(
     step: str, clip: Path, options: list[str], tmp_path: Path
 ) -> None:
     limit = ["--stall-seconds", "1.5"]
+    began = time.monotonic()
     with faulty("hang", step, 30, "process", str(clip), *options, *limit) as running:
         pid = worker_pid(running)
-        reached = time.monotonic()
         words = last_words(running)
-        assert running.wait(10) == 1
-        assert 1 < time.monotonic() - reached < 8
+        assert running.wait() == 1
+    assert time.monotonic() - began > 1
     assert words == (
         f"pipeline: {clip}: {step} of frame 30 failed: no progress for 1.5 s; "
         "--stall-seconds allows more\n"
@@ -271,12 +271,12 @@ def test_preparing_and_joining_that_do_not_come_back_end_by_the_same_limit(
     step: str, clip: Path, options: list[str], tmp_path: Path
 ) -> None:
     limit = ["--stall-seconds", "1.5"]
+    began = time.monotonic()
     with faulty("hang", step, 0, "process", str(clip), *options, *limit) as running:
         pid = worker_pid(running)
-        reached = time.monotonic()
         words = last_words(running)
-        assert running.wait(10) == 1
-        assert 1 < time.monotonic() - reached < 8
+        assert running.wait() == 1
+    assert time.monotonic() - began > 1
     place, kept = {"prepare": ("while preparing", ""), "join": ("encoding thread at join", KEPT)}[
         step
     ]
@@ -296,7 +296,7 @@ def test_a_step_that_works_without_end_is_ended_by_its_cpu_time(
     with faulty("spin", "encode", 30, "process", str(clip), *options, *limit) as running:
         pid = worker_pid(running)
         words = last_words(running)
-        assert running.wait(10) == 1
+        assert running.wait() == 1
     assert words == (
         f"pipeline: {clip}: encode of frame 30 failed: no end after 1 s of CPU time; "
         "--stall-seconds allows more\n"
@@ -316,9 +316,10 @@ def test_a_step_that_others_leave_little_of_the_machine_may_take_longer_than_the
         assert running.stdout is not None
         took = running.stdout.readline()
         words = last_words(running)
-        assert running.wait(10) == 0, words
-    assert float(took.removeprefix("took ")) > 1.5
+        assert running.wait() == 0, words
     assert (tmp_path / "out" / "annotated.mp4").is_file()
+    if float(took.removeprefix("took ")) <= 1.5:
+        pytest.skip("the others left it so much of the machine that it was done within the limit")
 
 
 @pytest.mark.parametrize("step", ["prepare", "join"])
@@ -328,8 +329,13 @@ def test_long_work_without_frames_is_no_stall(
     limit = ["--stall-seconds", "1"]
     with faulty("work", step, 0, "process", str(clip), *options, *limit) as running:
         words = last_words(running)
-        assert running.wait(10) == 0, words
+        assert running.wait() == 0, words
     assert (tmp_path / "out" / "annotated.mp4").is_file()
+
+
+def status_of(pid: int, name: str) -> str:
+    """What the kernel tells: State is T if it is stopped, ShdPnd has a bit per waiting signal."""
+    return Path(f"/proc/{pid}/status").read_text().partition(f"{name}:")[2].split()[0]
 
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -337,65 +343,55 @@ STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "group"])
 @pytest.mark.parametrize(("stop", "code"), STOPS)
-def test_a_signal_ends_the_run_soon_and_leaves_nothing(
+def test_a_signal_ends_the_run_in_order_and_leaves_nothing(
     stop: signal.Signals, code: int, whole_group: bool, options: list[str], tmp_path: Path
 ) -> None:
-    with faulty("tell", "encode", 50, *ENDLESS, *options) as running:
+    patient = functools.partial(allow_seconds, to_stop=3600, for_the_same_signal=3600)
+    with faulty("tell", "encode", 50, *ENDLESS, *options, before=patient) as running:
         pid = worker_pid(running)
-        sent = time.monotonic()
         if whole_group:  # As Ctrl-C and many a service manager do.
+            os.kill(pid, signal.SIGSTOP)  # The run does not end before both have come.
+            wait_until(lambda: status_of(pid, "State") == "T")
             os.killpg(running.pid, stop)
+            wait_until(lambda: int(status_of(pid, "ShdPnd"), 16) >> (signal.SIGTERM - 1) & 1)
             running.send_signal(stop)  # And make, which got it too, passes it on.
+            os.kill(pid, signal.SIGCONT)
         else:
             running.send_signal(stop)
         words = last_words(running)
-        assert running.wait(10) == code
-        assert time.monotonic() - sent < 5
+        assert running.wait() == code
     assert words == "pipeline: interrupted; no output was written\n"
     assert_gone(pid)
     assert not (tmp_path / "out").exists()
 
 
-def end_of(running: Command) -> tuple[str, int, float]:
-    """What a command said last, its exit code, and when it ended."""
-    return last_words(running), running.wait(10), time.monotonic()
-
-
-@pytest.mark.alone
 @pytest.mark.parametrize(
-    "stops",
+    ("stop", "code", "step"),
     [
-        [(signal.SIGINT, 130, "encode"), (signal.SIGTERM, 143, "encode")],
-        [(signal.SIGINT, 130, "join"), (signal.SIGTERM, 143, "prepare")],
+        (signal.SIGINT, 130, "encode"),
+        (signal.SIGTERM, 143, "encode"),
+        (signal.SIGINT, 130, "join"),
+        (signal.SIGTERM, 143, "prepare"),
     ],
-    ids=["encoding", "joining and preparing"],
 )
-def test_a_worker_that_does_not_stop_is_killed_before_5_seconds_are_over(
-    clip: Path, tiny_weights: Path, tmp_path: Path, stops: list[tuple[signal.Signals, int, str]]
+def test_a_worker_that_does_not_stop_is_killed_when_its_time_is_over(
+    stop: signal.Signals, code: int, step: str, clip: Path, options: list[str], tmp_path: Path
 ) -> None:
-    """Two at once, as each takes most of that time."""
-    with ThreadPoolExecutor(len(stops)) as threads, contextlib.ExitStack() as open_until_the_end:
-        workers, ends, sent = [], [], []
-        for number, (_, _, step) in enumerate(stops):
-            words = ["process", str(clip), "--weights", str(tiny_weights)]
-            words += ["--output-dir", str(tmp_path / f"out{number}")]
-            running = open_until_the_end.enter_context(faulty("hang", step, 0, *words))
-            workers.append((running, worker_pid(running)))
-        for (running, _), (stop, _, _) in zip(workers, stops, strict=True):
-            sent.append(time.monotonic())
-            running.send_signal(stop)
-            ends.append(threads.submit(end_of, running))
-        for number, (_, code, step) in enumerate(stops):
-            said, found, ended = ends[number].result()
-            kept = f"; {KEPT}" if step == "join" else ""
-            assert said == f"pipeline: interrupted; the worker did not stop and was killed{kept}\n"
-            assert found == code
-            assert 3 < ended - sent[number] < 5
-            assert_gone(workers[number][1])
-            assert_nothing_final(tmp_path / f"out{number}", kept=step == "join")
+    assert 3 < STOP_SECONDS < 4  # Of the five that the user is told.
+    hasty = functools.partial(allow_seconds, to_stop=0.5)
+    with faulty("hang", step, 0, "process", str(clip), *options, before=hasty) as running:
+        pid = worker_pid(running)
+        sent = time.monotonic()
+        running.send_signal(stop)
+        words = last_words(running)
+        assert running.wait() == code
+        assert time.monotonic() - sent > 0.5
+    kept = f"; {KEPT}" if step == "join" else ""
+    assert words == f"pipeline: interrupted; the worker did not stop and was killed{kept}\n"
+    assert_gone(pid)
+    assert_nothing_final(tmp_path / "out", kept=step == "join")
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("first", "code"), STOPS)
 def test_a_second_signal_ends_the_run_at_once(
@@ -406,33 +402,36 @@ def test_a_second_signal_ends_the_run_at_once(
     options: list[str],
     tmp_path: Path,
 ) -> None:
-    with faulty("hang", "encode", 9, "process", str(clip), *options) as running:
+    patient = functools.partial(allow_seconds, to_stop=3600)
+    with faulty("hang", "encode", 9, "process", str(clip), *options, before=patient) as running:
         pid = worker_pid(running)
-        sent = time.monotonic()
         running.send_signal(first)
         assert running.stdout is not None
         assert running.stdout.readline() == "told to stop\n"
         if second == first:
-            time.sleep(0.4)  # The same one at once after the first would be part of it.
+            time.sleep(SAME_SIGNAL_SECONDS)  # Before that it would be part of the first.
         running.send_signal(second)
         words = last_words(running)
-        assert running.wait(10) == code
-        assert time.monotonic() - sent < 2
+        assert running.wait() == code
     assert words == "pipeline: interrupted; the worker did not stop and was killed\n"
     assert_gone(pid)
     assert not (tmp_path / "out").exists()
 
 
+SHORT = ["process", "synthetic", "--size", "128x96", "--frames", "300"]
+
+
 def test_a_run_that_is_to_ignore_the_end_of_its_terminal_goes_on(
     options: list[str], tmp_path: Path
 ) -> None:
-    short = ["process", "synthetic", "--size", "128x96", "--frames", "300"]
+    go = tmp_path / "go"
     deaf = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)  # As nohup does it.
-    with faulty("tell", "encode", 50, *short, *options, before=deaf) as running:
+    with faulty(f"until:{go}", "encode", 50, *SHORT, *options, before=deaf) as running:
         worker_pid(running)
         os.killpg(running.pid, signal.SIGHUP)
+        go.touch()
         words = last_words(running)
-        assert running.wait(10) == 0, words
+        assert running.wait() == 0, words
     assert (tmp_path / "out" / "annotated.mp4").is_file()
 
 
@@ -440,14 +439,15 @@ def test_a_run_that_is_to_ignore_the_end_of_its_terminal_goes_on(
 def test_a_run_that_the_shell_stopped_for_longer_than_the_limit_goes_on(
     options: list[str], tmp_path: Path
 ) -> None:
-    short = ["process", "synthetic", "--size", "128x96", "--frames", "300"]
-    with faulty("tell", "encode", 50, *short, *options, "--stall-seconds", "1") as running:
+    go, limit = tmp_path / "go", ["--stall-seconds", "1"]
+    with faulty(f"until:{go}", "encode", 50, *SHORT, *options, *limit) as running:
         worker_pid(running)
         os.killpg(running.pid, signal.SIGSTOP)
         time.sleep(3)
         os.killpg(running.pid, signal.SIGCONT)
+        go.touch()
         words = last_words(running)
-        assert running.wait(10) == 0, words
+        assert running.wait() == 0, words
     assert (tmp_path / "out" / "annotated.mp4").is_file()
 
 
@@ -463,14 +463,13 @@ def test_the_parent_of_a_run_has_imported_nothing_heavy(
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.stdout.splitlines()[-1].split() == ["0"]
     assert (tmp_path / "out" / "annotated.mp4").is_file()
 
 
 def config_in(folder: Path) -> ProcessConfig:
-    return ProcessConfig(source=SyntheticOptions(), output_dir=folder, stall_seconds=1.0)
+    return ProcessConfig(source=SyntheticOptions(), output_dir=folder, stall_seconds=60.0)
 
 
 # This process has many threads, so that here the worker is a new interpreter.

@@ -22,8 +22,8 @@ from pipeline.execution.child_process import Child
 from pipeline.execution.endings import death
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
 
-_STOP_SECONDS = 3.5
-_SAME_SIGNAL_SECONDS = 0.3
+STOP_SECONDS = 3.5
+SAME_SIGNAL_SECONDS = 0.3
 _CLEAN_UP_SECONDS = 5.0
 
 Answer = Done[Any] | Failed
@@ -53,7 +53,7 @@ class Stop:
             self.process.kill()
 
     def _is_part_of_first(self, number: int) -> bool:
-        at_once = time.monotonic() - self._first_at < _SAME_SIGNAL_SECONDS
+        at_once = time.monotonic() - self._first_at < SAME_SIGNAL_SECONDS
         return at_once and number == self.signal_number
 
 
@@ -152,7 +152,7 @@ class LivingChild:
         """What has ended without an answer: a run that has had its time, or all of them."""
         now = time.monotonic()
         if self._stop.signal_number is not None:
-            self._stop_at = self._stop_at or now + _STOP_SECONDS
+            self._stop_at = self._stop_at or now + STOP_SECONDS
             if now < self._stop_at:
                 return None
             error = WorkerDied("the worker did not stop in time and was killed")
