@@ -23,7 +23,9 @@ from pipeline.execution.endings import death
 from pipeline.execution.watchdog import POLL_SECONDS, Watchdog
 
 STOP_SECONDS = 3.5
+"""How long a worker has to stop; the command ends within five seconds."""
 SAME_SIGNAL_SECONDS = 0.3
+"""A signal that comes again so soon is the first one: a terminal sends it to parent and group."""
 _CLEAN_UP_SECONDS = 5.0
 
 Answer = Done[Any] | Failed
