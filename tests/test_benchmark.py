@@ -228,33 +228,35 @@ def test_every_measurement_has_a_process_of_its_own() -> None:
 
 
 WAITING = """
-import sys, time
-sys.path.insert(0, {tests!r})
+import sys
+sys.path.insert(0, {project!r})
 from pipeline.measure.own_process import in_own_process
-def main():
-    print("ready", flush=True)
-    in_own_process(time.sleep, 60)
+from tests.toy_work import begin_and_sleep
 if __name__ == "__main__":
-    main()
+    in_own_process(begin_and_sleep, {begun!r})
 """
 
 
-def test_an_interrupted_measurement_ends_at_once_and_leaves_no_process(tmp_path: Path) -> None:
-    script = tmp_path / "waiting.py"
-    script.write_text(WAITING.format(tests=str(Path.cwd())))
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as waiting:
-        assert waiting.stdout is not None
-        assert waiting.stdout.readline() == "ready\n"
-        children = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children")
-        while len(children.read_text().split()) < 2:  # The measurement and the resource tracker.
-            assert waiting.poll() is None
-        ends = [os.pidfd_open(int(pid)) for pid in children.read_text().split()]
-        waiting.send_signal(signal.SIGINT)
-        waiting.wait(timeout=10)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_measurement_that_is_cut_short_ends_at_once_and_leaves_no_process(
+    tmp_path: Path, number: int
+) -> None:
+    script, begun = tmp_path / "waiting.py", tmp_path / "begun"
+    script.write_text(WAITING.format(project=str(Path.cwd()), begun=str(begun)))
+    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL) as waiting:
+        try:
+            while not begun.exists():
+                assert waiting.poll() is None
+                time.sleep(0.01)
+            children = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children").read_text().split()
+            assert len(children) == 2  # The measurement and the resource tracker.
+            ends = [os.pidfd_open(int(pid)) for pid in children]
+            waiting.send_signal(number)
+            waiting.wait()
+        finally:
+            waiting.kill()
     for end in ends:
-        assert select.select([end], [], [], 10)[0] == [end]  # Readable once the process is gone.
+        assert select.select([end], [], [], 60)[0] == [end]  # Readable once the process is gone.
         os.close(end)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import av
 import cv2
@@ -39,11 +39,11 @@ from pipeline.core.config import (
     RemoteOptions,
 )
 from pipeline.core.errors import InputError, ModelError, UsageError, WorkerDied
-from pipeline.core.machine import versions
+from pipeline.core.machine import available_cores, versions
 from pipeline.core.picture_sequence import PictureSequence
 from pipeline.core.position import Position
 from pipeline.core.progress import Progress, no_progress
-from pipeline.core.work_folder import WORK_NAME
+from pipeline.core.work_folder import WORK_NAME, is_held
 from pipeline.execution.segment_actor import SegmentActor
 from pipeline.execution.supervise import supervise
 from pipeline.run.process import process_video
@@ -55,6 +55,7 @@ from tests.conftest import process, read_detections, video_times, write_clip
 from tests.recordings import Track, numbered, record_with_tracks, tracks_of
 from tests.schemas import schema_errors
 from tests.toy_actor import Toy
+from tests.toy_run import hold_at, hold_clip, process_at_most
 
 # Imported where it is used: one process of the tests needs it, and all of them load this module.
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ pytestmark = [
 
 NUM_FRAMES = 240
 NUM_SEGMENTS = 12
+SEGMENT_FRAMES = NUM_FRAMES // NUM_SEGMENTS
 NO_LOGS = {"include_log_monitor": False}
 """A process less for every node, which nothing here reads."""
 OPTIONS: dict[str, Any] = {
@@ -80,6 +82,8 @@ OPTIONS: dict[str, Any] = {
 PROJECT = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.03
 """Between two looks at all processes, which cost milliseconds each."""
+
+Started = TypeVar("Started")
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +108,32 @@ def cluster(cache: Path, s3_server: str) -> Iterator[Cluster]:
         patch.setenv("PYTHONPATH", str(PROJECT))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         head = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True, **NO_LOGS}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
+        cluster = in_two_attempts(lambda: Cluster(initialize_head=True, head_node_args=head))
         for _ in range(2):
-            cluster.add_node(num_cpus=1, **NO_LOGS)
+            add_node(cluster)
         yield cluster
         cluster.shutdown()  # type: ignore[no-untyped-call]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # It leaves its logs open.
             gc.collect()
+
+
+def add_node(cluster: Cluster) -> None:
+    in_two_attempts(lambda: cluster.add_node(num_cpus=1, **NO_LOGS))
+
+
+def in_two_attempts(start: Callable[[], Started]) -> Started:
+    """What Ray starts, where it gives up after 30 s on processes that have come to nothing yet."""
+    before = {*psutil.Process().children()}
+    try:
+        return start()
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # As Ray says it.
+            raise
+    for late in {*psutil.Process().children()} - before:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            late.kill()
+    return start()
 
 
 def with_sound(folder: Path, num_frames: int, enlarged: int = 1) -> Path:
@@ -276,17 +298,22 @@ def at_work() -> list[psutil.Process]:
 
 
 def kill_one() -> None:
-    while not (found := at_work() or actors()):  # All segments may be done by now.
+    while True:
+        for actor in at_work() or actors():  # All segments may be done by now.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                actor.kill()
+                return
         time.sleep(LOOK_SECONDS)
-    found[0].kill()
 
 
 def a_node_at_work(cluster: Cluster) -> Any:
     while True:
-        raylets = {actor.ppid() for actor in at_work() or actors()}
-        for node in cluster.worker_nodes:
-            if raylets & {process.process.pid for process in node.all_processes["raylet"]}:
-                return node
+        for actor in at_work() or actors():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                raylet = actor.ppid()
+                for node in cluster.worker_nodes:
+                    if raylet in {process.process.pid for process in node.all_processes["raylet"]}:
+                        return node
         time.sleep(LOOK_SECONDS)
 
 
@@ -358,7 +385,8 @@ def test_a_cluster_gives_what_one_machine_gives(
     assert used["nodes"] in (1, 2)  # A quick one may have done all before the other is there.
     assert used["segments_at_once"] == used["cores"] <= used["nodes"]
     assert (used["num_threads"], used["pinning"]) == (1, False)
-    assert 0 < report["speed"]["cores_busy"] <= 1.1
+    # Actors are not bound to their cores; the share is of those, and at most all are busy.
+    assert 0 < report["speed"]["cores_busy"] <= 1.05 * available_cores() / used["cores"]
     names = {path.name for path in (tmp_path / "out").iterdir()}
     results = {"annotated.mp4", "detections.jsonl", "report.json", "report.html"}
     assert names == results | {"viewer.html", "viewer_data"}
@@ -440,16 +468,15 @@ def test_a_driver_that_is_killed_goes_on_with_what_was_done(
     out = tmp_path / "out"
     config = config_of(vacant, clip, out, tiny_weights)
     journal = out / WORK_NAME / "journal.jsonl"
-    act = functools.partial(supervise, process_in_child, config, no_progress)
-    with driving(before=act) as driver:
+    work = functools.partial(process_at_most, 3 * SEGMENT_FRAMES)
+    with driving(before=functools.partial(supervise, work, config, no_progress)) as driver:
         while driver.poll() is None and number_of_lines(journal) < 2:
             time.sleep(0.005)
-    done = number_of_lines(journal)
-    assert done >= 2
-    while at_work():
+        assert driver.poll() is None, driver.communicate()
+    while is_held(out) or at_work():  # The worker of the driver ends a moment after it.
         time.sleep(LOOK_SECONDS)
     report = one_executor.run(clip, out, tiny_weights)
-    assert report["segments"]["done_before"] >= done
+    assert report["segments"]["done_before"] == 2
     assert_same(out, clean)
 
 
@@ -464,7 +491,10 @@ def driving(*arguments: object, **options: Any) -> Iterator[Command]:
 
 
 def number_of_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") + 1 if path.exists() else 0
+    """0 for a file that is not there, or not any more."""
+    with contextlib.suppress(FileNotFoundError):
+        return len(path.read_bytes().splitlines())
+    return 0
 
 
 def test_an_actor_that_dies_costs_its_segment_only(
@@ -475,12 +505,13 @@ def test_an_actor_that_dies_costs_its_segment_only(
     assert_same(tmp_path / "out", clean)
 
 
+@pytest.mark.alone
 def test_a_node_that_leaves_and_one_that_joins(
     run: Run, cluster: Cluster, clip: Path, clean: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
     def change() -> None:
         cluster.remove_node(a_node_at_work(cluster), allow_graceful=False)
-        cluster.add_node(num_cpus=1, **NO_LOGS)
+        add_node(cluster)
 
     run(clip, tmp_path / "out", tiny_weights, after_frames(20, change))
     assert_same(tmp_path / "out", clean)
@@ -494,14 +525,16 @@ def test_a_segment_that_costs_one_actor_after_the_other_is_given_up(
     def kill_all() -> None:
         while not stop.is_set():
             for actor in at_work():
-                actor.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    actor.kill()
             time.sleep(LOOK_SECONDS)
 
+    slow = EncodeOptions(preset="placebo", threads=1)  # No actor is done before it is killed.
     killer = threading.Thread(target=kill_all)
     killer.start()
     try:
         with pytest.raises(WorkerDied) as caught:
-            run(clip, tmp_path / "out", tiny_weights, segment_seconds=60.0)
+            run(clip, tmp_path / "out", tiny_weights, segment_seconds=60.0, encode=slow)
     finally:
         stop.set()
         killer.join()
@@ -643,21 +676,25 @@ def test_an_interrupted_run_leaves_no_process_and_no_output(
         *("--segment-seconds", "0.8", "--executor", "ray", "--address", "local"),
     ]
     journal = tmp_path / "out" / WORK_NAME / "journal.jsonl"
-    with driving(*command) as driver:
-        while driver.poll() is None and not (journal.exists() and journal.stat().st_size):
+    with driving(*command, before=functools.partial(hold_at, 2 * SEGMENT_FRAMES)) as driver:
+        while driver.poll() is None and not number_of_lines(journal):
             time.sleep(0.005)
         assert driver.poll() is None, driver.communicate()
         family = psutil.Process(driver.pid).children(recursive=True)
-        assert any("raylet" in process.name() for process in family)
-        sent = time.monotonic()
+        assert any(is_raylet(process) for process in family)
         driver.send_signal(signal.SIGINT)
-        errors = driver.communicate(timeout=20)[1]
-        assert time.monotonic() - sent < 5
+        errors = driver.communicate()[1]
     assert driver.returncode == 128 + signal.SIGINT
     assert "rerun the command to resume" in errors.splitlines()[-1]
     assert not (tmp_path / "out" / "annotated.mp4").exists()
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
+
+
+def is_raylet(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.name() == "raylet")
+    return False
 
 
 # Many clips
@@ -687,27 +724,39 @@ def batch_command(cluster: Cluster, clips: list[Path], out: Path, weights: Path)
     ]
 
 
+def folders_of(out: Path) -> Iterator[Path]:
+    """All folders but those in work folders; some may be removed meanwhile."""
+    for folder, below, _ in os.walk(out):
+        below[:] = [name for name in below if name != WORK_NAME]
+        yield Path(folder)
+
+
+def lines_in(out: Path, name: str) -> dict[str, int]:
+    """The number of lines of the files of this name, by clip."""
+    found = {folder.stem: number_of_lines(folder / name) for folder in folders_of(out)}
+    return {clip: lines for clip, lines in found.items() if lines}
+
+
 def done_clips(out: Path) -> dict[str, int]:
-    return {
-        path.parent.stem: len(path.read_bytes().splitlines())
-        for path in out.rglob("detections.jsonl")
-    }
+    """The number of frames of each clip that is done.
+
+    One that is being moved into place has its files, but its work folder too.
+    """
+    found = lines_in(out, "detections.jsonl")
+    begun = clips_begun(out)  # After that: what has files and no work folder any more is done.
+    return {clip: lines for clip, lines in found.items() if clip not in begun}
 
 
-def clips_begun(out: Path) -> dict[str, int]:
-    """The number of finished segments that the work folder of each clip has kept."""
-    found = {}
-    for work in out.rglob(WORK_NAME):
-        with contextlib.suppress(FileNotFoundError):  # It is removed when the clip is done.
-            found[work.parent.stem] = len((work / "journal.jsonl").read_bytes().splitlines())
-    return found
+def clips_begun(out: Path) -> set[str]:
+    """The clips with finished segments in their work folders."""
+    return {*lines_in(out, f"{WORK_NAME}/journal.jsonl")}
 
 
 def test_of_many_clips_the_whole_ones_are_done_together_and_the_others_told_of(
     vacant: Cluster, footage: list[Path], tmp_path: Path, tiny_weights: Path
 ) -> None:
     command = batch_command(vacant, footage, tmp_path / "out", tiny_weights)
-    found = run_command(*command, timeout=100)
+    found = run_command(*command, timeout=200)
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1] == "pipeline: 2 of 10 clips failed"
     assert found.stdout.startswith("8 of 10 clips done; 2 failed")
@@ -725,22 +774,20 @@ def test_many_clips_that_were_interrupted_go_on_with_the_same_command(
 ) -> None:
     out = tmp_path / "out"
     command = batch_command(vacant, footage, out, tiny_weights)
-    with driving(*command) as driver:
-        # A clip that is being moved into place has its files and its work folder.
-        while driver.poll() is None and not {*done_clips(out)} - {*clips_begun(out)}:
+    with driving(*command, before=functools.partial(hold_clip, "9.mp4")) as driver:
+        while driver.poll() is None and not done_clips(out):
             time.sleep(0.005)
-        sent = time.monotonic()
         driver.send_signal(signal.SIGTERM)
-        errors = driver.communicate(timeout=20)[1]
-        assert time.monotonic() - sent < 5
+        errors = driver.communicate()[1]
     assert driver.returncode == 128 + signal.SIGTERM
     done = len(done_clips(out))
+    assert done
     assert f"interrupted; {done} of 10 clips" in errors.splitlines()[-1]
-    assert all(clips_begun(out).values()), "a work folder was kept that saves no work"
-    again = run_command(*command, timeout=100)
+    kept = {folder.stem for folder in folders_of(out) if (folder / WORK_NAME).exists()}
+    assert kept == clips_begun(out), "a work folder was kept that saves no work"
+    again = run_command(*command, timeout=200)
     assert again.returncode == 1
-    skipped = f"{done} skipped" if done else "2 failed"  # None, if it was still being moved.
-    assert f"{8 - done} of 10 clips done; {skipped}" in again.stdout
+    assert f"{8 - done} of 10 clips done; {done} skipped" in again.stdout
     assert len(done_clips(out)) == 8
 
 
@@ -748,11 +795,15 @@ def test_many_clips_that_were_interrupted_go_on_with_the_same_command(
 
 
 @pytest.fixture
-def pool(vacant: Cluster, tmp_path: Path) -> Iterator[ActorPool[str, str]]:
+def pool(
+    vacant: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ActorPool[str, str]]:
+    """None of its actors is late: each line of the log is one that was needed."""
     import ray
 
     from pipeline.execution.cluster.pool import ActorPool
 
+    monkeypatch.setattr("pipeline.execution.cluster.growth.LATE_SECONDS", 1000.0)
     ray.init(address=vacant.address, log_to_driver=False, logging_level=logging.ERROR)
     pool: ActorPool[str, str] = ActorPool(Toy, (tmp_path / "log",), cores=1)
     yield pool
@@ -765,9 +816,9 @@ def test_actors_are_spread_over_the_nodes_and_no_more_than_there_are_jobs(
 ) -> None:
     from pipeline.execution.cluster.nodes import node_name, nodes_alive
 
-    nodes = {pool.submit("", f"job {i}").result(30) for i in range(1)}
+    nodes = {pool.submit("", f"job {i}").result(200) for i in range(1)}
     assert pool.num_actors == 1
-    nodes |= {future.result(30) for future in [pool.submit("", "job") for _ in range(20)]}
+    nodes |= {future.result(200) for future in [pool.submit("", "job") for _ in range(20)]}
     assert nodes <= {
         node_name(node["NodeManagerHostname"], node_id) for node_id, node in nodes_alive().items()
     }
@@ -785,11 +836,11 @@ def test_a_job_goes_to_another_node_and_is_given_up_in_the_end(
     pool: ActorPool[str, str], tmp_path: Path, order: str, reason: str
 ) -> None:
     with pytest.raises(WorkerDied, match=f"job 7 failed on 3 actors: .*{reason}"):
-        pool.submit(order, "job 7").result(60)
+        pool.submit(order, "job 7").result(200)
     starts = (tmp_path / "log").read_text().splitlines()
     assert len(starts) == MOST_ATTEMPTS
     assert starts[0] != starts[1]
-    assert pool.submit("", "job 8").result(60)
+    assert pool.submit("", "job 8").result(200)
 
 
 def asked_for() -> object:
@@ -807,15 +858,15 @@ def test_the_autoscaler_is_asked_for_room_while_there_are_jobs(
     future = pool.submit(f"read {tmp_path / 'job'}", "job")
     with (tmp_path / "job").open("w"):  # Once the actor has opened it.
         assert asked_for() == [{"CPU": 1}]
-    assert future.result(30)
+    assert future.result(200)
     pool.close()
     assert asked_for() == []
 
 
 def test_an_error_leaves_the_actor_as_it_is(pool: ActorPool[str, str], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no"):
-        pool.submit("fail", "job").result(30)
-    assert pool.submit("", "job").result(30)
+        pool.submit("fail", "job").result(200)
+    assert pool.submit("", "job").result(200)
     assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 

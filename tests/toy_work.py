@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from pipeline.core.config import ProcessConfig
@@ -64,6 +65,11 @@ class Counting:
         if how == "dead":
             os.kill(os.getpid(), signal.SIGKILL)
         return os.getpid(), self.times
+
+
+def begin_and_sleep(begun: str) -> None:
+    Path(begun).touch()
+    time.sleep(1000)
 
 
 def leave_a_mark(folder: str) -> None:

@@ -70,7 +70,7 @@ def run_child(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     interruption = _Interruption()
     signal.signal(signal.SIGTERM, interruption)
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING_SIGNALS)
     sender = _Sender(pipe)
     if len(positions) == 1:
@@ -185,7 +185,8 @@ class _Interruption:
             self._raises = False
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """For a thread of a process of `multiprocessing`: end the process when its parent is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

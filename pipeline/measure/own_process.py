@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from pipeline.core.config import DetectOptions, InferOptions, SyntheticOptions
 from pipeline.core.errors import InferenceError
 from pipeline.core.library_threads import one_library_thread
 from pipeline.core.progress import no_progress
+from pipeline.execution.child import end_with_parent
 from pipeline.inference.engine import Heads, Pool
 from pipeline.inference.openvino import load_engine
 from pipeline.model.letterbox import letterbox
@@ -74,10 +76,11 @@ def in_own_process(
     """work(job), in a new process that ends with it.
 
     Raises what it raises, InferenceError if the process dies, TimeoutError if it has taken
-    most_seconds, its start included, and is not done; the process is ended then.
+    most_seconds, its start included, and is not done; the process is ended then, as it is when
+    this one is interrupted or killed.
     """
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(max_workers=1, mp_context=context)
+    executor = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_watch_parent)
     try:
         return executor.submit(work, job).result(most_seconds)
     except BrokenProcessPool as error:
@@ -91,6 +94,11 @@ def in_own_process(
         raise
     finally:
         executor.shutdown()
+
+
+def _watch_parent() -> None:
+    # Nobody else ends a process whose parent was killed, or was interrupted before it knew of it.
+    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
 
 
 def measure_model(job: ModelJob) -> ModelSpeed:
