@@ -86,7 +86,6 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "videos",
         nargs="*",
-        type=read_name,
         metavar="video",
         help="a clip, '-' for standard input, or 'synthetic' for the synthetic scene (the "
         "default); or files, folders and quoted patterns like 'cams/**/*.mp4'",
