@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
@@ -35,7 +34,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="rounds in which the configurations take turns",
     )
-    command.add_argument("--image", type=Path, metavar="FILE", help="repeat this picture")
+    command.add_argument("--image", type=read_path, metavar="FILE", help="repeat this picture")
     command.add_argument(
         "--size", type=read_size, default="640x480", metavar="WxH", help="frame size"
     )

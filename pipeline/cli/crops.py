@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.cutting import cut_each
 from pipeline.cli.groups import add_debug, add_quiet, add_results
-from pipeline.cli.options import add_options
+from pipeline.cli.options import add_options, read_path
 from pipeline.core.config import ProcessConfig
 from pipeline.core.highlight_options import HighlightOptions
 
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "--clips",
         required=True,
-        type=Path,
+        type=read_path,
         metavar="CLIPS",
         help="the clip of the result, or the folder with the clips",
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.arguments import infer_options
 from pipeline.cli.groups import add_cores, add_model_options
+from pipeline.cli.options import read_path
 from pipeline.cli.terminal import progress_shown, show
 from pipeline.core.config import CLIP, AutoOptions, InferOptions
 from pipeline.core.errors import UsageError
@@ -24,7 +24,11 @@ def add_parser(commands: Any) -> None:
         formatter_class=HelpFormatter,
     )
     command.add_argument(
-        "--data", type=Path, required=True, metavar="FOLDER", help="folder with images/ and labels/"
+        "--data",
+        type=read_path,
+        required=True,
+        metavar="FOLDER",
+        help="folder with images/ and labels/",
     )
     add_cores(command)
     add_model_options(command)

@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "--lines",
         required=True,
-        type=Path,
+        type=read_path,
         metavar="FILE",
         help="YAML or JSON file with lines and zones",
     )

@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
     )
     command.add_argument(
         "--images",
-        type=Path,
+        type=read_path,
         metavar="CLIPS",
         help="write the exported frames as pictures too (coco, mot, yolo); CLIPS is the clip, or "
         "the folder with the clips",

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.cutting import cut_each
 from pipeline.cli.groups import add_debug, add_quiet, add_results
-from pipeline.cli.options import add_options, given
+from pipeline.cli.options import add_options, given, read_path
 from pipeline.core.config import STANDARD_INPUT, ProcessConfig
 from pipeline.core.errors import UsageError
 from pipeline.core.highlight_options import HIGHLIGHT_FORMS, PADDING_SECONDS, HighlightOptions
@@ -51,7 +51,7 @@ def add_parser(commands: Any) -> None:
     )
     command.add_argument(
         "--lines",
-        type=Path,
+        type=read_path,
         metavar="FILE",
         help="instead of all frames with boxes, cut out crossings of the lines and visits to the "
         "zones of this YAML or JSON file; the boxes need a track_id",
@@ -59,7 +59,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "--from-source",
         dest="clips",
-        type=Path,
+        type=read_path,
         metavar="CLIPS",
         help="copy highlights from the source, without boxes; each then begins at the key frame "
         "before its stretch. CLIPS is the clip, or the folder with the clips",

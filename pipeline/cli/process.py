@@ -29,7 +29,7 @@ from pipeline.cli.groups import (
     add_synthetic,
 )
 from pipeline.cli.highlights import cut_out, requested_highlights
-from pipeline.cli.options import add_options, read_name
+from pipeline.cli.options import add_options, read_name, read_path
 from pipeline.cli.spool import spooled
 from pipeline.cli.summary import batch_summary, failure_lines, run_summary
 from pipeline.cli.terminal import (
@@ -109,7 +109,7 @@ def add_parser(commands: Any) -> None:
     )
     command.add_argument(
         "--events",
-        type=Path,
+        type=read_path,
         metavar="FILE",
         help="count tracks that cross the lines or visit the zones of this YAML or JSON file, into "
         "events.csv and events.json; needs --track",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from pipeline.cli.argument_parser import HelpFormatter
 from pipeline.cli.groups import add_debug, add_quiet
-from pipeline.cli.options import add_options
+from pipeline.cli.options import add_options, read_path
 from pipeline.cli.terminal import progress_shown, show, show_outputs
 from pipeline.core.config import TRACKERS, ProcessConfig
 from pipeline.core.text import counted
@@ -25,7 +24,7 @@ def add_parser(commands: Any) -> None:
     )
     command.add_argument(
         "result",
-        type=Path,
+        type=read_path,
         help="output folder of a run, or a file in the format of its detections.jsonl",
     )
     command.add_argument(
