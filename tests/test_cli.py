@@ -299,6 +299,7 @@ WRONG_USE = [
     (["process", "--output-dir", ""], ["--output-dir", "empty"]),
     (["process", "--weights", ""], ["--weights", "empty"]),
     (["export", "", "--to", "coco"], ["result", "empty"]),
+    (["process", "", "--frame-rate", "25"], ["empty name"]),
     (["process", "rtsp://me:word@host/1"], ["rtsp://...:", "only files", "s3://", "gs://"]),
     (["process", "a.mp4", "http://host/b.mp4"], ["http://...:", "only files", "s3://"]),
     (["tune", "http://host/b.mp4"], ["http://...:", "only files", "s3://"]),
@@ -380,6 +381,25 @@ def test_a_quiet_batch_names_only_what_failed(
     assert noted.startswith("note: ")
     assert failed.startswith("broken.mp4  ")
     assert last == "pipeline: 1 of 2 clips failed"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "process ADDRESS",
+        "process --output-dir ADDRESS",
+        "tune ADDRESS",
+        "render ADDRESS detections.jsonl",
+        "plan ADDRESS --fps-per-core 9 --cores 9",
+    ],
+)
+def test_an_address_is_not_repeated_for_it_may_have_a_password_in_it(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.replace("ADDRESS", "rtsp://me:word@host/1").split()) == 2
+    shown = capsys.readouterr()
+    assert "word" not in shown.err + shown.out
+    assert "rtsp://...: only files" in shown.err
 
 
 @pytest.mark.parametrize(

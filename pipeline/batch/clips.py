@@ -38,6 +38,8 @@ VIDEO_SUFFIXES = (
 _PATTERN = re.compile(r"[*?[]")
 _DIGEST_LENGTHS = (8, 16, 64)
 
+EMPTY_NAME = "an input is an empty name: is a shell variable unset?"
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -80,7 +82,7 @@ def find_clips(inputs: Sequence[str], output_dir: Path) -> list[Clip]:
 def _named_by(text: str, output_dir: Path) -> tuple[Path, list[Path]]:
     """The clips of one input, and the folder where the search begins."""
     if not text:
-        raise UsageError("an input is an empty name: is a shell variable unset?")
+        raise UsageError(EMPTY_NAME)
     path, output = Path(text), Path(os.path.realpath(output_dir))
     if path.is_dir():
         anchor, paths = path, list(_in_folder(path, output))

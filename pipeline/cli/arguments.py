@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from pipeline.batch.clips import names_many
+from pipeline.batch.clips import EMPTY_NAME, names_many
 from pipeline.cli.groups import OUTPUT_FOLDER
 from pipeline.cli.options import SCENE_FIELDS, given
 from pipeline.core.config import (
@@ -39,6 +39,8 @@ def is_batch(arguments: argparse.Namespace) -> bool:
     videos: list[str] = arguments.videos
     for name in [*videos, arguments.output_dir or ""]:
         require_known(name)
+    if "" in videos:
+        raise UsageError(EMPTY_NAME)
     if len(videos) > 1:
         for word, what in ((STANDARD_INPUT, "standard input"), (SYNTHETIC, "the synthetic scene")):
             if word in videos:

@@ -12,6 +12,7 @@ from pipeline.cli.groups import OUTPUT_FOLDER, add_debug
 from pipeline.cli.options import add_options
 from pipeline.cli.terminal import show
 from pipeline.core.config import ProcessConfig
+from pipeline.execution.store import require_known
 
 
 def add_parser(commands: Any) -> None:
@@ -74,6 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
         bandwidth_bytes=arguments.bandwidth and 1e6 * arguments.bandwidth,
         price_per_core_hour=arguments.price_per_core_hour,
     )
+    for name in arguments.footage:
+        require_known(name)
     # The usual output folder contains no footage.
     clips = find_clips(arguments.footage, Path(OUTPUT_FOLDER))
     headers = read_headers(clip.path for clip in clips)

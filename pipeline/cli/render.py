@@ -15,6 +15,7 @@ from pipeline.core.config import DrawOptions, EncodeOptions, ProcessConfig
 from pipeline.core.position import Position
 from pipeline.core.progress import ProgressCallback
 from pipeline.core.text import counted
+from pipeline.execution.store import require_known
 from pipeline.execution.supervise import supervise
 from pipeline.run.recorded import RecordedRun, Rendered, read_recorded
 
@@ -52,6 +53,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    require_known(arguments.clip)
     recorded = read_recorded(arguments.detections)
     config = render_config(arguments, recorded)
     with progress_shown(arguments, config.source_name) as progress:

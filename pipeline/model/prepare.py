@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zipfile
 from dataclasses import dataclass
@@ -207,7 +208,10 @@ def _graph_of(wanted: _Wanted, ir: Path) -> tuple[ov.Model, Layout]:
         return kept, stored_layout(kept, ir)
     model, layout = build_graph(wanted.weights, nms_free=wanted.nms_free)
     store_layout(model, layout)
-    publish(ir, lambda path: _save_sealed(model, path))
+    # Of a checkpoint that was replaced meanwhile, nothing is kept for all sizes.
+    if parts_sha256(wanted.weights) == wanted.sha256:
+        with contextlib.suppress(NotKept):
+            publish(ir, lambda path: _save_sealed(model, path))
     return model, layout
 
 
